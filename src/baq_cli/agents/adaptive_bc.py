@@ -1,0 +1,77 @@
+"""Adaptive behaviour cloning: a cloning weight steered by episode returns."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from baq_cli.agents.base import per_seed
+from baq_cli.agents.interface import Draw, OnlinePlan
+from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.nets.critics import Reduction
+from baq_cli.nets.streams import SeedStream
+
+
+class AdaptiveBC(TD3BC):
+    """REDQ + AdaptiveBC (Zhao et al. 2022, arXiv 2210.13846).
+
+    TD3 with ten critics and a random-pair minimum in the target, ten critic steps an environment
+    step, and a cloning weight α that a proportional-derivative controller moves at the end of
+    every online episode of length T_ep:
+
+    `α ← clip(α + T_ep [−K_P (R_target − R̄) + K_D max(0, R̄ − R)], 0, α_0)`
+
+    where R is the episode's return normalised to the reference range and R̄ its running mean.
+    The store starts with a random part of the dataset. Departures: the reference range is the
+    dataset's lowest and highest episode return (the paper uses D4RL's random and expert scores);
+    R̄ starts at the first episode's R.
+    """
+
+    name = "adaptive_bc"
+    title = "AdaptiveBC"
+
+    class Config(TD3BC.Config):
+        normalize_observations: bool = False
+        critics: int = Field(10, ge=1)
+        target_reduction: Reduction = "min_of_two"
+        bc_weight: float = Field(0.4, ge=0, description="α_0, the cloning weight offline")
+        utd: int = Field(10, ge=1, description="critic steps an environment step")
+        target_return: float = Field(1.05, description="R_target, normalised")
+        proportional_gain: float = Field(3e-5, ge=0, description="K_P")
+        derivative_gain: float = Field(1e-4, ge=0, description="K_D")
+        return_rate: float = Field(0.05, gt=0, le=1, description="rate of the running mean R̄")
+        distilled_share: float = Field(0.05, gt=0, le=1, description="of the dataset, online")
+        distilled_min_rows: int = Field(50_000, ge=0)
+        capacity: int = Field(250_000, ge=1)
+
+    def initial_bc_weight(self) -> float:
+        return float(self.config.bc_weight)
+
+    def build(self, init: SeedStream) -> None:
+        super().build(init)
+        self.mean_return: Tensor
+        self.register_buffer("mean_return", per_seed(float("nan"), self.spec))
+
+    def on_episode_end(self, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
+        config = self.config
+        low, high = self.spec.return_range
+        score = ((returns - low) / max(high - low, 1e-8)).to(self.bc_weight)
+        mean = torch.where(self.mean_return.isnan(), score, self.mean_return)
+        mean = mean + config.return_rate * (score - mean)
+        decay = -config.proportional_gain * (config.target_return - mean)
+        rise = config.derivative_gain * (mean - score).clamp(min=0)
+        weight = (self.bc_weight + lengths * (decay + rise)).clamp(0.0, self.initial_bc_weight())
+        self.mean_return.copy_(torch.where(finished, mean, self.mean_return))
+        self.bc_weight.copy_(torch.where(finished, weight, self.bc_weight))
+
+    def online_plan(self) -> OnlinePlan:
+        config = self.config
+        return OnlinePlan(
+            (Draw("union"),),
+            config.utd,
+            config.warmup_env_steps,
+            offline_share=config.distilled_share,
+            offline_min_rows=config.distilled_min_rows,
+            capacity=config.capacity,
+        )

@@ -1,0 +1,304 @@
+"""Behavior-Adaptive Q-Learning: a base method, made careful by what it knows of the behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from baq_cli.agents.base import Agent, frozen_copy, online_and_offline, per_seed
+from baq_cli.agents.cql import CQL
+from baq_cli.agents.interface import (
+    Batch,
+    Draw,
+    Group,
+    Losses,
+    OfflineData,
+    OnlinePlan,
+    Spec,
+)
+from baq_cli.agents.iql import IQL
+from baq_cli.agents.objectives import squared_distance
+from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.nets.policies import GaussianPolicy
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+BASES: dict[str, type[Agent]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
+BASE_DECIDES = {"learning_rate", "policy_learning_rate"}
+REFERENCE_STATES = 10_000
+
+
+class BAQConfig(AgentConfig):
+    """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
+
+    critics: int = Field(4, ge=2)
+    layer_norm: bool = True
+    target_reduction: Literal["min", "mean", "min_of_two", "weighted_min_pair"] = "min_of_two"
+    normalize_observations: bool = True
+    warmup_env_steps: int = Field(1_000, ge=0, description="steps of the frozen policy first")
+    online_share: float | None = Field(
+        0.5, ge=0, le=1, description="ρ, share of online rows a batch; null draws from the union"
+    )
+
+    base: Literal["td3_bc", "iql", "cql"] = Field("td3_bc", description="the method it adapts")
+    td3_bc: TD3BC.Config = TD3BC.Config()
+    iql: IQL.Config = IQL.Config()
+    cql: CQL.Config = CQL.Config()
+
+    weight: bool = Field(True, description="switch: weight TD errors by behaviour distance")
+    priority: Literal["rising", "falling", "off"] = Field(
+        "rising", description="switch: priority against behaviour distance"
+    )
+    align: bool = Field(True, description="switch: align with the behaviour where uncertain")
+    relax: bool = Field(True, description="switch: relax with confidence (off holds κ at 0)")
+    constraint: Literal["auto", "kept", "dropped"] = Field(
+        "auto", description="the base's own constraint online; auto: dropped when align is on"
+    )
+
+    k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
+    k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
+    priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
+    align_weight: float = Field(3.0, ge=0, description="λ, on a value term of size one")
+    confidence_rate: float = Field(1e-3, gt=0, le=1, description="of κ, a gradient step")
+    distance_limit: float | None = Field(
+        0.1, gt=0, description="scale distances down so that their offline median is at most this"
+    )
+    behavior_hidden: tuple[int, ...] = (256, 256)
+    behavior_learning_rate: float = Field(3e-4, gt=0)
+
+    @model_validator(mode="after")
+    def _one_place_a_key(self) -> BAQConfig:
+        for name in BASES:
+            section: AgentConfig = getattr(self, name)
+            twice = (section.model_fields_set & set(AgentConfig.model_fields)) - BASE_DECIDES
+            if twice:
+                key = min(twice)
+                raise ValueError(f"'{name}.{key}' is shared with the base: set '{key}' itself")
+        return self
+
+    def base_config(self) -> AgentConfig:
+        """Return the base's configuration, with what BAQ's own section decides filled in."""
+        section: AgentConfig = getattr(self, self.base)
+        shared = set(AgentConfig.model_fields) - BASE_DECIDES
+        return section.model_copy(update={name: getattr(self, name) for name in shared})
+
+
+class BAQ(Agent):
+    """Behavior-Adaptive Q-Learning, our implementation from its published description.
+
+    After Zu, Zhou, Zhang 2025 (arXiv 2511.03695), whose code and tables are not public: the weight
+    is the paper's; the priority's form, the alignment and its relaxation are this project's.
+    With d(s, a) = mean_j (π_BC(s)_j − a_j)²:
+
+    - weight: the base's TD errors are multiplied by `exp(−k_q (1 − κ) d)`;
+    - priority: transitions are drawn in proportion to `1 − exp(−k_p d) + ε`;
+    - align: the actor's loss gains `λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_BC(s)_j)²]` in place
+      of the base's own constraint, where u is the critics' disagreement at π(s) over its offline
+      90th percentile, clipped to [0, 1];
+    - relax: confidence κ `[S]` is a running average of 1 − mean u over online rows.
+
+    With every switch off it is its base method, bit for bit.
+    """
+
+    name = "baq"
+    title = "BAQ"
+    learns_from_scratch: ClassVar[bool] = False
+    Config = BAQConfig
+
+    confidence: Tensor
+    distance_reference: Tensor
+    uncertainty_reference: Tensor
+    behavior_loss: Tensor
+
+    def __init__(self, config: AgentConfig, spec: Spec):
+        super().__init__(config, spec)
+        self.every = self.base.every
+        self.data_columns = (*self.base.data_columns, "held_out")
+
+    def build(self, init: SeedStream) -> None:
+        config, spec = self.config, self.spec
+        self.base = BASES[config.base](config.base_config(), spec)
+        own = SeedStream(spec.seeds, "init/behavior", spec.device)
+        size = (spec.obs_dim, spec.action_dim, config.behavior_hidden)
+        self.behavior_learner = GaussianPolicy(own, *size)
+        self.behavior = frozen_copy(self.behavior_learner)
+        for name, value in (
+            ("confidence", 0.0),
+            ("distance_reference", 1.0),
+            ("uncertainty_reference", 1.0),
+            ("behavior_loss", float("inf")),
+        ):
+            self.register_buffer(name, per_seed(value, spec))
+
+    @property
+    def policy(self) -> Any:
+        return self.base.policy
+
+    @property
+    def critic(self) -> Any:
+        return self.base.critic
+
+    def groups(self) -> dict[str, Group]:
+        behavior = Group((self.behavior_learner,), self.config.behavior_learning_rate)
+        return {**self.base.groups(), "behavior": behavior}
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        return self.base.targets()
+
+    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        return self.base.explore(obs, noise)
+
+    # -- offline: the base unchanged, and π_BC beside it
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        losses = self.base.loss(batch, noise, active)
+        used = 1.0 - batch.columns["held_out"]
+        fit = -(used * self.behavior_learner.log_prob(batch.obs, batch.action)).sum(1)
+        losses.terms["behavior"] = fit / used.sum(1).clamp(min=1.0)
+        return losses
+
+    def assess(self, data: OfflineData) -> None:
+        """Keep, for each seed, the π_BC with the lowest held-out loss so far."""
+        total, count = torch.zeros_like(self.behavior_loss), 0
+        with torch.no_grad():
+            for batch in data.chunks(held_out=True):
+                total -= self.behavior_learner.log_prob(batch.obs, batch.action).sum(1)
+                count += batch.obs.shape[1]
+        better = total / count < self.behavior_loss  # [S]
+        self.behavior_loss.copy_(torch.where(better, total / count, self.behavior_loss))
+        with torch.no_grad():
+            for kept, new in zip(
+                self.behavior.parameters(), self.behavior_learner.parameters(), strict=True
+            ):
+                mask = better.view(-1, *[1] * (new.ndim - 1))
+                kept.copy_(torch.where(mask, new, kept))
+
+    def finish_offline(self, data: OfflineData) -> None:
+        """Measure d_ref (held-out median of d) and σ_ref (90th percentile of the spread), `[S]`."""
+        with torch.no_grad():
+            distance = [self.distance(b.obs, b.action) for b in data.chunks(held_out=True)]
+            spread = [
+                self.critic(b.obs, self.policy.mode(b.obs)).std(1)
+                for b in data.chunks(most_rows=REFERENCE_STATES)
+            ]
+        self.distance_reference.copy_(torch.cat(distance, 1).median(1).values)
+        self.uncertainty_reference.copy_(torch.cat(spread, 1).quantile(0.9, dim=1).clamp(min=1e-8))
+
+    # -- online
+
+    def begin_online(self) -> None:
+        config = self.config
+        self.base.begin_online()
+        if config.constraint == "dropped" or (config.constraint == "auto" and config.align):
+            self.base.drop_constraint()
+
+    def distance(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return `d(s, a) = mean_j (π_BC(s)_j − a_j)²`, `[S, B]`."""
+        return squared_distance(self.behavior.mode(obs), action)
+
+    def scaled(self, distance: Tensor) -> Tensor:
+        """Return distances with their offline median brought down to `distance_limit`."""
+        limit = self.config.distance_limit
+        if limit is None:
+            return distance
+        return distance * (limit / self.distance_reference).clamp(max=1.0).unsqueeze(1)
+
+    def td_weight(self, distance: Tensor) -> Tensor:
+        """Return `w = exp(−k_q (1 − κ) d)`, `[S, B]`."""
+        doubt = (1.0 - self.confidence).unsqueeze(1)
+        return torch.exp(-self.config.k_q * doubt * self.scaled(distance))
+
+    def priority(self, distance: Tensor) -> Tensor:
+        """Return `1 − exp(−k_p d) + ε` (rising) or `exp(−k_p d) + ε` (falling), `[S, B]`."""
+        near = torch.exp(-self.config.k_p * self.scaled(distance))
+        value = near if self.config.priority == "falling" else 1.0 - near
+        return value + self.config.priority_floor
+
+    def uncertainty(self, q_policy: Tensor) -> Tensor:
+        """Return `u = clip(std_i Q_i(s, π(s)) / σ_ref, 0, 1)`, `[S, B]`, detached."""
+        spread = q_policy.detach().std(1) / self.uncertainty_reference.unsqueeze(1)
+        return spread.clamp(0.0, 1.0)
+
+    def annotate(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        distance = self.distance(obs, action)
+        columns = {"behavior_distance": distance}
+        if self.config.priority != "off":
+            columns["priority"] = self.priority(distance)
+        return columns
+
+    def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        config = self.config
+        if config.weight:
+            weight = self.td_weight(batch.columns["behavior_distance"])
+            batch = replace(batch, weight=batch.weight * weight)
+        losses = self.base.online_loss(batch, noise, active)
+        if "policy" in active and (config.align or config.relax):
+            self._align_and_relax(losses, batch)
+        return losses
+
+    def _align_and_relax(self, losses: Losses, batch: Batch) -> None:
+        """Add the alignment to the policy's loss, then move κ; both see κ as it was."""
+        action, q_policy = self._policy_values(losses, batch)
+        u = self.uncertainty(q_policy)
+        losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
+        if self.config.align:
+            with torch.no_grad():
+                behavior = self.behavior.mode(batch.obs)
+            gap = (u * squared_distance(action, behavior)).mean(1)
+            strength = self.config.align_weight * self.base.value_scale(q_policy)
+            term = strength * (1.0 - self.confidence) * gap
+            losses.terms["policy"] = losses.terms["policy"] + term
+            losses.metrics["alignment"] = term.detach()
+        if self.config.relax:
+            self._raise_confidence(u, batch.online)
+
+    def _policy_values(self, losses: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return π(s) with its gradient and Q_i(s, π(s)), from the base's pass where it has one."""
+        if "q_policy" in losses.seen:
+            return losses.seen["action"], losses.seen["q_policy"]
+        action = self.policy.mode(batch.obs)
+        return action, self.critic(batch.obs, action.detach(), frozen=True)
+
+    def _raise_confidence(self, u: Tensor, online: Tensor) -> None:
+        """Move κ towards `1 − mean u` over online rows; without any, κ stays.
+
+        A policy that steps every k-th gradient step moves κ at the rate of k steps.
+        """
+        rows = online.sum(1)
+        calm = 1.0 - (u * online).sum(1) / rows.clamp(min=1.0)
+        rate = 1.0 - (1.0 - self.config.confidence_rate) ** self.every.get("policy", 1)
+        self.confidence += rate * (rows > 0) * (calm - self.confidence)
+
+    def online_plan(self) -> OnlinePlan:
+        config = self.config
+        prioritised = config.priority != "off"
+        if config.online_share is None:
+            draws: tuple[Draw, ...] = (Draw("union", prioritised=prioritised),)
+        else:
+            draws = online_and_offline(config.online_share, prioritised)
+        return OnlinePlan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """Log d and w, offline and online rows apart, the effective sample size of w, the shares.
+
+        Quantiles are over the batch; a store without rows in the batch logs NaN.
+        """
+        if "behavior_distance" not in batch.columns:
+            return {}
+        distance = batch.columns["behavior_distance"]
+        weight = self.td_weight(distance) if self.config.weight else torch.ones_like(distance)
+        found = {
+            "online_share": batch.online.mean(1),
+            "weight_effective_share": weight.mean(1).square() / weight.square().mean(1),
+        }
+        for store, mask in (("offline", batch.online == 0), ("online", batch.online == 1)):
+            for name, value in (("distance", distance), ("weight", weight)):
+                rows = value.masked_fill(~mask, float("nan"))
+                found[f"{name}_{store}_mean"] = rows.nanmean(1)
+                for q in (0.1, 0.5, 0.9):
+                    found[f"{name}_{store}_q{round(100 * q)}"] = rows.nanquantile(q, dim=1)
+        return found

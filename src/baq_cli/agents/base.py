@@ -1,0 +1,150 @@
+"""The frame of a method: what the engine asks of it, with the answers that most give."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from baq_cli.agents.interface import Batch, Draw, Group, Losses, OfflineData, OnlinePlan, Spec
+from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def frozen_copy(module: Module) -> Module:
+    """Return a copy whose parameters take no gradients: a target network, or a kept policy."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+class Agent(nn.Module, ABC):
+    """A method: its networks, its losses, and what changes at the hand-over.
+
+    A subclass writes `build`, `groups` and `loss`, and overrides the rest where its paper differs.
+    Everything that must survive a restart is a parameter or a buffer. S seeds train as one:
+    every tensor leads with the seed axis.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    learns_offline: ClassVar[bool] = True
+    learns_online: ClassVar[bool] = True
+    learns_from_scratch: ClassVar[bool] = True
+    """Whether an online phase makes sense without this method's own pre-training."""
+    data_columns: tuple[str, ...] = ()
+    """Columns of a transition that the data provide: `mc_return`, `held_out`."""
+    Config: ClassVar[type[AgentConfig]] = AgentConfig
+
+    policy: Any
+
+    def __init__(self, config: AgentConfig, spec: Spec):
+        super().__init__()
+        self.config: Any = config
+        self.spec = spec
+        self.every: dict[str, int] = {}
+        self.build(SeedStream(spec.seeds, "init", spec.device))
+
+    # -- what a method must say
+
+    @abstractmethod
+    def build(self, init: SeedStream) -> None:
+        """Make the networks, drawing initial weights from `init`."""
+
+    @abstractmethod
+    def groups(self) -> dict[str, Group]:
+        """Name the parameter groups; a loss term trains the group of its name.
+
+        `self.every[name] = k` updates a group on every k-th gradient step only.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        """Return a term for each group in `active`. Pure tensor work on static shapes."""
+
+    # -- what a method may say
+
+    def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        """Return the loss after the hand-over; by default the same as before it."""
+        return self.loss(batch, noise, active)
+
+    def value_scale(self, q_policy: Tensor) -> Tensor:
+        """Return the size of the policy loss's value term, `[S]`, given Q_i(s, π(s)) `[S, N, B]`.
+
+        Terms that are added to a policy loss are multiplied by it.
+        """
+        return torch.ones_like(q_policy[:, 0, 0])
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Pairs (network, target) to move by Polyak averaging after every gradient step."""
+        return []
+
+    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        """Return actions to gather experience with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
+        action: Tensor = self.policy.sample(obs, noise)[0]
+        return action
+
+    def act(self, obs: Tensor) -> Tensor:
+        """Return the actions to evaluate with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
+        action: Tensor = self.policy.mode(obs)
+        return action
+
+    def online_plan(self) -> OnlinePlan:
+        """Say how online batches are drawn, and how often; by default as configured."""
+        config = self.config
+        share = config.online_share
+        draws = (Draw("union"),) if share is None else online_and_offline(share)
+        return OnlinePlan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
+
+    def assess(self, data: OfflineData) -> None:
+        """Look at the dataset at an evaluation during pre-training (validation of side models)."""
+
+    def finish_offline(self, data: OfflineData) -> None:
+        """Close pre-training: pick the best side models, measure what the hand-over needs."""
+
+    def begin_online(self) -> None:
+        """Change what the hand-over changes. Runs again, before tensors load, on a resume."""
+
+    def drop_constraint(self) -> None:
+        """Switch off the method's own offline constraint, for methods that put theirs in place."""
+
+    def annotate(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+        """Return columns to store with online-phase transitions, each `[S, B]`.
+
+        Called once a transition: for the dataset's at the hand-over, for new ones on entry. The
+        column `priority` (positive) is what prioritised draws use.
+        """
+        return {}
+
+    def on_episode_end(self, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
+        """See the raw returns and lengths (env_steps) of episodes that just ended, all `[S]`."""
+
+    def diagnose(self, batch: Batch) -> dict[str, Tensor]:
+        """Return what is too dear to log at every update, `[S]` each; called now and then."""
+        return {}
+
+
+def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[Draw, ...]:
+    """Return draws with a fixed share of online rows."""
+    draws = (
+        Draw("online", online_share, prioritised),
+        Draw("offline", 1.0 - online_share, prioritised),
+    )
+    return tuple(draw for draw in draws if draw.share > 0)
+
+
+def make_critics(config: AgentConfig, spec: Spec, init: SeedStream) -> tuple[QEnsemble, QEnsemble]:
+    """Return the critic ensemble that a configuration describes, and its target copy."""
+    critic = QEnsemble(
+        init, spec.obs_dim, spec.action_dim, config.hidden, config.critics, config.layer_norm
+    )
+    return critic, frozen_copy(critic)
+
+
+def per_seed(value: float, spec: Spec) -> Tensor:
+    """Return a scalar that each seed owns, `[S]`."""
+    return torch.full((len(spec.seeds),), value, device=spec.device)

@@ -1,0 +1,32 @@
+"""Behaviour cloning."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.nets.policies import GaussianPolicy
+from baq_cli.nets.streams import SeedStream
+
+
+class BC(Agent):
+    """Behaviour cloning by maximum likelihood: `L = −log π(a|s)` (Pomerleau 1988).
+
+    The policy is a Gaussian with a tanh mean. It has no online phase: there is nothing in it that
+    new experience could improve.
+    """
+
+    name = "bc"
+    title = "BC"
+    learns_online: ClassVar[bool] = False
+
+    def build(self, init: SeedStream) -> None:
+        spec = self.spec
+        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, self.config.hidden)
+
+    def groups(self) -> dict[str, Group]:
+        return {"policy": Group((self.policy,), self.config.policy_learning_rate)}
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        return Losses(policy=-self.policy.log_prob(batch.obs, batch.action))

@@ -1,0 +1,84 @@
+"""Ensemble-based offline-to-online: pessimism offline, weighted pairs and optimism online."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from baq_cli.agents.cql import CQL
+from baq_cli.agents.interface import Batch, Draw, Losses, OnlinePlan
+from baq_cli.agents.objectives import td_loss
+from baq_cli.nets.critics import Reduction, reduce_q
+from baq_cli.nets.streams import SeedStream
+
+
+class ENOTO(CQL):
+    """ENOTO (Zhao et al. 2023, arXiv 2306.06871): CQL-N offline, SAC-N made optimistic online.
+
+    Offline: the target is the minimum over N critics at the policy's mode, without entropy.
+    Online: no penalty, the target averages the minimum over all pairs and subtracts
+    `α log π(a'|s')`, losses are weighted by `sigmoid(−T · std) + 0.5`, actions are the best of K
+    samples by `mean + c · std`, and the store starts empty. As in the authors' code the loss
+    weight is one scalar a batch (here a seed).
+    """
+
+    name = "enoto"
+    title = "ENOTO"
+
+    class Config(CQL.Config):
+        hidden: tuple[int, ...] = (256, 256, 256)
+        critics: int = Field(10, ge=1)
+        policy_learning_rate: float = Field(3e-5, gt=0)
+        warmup_env_steps: int = Field(1_000, ge=0)
+        online_target: Reduction = Field("weighted_min_pair", description="reduction online")
+        ucb_actions: int = Field(10, ge=1, description="actions to choose the best of")
+        ucb_bonus: float = Field(10.0, ge=0, description="c, the weight of the ensemble's std")
+        weight_temperature: float = Field(10.0, ge=0, description="T of the loss weight")
+
+    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
+        with torch.no_grad():
+            next_action = self.policy.mode(batch.next_obs)
+            next_q = self.critic_target(batch.next_obs, next_action)
+            next_value = reduce_q(next_q, self.config.target_reduction, noise)
+            return batch.reward + self.config.discount * batch.bootstrap * next_value
+
+    def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        q = self.critic(batch.obs, batch.action)
+        weight = self.loss_weight(batch)
+        policy, temperature = self.actor_losses(batch, noise)
+        return Losses(
+            {"q": q.mean((1, 2)), "loss_weight": weight, "alpha": self.alpha.squeeze(1)},
+            critic=weight * td_loss(q, self.online_q_target(batch, noise), batch.weight),
+            policy=policy,
+            temperature=temperature,
+        )
+
+    def online_q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
+        """Return `r + γ (1 − d) [mean over pairs of min(Q̄_i, Q̄_j)(s', a') − α log π(a'|s')]`."""
+        with torch.no_grad():
+            next_action, next_log_prob = self.policy.sample(batch.next_obs, noise)
+            next_q = self.critic_target(batch.next_obs, next_action)
+            next_value = reduce_q(next_q, self.config.online_target, noise)
+            next_value = next_value - self.alpha * next_log_prob
+            return batch.reward + self.config.discount * batch.bootstrap * next_value
+
+    def loss_weight(self, batch: Batch) -> Tensor:
+        """Return `sigmoid(−T · mean_B std_i Q̄_i(s, a)) + 0.5`, `[S]`."""
+        with torch.no_grad():
+            spread = self.critic_target(batch.obs, batch.action).std(1).mean(1)
+            return torch.sigmoid(-self.config.weight_temperature * spread) + 0.5
+
+    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        """Return the best of K sampled actions by `mean_i Q_i + c · std_i Q_i`."""
+        actions, _ = self.policy.sample_many(obs, self.config.ucb_actions, noise)
+        q = self.q_many(obs, actions)  # [S, N, E, K]
+        best = (q.mean(1) + self.config.ucb_bonus * q.std(1)).argmax(2)  # [S, E]
+        chosen = best.unsqueeze(2).unsqueeze(3).expand(-1, -1, -1, actions.shape[-1])
+        return actions.gather(2, chosen).squeeze(2)
+
+    def online_plan(self) -> OnlinePlan:
+        config = self.config
+        return OnlinePlan(
+            (Draw("online"),), config.utd, config.warmup_env_steps, capacity=config.capacity
+        )

@@ -1,0 +1,68 @@
+"""Implicit Q-learning."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from baq_cli.agents.base import Agent, make_critics
+from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.objectives import advantage_weight, expectile_loss, td_loss
+from baq_cli.nets.critics import ValueNet, reduce_q
+from baq_cli.nets.policies import GaussianPolicy
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+
+class IQL(Agent):
+    """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169). The same losses offline and online.
+
+    Departures: the value, critic and policy step on one backward pass, from the same parameters
+    (the authors update them in turn); the policy's cosine learning rate ends with the offline
+    phase.
+    """
+
+    name = "iql"
+    title = "IQL"
+
+    class Config(AgentConfig):
+        normalize_observations: bool = True
+        expectile: float = Field(0.7, gt=0, lt=1)
+        beta: float = Field(3.0, gt=0, description="inverse temperature of advantage weights")
+        policy_cosine: bool = Field(True, description="cosine policy learning rate offline")
+
+    def build(self, init: SeedStream) -> None:
+        config, spec = self.config, self.spec
+        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.critic, self.critic_target = make_critics(config, spec, init)
+        self.value = ValueNet(init, spec.obs_dim, config.hidden)
+
+    def groups(self) -> dict[str, Group]:
+        config = self.config
+        return {
+            "value": Group((self.value,), config.learning_rate),
+            "critic": Group((self.critic,), config.learning_rate),
+            "policy": Group((self.policy,), config.policy_learning_rate, config.policy_cosine),
+        }
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.critic, self.critic_target)]
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        config = self.config
+        with torch.no_grad():
+            target_q = self.critic_target(batch.obs, batch.action)
+            q_data = reduce_q(target_q, config.target_reduction, noise)  # [S, B]
+            next_v = self.value(batch.next_obs)
+            q_target = batch.reward + config.discount * batch.bootstrap * next_v
+        v = self.value(batch.obs)
+        q = self.critic(batch.obs, batch.action)
+        advantage = q_data - v
+        weight = advantage_weight(advantage, config.beta)
+        return Losses(
+            {"q": q.mean((1, 2)), "v": v.mean(1), "awr_weight": weight.mean(1)},
+            value=expectile_loss(advantage, config.expectile),
+            critic=td_loss(q, q_target, batch.weight),
+            policy=-weight * self.policy.log_prob(batch.obs, batch.action),
+        )

@@ -1,0 +1,38 @@
+"""Loss mathematics that several methods share, each written once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def td_loss(q: Tensor, q_target: Tensor, weight: Tensor) -> Tensor:
+    """Return `Σ_i mean_B[w (Q_i − y)²]`, `[S]`.
+
+    Shapes: q `[S, N, B]`; q_target `[S, B]`, or `[S, N, B]` for one target a critic; weight
+    `[S, B]`.
+    """
+    if q_target.ndim == 2:
+        q_target = q_target.unsqueeze(1)
+    return (weight.unsqueeze(1) * (q - q_target).square()).mean(2).sum(1)
+
+
+def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
+    """Return `|τ − 1(u < 0)| u²` elementwise (IQL, equation 5)."""
+    side = torch.where(difference < 0, 1 - expectile, expectile)
+    return side * difference.square()
+
+
+def advantage_weight(advantage: Tensor, inverse_temperature: float, cap: float = 100.0) -> Tensor:
+    """Return `min(exp(β A), cap)`, detached: the weight of advantage-weighted regression."""
+    return torch.exp(inverse_temperature * advantage.detach()).clamp(max=cap)
+
+
+def mean_abs(q: Tensor) -> Tensor:
+    """Return `mean |Q|` over all axes but the seed's, detached, `[S]`, kept away from zero."""
+    return q.detach().abs().flatten(1).mean(1).clamp(min=1e-6)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return `mean_j (a_j − b_j)²` over action dimensions, `[S, B]`."""
+    return (a - b).square().mean(-1)

@@ -1,0 +1,32 @@
+"""The methods, by name."""
+
+from __future__ import annotations
+
+from baq_cli.agents.adaptive_bc import AdaptiveBC
+from baq_cli.agents.awac import AWAC
+from baq_cli.agents.baq import BAQ
+from baq_cli.agents.base import Agent
+from baq_cli.agents.bc import BC
+from baq_cli.agents.cal_ql import CalQL
+from baq_cli.agents.cql import CQL
+from baq_cli.agents.enoto import ENOTO
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.iql import IQL
+from baq_cli.agents.sac import SAC
+from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.recipes.closed import AgentConfig
+
+METHODS: dict[str, type[Agent]] = {
+    method.name: method
+    for method in (BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC)
+}
+
+
+def method_configs() -> dict[str, type[AgentConfig]]:
+    """Return the configuration class of every method, by name."""
+    return {name: method.Config for name, method in METHODS.items()}
+
+
+def make_agent(algo: str, config: AgentConfig, spec: Spec) -> Agent:
+    """Build a method's agent on the spec's device."""
+    return METHODS[algo](config, spec).to(spec.device)

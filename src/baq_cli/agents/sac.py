@@ -1,0 +1,101 @@
+"""Soft actor-critic, online from scratch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from baq_cli.agents.base import Agent, make_critics, per_seed
+from baq_cli.agents.interface import Batch, Draw, Group, Losses, OnlinePlan
+from baq_cli.agents.objectives import mean_abs, td_loss
+from baq_cli.nets.critics import reduce_q
+from baq_cli.nets.policies import TanhGaussianPolicy
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+
+class SAC(Agent):
+    """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), with a learned temperature.
+
+    Departures: N critics instead of two; the critic, policy and temperature step on one backward
+    pass, from the same parameters.
+    """
+
+    name = "sac"
+    title = "SAC"
+    learns_offline: ClassVar[bool] = False
+
+    class Config(AgentConfig):
+        warmup_env_steps: int = Field(5_000, ge=0, description="random environment steps first")
+        initial_temperature: float = Field(1.0, gt=0)
+        target_entropy: float | None = Field(None, description="null: minus the action dimension")
+        entropy_backup: bool = Field(True, description="entropy term in the critic's target")
+
+    def build(self, init: SeedStream) -> None:
+        config, spec = self.config, self.spec
+        self.policy = TanhGaussianPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.critic, self.critic_target = make_critics(config, spec, init)
+        log_alpha = per_seed(config.initial_temperature, spec).log()
+        self.log_alpha = nn.Parameter(log_alpha)
+        entropy = config.target_entropy
+        self.target_entropy = -float(spec.action_dim) if entropy is None else entropy
+
+    def groups(self) -> dict[str, Group]:
+        config = self.config
+        return {
+            "critic": Group((self.critic,), config.learning_rate),
+            "policy": Group((self.policy,), config.policy_learning_rate),
+            "temperature": Group((self.log_alpha,), config.policy_learning_rate),
+        }
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.critic, self.critic_target)]
+
+    @property
+    def alpha(self) -> Tensor:
+        """The temperature, detached, `[S, 1]`."""
+        return self.log_alpha.detach().exp().unsqueeze(1)
+
+    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
+        """Return `y = r + γ (1 − d) [reduce Q̄(s', a') − α log π(a'|s')]`, `[S, B]`."""
+        with torch.no_grad():
+            next_action, next_log_prob = self.policy.sample(batch.next_obs, noise)
+            next_q = self.critic_target(batch.next_obs, next_action)
+            next_value = reduce_q(next_q, self.config.target_reduction, noise)
+            if self.config.entropy_backup:
+                next_value = next_value - self.alpha * next_log_prob
+            return batch.reward + self.config.discount * batch.bootstrap * next_value
+
+    def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
+        q = self.critic(batch.obs, batch.action)
+        loss = td_loss(q, self.q_target(batch, noise), batch.weight)
+        return loss, {"q": q.mean((1, 2))}
+
+    def actor_losses(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
+        """Return `mean_B[α log π − min_i Q_i(s, π)]` and the temperature's loss, `[S]` each."""
+        action, log_prob = self.policy.sample(batch.obs, noise)
+        q = reduce_q(self.critic(batch.obs, action, frozen=True), "min")
+        policy_loss = (self.alpha * log_prob - q).mean(1)
+        surplus = (log_prob.detach() + self.target_entropy).mean(1)
+        return policy_loss, -self.log_alpha * surplus
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        critic, metrics = self.critic_loss(batch, noise)
+        policy, temperature = self.actor_losses(batch, noise)
+        metrics["alpha"] = self.alpha.squeeze(1)
+        return Losses(metrics, critic=critic, policy=policy, temperature=temperature)
+
+    def value_scale(self, q_policy: Tensor) -> Tensor:
+        return mean_abs(q_policy)
+
+    def online_plan(self) -> OnlinePlan:
+        config = self.config
+        return OnlinePlan(
+            draws=(Draw("online"),),
+            utd=config.utd,
+            warmup_env_steps=config.warmup_env_steps,
+            capacity=config.capacity,
+        )

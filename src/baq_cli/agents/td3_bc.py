@@ -1,0 +1,93 @@
+"""TD3 with a behaviour-cloning term."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from baq_cli.agents.base import Agent, frozen_copy, make_critics, per_seed
+from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.objectives import mean_abs, squared_distance, td_loss
+from baq_cli.nets.critics import reduce_q
+from baq_cli.nets.policies import DeterministicPolicy
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+
+class TD3BC(Agent):
+    """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860).
+
+    `bc_weight [S]` multiplies the cloning term. Departures: the policy loss is divided by the
+    paper's α (the same minimiser; Adam doesn't see the scale), so the cloning weight is 1/α; the
+    actor follows the mean of the critics instead of the first; targets move at every critic step.
+    Online the loss is unchanged.
+    """
+
+    name = "td3_bc"
+    title = "TD3+BC"
+
+    class Config(AgentConfig):
+        normalize_observations: bool = True
+        alpha: float = Field(2.5, gt=0, description="weight of the value against cloning")
+        target_noise: float = Field(0.2, ge=0, description="std of target policy smoothing")
+        target_noise_clip: float = Field(0.5, ge=0)
+        policy_every: int = Field(2, ge=1, description="gradient steps a policy step")
+        exploration_noise: float = Field(0.1, ge=0, description="std of online action noise")
+
+    def build(self, init: SeedStream) -> None:
+        config, spec = self.config, self.spec
+        self.policy = DeterministicPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.policy_target = frozen_copy(self.policy)
+        self.critic, self.critic_target = make_critics(config, spec, init)
+        self.bc_weight: Tensor
+        self.register_buffer("bc_weight", per_seed(self.initial_bc_weight(), spec))
+        self.every = {"policy": config.policy_every}
+
+    def initial_bc_weight(self) -> float:
+        return 1.0 / float(self.config.alpha)
+
+    def groups(self) -> dict[str, Group]:
+        return {
+            "critic": Group((self.critic,), self.config.learning_rate),
+            "policy": Group((self.policy,), self.config.policy_learning_rate),
+        }
+
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(self.critic, self.critic_target), (self.policy, self.policy_target)]
+
+    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
+        """Return `y = r + γ (1 − d) reduce Q̄(s', clip(π̄(s') + clip(ε)))`, `[S, B]`."""
+        config = self.config
+        with torch.no_grad():
+            eps = config.target_noise * noise.normal(*batch.action.shape[1:])
+            eps = eps.clamp(-config.target_noise_clip, config.target_noise_clip)
+            next_action = (self.policy_target.mode(batch.next_obs) + eps).clamp(-1.0, 1.0)
+            next_q = self.critic_target(batch.next_obs, next_action)
+            next_value = reduce_q(next_q, config.target_reduction, noise)
+            return batch.reward + config.discount * batch.bootstrap * next_value
+
+    def policy_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s))."""
+        action = self.policy.mode(batch.obs)
+        q_policy = self.critic(batch.obs, action, frozen=True)
+        value = -(q_policy.mean((1, 2)) / mean_abs(q_policy))
+        cloning = squared_distance(action, batch.action).mean(1)
+        return value + self.bc_weight * cloning, {"action": action, "q_policy": q_policy}
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        q = self.critic(batch.obs, batch.action)
+        critic = td_loss(q, self.q_target(batch, noise), batch.weight)
+        metrics = {"q": q.mean((1, 2)), "bc_weight": self.bc_weight}
+        if "policy" not in active:
+            return Losses(metrics, critic=critic)
+        policy, seen = self.policy_loss(batch)
+        return Losses(metrics, seen, critic=critic, policy=policy)
+
+    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        action = self.policy.mode(obs)
+        eps = self.config.exploration_noise * noise.normal(*action.shape[1:])
+        return (action + eps).clamp(-1.0, 1.0)
+
+    def drop_constraint(self) -> None:
+        self.bc_weight.zero_()

@@ -1,0 +1,1 @@
+"""Where experience comes from, and what is made of it."""

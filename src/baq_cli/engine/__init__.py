@@ -1,0 +1,1 @@
+"""The loop: stores, updates, phases, evaluation, checkpoints, run directories."""

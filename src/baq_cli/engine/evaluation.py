@@ -1,0 +1,69 @@
+"""Evaluation: episodes of the deterministic policy in environments of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from baq_cli.agents.base import Agent
+from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.pool import EnvPool
+from baq_cli.nets.streams import derive_seed
+
+Array = npt.NDArray[Any]
+
+
+def env_seed(seed: int, *names: str | int) -> int:
+    """Return a start-state seed for one episode, in the range simulators accept."""
+    return derive_seed(seed, *names) % (2**31 - 1)
+
+
+class Evaluator:
+    """Run every seed's policy for a number of episodes.
+
+    The environments are not the training ones, and each evaluation's start states are new: they
+    depend on the seed, the evaluation's number and the episode's alone.
+    """
+
+    def __init__(self, env_id: str, seeds: tuple[int, ...], episodes: int, width: int = 10):
+        self.seeds = seeds
+        self.episodes = episodes
+        self.width = min(width, episodes)
+        self.pool = EnvPool(env_id, len(seeds) * self.width)
+
+    def evaluate(self, agent: Agent, inputs: Inputs, number: int | str) -> tuple[Array, Array]:
+        """Return raw returns and lengths (env_steps), `[S, episodes]` float64 and int64."""
+        seeds, width = len(self.seeds), self.width
+        returns = np.zeros((seeds, self.episodes))
+        lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
+        row = np.repeat(np.arange(seeds), width)
+        episode = np.tile(np.arange(width), seeds)
+        obs = self.pool.reset(self._start_seeds(row, episode, number))
+        while (running := episode < self.episodes).any():
+            action = self._act(agent, inputs, obs)
+            obs, reward, terminated, truncated = self.pool.step(action)
+            np.add.at(returns, (row[running], episode[running]), reward[running])
+            np.add.at(lengths, (row[running], episode[running]), 1)
+            over = terminated | truncated
+            if over.any():
+                episode = episode + width * over
+                obs = self.pool.reset(self._start_seeds(row, episode, number), over)
+        return returns, lengths
+
+    def _act(self, agent: Agent, inputs: Inputs, obs: Array) -> Array:
+        with torch.no_grad():
+            batch = inputs.obs(obs).unflatten(0, (len(self.seeds), self.width))
+            action = agent.act(batch.to(agent.spec.device))
+        return action.cpu().flatten(0, 1).numpy()
+
+    def _start_seeds(self, row: Array, episode: Array, number: int | str) -> list[int]:
+        return [
+            env_seed(self.seeds[r], "eval", number, int(e))
+            for r, e in zip(row, episode, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.pool.close()

@@ -1,0 +1,48 @@
+"""What the engine tells whoever is watching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+Phase = Literal["offline", "online"]
+UNITS: dict[Phase, str] = {"offline": "gradient_steps", "online": "env_steps"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a phase is: `done` of `total` in the phase's unit, and gradient steps a second."""
+
+    phase: Phase
+    done: int
+    total: int
+    gradient_steps: int
+    updates_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation: raw returns `[S, episodes]` at a counter of the phase's unit."""
+
+    phase: Phase
+    done: int
+    returns: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line: what was loaded, what is fresh, what was saved."""
+
+    text: str
+
+
+Event = Progress | Evaluated | Note
+Observer = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Watch nothing."""

@@ -1,0 +1,53 @@
+"""Parameters laid out in one flat tensor, so that one kernel updates all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters:
+    """Move the parameters of `modules` into one flat tensor, and their gradients into another.
+
+    The modules keep working: each parameter becomes a view. `span(module)` is the part of the
+    flat tensor that holds one module's parameters, in their own order.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module | nn.Parameter]):
+        ranges: dict[int, tuple[int, int]] = {}
+        parameters: list[nn.Parameter] = []
+        length = 0
+        for module in modules:
+            own = list(_parameters(module))
+            size = sum(p.numel() for p in own)
+            ranges[id(module)] = (length, length + size)
+            parameters += own
+            length += size
+        first = parameters[0]
+        self.flat = nn.Parameter(torch.empty(length, device=first.device, dtype=first.dtype))
+        self.flat.requires_grad_(any(p.requires_grad for p in parameters))
+        self.flat.grad = torch.zeros_like(self.flat) if self.flat.requires_grad else None
+        self._ranges = ranges
+        self._adopt(parameters)
+
+    @torch.no_grad()
+    def _adopt(self, parameters: Iterable[nn.Parameter]) -> None:
+        start = 0
+        for p in parameters:
+            view = slice(start, start + p.numel())
+            self.flat.data[view] = p.data.reshape(-1)
+            p.data = self.flat.data[view].view(p.shape)
+            if self.flat.grad is not None:
+                p.grad = self.flat.grad[view].view(p.shape)
+            start = view.stop
+
+    def span(self, module: nn.Module | nn.Parameter) -> Tensor:
+        """Return the flat values of one of the modules, `[numel]`, a view."""
+        start, stop = self._ranges[id(module)]
+        return self.flat.data[start:stop]
+
+
+def _parameters(module: nn.Module | nn.Parameter) -> Iterable[nn.Parameter]:
+    return [module] if isinstance(module, nn.Parameter) else module.parameters()

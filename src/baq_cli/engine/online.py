@@ -1,0 +1,292 @@
+"""Fine-tuning: environment steps, each followed by the method's gradient steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import OnlinePlan
+from baq_cli.data.episodes import returns_to_go
+from baq_cli.engine.checkpoint import Checkpoint
+from baq_cli.engine.evaluation import env_seed
+from baq_cli.engine.replay import Replay
+from baq_cli.engine.run import Run
+from baq_cli.engine.store import Layout, Store
+from baq_cli.engine.sumtree import SumTree
+from baq_cli.envs.pool import EnvPool
+from baq_cli.nets.streams import SeedStream
+
+Array = npt.NDArray[Any]
+UNKNOWN_RETURN = -1e9
+"""Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
+ANNOTATE_ROWS = 8192
+
+
+@dataclass
+class RunningEpisode:
+    """The episode that one seed is in: where it started, what was done, where it is stored."""
+
+    start_seed: int
+    actions: list[Array] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+class OnlineLoop:
+    """S environments, one a seed, stepped together; UTD is exact for every seed."""
+
+    def __init__(self, run: Run, offline: Store | None, from_scratch: bool):
+        self.run = run
+        self.from_scratch = from_scratch
+        self.plan = run.agent.online_plan()
+        self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds))
+        self.offline, self.online = make_stores(run, self.plan, offline)
+        self.replay = Replay(
+            self.plan.draws,
+            self.offline,
+            self.online,
+            run.streams["batch"],
+            run.recipe.method.batch_size,
+        )
+        self.running: list[RunningEpisode] = []
+        self.obs: Array = np.empty(0)
+
+    # -- one environment step of every seed
+
+    def step(self) -> None:
+        """Act, step the environments, store the transitions, then take the gradient steps."""
+        run = self.run
+        action = self._choose_action()
+        next_obs, reward, terminated, truncated = self.pool.step(action)
+        slot = self._store(action, reward, next_obs, terminated)
+        for episode, a, r in zip(self.running, action, reward, strict=True):
+            episode.actions.append(a)
+            episode.rewards.append(float(r))
+            episode.slots.append(slot)
+        self.obs = next_obs
+        run.env_steps += 1
+        over = terminated | truncated
+        if over.any():
+            self._end_episodes(over, terminated)
+        if run.env_steps > self.plan.warmup_env_steps:
+            for _ in range(self.plan.utd):
+                batch = self.replay.batch()
+                run.learner.update(batch)
+                run.after_update(batch)
+
+    def _choose_action(self) -> Array:
+        run, stream = self.run, self.run.streams["explore"]
+        if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
+            random = 2 * stream.uniform(run.spec.action_dim) - 1
+            return random.cpu().numpy()
+        with torch.no_grad():
+            obs = run.inputs.obs(self.obs).unsqueeze(1).to(run.spec.device)
+            return run.agent.explore(obs, stream).squeeze(1).cpu().numpy()
+
+    def _store(self, action: Array, reward: Array, next_obs: Array, terminated: Array) -> int:
+        run = self.run
+        device = run.spec.device
+        fields = {
+            "obs": run.inputs.obs(self.obs).to(device),
+            "action": torch.from_numpy(action).to(device),
+            "next_obs": run.inputs.obs(next_obs).to(device),
+            "reward": torch.from_numpy(run.inputs.reward(reward)).to(device),
+            "bootstrap": torch.from_numpy(~terminated).to(device),
+        }
+        annotated = annotate(run.agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
+        unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
+        for name in run.agent.data_columns:
+            fields[name] = torch.full((len(self.running),), unknown[name], device=device)
+        fields |= {name: column.squeeze(1) for name, column in annotated.items()}
+        return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
+
+    def _end_episodes(self, over: Array, terminated: Array) -> None:
+        run = self.run
+        ended = [episode if o else None for episode, o in zip(self.running, over, strict=True)]
+        for i, episode in enumerate(ended):
+            if episode is not None and "mc_return" in run.agent.data_columns:
+                reward = run.inputs.reward(np.asarray(episode.rewards))
+                to_go = returns_to_go(reward, bool(terminated[i]), run.recipe.method.discount)
+                slots = torch.tensor(episode.slots, device=run.spec.device)
+                self.online.overwrite(i, slots, "mc_return", torch.from_numpy(to_go))
+        device = run.spec.device
+        returns = [sum(e.rewards) if e else 0.0 for e in ended]
+        lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
+        run.agent.on_episode_end(
+            torch.from_numpy(over).to(device),
+            torch.tensor(returns, device=device),
+            torch.tensor(lengths, device=device),
+        )
+        run.episodes += over
+        self._start_episodes(over)
+
+    def _start_episodes(self, mask: Array) -> None:
+        seeds = [
+            env_seed(seed, "env", int(number))
+            for seed, number in zip(self.run.spec.seeds, self.run.episodes, strict=True)
+        ]
+        self.obs = self.pool.reset(seeds, mask)
+        fresh = [RunningEpisode(seed) for seed in seeds]
+        if not self.running:
+            self.running = fresh
+        self.running = [
+            new if m else old for new, old, m in zip(fresh, self.running, mask, strict=True)
+        ]
+
+    # -- starting and continuing
+
+    def start(self) -> None:
+        """Reset every environment for its first episode."""
+        self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
+
+    def replay_tensors(self) -> dict[str, Tensor]:
+        """Return the online store and the running episodes, for a checkpoint."""
+        tensors = {"rows": self.online.rows[:, : self.online.size]}
+        if self.online.priorities is not None:
+            leaves = self.online.priorities.leaves
+            tensors["priorities"] = self.online.priorities.nodes[:, leaves:][:, : self.online.size]
+        for i, episode in enumerate(self.running):
+            if episode.actions:
+                tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
+        return tensors
+
+    def replay_state(self) -> dict[str, Any]:
+        """Return the counters that go with `replay_tensors`."""
+        return {
+            "written": self.online.written,
+            "running": [
+                {"start_seed": e.start_seed, "rewards": e.rewards, "slots": e.slots}
+                for e in self.running
+            ],
+        }
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint: refill the store, and replay the running episodes.
+
+        A running episode is rebuilt by resetting with its seed and repeating its actions, because
+        a simulator's inner state can't be read in general.
+        """
+        rows = saved.replay["rows"].to(self.online.rows.device)
+        self.online.rows[:, : rows.shape[1]] = rows
+        self.online.size, self.online.written = rows.shape[1], int(saved.state["written"])
+        if self.online.priorities is not None:
+            self.online.priorities.fill(saved.replay["priorities"].to(rows.device))
+        self.start()
+        longest = 0
+        for i, kept in enumerate(saved.state["running"]):
+            actions = saved.replay.get(f"running.{i}.actions")
+            steps = [] if actions is None else list(actions.numpy())
+            self.running[i] = RunningEpisode(
+                kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
+            )
+            longest = max(longest, len(steps))
+        self._repeat_actions(longest)
+
+    def _repeat_actions(self, longest: int) -> None:
+        """Step all environments until the longest running episode is where it was.
+
+        Shorter episodes start later, so that every environment ends at its own last step.
+        """
+        lengths = np.array([len(episode.actions) for episode in self.running])
+        seeds = [episode.start_seed for episode in self.running]
+        idle = np.zeros(self.run.spec.action_dim, dtype=np.float32)
+        for t in range(longest):
+            begin = lengths == longest - t
+            if begin.any():
+                self.obs = self.pool.reset(seeds, begin)
+            at = t - (longest - lengths)
+            action = np.stack(
+                [e.actions[k] if k >= 0 else idle for e, k in zip(self.running, at, strict=True)]
+            )
+            self.obs, _, terminated, truncated = self.pool.step(action)
+            stray = (terminated | truncated) & (at < 0)  # an idle environment that fell over
+            if stray.any():
+                self.obs = self.pool.reset(seeds, stray)
+        if (lengths == 0).any():
+            self.obs = self.pool.reset(seeds, lengths == 0)
+
+
+def annotate(agent: Agent, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+    """Return the method's own columns for transitions `[S, B]`, without gradients."""
+    with torch.no_grad():
+        return agent.annotate(obs, action)
+
+
+def make_stores(run: Run, plan: OnlinePlan, offline: Store | None) -> tuple[Store | None, Store]:
+    """Return the offline store as the plan wants it in reach, and an empty online store."""
+    agent, spec = run.agent, run.spec
+    seeds = len(spec.seeds)
+    probe = torch.zeros(seeds, 1, spec.obs_dim, device=spec.device)
+    none = torch.zeros(seeds, 1, spec.action_dim, device=spec.device)
+    own = tuple(annotate(agent, probe, none))
+    layout = Layout(spec.obs_dim, spec.action_dim, (*agent.data_columns, *own))
+    capacity = min(plan.capacity, run.recipe.run.env_steps)
+    online = Store.empty(layout, seeds, capacity, spec.device)
+    prioritised = any(draw.prioritised for draw in plan.draws)
+    if prioritised:
+        online.priorities = SumTree(seeds, capacity, spec.device)
+    if offline is None or not plan.uses_offline:
+        return None, online
+    offline = Store(layout, offline.rows, offline.size)
+    if own:
+        _annotate_store(offline, agent, own)
+    if plan.offline_share < 1:
+        offline.subset = _subset(offline.size, plan, spec.seeds, spec.device)
+    if prioritised and offline.own is not None:
+        priority = offline.own[..., own.index("priority")]
+        if offline.subset is not None:
+            priority = priority.gather(1, offline.subset)
+        offline.priorities = SumTree(seeds, offline.reach, spec.device)
+        offline.priorities.fill(priority.double())
+    return offline, online
+
+
+def _annotate_store(offline: Store, agent: Agent, own: tuple[str, ...]) -> None:
+    where = offline.layout.slices
+    parts = []
+    for rows in offline.rows[0, : offline.size].split(ANNOTATE_ROWS):
+        shared = rows.unsqueeze(0).expand(len(agent.spec.seeds), -1, -1)
+        columns = annotate(agent, shared[..., where["obs"]], shared[..., where["action"]])
+        parts.append(torch.stack([columns[name] for name in own], dim=-1))
+    offline.own = torch.cat(parts, dim=1)
+
+
+def _subset(size: int, plan: OnlinePlan, seeds: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return the rows that stay in reach, `[S, K]`, drawn once for each seed."""
+    keep = min(size, max(plan.offline_min_rows, round(plan.offline_share * size)))
+    return SeedStream(seeds, "subset", device).permutation(size)[:, :keep].contiguous()
+
+
+def finetune(loop: OnlineLoop, saved: Checkpoint | None, resume_command: str) -> None:
+    """Fine-tune for the recipe's `env_steps`, from the hand-over or a checkpoint of this phase.
+
+    The first evaluation is at the hand-over, before any environment step or update.
+    Raises Interrupted and NonFiniteError.
+    """
+    run = loop.run
+    config = run.recipe.run
+    total = config.env_steps
+    every = config.evaluation.every_env_steps or max(1, total // 10)
+    if saved:
+        run.restore(saved)
+        loop.restore(saved)
+    else:
+        loop.start()
+        run.evaluate(0)
+    while run.env_steps < total:
+        loop.step()
+        done = run.env_steps
+        run.tick(done, total)
+        at_interval = done % every == 0 or done == total
+        if at_interval:
+            run.evaluate(done)
+        if at_interval or run.interruption.requested:
+            run.save(done, loop.replay_tensors(), loop.replay_state())
+            if done < total:
+                run.stop_if_asked(resume_command)

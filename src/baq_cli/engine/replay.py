@@ -1,0 +1,94 @@
+"""Batches, as a method's plan wants them drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from baq_cli.agents.interface import Batch, Draw
+from baq_cli.engine.store import Store
+from baq_cli.nets.streams import SeedStream
+
+
+class Replay:
+    """Draw batches from an offline and an online store, by a plan of shares and priorities.
+
+    Every random number comes from the seeds' own streams, in an order that depends on the plan
+    alone.
+    """
+
+    def __init__(
+        self,
+        draws: Sequence[Draw],
+        offline: Store | None,
+        online: Store | None,
+        stream: SeedStream,
+        batch_size: int,
+    ):
+        self.draws = tuple(draws)
+        self.offline, self.online = offline, online
+        self.stream = stream
+        self.counts = split(batch_size, [draw.share for draw in draws])
+
+    def batch(self) -> Batch:
+        """Draw one batch, `[S, B]` transitions."""
+        parts = [
+            self._draw(draw, count) for draw, count in zip(self.draws, self.counts, strict=True)
+        ]
+        store = self.offline or self.online
+        assert store is not None
+        if len(parts) == 1:
+            return store.layout.batch(*parts[0])
+        rows, online = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
+        return store.layout.batch(rows, online)
+
+    def _draw(self, draw: Draw, count: int) -> tuple[Tensor, Tensor]:
+        """Return rows `[S, count, width]` and, for each, 1 if it is from the online store."""
+        u = self.stream.index(count)
+        stores = {"offline": [self.offline], "online": [self.online]}
+        chosen = stores.get(draw.store, [self.offline, self.online])
+        present = [s for s in chosen if s is not None and s.reach > 0]
+        if not present:
+            raise ValueError(f"nothing to draw: the {draw.store} store is empty")
+        if len(present) == 1:
+            store = present[0]
+            rows = store.gather(_locate(store, u, draw.prioritised))
+            return rows, torch.full_like(u, float(store is self.online), dtype=torch.float32)
+        return self._draw_union(present[0], present[1], u, draw.prioritised)
+
+    def _draw_union(
+        self, offline: Store, online: Store, u: Tensor, prioritised: bool
+    ) -> tuple[Tensor, Tensor]:
+        first = _mass(offline, u, prioritised) / (
+            _mass(offline, u, prioritised) + _mass(online, u, prioritised)
+        )
+        is_online = u >= first
+        within = torch.where(is_online, (u - first) / (1 - first), u / first)
+        old = offline.gather(_locate(offline, torch.where(is_online, 0.0, within), prioritised))
+        new = online.gather(_locate(online, torch.where(is_online, within, 0.0), prioritised))
+        return torch.where(is_online.unsqueeze(-1), new, old), is_online.to(torch.float32)
+
+
+def _mass(store: Store, u: Tensor, prioritised: bool) -> Tensor:
+    """Return how much a store counts in a union, `[S, 1]` float64: rows, or priorities."""
+    if prioritised and store.priorities is not None:
+        return store.priorities.total.unsqueeze(1)
+    return torch.full((u.shape[0], 1), float(store.reach), dtype=u.dtype, device=u.device)
+
+
+def _locate(store: Store, u: Tensor, prioritised: bool) -> Tensor:
+    """Turn numbers in [0, 1) into row indices, `[S, B]` int64."""
+    if prioritised and store.priorities is not None:
+        return store.priorities.find(u * store.priorities.total.unsqueeze(1))
+    return (u * store.reach).long().clamp(max=store.reach - 1)
+
+
+def split(batch_size: int, shares: Sequence[float]) -> list[int]:
+    """Return how many rows each share gets: rounded, the last taking what remains, none empty."""
+    counts = [max(1, round(batch_size * share)) for share in shares[:-1]]
+    counts.append(batch_size - sum(counts))
+    if counts[-1] < 1:
+        raise ValueError(f"batch_size {batch_size} is too small for shares {list(shares)}")
+    return counts

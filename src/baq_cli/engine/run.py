@@ -1,0 +1,255 @@
+"""A run in progress: its parts, its counters, and what happens at every evaluation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Batch, Spec
+from baq_cli.data.episodes import Episodes
+from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
+from baq_cli.engine.inputs import Inputs
+from baq_cli.engine.interrupt import Interruption
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import Interrupted, NonFiniteError
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.schema import Recipe
+
+METRICS_EVERY = 100
+"""Gradient steps between two readings of the metrics: each one waits for the device."""
+REPORT_SECONDS = 0.5
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's experience comes from."""
+
+    env_id: str
+    spaces: Spaces
+    dataset: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, env_id: str, spaces: Spaces, episodes: Episodes | None) -> Origin:
+        if episodes is None:
+            return cls(env_id, spaces)
+        dataset = {
+            "id": episodes.dataset_id,
+            "sha256": episodes.content_hash,
+            "episodes": len(episodes.starts),
+            "transitions": len(episodes),
+            "return_mean": float(episodes.returns.mean()),
+            "return_std": float(episodes.returns.std()),
+        }
+        return cls(env_id, spaces, dataset)
+
+
+@dataclass
+class Run:
+    """One phase of S seeds, on its way.
+
+    Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
+    of the online phase, `evaluations` of this phase.
+    """
+
+    recipe: Recipe
+    phase: Phase
+    origin: Origin
+    agent: Agent
+    inputs: Inputs
+    learner: Learner
+    directory: RunDirectory
+    observer: Observer
+    interruption: Interruption
+    history: list[Row] = field(default_factory=list)
+    env_steps: int = 0
+    evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        spec = self.agent.spec
+        self.streams = {
+            name: SeedStream(spec.seeds, f"{name}/{self.phase}", spec.device)
+            for name in ("batch", "explore")
+        }
+        self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
+        self.evaluator = Evaluator(
+            self.origin.env_id, spec.seeds, self.recipe.run.evaluation.episodes
+        )
+        self._sums: dict[str, Array] = {}
+        self._readings = 0
+        self._started = self._reported = time.monotonic()
+        self._first_done, self._first_step = 0, self.learner.gradient_steps
+
+    @property
+    def spec(self) -> Spec:
+        return self.agent.spec
+
+    # -- between updates
+
+    def after_update(self, batch: Batch) -> None:
+        """Read metrics now and then.
+
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        if self.learner.gradient_steps % METRICS_EVERY:
+            return
+        readings = {**self.learner.metrics, **self.agent.diagnose(batch)}
+        values = torch.stack(list(readings.values())).double().cpu().numpy()
+        for name, value in zip(readings, values, strict=True):
+            if name.startswith("loss_") and not np.isfinite(value).all():
+                self._fail_non_finite(name, value)
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._readings += 1
+
+    def _fail_non_finite(self, name: str, value: Array) -> None:
+        seeds = [s for s, ok in zip(self.spec.seeds, np.isfinite(value), strict=True) if not ok]
+        raise NonFiniteError(
+            f"{name} became NaN or infinite by gradient step {self.learner.gradient_steps} "
+            f"(seeds {seeds}). The last checkpoint in {self.directory.path} is intact. Lower "
+            "learning_rate or reward_scale, and look at the dataset with 'baq data show'."
+        )
+
+    def tick(self, done: int, total: int) -> None:
+        """Report progress twice a second."""
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS and done < total:
+            return
+        self._reported = now
+        elapsed = max(now - self._started, 1e-9)
+        steps = self.learner.gradient_steps - self._first_step
+        left = (total - done) * elapsed / max(done - self._first_done, 1)
+        self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
+
+    # -- at evaluations
+
+    def evaluate(self, done: int) -> Array:
+        """Evaluate all seeds, log the rows, tell the observer; return returns `[S, episodes]`."""
+        number = f"{self.phase}/{self.evaluations}"
+        returns, lengths = self.evaluator.evaluate(self.agent, self.inputs, number)
+        self.evaluations += 1
+        rows: list[Row] = [
+            {
+                "phase": self.phase,
+                "seed": seed,
+                "gradient_steps": self.learner.gradient_steps,
+                "env_steps": self.env_steps,
+                "episodes": int(self.episodes[i]),
+                "return_mean": float(returns[i].mean()),
+                "return_std": float(returns[i].std()),
+                "length_env_steps": float(lengths[i].mean()),
+                "evaluation_episodes": returns.shape[1],
+                "wall_seconds": round(time.monotonic() - self._started, 3),
+            }
+            for i, seed in enumerate(self.spec.seeds)
+        ]
+        self.history += rows
+        self.directory.append("metrics", METRICS, rows)
+        self._log_diagnostics()
+        self.observer(Evaluated(self.phase, done, returns))
+        return returns
+
+    def inherit_history(self, rows: list[Row]) -> None:
+        """Begin with the evaluations of the checkpoint that this run fine-tunes."""
+        kept = [row for row in rows if row["seed"] in self.spec.seeds]
+        self.history += kept
+        self.directory.append("metrics", METRICS, kept)
+
+    def _log_diagnostics(self) -> None:
+        rows = [
+            {
+                "phase": self.phase,
+                "seed": seed,
+                "gradient_steps": self.learner.gradient_steps,
+                "env_steps": self.env_steps,
+                "name": name,
+                "value": float(total[i] / self._readings),
+            }
+            for name, total in self._sums.items()
+            for i, seed in enumerate(self.spec.seeds)
+        ]
+        self.directory.append("diagnostics", DIAGNOSTICS, rows)
+        self._sums, self._readings = {}, 0
+
+    # -- checkpoints
+
+    def save(self, done: int, replay: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Write a checkpoint at a counter of the phase's unit, and prune older ones."""
+        training = self.learner.state()
+        training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
+        state = {
+            "phase": self.phase,
+            "done": done,
+            "evaluations": self.evaluations,
+            "episodes": self.episodes.tolist(),
+            "metrics_sum": {name: total.tolist() for name, total in self._sums.items()},
+            "metrics_readings": self._readings,
+            "sizes": self.directory.sizes(),
+            **state,
+        }
+        agent = dict(self.agent.state_dict()) | self.inputs.tensors()
+        whole = ckpt.Checkpoint(self.document(), agent, training, replay, state)
+        ckpt.save(self.directory.path, self.phase, done, whole)
+        run = self.recipe.run
+        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents)
+
+    def document(self) -> dict[str, Any]:
+        """Describe the agent file: everything needed to use it without this run."""
+        return {
+            "format": ckpt.FORMAT,
+            "algo": self.recipe.run.algo,
+            "phase": self.phase,
+            "recipe": self.recipe.as_dict(),
+            "seeds": list(self.spec.seeds),
+            "env_id": self.origin.env_id,
+            "spaces": asdict(self.origin.spaces),
+            "return_range": list(self.spec.return_range),
+            "dataset": self.origin.dataset,
+            "gradient_steps": self.learner.gradient_steps,
+            "env_steps": self.env_steps,
+            "versions": versions(),
+            "history": self.history,
+        }
+
+    def restore(self, saved: ckpt.Checkpoint) -> int:
+        """Continue from a checkpoint of this phase; return the counter it was made at."""
+        state = saved.state
+        self.agent.load_state_dict(agent_tensors(saved), strict=True)
+        self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
+        for name, stream in self.streams.items():
+            stream.restore(saved.training[f"stream.{name}"])
+        self.env_steps = int(saved.document["env_steps"])
+        self.evaluations = int(state["evaluations"])
+        self.episodes = np.asarray(state["episodes"], dtype=np.int64)
+        self._sums = {name: np.asarray(v) for name, v in state["metrics_sum"].items()}
+        self._readings = int(state["metrics_readings"])
+        self.history = list(saved.document["history"])
+        self.directory.truncate(state["sizes"])
+        done = int(state["done"])
+        self._first_done, self._first_step = done, self.learner.gradient_steps
+        self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
+        return done
+
+    def stop_if_asked(self, resume_command: str) -> None:
+        """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""
+        if self.interruption.requested:
+            raise Interrupted(
+                f"stopped by {self.interruption.requested}; everything is saved. "
+                f"Continue with:\n  {resume_command}"
+            )
+
+
+def agent_tensors(saved: ckpt.Checkpoint) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors without the input statistics."""
+    return {k: v for k, v in saved.agent.items() if not k.startswith("inputs.")}

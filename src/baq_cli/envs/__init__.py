@@ -1,0 +1,1 @@
+"""Gymnasium environments: making, seeding, vectors, spaces."""

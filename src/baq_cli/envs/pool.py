@@ -1,0 +1,78 @@
+"""Environments stepped together, one row each, reset only when asked."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import EnvironmentMismatch
+
+Array = npt.NDArray[Any]
+
+
+@contextlib.contextmanager
+def quiet_simulator() -> Iterator[None]:
+    """Hide the deprecation warnings that simulators print while compiling their models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", module="mujoco")
+        warnings.filterwarnings("ignore", module="gymnasium.*")
+        yield
+
+
+def make_env(env_id: str) -> gym.Env[Any, Any]:
+    """Make one environment.
+
+    Raises EnvironmentMismatch when it is unknown, or needs a package that isn't installed.
+    """
+    try:
+        with quiet_simulator():
+            return gym.make(env_id)
+    except (gym.error.Error, ImportError) as error:
+        raise EnvironmentMismatch(
+            f"cannot make the environment '{env_id}': {error}. "
+            "Check the id (it is case-sensitive), or install the package that registers it; "
+            "'--env ID' names another."
+        ) from error
+
+
+class EnvPool:
+    """K copies of one environment behind Gymnasium's synchronous vector, autoreset disabled.
+
+    Nothing resets by itself, so the observation after a last step is the true one and no
+    reset-crossing transition can be stored. Actions are in [−1, 1] here.
+
+    Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
+    """
+
+    def __init__(self, env_id: str, count: int):
+        self.env_id = env_id
+        make_env(env_id).close()  # the vector would hide which environment failed, and why
+        with quiet_simulator():
+            self._envs = SyncVectorEnv(
+                [lambda: gym.make(env_id)] * count, autoreset_mode=AutoresetMode.DISABLED
+            )
+        self.spaces = Spaces.of(self._envs.single_observation_space, self._envs.single_action_space)
+        self.count = count
+
+    def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
+        """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
+        options = None if mask is None else {"reset_mask": mask}
+        obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
+        return np.asarray(obs, dtype=np.float32)
+
+    def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
+        """Step all; return observations, rewards, terminated and truncated."""
+        obs, reward, terminated, truncated, _ = self._envs.step(self.spaces.to_env(action))
+        return np.asarray(obs, dtype=np.float32), reward, terminated, truncated
+
+    def close(self) -> None:
+        self._envs.close()

@@ -1,0 +1,62 @@
+"""What can go wrong, and the exit status that each kind of it has."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of every command."""
+
+    DONE = 0
+    USAGE = 2
+    DATA = 3
+    ENVIRONMENT = 4
+    NON_FINITE = 5
+    INTERRUPTED = 130
+
+
+class BaqError(Exception):
+    """A failure that the user can mend. The message says what was found, expected, and to do."""
+
+    status = ExitStatus.USAGE
+
+
+class UsageError(BaqError):
+    """A command line or recipe that asks for something that can't be (status 2)."""
+
+    status = ExitStatus.USAGE
+
+
+class DataError(BaqError):
+    """A dataset, checkpoint or file that is missing, damaged or unsupported (status 3)."""
+
+    status = ExitStatus.DATA
+
+
+class EnvironmentMismatch(BaqError):
+    """An environment that is missing or doesn't fit the data or the policy (status 4)."""
+
+    status = ExitStatus.ENVIRONMENT
+
+
+class NonFiniteError(BaqError):
+    """Training that produced NaN or infinity (status 5)."""
+
+    status = ExitStatus.NON_FINITE
+
+
+class Interrupted(BaqError):
+    """A run that was asked to stop, after its checkpoint was written (status 130)."""
+
+    status = ExitStatus.INTERRUPTED
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "known: " + ", ".join(sorted(known))

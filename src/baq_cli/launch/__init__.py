@@ -1,0 +1,1 @@
+"""Where a matrix of runs executes."""

@@ -1,0 +1,84 @@
+"""Action-value ensembles, state values, and the ways to reduce an ensemble to one value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from baq_cli.nets.mlp import MLP
+from baq_cli.nets.streams import SeedStream
+
+Reduction = Literal["min", "mean", "min_of_two", "weighted_min_pair"]
+
+
+class QEnsemble(nn.Module):
+    """N critics Q_i(s, a) a seed: `[S, B, obs_dim]` and `[S, B, action_dim]` to `[S, N, B]`."""
+
+    def __init__(
+        self,
+        init: SeedStream,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        members: int = 2,
+        layer_norm: bool = False,
+    ):
+        super().__init__()
+        self.members = members
+        self.net = MLP(init, members, obs_dim + action_dim, hidden, 1, layer_norm)
+
+    def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        values: Tensor = self.net(torch.cat([obs, action], dim=-1), frozen)
+        return values.squeeze(-1)
+
+
+class ValueNet(nn.Module):
+    """A state value V(s) a seed. Input `[S, B, obs_dim]`; output `[S, B]`."""
+
+    def __init__(
+        self, init: SeedStream, obs_dim: int, hidden: Sequence[int], layer_norm: bool = False
+    ):
+        super().__init__()
+        self.net = MLP(init, 1, obs_dim, hidden, 1, layer_norm)
+
+    def forward(self, obs: Tensor, frozen: bool = False) -> Tensor:
+        values: Tensor = self.net(obs, frozen)
+        return values.squeeze(-1).squeeze(1)
+
+
+def reduce_q(q: Tensor, how: Reduction, noise: SeedStream | None = None) -> Tensor:
+    """Reduce an ensemble's values `[S, N, B]` to `[S, B]`.
+
+    `min` and `mean` are over the N critics. `min_of_two` takes the minimum of two critics drawn
+    at random for each seed and call (REDQ, arXiv 2101.05982). `weighted_min_pair` averages the
+    minimum over all pairs (ENOTO, arXiv 2306.06871).
+
+    Raises ValueError when `min_of_two` gets no noise.
+    """
+    if how == "mean":
+        return q.mean(1)
+    if how == "weighted_min_pair":
+        return weighted_min_pair(q)
+    if how == "min_of_two" and q.shape[1] > 2:
+        if noise is None:
+            raise ValueError("min_of_two draws critics at random: pass the noise stream")
+        pair = noise.uniform(q.shape[1]).argsort(1)[:, :2]  # [S, 2]
+        q = q.gather(1, pair.unsqueeze(-1).expand(-1, -1, q.shape[2]))
+    return q.amin(1)
+
+
+def weighted_min_pair(q: Tensor) -> Tensor:
+    """Average `min(Q_i, Q_j)` over all pairs i < j, `[S, N, B]` to `[S, B]`, by one sort.
+
+    With ascending values Q(1) … Q(N), Q(k) is the minimum of the N − k pairs it forms with
+    larger ones. One critic is its own value.
+    """
+    members = q.shape[1]
+    if members == 1:
+        return q.squeeze(1)
+    ascending = q.sort(dim=1).values
+    pairs = torch.arange(members - 1, -1, -1, device=q.device, dtype=q.dtype)
+    return (ascending * pairs.view(1, -1, 1)).sum(1) / (members * (members - 1) / 2)

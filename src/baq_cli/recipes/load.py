@@ -1,0 +1,123 @@
+"""Recipes in and out: YAML layers, overrides, errors with the nearest key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from baq_cli.errors import UsageError, nearest
+from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.schema import Recipe, RunConfig
+
+Layer = dict[str, Any]
+Methods = Mapping[str, type[AgentConfig]]
+SHARED = "shared"
+
+
+def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
+    """Merge layers (later ones win) and validate them into a recipe.
+
+    A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
+    whose own section doesn't set them. Sections of other methods are validated and dropped.
+
+    Raises UsageError for unknown keys or methods, naming the nearest, and for values that don't
+    fit.
+    """
+    merged: Layer = {}
+    for layer in layers:
+        merged = _merge(merged, layer)
+    shared = merged.pop(SHARED, None) or {}
+    known = list(AgentConfig.model_fields)
+    for key in shared:
+        if key not in known:
+            raise UsageError(f"unknown recipe key '{SHARED}.{key}'; {nearest(key, known)}")
+    sections = {name: merged.pop(name) or {} for name in list(merged) if name in methods}
+    algo = merged.get("algo")
+    if not isinstance(algo, str):
+        raise UsageError("the recipe names no method: give --algo NAME or 'algo: NAME'")
+    if algo not in methods:
+        raise UsageError(f"unknown algorithm '{algo}'; {nearest(algo, list(methods))}")
+    sections.setdefault(algo, {})
+    parsed = {
+        name: _validate(methods[name], _merge(shared, section), f"{name}.")
+        for name, section in sections.items()
+    }
+    run = _validate(RunConfig, merged, "", extra=[SHARED, *methods])
+    return Recipe(run=run, method=parsed[algo])
+
+
+def read_layer(path: Path) -> Layer:
+    """Read a recipe file.
+
+    Raises UsageError when it can't be read, isn't YAML, or isn't a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the recipe {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"the recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"the recipe {path} is not a mapping of keys to values")
+    return content
+
+
+def parse_overrides(overrides: Sequence[str]) -> Layer:
+    """Turn `key.sub=value` words into a layer; values are YAML.
+
+    Raises UsageError for a word of another form.
+    """
+    layer: Layer = {}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not all(key.split(".")):
+            raise UsageError(f"cannot read the override '{word}': expected key.sub=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"the override '{word}' has a value that is not YAML") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        layer = _merge(layer, value)
+    return layer
+
+
+def to_yaml(recipe: Recipe, command: str) -> str:
+    """Return the resolved recipe as YAML, the command that made it on the first line."""
+    body = yaml.safe_dump(recipe.as_dict(), sort_keys=False, default_flow_style=None)
+    return f"# {command}\n{body}"
+
+
+def _merge(base: Layer, over: Layer) -> Layer:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def _validate(model: type[Any], values: Layer, prefix: str, extra: Sequence[str] = ()) -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(detail, model, prefix, extra) for detail in error.errors()]
+        raise UsageError("\n".join(lines)) from error
+
+
+def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[str]) -> str:
+    *parents, key = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
+    path = prefix + ".".join([*parents, key])
+    if detail["type"] != "extra_forbidden":
+        return f"recipe key '{path}': {detail['msg']}, found {detail['input']!r}"
+    owner = model
+    for parent in parents:
+        annotation = owner.model_fields[parent].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        owner = annotation
+    known = [*owner.model_fields, *(extra if not parents else ())]
+    return f"unknown recipe key '{path}'; {nearest(key, known)}"

@@ -1,0 +1,62 @@
+"""The schema of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from baq_cli.recipes.closed import AgentConfig, Closed
+
+
+class EvaluationConfig(Closed):
+    """When and how long policies are evaluated."""
+
+    episodes: int = Field(10, ge=1, description="episodes a seed and evaluation")
+    every_gradient_steps: int | None = Field(
+        None, ge=1, description="offline; null: a tenth of the phase"
+    )
+    every_env_steps: int | None = Field(
+        None, ge=1, description="online; null: a tenth of the phase"
+    )
+
+
+class RunConfig(Closed):
+    """A recipe without its method's section."""
+
+    algo: str = Field(description="the method's name")
+    dataset: str | None = Field(None, description="a Minari dataset id")
+    env: str | None = Field(None, description="a Gymnasium id; null: the dataset's environment")
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads of this process; null: all")
+    gradient_steps: int = Field(100_000, ge=1, description="offline updates a seed")
+    env_steps: int = Field(100_000, ge=1, description="online environment steps a seed")
+    evaluation: EvaluationConfig = EvaluationConfig()
+    keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
+    keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds must differ, found {list(seeds)}")
+        if min(seeds) < 0:
+            raise ValueError(f"seeds are 0 or more, found {min(seeds)}")
+        return seeds
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run: the run's own keys and its method's section."""
+
+    run: RunConfig
+    method: AgentConfig
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the recipe as its YAML has it: the method's section under the method's name."""
+        return {
+            **self.run.model_dump(mode="json"),
+            self.run.algo: self.method.model_dump(mode="json"),
+        }
