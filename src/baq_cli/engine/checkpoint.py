@@ -138,3 +138,8 @@ def load(path: Path) -> Checkpoint:
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
     return checkpoint
+
+
+def agent_tensors(saved: Checkpoint) -> dict[str, Tensor]:
+    """Return a checkpoint's tensors without the input statistics."""
+    return {k: v for k, v in saved.agent.items() if not k.startswith("inputs.")}

@@ -9,23 +9,22 @@ from typing import Any
 import gymnasium as gym
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.device import prepare
-from baq_cli.engine.evaluation import Evaluator
-from baq_cli.engine.events import Note, Observer, Phase
+from baq_cli.engine.events import Observer, Phase
+from baq_cli.engine.handover import hand_over_optimizers, hand_over_parameters
 from baq_cli.engine.inputs import Inputs, offline_store
 from baq_cli.engine.interrupt import listen
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.offline import pretrain
 from baq_cli.engine.online import OnlineLoop, finetune
-from baq_cli.engine.run import Origin, Run, agent_tensors
+from baq_cli.engine.restore import spaces_of
+from baq_cli.engine.run import Origin, Run
 from baq_cli.engine.rundir import RunDirectory, git_revision, hardware, versions
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import Spaces
@@ -120,12 +119,12 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
         inputs = Inputs.fit(recipe.method, spec.obs_dim, episodes)
     else:
         inputs = Inputs.from_tensors(source.agent)
-        _hand_over_parameters(agent, source, recipe, order.observer)
+        hand_over_parameters(agent, source, recipe, order.observer)
     learner = Learner(agent, "online")
     if source is not None:
         learner.gradient_steps = int(source.document["gradient_steps"])
         if saved is None:
-            _hand_over_optimizers(learner, source, recipe, order.observer)
+            hand_over_optimizers(learner, source, recipe, order.observer)
     agent.begin_online()
     store = None
     if episodes is not None:
@@ -151,39 +150,6 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
         finetune(loop, saved, order.resume_command)
     directory.finish()
     return run
-
-
-def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Checkpoint]:
-    """Build the agent of a checkpoint, ready to act.
-
-    Raises DataError when the checkpoint is missing, damaged, or doesn't fit its own recipe.
-    """
-    from baq_cli.agents.registry import method_configs
-    from baq_cli.recipes.load import resolve
-
-    saved = ckpt.load(path)
-    document = saved.document
-    recipe = resolve([document["recipe"]], method_configs())
-    spec = _spec_of(document, prepare(device, None))
-    agent = make_agent(document["algo"], recipe.method, spec)
-    if document["phase"] == "online":
-        agent.begin_online()
-    _load_exactly(agent, agent_tensors(saved), path)
-    return agent, Inputs.from_tensors(saved.agent), saved
-
-
-def evaluate_checkpoint(
-    path: Path, env_id: str | None, episodes: int, number: int
-) -> tuple[Array, Array, ckpt.Checkpoint]:
-    """Return raw returns and lengths `[S, episodes]` of a checkpoint's policies."""
-    agent, inputs, saved = load_agent(path)
-    trained_for = Spaces(**_tuples(saved.document["spaces"]))
-    env = env_id or saved.document["env_id"]
-    evaluator = Evaluator(env, agent.spec.seeds, episodes)
-    trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
-    returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
-    evaluator.close()
-    return returns, lengths, saved
 
 
 # -- parts
@@ -268,7 +234,7 @@ def _finetune_origin(
     else:
         raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
     if source is not None:
-        trained_for = Spaces(**_tuples(source.document["spaces"]))
+        trained_for = spaces_of(source.document)
         trained_for.check_same(origin.spaces, "the checkpoint", f"environment '{origin.env_id}'")
     return origin
 
@@ -288,76 +254,6 @@ def _finetune_spec(
         returns = (float(episodes.returns.min()), float(episodes.returns.max()))
     spaces = origin.spaces
     return Spec(recipe.run.seeds, spaces.obs_dim, spaces.action_dim, returns, device)
-
-
-def _spec_of(document: dict[str, Any], device: torch.device) -> Spec:
-    spaces = Spaces(**_tuples(document["spaces"]))
-    low, high = document["return_range"]
-    seeds = tuple(int(seed) for seed in document["seeds"])
-    return Spec(seeds, spaces.obs_dim, spaces.action_dim, (low, high), device)
-
-
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-
-
-def _seed_rows(source: ckpt.Checkpoint, recipe: Recipe) -> list[int]:
-    """Return where a checkpoint keeps each of the recipe's seeds.
-
-    Raises UsageError for a seed that it doesn't hold.
-    """
-    held = list(source.document["seeds"])
-    missing = [seed for seed in recipe.run.seeds if seed not in held]
-    if missing:
-        raise UsageError(f"the checkpoint holds seeds {held}, not {missing}: choose among them")
-    return [held.index(seed) for seed in recipe.run.seeds]
-
-
-def _hand_over_parameters(
-    agent: Agent, source: ckpt.Checkpoint, recipe: Recipe, observer: Observer
-) -> None:
-    """Load what the method shares with the checkpoint: all of it, unless the method changed.
-
-    Raises DataError when the same method's tensors don't fit.
-    """
-    rows = _seed_rows(source, recipe)
-    tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
-    if recipe.run.algo == source.document["algo"]:
-        _load_exactly(agent, tensors, Path(recipe.run.algo))
-        return
-    own = agent.state_dict()
-    fits = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
-    parts = {name.split(".")[0] for name in own}
-    taken = {part for part in parts if all(n in fits for n in own if n.split(".")[0] == part)}
-    if "policy" not in taken:
-        raise UsageError(
-            f"a {source.document['algo']} policy can't be continued by '{recipe.run.algo}': their "
-            "networks differ. Choose a method with the same policy, or set hidden alike."
-        )
-    agent.load_state_dict({n: t for n, t in fits.items() if n.split(".")[0] in taken}, strict=False)
-    fresh = ", ".join(sorted(parts - taken)) or "none"
-    observer(Note(f"taken from the checkpoint: {', '.join(sorted(taken))}; fresh: {fresh}"))
-
-
-def _hand_over_optimizers(
-    learner: Learner, source: ckpt.Checkpoint, recipe: Recipe, observer: Observer
-) -> None:
-    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came."""
-    same = recipe.run.algo == source.document["algo"]
-    same = same and list(recipe.run.seeds) == list(source.document["seeds"])
-    fresh = learner.restore_optimizers(source.training if same else {})
-    if fresh:
-        observer(Note(f"optimisers start fresh: {', '.join(fresh)}"))
-
-
-def _load_exactly(agent: Agent, tensors: dict[str, Tensor], where: Path) -> None:
-    try:
-        agent.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise DataError(
-            f"the checkpoint's tensors don't fit the networks of {where}: {error}. "
-            "Use the recipe it was trained with."
-        ) from error
 
 
 def _manifest(recipe: Recipe, origin: Origin, order: Order, device: torch.device) -> dict[str, Any]:

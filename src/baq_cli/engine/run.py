@@ -225,7 +225,7 @@ class Run:
     def restore(self, saved: ckpt.Checkpoint) -> int:
         """Continue from a checkpoint of this phase; return the counter it was made at."""
         state = saved.state
-        self.agent.load_state_dict(agent_tensors(saved), strict=True)
+        self.agent.load_state_dict(ckpt.agent_tensors(saved), strict=True)
         self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
         for name, stream in self.streams.items():
             stream.restore(saved.training[f"stream.{name}"])
@@ -248,8 +248,3 @@ class Run:
                 f"stopped by {self.interruption.requested}; everything is saved. "
                 f"Continue with:\n  {resume_command}"
             )
-
-
-def agent_tensors(saved: ckpt.Checkpoint) -> dict[str, Tensor]:
-    """Return a checkpoint's tensors without the input statistics."""
-    return {k: v for k, v in saved.agent.items() if not k.startswith("inputs.")}

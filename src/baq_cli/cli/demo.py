@@ -1,0 +1,22 @@
+"""`baq demo`: the whole road on a small task, in a few minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baq_cli.cli import options as opt
+from baq_cli.cli.compare import run_comparison
+
+DEMO_RECIPE = "pendulum/demo"
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The comparison's folder.")] = Path("runs/demo"),
+    resume: opt.Resume = False,
+    json: opt.Json = False,
+) -> None:
+    """Compare BAQ with AWAC, IQL and CQL on Pendulum, 3 seeds each, offline to online."""
+    run_comparison("baq,awac,iql,cql", DEMO_RECIPE, {}, [], out, None, resume, json)

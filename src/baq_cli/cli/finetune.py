@@ -1,0 +1,68 @@
+"""`baq finetune`: from a checkpoint to a policy that went on learning in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from baq_cli.cli import options as opt
+
+if TYPE_CHECKING:
+    from baq_cli.engine.checkpoint import Checkpoint
+    from baq_cli.recipes.load import Layer
+
+CARRIED = ("hidden", "critics", "layer_norm", "discount", "batch_size")
+"""What another method takes over from a checkpoint's, so that their networks fit."""
+
+
+def finetune(
+    out: opt.Out,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A run, a checkpoint folder or an agent.safetensors; none: scratch."),
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Gymnasium id; default: the checkpoint's environment.")
+    ] = None,
+    env_steps: Annotated[int | None, typer.Option(help="Environment steps a seed.", min=1)] = None,
+    algo: opt.Algo = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Offline data to keep in reach; default: the checkpoint's.")
+    ] = None,
+    recipe: opt.RecipeName = None,
+    seeds: opt.Seeds = None,
+    device: opt.Device = None,
+    resume: opt.Resume = False,
+    json: opt.Json = False,
+    overrides: opt.Overrides = None,
+) -> None:
+    """Continue a policy in its environment, or train one from scratch."""
+    from baq_cli.cli.progress import watch
+    from baq_cli.cli.results import show_run
+    from baq_cli.engine import checkpoint as ckpt
+    from baq_cli.engine.operations import Order, run_finetune
+
+    source = None if checkpoint is None else ckpt.load(checkpoint)
+    given = opt.flags(
+        env=env, env_steps=env_steps, algo=algo, dataset=dataset, seeds=seeds, device=device
+    )
+    resolved = opt.build_recipe(inherited(source, algo), recipe, given, overrides)
+    with watch(f"{resolved.run.algo} online") as observer:
+        order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
+        run_finetune(resolved, order, source)
+    show_run(Path(out), json)
+
+
+def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
+    """Return what a checkpoint says of the run that continues it."""
+    if source is None:
+        return []
+    recipe = dict(source.document["recipe"])
+    section = recipe.pop(source.document["algo"])
+    if algo is None or algo == source.document["algo"]:
+        recipe[source.document["algo"]] = section
+    else:
+        recipe["shared"] = {key: section[key] for key in CARRIED}
+    return [recipe]

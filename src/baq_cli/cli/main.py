@@ -1,0 +1,82 @@
+"""The `baq` command: its sub-commands, and how failures become exit statuses."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from baq_cli import __version__
+from baq_cli.cli import compare, data, demo, evaluate, finetune, pretrain, recipes
+from baq_cli.errors import BaqError, ExitStatus
+
+app = typer.Typer(
+    name="baq",
+    help="Offline-to-online reinforcement learning: pre-train on logged data, fine-tune in the "
+    "environment, evaluate, compare.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+app.command("pretrain")(pretrain.pretrain)
+app.command("finetune")(finetune.finetune)
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("demo")(demo.demo)
+app.add_typer(data.app, name="data")
+app.add_typer(recipes.app, name="recipes")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"baq {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback when something fails (anywhere).")
+    ] = False,
+) -> None:
+    """Offline-to-online reinforcement learning."""
+
+
+def main() -> None:
+    """Run the command line; every known failure is one message and its status."""
+    debug = "--debug" in sys.argv
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    try:
+        app(arguments, prog_name="baq")
+    except BaqError as error:
+        if debug:
+            raise
+        _report(str(error), error.status)
+    except KeyboardInterrupt:
+        _report("interrupted", ExitStatus.INTERRUPTED)
+    except Exception as error:
+        if debug:
+            raise
+        _report(
+            f"unexpected {type(error).__name__}: {error}\n"
+            "This is a fault of baq. Run the command again with --debug and report the traceback.",
+            1,
+        )
+
+
+def _report(message: str, status: int) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    kind = "" if status == ExitStatus.INTERRUPTED else "error: "
+    Console(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
+    raise SystemExit(int(status))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Options that several commands share, and how they become a recipe."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baq_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from baq_cli.recipes.load import Layer
+    from baq_cli.recipes.schema import Recipe
+
+Algo = Annotated[str | None, typer.Option(help="Method: baq, awac, iql, cql, td3_bc, …")]
+RecipeName = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A shipped recipe ('baq recipes list') or a YAML file."),
+]
+Seeds = Annotated[
+    str | None, typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; one: 4,).")
+]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Out = Annotated[Path, typer.Option(help="The run's folder; it must not hold a run yet.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Override anything a recipe says."),
+]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `3` as seeds 0, 1, 2 and `4,7` as those.
+
+    Raises UsageError for anything else.
+    """
+    try:
+        if "," in text:
+            return [int(part) for part in text.split(",") if part.strip()]
+        count = int(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--seeds {text}: expected a count (3) or a list of seeds (4,7)"
+        ) from error
+    if count < 1:
+        raise UsageError(f"--seeds {text}: expected at least one seed")
+    return list(range(count))
+
+
+def flags(**given: Any) -> Layer:
+    """Return the flags that were given as a layer of a recipe."""
+    layer = {key: value for key, value in given.items() if value is not None}
+    if "seeds" in layer:
+        layer["seeds"] = parse_seeds(layer["seeds"])
+    return layer
+
+
+def build_recipe(base: list[Layer], recipe: str | None, given: Layer, overrides: Any) -> Recipe:
+    """Resolve: `base`, then the recipe, then flags, then overrides; later ones win."""
+    from baq_cli.agents.registry import method_configs
+    from baq_cli.recipes.load import parse_overrides, resolve
+    from baq_cli.recipes.shipped import open_recipe
+
+    layers = [*base]
+    if recipe is not None:
+        layers.append(open_recipe(recipe))
+    layers += [given, parse_overrides(overrides or [])]
+    return resolve(layers, method_configs())
+
+
+def command_line() -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["baq", *sys.argv[1:]])
+
+
+def resume_command() -> str:
+    """Return the command that continues this one."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return shlex.join(["baq", *words, "--resume"])

@@ -1,0 +1,49 @@
+"""`baq pretrain`: from a dataset to a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baq_cli.cli import options as opt
+
+
+def pretrain(
+    out: opt.Out,
+    dataset: Annotated[
+        str | None, typer.Option(help="A Minari dataset, or one that 'baq data list' can build.")
+    ] = None,
+    algo: opt.Algo = None,
+    recipe: opt.RecipeName = None,
+    seeds: opt.Seeds = None,
+    gradient_steps: Annotated[
+        int | None, typer.Option(help="Gradient steps a seed.", min=1)
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Evaluate here instead of the dataset's environment.")
+    ] = None,
+    device: opt.Device = None,
+    resume: opt.Resume = False,
+    json: opt.Json = False,
+    overrides: opt.Overrides = None,
+) -> None:
+    """Train policies on a dataset, all seeds as one program."""
+    from baq_cli.cli.progress import watch
+    from baq_cli.cli.results import show_run
+    from baq_cli.engine.operations import Order, run_pretrain
+
+    given = opt.flags(
+        dataset=dataset,
+        algo=algo,
+        seeds=seeds,
+        gradient_steps=gradient_steps,
+        env=env,
+        device=device,
+    )
+    resolved = opt.build_recipe([], recipe, given, overrides)
+    with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
+        order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
+        run_pretrain(resolved, order)
+    show_run(Path(out), json)

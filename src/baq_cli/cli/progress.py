@@ -1,0 +1,167 @@
+"""What a person sees while a run goes on: a live display, or a line an evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from baq_cli.cli.plot import text_plot
+from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Observer, Progress
+
+
+@contextmanager
+def watch(title: str) -> Iterator[Observer]:
+    """Show a run's events on stderr until the block ends."""
+    console = Console(stderr=True)
+    display: _Plain = _Lively(console, title) if console.is_terminal else _Plain(console, title)
+    with display.open():
+        yield display.see
+
+
+@contextmanager
+def watch_cells(title: str) -> Iterator[Callable[[str, Event], None]]:
+    """Show the events of several cells on stderr, by the cells' names, until the block ends."""
+    console = Console(stderr=True)
+    board = _Board(console, title)
+    with board.open():
+        yield board.see
+
+
+class _Plain:
+    """One line an evaluation and a note, for logs and pipes."""
+
+    def __init__(self, console: Console, title: str):
+        self.console = console
+        self.title = title
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        self.see_line(self.title)
+        yield
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.see_line(event.text)
+        elif isinstance(event, Evaluated):
+            self.see_line(describe(event))
+
+    def see_line(self, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        self.console.print(f"{stamp} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Lively(_Plain):
+    """A live panel: phase, counters, rate, time left, the last evaluation, the curve."""
+
+    def __init__(self, console: Console, title: str):
+        super().__init__(console, title)
+        self.progress: Progress | None = None
+        self.evaluations: list[Evaluated] = []
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        with self.live:
+            self._refresh()
+            yield
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.progress = event
+        elif isinstance(event, Evaluated):
+            self.evaluations.append(event)
+        if isinstance(event, Note):
+            self.see_line(event.text)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        parts: list[RenderableType] = [Text(self.title, style="bold")]
+        if self.progress is not None:
+            parts.append(counters(self.progress))
+        if self.evaluations:
+            parts.append(Text(describe(self.evaluations[-1])))
+        if len(self._shown()) > 1:
+            parts.append(Text(self._curve()))
+        self.live.update(Group(*parts))
+
+    def _shown(self) -> list[Evaluated]:
+        return [e for e in self.evaluations if e.phase == self.evaluations[-1].phase]
+
+    def _curve(self) -> str:
+        shown = self._shown()
+        means = [float(e.returns.mean()) for e in shown]
+        return text_plot([e.done for e in shown], means, UNITS[shown[-1].phase])
+
+
+class _Board:
+    """Cells side by side: a row of counters each, and their evaluations as lines."""
+
+    def __init__(self, console: Console, title: str):
+        self.lines = _Plain(console, title)
+        self.rows: dict[str, Progress] = {}
+        self.last: dict[str, Evaluated] = {}
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
+        self.is_live = console.is_terminal
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        with self.lines.open(), self.live if self.is_live else nullcontext():
+            yield
+
+    def see(self, name: str, event: Event) -> None:
+        if isinstance(event, Progress):
+            self.rows[name] = event
+        elif isinstance(event, Evaluated):
+            self.last[name] = event
+            if not self.is_live:
+                self.lines.see_line(f"{name:>12} {describe(event)}")
+        else:
+            self.lines.see(event)
+        if self.is_live:
+            self.live.update(self._table())
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, progress in self.rows.items():
+            last = self.last.get(name)
+            score = "" if last is None else f"return {last.returns.mean():.1f}"
+            table.add_row(Text(name, style="bold"), *counter_cells(progress), score)
+        return table
+
+
+def describe(event: Evaluated) -> str:
+    """Return an evaluation in a line: counter, mean over seeds, spread, count."""
+    by_seed = event.returns.mean(1)
+    spread = f" ± {by_seed.std(ddof=1):.1f} over {len(by_seed)} seeds" if len(by_seed) > 1 else ""
+    episodes = event.returns.shape[1]
+    return (
+        f"{event.phase} {event.done:>8,} {UNITS[event.phase]}: "
+        f"return {by_seed.mean():.1f}{spread} ({episodes} episodes each)"
+    )
+
+
+def counters(progress: Progress) -> Table:
+    """Return phase, counters with units, rate and time left, with a bar."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row(*counter_cells(progress))
+    return table
+
+
+def counter_cells(progress: Progress) -> list[RenderableType]:
+    """Return the cells of a row of counters."""
+    left = timedelta(seconds=round(progress.seconds_left))
+    return [
+        Text(progress.phase, style="cyan"),
+        ProgressBar(total=progress.total, completed=progress.done, width=24),
+        f"{progress.done:,} / {progress.total:,} {UNITS[progress.phase]}",
+        f"{progress.updates_per_second:.0f} updates/s",
+        f"{left} left",
+    ]

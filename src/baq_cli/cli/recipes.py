@@ -1,0 +1,68 @@
+"""`baq recipes`: the recipes that ship with the tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baq_cli.cli import options as opt
+from baq_cli.errors import UsageError
+
+app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file.")]
+
+
+@app.command("list")
+def list_recipes(json: opt.Json = False) -> None:
+    """List the shipped recipes."""
+    from baq_cli.cli.results import print_json, print_table
+    from baq_cli.recipes.shipped import open_recipe, recipe_names
+
+    rows = []
+    for name in recipe_names():
+        layer = open_recipe(name)
+        keys = ("algo", "dataset", "gradient_steps", "env_steps")
+        rows.append({"recipe": name, **{key: layer.get(key) for key in keys}})
+    if json:
+        print_json(rows)
+    else:
+        print_table(rows)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Print a recipe."""
+    from baq_cli.recipes.shipped import find_recipe
+
+    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+
+
+@app.command()
+def copy(
+    name: Name,
+    to: Annotated[Path | None, typer.Argument(help="The file to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Copy a recipe to a file of your own."""
+    from baq_cli.recipes.shipped import find_recipe
+
+    source = find_recipe(name)
+    target = to or Path(name.replace("/", "-") + ".yaml")
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists: choose another name, or overwrite it with --force")
+    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    typer.echo(f"{target}")
+
+
+@app.command()
+def validate(
+    file: Annotated[str, typer.Argument(help="A YAML file, or a shipped recipe.")],
+    overrides: opt.Overrides = None,
+) -> None:
+    """Check a recipe, and print it resolved."""
+    from baq_cli.recipes.load import to_yaml
+
+    typer.echo(to_yaml(opt.build_recipe([], file, {}, overrides), f"{file}: valid"), nl=False)

@@ -1,0 +1,140 @@
+"""What commands print on stdout when they are done."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import typer
+
+if TYPE_CHECKING:
+    from baq_cli.launch.cells import Cell
+
+Array = npt.NDArray[Any]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json_module.dumps(value, indent=2))
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows that share their keys as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*(rows[0] if rows else ["nothing here"]))
+    for row in rows:
+        table.add_row(*("" if v is None else _cell(v) for v in row.values()))
+    Console().print(table)
+
+
+def print_card(facts: dict[str, Any]) -> None:
+    """Print a dataset's card as two columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{name}: {number:.1f}" for name, number in value.items())
+        table.add_row(key, _cell(value))
+    Console().print(table)
+
+
+def show_comparison(out: Path, cells: Sequence[Cell], as_json: bool) -> None:
+    """Draw the cells' curves in one figure, and print their summary."""
+    from rich.console import Console
+
+    from baq_cli.engine.files import read_json
+    from baq_cli.engine.rundir import read_metrics
+    from baq_cli.report.curves import phase_curves
+    from baq_cli.report.figure import draw
+    from baq_cli.report.summary import summarise
+    from baq_cli.report.tables import as_records, compare_table
+
+    if not cells:
+        return
+    manifests = {cell.name: read_json(cell.last_run() / "manifest.json") for cell in cells}
+    curves = {cell.name: phase_curves(read_metrics(cell.last_run()), cell.name) for cell in cells}
+    first = next(iter(manifests.values()))
+    env_id, dataset_id = first["environment"]["id"], cells[0].recipe["dataset"]
+    summaries = [summarise(name, curve, env_id, dataset_id) for name, curve in curves.items()]
+    known = [m["dataset"] for m in manifests.values() if m["dataset"]]
+    mean = known[0]["return_mean"] if known else None
+    png, _ = draw(curves, out, f"{env_id} · {dataset_id}", dataset_return=mean)
+    if as_json:
+        results = as_records(summaries)
+        print_json({"comparison": str(out), "curves": str(png), "results": results})
+        return
+    console = Console()
+    console.print(compare_table(summaries))
+    console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_run(run: Path, as_json: bool) -> None:
+    """Draw a run's curves, and print its summary and where the picture is."""
+    from rich.console import Console
+
+    from baq_cli.engine.files import read_json
+    from baq_cli.engine.rundir import read_metrics
+    from baq_cli.report.curves import phase_curves
+    from baq_cli.report.figure import draw
+    from baq_cli.report.summary import summarise
+    from baq_cli.report.tables import as_records, run_table
+
+    manifest = read_json(run / "manifest.json")
+    label = manifest["algo"]
+    dataset = manifest["dataset"] or {}
+    curves = phase_curves(read_metrics(run), label)
+    summary = summarise(label, curves, manifest["environment"]["id"], dataset.get("id"))
+    title = " · ".join(filter(None, [label, manifest["environment"]["id"], dataset.get("id")]))
+    png, _ = draw({label: curves}, run, title, dataset_return=dataset.get("return_mean"))
+    if as_json:
+        print_json({"run": str(run), "curves": str(png), "results": as_records([summary])})
+        return
+    console = Console()
+    console.print(run_table(summary))
+    console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_evaluation(
+    document: dict[str, Any], env_id: str, returns: Array, lengths: Array, as_json: bool
+) -> None:
+    """Print raw returns `[S, episodes]` by seed."""
+    rows = [
+        {
+            "seed": seed,
+            "return_mean": float(r.mean()),
+            "return_std": float(r.std()),
+            "return_min": float(r.min()),
+            "return_max": float(r.max()),
+            "length_env_steps": float(n.mean()),
+            "episodes": len(r),
+        }
+        for seed, r, n in zip(document["seeds"], returns, lengths, strict=True)
+    ]
+    means = returns.mean(1)
+    if as_json:
+        print_json(
+            {
+                "algo": document["algo"],
+                "environment": env_id,
+                "gradient_steps": document["gradient_steps"],
+                "env_steps": document["env_steps"],
+                "return_mean": float(means.mean()),
+                "return_std_over_seeds": float(means.std(ddof=1)) if len(means) > 1 else None,
+                "seeds": rows,
+            }
+        )
+        return
+    print_table(rows)
+    spread = f" ± {means.std(ddof=1):.1f} over {len(means)} seeds" if len(means) > 1 else ""
+    typer.echo(f"{document['algo']} on {env_id}: return {means.mean():.1f}{spread}")
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)

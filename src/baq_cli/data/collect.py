@@ -1,0 +1,115 @@
+"""Rolling a policy out into logged episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.minari_source import LoggedEpisode
+from baq_cli.envs.pool import EnvPool
+
+Array = npt.NDArray[Any]
+Act = Callable[[Array], Array]
+"""From observations `[K, obs_dim]` to actions `[K, action_dim]` in [−1, 1]."""
+
+WIDTH = 10
+"""Environments stepped together; part of what makes a collection reproducible."""
+TICK_STEPS = 1_000
+
+
+class _Open:
+    """An episode being recorded."""
+
+    def __init__(self, number: int, seed: int, obs: Array):
+        self.number, self.seed = number, seed
+        self.observations = [obs]
+        self.actions: list[Array] = []
+        self.rewards: list[float] = []
+
+    def close(self, terminated: bool) -> LoggedEpisode:
+        return LoggedEpisode(
+            self.seed,
+            np.stack(self.observations),
+            np.stack(self.actions),
+            np.asarray(self.rewards),
+            terminated,
+        )
+
+
+def collect(
+    env_id: str,
+    act: Act,
+    env_steps: int,
+    start_seed: Callable[[int], int],
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> list[LoggedEpisode]:
+    """Record episodes of a policy until they hold `env_steps` steps; the last is cut to fit.
+
+    Episode n starts from `start_seed(n)`. Episodes are kept in the order of their numbers, so
+    short ones, which finish first, aren't over-represented. A cut episode is marked truncated:
+    its next observation is known.
+    """
+    pool = EnvPool(env_id, WIDTH)
+    finished: dict[int, LoggedEpisode] = {}
+    seeds = [start_seed(n) for n in range(WIDTH)]
+    obs = pool.reset(seeds)
+    running = [_Open(n, seeds[n], obs[n].copy()) for n in range(WIDTH)]
+    steps = 0
+    while (complete := _prefix_steps(finished)) < env_steps:
+        action = act(obs)
+        logged = pool.spaces.to_env(action)
+        obs, reward, terminated, truncated = pool.step(action)
+        for k, episode in enumerate(running):
+            episode.observations.append(obs[k].copy())
+            episode.actions.append(logged[k])
+            episode.rewards.append(float(reward[k]))
+        over = terminated | truncated
+        if over.any():
+            next_number = max(episode.number for episode in running) + 1
+            for k in np.flatnonzero(over).tolist():
+                finished[running[k].number] = running[k].close(bool(terminated[k]))
+                running[k] = _Open(next_number, start_seed(next_number), obs[k])
+                next_number += 1
+            obs = pool.reset([episode.seed for episode in running], over)
+            for k in np.flatnonzero(over).tolist():
+                running[k].observations = [obs[k].copy()]
+        steps += 1
+        if steps % TICK_STEPS == 0:
+            on_progress(min(complete, env_steps))
+    pool.close()
+    return _cut([finished[n] for n in range(_prefix_length(finished))], env_steps)
+
+
+def _prefix_length(finished: dict[int, LoggedEpisode]) -> int:
+    length = 0
+    while length in finished:
+        length += 1
+    return length
+
+
+def _prefix_steps(finished: dict[int, LoggedEpisode]) -> int:
+    return sum(len(finished[n].rewards) for n in range(_prefix_length(finished)))
+
+
+def _cut(episodes: list[LoggedEpisode], env_steps: int) -> list[LoggedEpisode]:
+    """Keep the first `env_steps` steps, cutting the episode they end in."""
+    kept: list[LoggedEpisode] = []
+    left = env_steps
+    for episode in episodes:
+        length = len(episode.rewards)
+        if length > left:
+            episode = LoggedEpisode(
+                episode.seed,
+                episode.observations[: left + 1],
+                episode.actions[:left],
+                episode.rewards[:left],
+                False,
+            )
+        kept.append(episode)
+        left -= len(episode.rewards)
+        if left == 0:
+            break
+    return kept

@@ -1,0 +1,62 @@
+"""What an online phase takes from the checkpoint that it continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from baq_cli.agents.base import Agent
+from baq_cli.engine.checkpoint import Checkpoint, agent_tensors
+from baq_cli.engine.events import Note, Observer
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.restore import load_exactly
+from baq_cli.errors import UsageError
+from baq_cli.recipes.schema import Recipe
+
+
+def _seed_rows(source: Checkpoint, recipe: Recipe) -> list[int]:
+    """Return where a checkpoint keeps each of the recipe's seeds.
+
+    Raises UsageError for a seed that it doesn't hold.
+    """
+    held = list(source.document["seeds"])
+    missing = [seed for seed in recipe.run.seeds if seed not in held]
+    if missing:
+        raise UsageError(f"the checkpoint holds seeds {held}, not {missing}: choose among them")
+    return [held.index(seed) for seed in recipe.run.seeds]
+
+
+def hand_over_parameters(
+    agent: Agent, source: Checkpoint, recipe: Recipe, observer: Observer
+) -> None:
+    """Load what the method shares with the checkpoint: all of it, unless the method changed.
+
+    Raises DataError when the same method's tensors don't fit.
+    """
+    rows = _seed_rows(source, recipe)
+    tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
+    if recipe.run.algo == source.document["algo"]:
+        load_exactly(agent, tensors, Path(recipe.run.algo))
+        return
+    own = agent.state_dict()
+    fits = {n: t for n, t in tensors.items() if n in own and own[n].shape == t.shape}
+    parts = {name.split(".")[0] for name in own}
+    taken = {part for part in parts if all(n in fits for n in own if n.split(".")[0] == part)}
+    if "policy" not in taken:
+        raise UsageError(
+            f"a {source.document['algo']} policy can't be continued by '{recipe.run.algo}': their "
+            "networks differ. Choose a method with the same policy, or set hidden alike."
+        )
+    agent.load_state_dict({n: t for n, t in fits.items() if n.split(".")[0] in taken}, strict=False)
+    fresh = ", ".join(sorted(parts - taken)) or "none"
+    observer(Note(f"taken from the checkpoint: {', '.join(sorted(taken))}; fresh: {fresh}"))
+
+
+def hand_over_optimizers(
+    learner: Learner, source: Checkpoint, recipe: Recipe, observer: Observer
+) -> None:
+    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came."""
+    same = recipe.run.algo == source.document["algo"]
+    same = same and list(recipe.run.seeds) == list(source.document["seeds"])
+    fresh = learner.restore_optimizers(source.training if same else {})
+    if fresh:
+        observer(Note(f"optimisers start fresh: {', '.join(fresh)}"))

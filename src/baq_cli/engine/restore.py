@@ -1,0 +1,79 @@
+"""A checkpoint brought back to life: its agent, ready to act, and its evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import make_agent, method_configs
+from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.device import prepare
+from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import DataError
+from baq_cli.recipes.load import resolve
+
+Array = npt.NDArray[Any]
+
+
+def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Checkpoint]:
+    """Build the agent of a checkpoint, ready to act.
+
+    Raises DataError when the checkpoint is missing, damaged, or doesn't fit its own recipe.
+    """
+    saved = ckpt.load(path)
+    document = saved.document
+    recipe = resolve([document["recipe"]], method_configs())
+    spec = _spec_of(document, prepare(device, None))
+    agent = make_agent(document["algo"], recipe.method, spec)
+    if document["phase"] == "online":
+        agent.begin_online()
+    tensors = ckpt.agent_tensors(saved)
+    if document.get("kind") == "behavior":  # a policy alone; the rest stays as initialised
+        tensors = agent.state_dict() | tensors
+    load_exactly(agent, tensors, path)
+    return agent, Inputs.from_tensors(saved.agent), saved
+
+
+def evaluate_checkpoint(
+    path: Path, env_id: str | None, episodes: int, number: int
+) -> tuple[Array, Array, ckpt.Checkpoint]:
+    """Return raw returns and lengths `[S, episodes]` of a checkpoint's policies."""
+    agent, inputs, saved = load_agent(path)
+    trained_for = spaces_of(saved.document)
+    env = env_id or saved.document["env_id"]
+    evaluator = Evaluator(env, agent.spec.seeds, episodes)
+    trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
+    returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
+    evaluator.close()
+    return returns, lengths, saved
+
+
+def _spec_of(document: dict[str, Any], device: torch.device) -> Spec:
+    spaces = spaces_of(document)
+    low, high = document["return_range"]
+    seeds = tuple(int(seed) for seed in document["seeds"])
+    return Spec(seeds, spaces.obs_dim, spaces.action_dim, (low, high), device)
+
+
+def spaces_of(document: dict[str, Any]) -> Spaces:
+    """Return the spaces that a checkpoint's policy was trained for."""
+    fields = document["spaces"]
+    return Spaces(fields["obs_dim"], tuple(fields["action_low"]), tuple(fields["action_high"]))
+
+
+def load_exactly(agent: Agent, tensors: dict[str, Tensor], where: Path) -> None:
+    try:
+        agent.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise DataError(
+            f"the checkpoint's tensors don't fit the networks of {where}: {error}. "
+            "Use the recipe it was trained with."
+        ) from error

@@ -1,0 +1,80 @@
+"""Learning curves: what a run's metrics say, one curve a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.engine.events import UNITS, Phase
+
+Array = npt.NDArray[np.float64]
+Counters = npt.NDArray[np.int64]
+Row = Mapping[str, Any]
+"""A row of metrics.csv, as `engine.rundir.read_metrics` returns it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Raw returns of one phase of a method, one line a seed.
+
+    `counters [T]` rise strictly and count `unit` within the phase; `returns [S, T]` are means over
+    each evaluation's episodes; `seeds` has S entries.
+    """
+
+    label: str
+    phase: Phase
+    unit: str
+    counters: Counters
+    returns: Array
+    seeds: tuple[int, ...]
+
+
+PhaseCurves = Mapping[Phase, Curve]
+"""A method's curves: offline, online or both. A phase that was never evaluated is absent."""
+
+
+def phase_curves(rows: Sequence[Row], label: str) -> dict[Phase, Curve]:
+    """Return the curves of a run's metrics.
+
+    Rows of both phases may be mixed. A counter that one of the phase's seeds lacks (an evaluation
+    that was cut off) is left out for all. Where a seed's counter goes back, a later fine-tuning
+    began: the last one counts.
+    """
+    found = {phase: _phase_curve(rows, label, phase) for phase in UNITS}
+    return {phase: curve for phase, curve in found.items() if curve is not None}
+
+
+def _phase_curve(rows: Sequence[Row], label: str, phase: Phase) -> Curve | None:
+    by_seed = _returns_by_seed(rows, phase)
+    if not by_seed:
+        return None
+    counters = sorted(set.intersection(*(set(returns) for returns in by_seed.values())))
+    if not counters:
+        return None
+    values = [[returns[counter] for counter in counters] for returns in by_seed.values()]
+    return Curve(
+        label,
+        phase,
+        UNITS[phase],
+        np.asarray(counters, dtype=np.int64),
+        np.asarray(values, dtype=np.float64),
+        tuple(by_seed),
+    )
+
+
+def _returns_by_seed(rows: Sequence[Row], phase: Phase) -> dict[int, dict[int, float]]:
+    """Return `{seed: {counter: return}}` of a phase, seeds and counters as the rows have them."""
+    by_seed: dict[int, dict[int, float]] = {}
+    for row in rows:
+        if row["phase"] != phase:
+            continue
+        seed, counter = int(row["seed"]), int(row[UNITS[phase]])
+        returns = by_seed.setdefault(seed, {})
+        if returns and counter < max(returns):
+            returns.clear()
+        returns[counter] = float(row["return_mean"])
+    return by_seed

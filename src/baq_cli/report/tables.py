@@ -1,0 +1,150 @@
+"""Tables for the terminal, and the same numbers as plain records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from baq_cli.report.summary import DEFINITIONS, RunSummary, Statistic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MISSING = "–"
+SPREAD = "mean ± standard deviation over seeds"
+
+
+def compare_table(summaries: Sequence[RunSummary]) -> Table:
+    """Return a table of methods: each statistic's mean ± spread, and the number of seeds."""
+    decimals = _decimals(summaries)
+    table = _table(_title(summaries), f"Raw return, {SPREAD}. {_notes(summaries)}")
+    table.add_column("method", no_wrap=True)
+    for definition in DEFINITIONS.values():
+        table.add_column(definition.heading, justify="right")
+    table.add_column("seeds", justify="right")
+    for summary in summaries:
+        cells = [_mean_and_spread(summary[name], decimals) for name in DEFINITIONS]
+        table.add_row(_text(summary.label), *cells, _seed_count(summary))
+    return table
+
+
+def run_table(summary: RunSummary) -> Table:
+    """Return a table of one run: a row a seed, then mean ± spread.
+
+    Statistics of a phase that the run doesn't have are left out.
+    """
+    decimals = _decimals([summary])
+    names = [name for name in DEFINITIONS if summary[name].count]
+    table = _table(_title([summary], summary.label), f"Raw return. {_notes([summary])}")
+    table.add_column("seed", no_wrap=True)
+    for name in names:
+        table.add_column(DEFINITIONS[name].heading, justify="right")
+    for i, seed in enumerate(summary.seeds):
+        cells = [_number(float(summary[name].values[i]), decimals) for name in names]
+        table.add_row(str(seed), *cells)
+    table.add_section()
+    table.add_row("mean ± std", *(_mean_and_spread(summary[name], decimals) for name in names))
+    return table
+
+
+def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
+    """Return summaries as dicts that JSON can hold: None stands for what is not known.
+
+    Each statistic has `mean`, `std` (over seeds), `count` (of seeds) and `per_seed`, which is in
+    the order of `seeds`. `gradient_steps` and `env_steps` are those of the last evaluation.
+    """
+    return [
+        {
+            "method": summary.label,
+            "environment": summary.environment,
+            "dataset": summary.dataset,
+            "seeds": list(summary.seeds),
+            "gradient_steps": summary.gradient_steps,
+            "env_steps": summary.env_steps,
+            **{name: _record(summary[name]) for name in DEFINITIONS},
+        }
+        for summary in summaries
+    ]
+
+
+def _record(statistic: Statistic) -> dict[str, Any]:
+    return {
+        "mean": _finite(statistic.mean),
+        "std": _finite(statistic.std),
+        "count": statistic.count,
+        "per_seed": [_finite(float(value)) for value in statistic.values],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# -- parts of a table
+
+
+def _table(title: str, caption: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(
+        title=_text(title),
+        caption=_text(caption),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        pad_edge=False,
+    )
+
+
+def _text(plain: str) -> Any:
+    """Return text that Rich prints as it is: a name may hold brackets."""
+    from rich.text import Text
+
+    return Text(plain)
+
+
+def _title(summaries: Sequence[RunSummary], label: str = "") -> str:
+    """Return what all the runs share: method, dataset and environment."""
+    datasets = {summary.dataset for summary in summaries} - {None}
+    environments = {summary.environment for summary in summaries}
+    shared = [names.pop() for names in (datasets, environments) if len(names) == 1]
+    return " · ".join(part for part in (label, *shared) if part)
+
+
+def _notes(summaries: Sequence[RunSummary]) -> str:
+    """Say what was measured when, where all runs share it."""
+    offline = {summary.gradient_steps for summary in summaries} - {None}
+    online = {summary.env_steps for summary in summaries} - {None}
+    notes = []
+    if len(offline) == 1:
+        notes.append(f"Offline: after {offline.pop():,} gradient steps.")
+    if len(online) == 1:
+        notes.append(f"Final: after {online.pop():,} environment steps.")
+    if any(summary["deepest_dip"].count for summary in summaries):
+        notes.append("Deepest dip: hand-over score minus the lowest of the first quarter online.")
+    return " ".join(notes)
+
+
+def _seed_count(summary: RunSummary) -> str:
+    """Return how many seeds the row's numbers are over: a range when they differ."""
+    counts = {summary[name].count for name in DEFINITIONS} - {0}
+    return "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
+
+
+def _decimals(summaries: Sequence[RunSummary]) -> int:
+    """Return one number of decimals for a table, by its largest mean."""
+    means = [abs(summary[name].mean) for summary in summaries for name in DEFINITIONS]
+    largest = max((mean for mean in means if math.isfinite(mean)), default=0.0)
+    return 3 if largest < 10 else 1 if largest < 1000 else 0
+
+
+def _mean_and_spread(statistic: Statistic, decimals: int) -> str:
+    if not statistic.count:
+        return MISSING
+    return f"{_number(statistic.mean, decimals)} ± {_number(statistic.std, decimals)}"
+
+
+def _number(value: float, decimals: int) -> str:
+    return MISSING if math.isnan(value) else f"{value:.{decimals}f}"

@@ -1,0 +1,298 @@
+"""Small agents, batches, noise and stores for the tests, and numpy passes of their networks.
+
+Nothing here calls the mathematics under test: the passes read the weights and compute in numpy.
+Letters in shapes: S seeds, N critics, B rows, K actions a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Batch, Draw, OnlinePlan, Spec
+from baq_cli.agents.registry import METHODS, make_agent
+from baq_cli.data.episodes import Episodes
+from baq_cli.engine.inputs import Inputs, offline_store
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.offline import StoreReader
+from baq_cli.engine.online import annotate, make_stores
+from baq_cli.engine.replay import Replay
+from baq_cli.engine.store import Store
+from baq_cli.envs.spaces import Spaces
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+Array = np.ndarray[Any, Any]
+UNKNOWN_RETURN = -1e9
+
+# -- cases worked out by hand: two seeds, few rows, float64
+
+
+def numbers(*shape: int, phase: float = 0.0, size: float = 1.0) -> Array:
+    """Return numbers in (−size, size) without a pattern in the axes."""
+    return size * np.sin(1.7 * np.arange(np.prod(shape)) + phase).reshape(shape)
+
+
+def tensor(values: Any) -> Tensor:
+    return torch.as_tensor(np.asarray(values, dtype=np.float64))
+
+
+def fill(module: nn.Module, phase: float = 0.0, size: float = 0.6) -> None:
+    """Give every parameter known numbers that differ by seed, member, place and network."""
+    with torch.no_grad():
+        for k, parameter in enumerate(module.parameters()):
+            values = numbers(*parameter.shape, phase=phase + 0.9 * k, size=size)
+            parameter.copy_(torch.from_numpy(values))
+
+
+def tiny_spec(seeds: tuple[int, ...] = (0, 1), obs_dim: int = 2, action_dim: int = 2) -> Spec:
+    return Spec(seeds, obs_dim, action_dim)
+
+
+def tiny_config(algo: str, **settings: Any) -> AgentConfig:
+    """Return a method's configuration with small networks."""
+    small: dict[str, Any] = {"hidden": (3,)}
+    if algo == "baq":
+        small["behavior_hidden"] = (3,)
+    return METHODS[algo].Config(**(small | settings))
+
+
+def tiny_agent(algo: str, spec: Spec | None = None, **settings: Any) -> Any:
+    """Return a float64 agent with filled parameters."""
+    agent = make_agent(algo, tiny_config(algo, **settings), spec or tiny_spec()).double()
+    fill(agent)
+    return agent
+
+
+def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
+    """Return a float64 batch with weights that differ and both kinds of row end."""
+    at = np.arange(seeds * rows).reshape(seeds, rows)
+    return Batch(
+        obs=tensor(numbers(seeds, rows, 2, phase=0.3)),
+        action=tensor(numbers(seeds, rows, 2, phase=1.1, size=0.95)),
+        reward=tensor(numbers(seeds, rows, phase=2.2, size=2.0)),
+        next_obs=tensor(numbers(seeds, rows, 2, phase=3.4)),
+        bootstrap=tensor(at % 3 != 1),
+        weight=tensor(0.5 + 0.1 * at),
+        online=tensor(at % 2),
+        columns={name: tensor(values) for name, values in columns.items()},
+    )
+
+
+def arrays(batch: Batch) -> SimpleNamespace:
+    """Return a batch's fields as numpy arrays."""
+    fields = {k: v.numpy() for k, v in vars(batch).items() if k != "columns"}
+    return SimpleNamespace(**fields)
+
+
+class KnownNoise:
+    """A noise stream whose numbers are formulas; it keeps what it gave, in order."""
+
+    def __init__(self, seeds: int = 2, size: float = 1.5):
+        self.seeds, self.size = seeds, size
+        self.normals: list[Array] = []
+        self.uniforms: list[Array] = []
+
+    def normal(self, *shape: int) -> Tensor:
+        phase = 0.5 + len(self.normals)
+        self.normals.append(numbers(self.seeds, *shape, phase=phase, size=self.size))
+        return tensor(self.normals[-1])
+
+    def uniform(self, *shape: int) -> Tensor:
+        phase = 0.2 + len(self.uniforms)
+        self.uniforms.append(0.5 + numbers(self.seeds, *shape, phase=phase, size=0.499))
+        return tensor(self.uniforms[-1])
+
+
+ALL_GROUPS = frozenset({"critic", "policy", "value", "temperature", "behavior"})
+
+
+def terms(losses: Any) -> dict[str, Array]:
+    """Return each loss term, `[S]`."""
+    return {name: term.detach().numpy() for name, term in losses.terms.items()}
+
+
+# -- passes of the networks, in numpy
+
+
+def forward(mlp: Any, x: Array) -> Array:
+    """Return the output `[S, N, B, n_out]` of an MLP for `x [S, B, n_in]`."""
+    h = np.stack([x] * mlp.members, axis=1)
+    for i, layer in enumerate(mlp.layers):
+        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+        h = np.einsum("snbi,snio->snbo", h, weight) + bias
+        if i == len(mlp.layers) - 1:
+            return h
+        if len(mlp.norms):
+            h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+            h = h * mlp.norms[i].weight.detach().numpy() + mlp.norms[i].bias.detach().numpy()
+        h = np.maximum(h, 0.0)
+    raise AssertionError("an MLP has layers")
+
+
+def q_values(critic: Any, obs: Array, action: Array) -> Array:
+    """Return Q_i(s, a), `[S, N, B]`."""
+    return forward(critic.net, np.concatenate([obs, action], axis=-1))[..., 0]
+
+
+def q_many(critic: Any, obs: Array, actions: Array) -> Array:
+    """Return Q_i(s, a_k), `[S, N, B, K]`, one action at a time."""
+    each = [q_values(critic, obs, actions[:, :, k]) for k in range(actions.shape[2])]
+    return np.stack(each, axis=3)
+
+
+def tanh_mean(policy: Any, obs: Array) -> Array:
+    """Return `tanh f(s)`, `[S, B, action_dim]`."""
+    return np.tanh(forward(policy.net, obs)[:, 0])
+
+
+def gaussian_log_prob(policy: Any, obs: Array, action: Array) -> Array:
+    """Return the log density of a Gaussian about `tanh f(s)`, `[S, B]`."""
+    log_std = policy.log_std.detach().numpy()
+    z = (action - tanh_mean(policy, obs)) / np.exp(log_std)
+    return (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
+
+
+def gaussian_sample(policy: Any, obs: Array, eps: Array) -> Array:
+    return np.clip(tanh_mean(policy, obs) + np.exp(policy.log_std.detach().numpy()) * eps, -1, 1)
+
+
+def squashed_sample(policy: Any, obs: Array, eps: Array) -> tuple[Array, Array]:
+    """Return `tanh(μ + σ ε)` and its log density, for eps `[S, B, A]` or `[S, B, K, A]`."""
+    mean, log_std = np.split(forward(policy.net, obs)[:, 0], 2, axis=-1)
+    if eps.ndim == 4:
+        mean, log_std = mean[:, :, None], log_std[:, :, None]
+    log_std = np.clip(log_std, -20, 2)
+    action = np.tanh(mean + np.exp(log_std) * eps)
+    log_normal = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi)
+    return action, (log_normal - np.log(1 - action**2)).sum(-1)
+
+
+def squashed_mode(policy: Any, obs: Array) -> Array:
+    return np.tanh(np.split(forward(policy.net, obs)[:, 0], 2, axis=-1)[0])
+
+
+def td(q: Array, q_target: Array, weight: Array) -> Array:
+    """Return `Σ_i mean_B w (Q_i − y)²`, `[S]`."""
+    return (weight[:, None] * (q - q_target[:, None]) ** 2).mean(2).sum(1)
+
+
+# -- runs in small: real float32 agents, stores and learners
+
+
+def small_spec(seeds: tuple[int, ...]) -> Spec:
+    return tiny_spec(seeds, obs_dim=3, action_dim=2)
+
+
+def small_agent(algo: str, seeds: tuple[int, ...], **settings: Any) -> Agent:
+    settings = {"hidden": (16, 16), "batch_size": 16} | settings
+    if algo == "baq":
+        settings.setdefault("behavior_hidden", (16, 16))
+    return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds))
+
+
+def make_episodes(
+    lengths: list[int], terminated: list[bool], rewards: list[float] | None = None
+) -> Episodes:
+    """Return episodes of the given lengths with reproducible random content."""
+    rng = np.random.default_rng(7)
+    count, ends = sum(lengths), np.cumsum(lengths) - 1
+    last = np.zeros((2, count), dtype=bool)
+    last[0, ends], last[1, ends] = terminated, np.logical_not(terminated)
+    reward = rng.normal(size=count) if rewards is None else np.asarray(rewards)
+    return Episodes(
+        dataset_id="made/for-tests-v0",
+        env_id=None,
+        spaces=Spaces(3, (-1.0, -1.0), (1.0, 1.0)),
+        obs=rng.normal(size=(count, 3)).astype(np.float32),
+        action=rng.uniform(-1, 1, size=(count, 2)).astype(np.float32),
+        reward=reward.astype(np.float32),
+        next_obs=rng.normal(size=(count, 3)).astype(np.float32),
+        terminated=last[0],
+        truncated=last[1],
+        episode=np.repeat(np.arange(len(lengths)), lengths),
+    )
+
+
+def dataset_store(agent: Agent) -> Store:
+    """Return an offline store of ten episodes, with the columns that the agent asks for."""
+    episodes = make_episodes([12] * 10, [True, False] * 5)
+    inputs = Inputs.fit(agent.config, 3, episodes)
+    columns = agent.data_columns
+    return offline_store(episodes, inputs, agent.spec, columns, agent.config.discount)
+
+
+def offline_replay(agent: Agent) -> Replay:
+    stream = SeedStream(agent.spec.seeds, "batch/offline")
+    store = dataset_store(agent)
+    return Replay((Draw("offline"),), store, None, stream, agent.config.batch_size)
+
+
+def stores_in_reach(
+    agent: Any, plan: OnlinePlan, offline: Store | None, capacity: int = 64
+) -> tuple[Store | None, Store]:
+    """Return the stores that fine-tuning would use."""
+    run = SimpleNamespace(
+        agent=agent,
+        spec=agent.spec,
+        recipe=SimpleNamespace(run=SimpleNamespace(env_steps=capacity)),
+    )
+    return make_stores(run, plan, offline)  # type: ignore[arg-type]
+
+
+def add_online(agent: Agent, store: Store, step: int) -> None:
+    """Store one made-up transition a seed; it depends on the seed and the step alone."""
+    per_seed = [np.random.default_rng([seed, step]) for seed in agent.spec.seeds]
+
+    def draw(make: Callable[[np.random.Generator], Any]) -> Tensor:
+        return torch.from_numpy(np.stack([make(rng) for rng in per_seed])).float()
+
+    fields = {
+        "obs": draw(lambda rng: rng.normal(size=3)),
+        "action": draw(lambda rng: rng.uniform(-1, 1, size=2)),
+        "next_obs": draw(lambda rng: rng.normal(size=3)),
+        "reward": draw(lambda rng: rng.normal()),
+        "bootstrap": draw(lambda rng: float(rng.random() < 0.9)),
+    }
+    annotated = annotate(agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
+    unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
+    fields |= {n: torch.full((len(per_seed),), unknown[n]) for n in agent.data_columns}
+    fields |= {name: column.squeeze(1) for name, column in annotated.items()}
+    store.append(store.layout.pack(fields), fields.get("priority"))
+
+
+def pretrain(agent: Agent, updates: int) -> tuple[Learner, list[Batch]]:
+    """Train offline; return the learner and the batches it saw."""
+    learner, replay = Learner(agent, "offline"), offline_replay(agent)
+    batches = [replay.batch() for _ in range(updates)]
+    for batch in batches:
+        learner.update(batch)
+    reader = StoreReader(dataset_store(agent), len(agent.spec.seeds))
+    agent.assess(reader)
+    agent.finish_offline(reader)
+    return learner, batches
+
+
+def finetune(agent: Agent, before: Learner | None, updates: int) -> tuple[Learner, list[Batch]]:
+    """Hand over and train online, one made-up transition an update."""
+    learner = Learner(agent, "online")
+    if before is not None:
+        learner.gradient_steps = before.gradient_steps
+        learner.restore_optimizers(before.state())
+    agent.begin_online()
+    plan = agent.online_plan()
+    offline, online = stores_in_reach(agent, plan, dataset_store(agent))
+    stream = SeedStream(agent.spec.seeds, "batch/online")
+    replay = Replay(plan.draws, offline, online, stream, agent.config.batch_size)
+    batches = []
+    for step in range(updates):
+        add_online(agent, online, step)
+        batches.append(replay.batch())
+        learner.update(batches[-1])
+    return learner, batches
