@@ -183,6 +183,56 @@ def td(q: Array, q_target: Array, weight: Array) -> Array:
     return (weight[:, None] * (q - q_target[:, None]) ** 2).mean(2).sum(1)
 
 
+# -- what each method bootstraps on, `[S, B]`, from the noise that its loss drew
+
+
+def _td3_next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    config = agent.config
+    eps = config.target_noise * noise.normals[0]
+    smoothing = np.clip(eps, -config.target_noise_clip, config.target_noise_clip)
+    action = np.clip(tanh_mean(agent.policy_target, b.next_obs) + smoothing, -1.0, 1.0)
+    return q_values(agent.critic_target, b.next_obs, action).min(1)
+
+
+def _awac_next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    action = gaussian_sample(agent.policy, b.next_obs, noise.normals[0])
+    return q_values(agent.critic_target, b.next_obs, action).min(1)
+
+
+def _iql_next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    return forward(agent.value.net, b.next_obs)[:, 0, :, 0]
+
+
+def temperature(agent: Any) -> Array:
+    return np.exp(agent.log_alpha.detach().numpy())
+
+
+def _sac_next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    action, log_prob = squashed_sample(agent.policy, b.next_obs, noise.normals[0])
+    entropy = temperature(agent)[:, None] * log_prob if agent.config.entropy_backup else 0.0
+    return q_values(agent.critic_target, b.next_obs, action).min(1) - entropy
+
+
+def _greedy_next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    action = squashed_mode(agent.policy, b.next_obs)
+    return q_values(agent.critic_target, b.next_obs, action).min(1)
+
+
+_NEXT_VALUES: dict[str, Callable[..., Array]] = {
+    "td3_bc": _td3_next_value,
+    "awac": _awac_next_value,
+    "iql": _iql_next_value,
+    "sac": _sac_next_value,
+    "cql": _sac_next_value,
+    "cal_ql": _sac_next_value,
+    "enoto": _greedy_next_value,
+}
+
+
+def next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    return _NEXT_VALUES[agent.name](agent, b, noise)
+
+
 # -- runs in small: real float32 agents, stores and learners
 
 

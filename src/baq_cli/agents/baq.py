@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent, frozen_copy, online_and_offline, per_seed
@@ -79,6 +79,17 @@ class BAQConfig(AgentConfig):
                 key = min(twice)
                 raise ValueError(f"'{name}.{key}' is shared with the base: set '{key}' itself")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the other bases, and what a base's section may not set: it reads back."""
+        fields: dict[str, Any] = serialize(self)
+        for name in BASES:
+            section = fields.pop(name)
+            if name == self.base:
+                shared = set(AgentConfig.model_fields) - BASE_DECIDES
+                fields[name] = {k: v for k, v in section.items() if k not in shared}
+        return fields
 
     def base_config(self) -> AgentConfig:
         """Return the base's configuration, with what BAQ's own section decides filled in."""

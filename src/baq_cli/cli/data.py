@@ -9,7 +9,9 @@ import typer
 
 from baq_cli.cli import options as opt
 
-app = typer.Typer(help="List, show, build and collect datasets.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, build and collect datasets.", no_args_is_help=True, rich_markup_mode=None
+)
 
 DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list' shows them.")]
 

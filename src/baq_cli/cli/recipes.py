@@ -10,7 +10,9 @@ import typer
 from baq_cli.cli import options as opt
 from baq_cli.errors import UsageError
 
-app = typer.Typer(help="List, show, copy and validate recipes.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, copy and validate recipes.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Name = Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file.")]
 

@@ -16,6 +16,8 @@ from baq_cli.recipes.schema import Recipe, RunConfig
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
 SHARED = "shared"
+MOST_SHOWN = 80
+"""Characters of a wrong value that an error repeats."""
 
 
 def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
@@ -112,7 +114,9 @@ def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[s
     *parents, key = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
     path = prefix + ".".join([*parents, key])
     if detail["type"] != "extra_forbidden":
-        return f"recipe key '{path}': {detail['msg']}, found {detail['input']!r}"
+        found = repr(detail["input"])
+        found = "" if len(found) > MOST_SHOWN else f", found {found}"
+        return f"recipe key '{path.rstrip('.')}': {detail['msg']}{found}"
     owner = model
     for parent in parents:
         annotation = owner.model_fields[parent].annotation

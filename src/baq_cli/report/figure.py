@@ -35,7 +35,7 @@ NBSP = "\u00a0"
 INK, FAINT = "#333333", "#8a8a8a"
 OFFLINE_SHARE = 0.4
 """Part of the width that the offline phase gets when there are both phases."""
-MOST_MARKERS = 12
+MOST_MARKERS = 25
 LEGEND_WIDTH = 85
 """How many characters fit beside each other below the figure."""
 AXIS_NAMES: dict[Phase, str] = {
@@ -120,7 +120,8 @@ class TwoPartAxis:
     def place(self, phase: Phase, counters: Counters | Array) -> Array:
         """Return where a phase's counters `[T]` lie."""
         begin, end = self.span(phase)
-        return begin + (end - begin) * np.asarray(counters, dtype=np.float64) / self.ends[phase]
+        part = np.asarray(counters, dtype=np.float64) / self.ends[phase]  # 1.0 at the end
+        return begin + (end - begin) * part
 
     def ticks(self, phase: Phase) -> list[tuple[float, str]]:
         """Return a phase's ticks and their labels; the offline ones keep clear of online's 0."""
@@ -196,8 +197,8 @@ def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
 
 def _draw_ticks(axes: Axes, axis: TwoPartAxis) -> None:
     """Label each phase's ticks in its unit; at the hand-over, one label on either side."""
-    ticks = {}
-    before = None if axis.handover is None else axis.handover - 1e-9  # two labels need two places
+    ticks: dict[float, str] = {}
+    before = (axis.handover or 0.0) - 1e-9  # two labels need two places
     for phase in axis.ends:
         for x, label in axis.ticks(phase):
             if x != axis.handover:

@@ -89,12 +89,13 @@ def _table(title: str, caption: str) -> Table:
     from rich.table import Table
 
     return Table(
-        title=_text(title),
-        caption=_text(caption),
+        title=_text(f"{title}\n"),
+        caption=_text(f"\n{caption}"),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
         pad_edge=False,
+        show_edge=False,
     )
 
 

@@ -1,0 +1,153 @@
+"""Laws 1 and 2: seeds train as one program, and each trains as it would alone."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import (
+    ALL_GROUPS,
+    KnownNoise,
+    finetune,
+    numbers,
+    pretrain,
+    small_agent,
+    tensor,
+    tiny_agent,
+    tiny_batch,
+)
+from torch import Tensor
+
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.registry import METHODS
+from baq_cli.engine.learner import Learner
+from baq_cli.nets.streams import SeedStream
+
+SEEDS = (0, 1, 2)
+UPDATES = 50
+OFFLINE = sorted(name for name, method in METHODS.items() if method.learns_offline)
+OWN_ONLINE_LOSS = ["baq", "enoto", "adaptive_bc", "sac"]
+LOSSES = [(algo, "loss") for algo in (*OFFLINE, "sac")]
+LOSSES += [(algo, "online_loss") for algo in OWN_ONLINE_LOSS if algo != "sac"]
+
+
+def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
+    agent = copy.deepcopy(agent)
+    getattr(agent, loss)(batch, KnownNoise(), ALL_GROUPS).total().backward()
+    return {n: p.grad for n, p in agent.named_parameters() if p.grad is not None}
+
+
+def columns() -> dict[str, Any]:
+    return {
+        "held_out": [[0, 1, 0], [0, 0, 1]],
+        "mc_return": numbers(2, 3, phase=0.7),
+        "behavior_distance": [[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]],
+    }
+
+
+@pytest.mark.parametrize(("algo", "loss"), LOSSES)
+def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> None:
+    agent = tiny_agent(algo, critics=3)
+    batch = tiny_batch(**columns())
+    other = {
+        name: torch.stack([value[0], tensor(numbers(*value.shape[1:], phase=5.0, size=0.8))])
+        for name, value in vars(batch).items()
+        if name != "columns"
+    }
+    moved = {n: torch.stack([c[0], c[1].flip(0)]) for n, c in batch.columns.items()}
+    before = gradients(agent, loss, batch)
+    after = gradients(agent, loss, replace(batch, **other, columns=moved))
+    for name in before:
+        np.testing.assert_allclose(after[name][0], before[name][0], rtol=0, atol=1e-12)
+    assert any(not torch.equal(after[name][1], before[name][1]) for name in before)
+
+
+@pytest.mark.parametrize(("algo", "loss"), LOSSES)
+def test_no_seeds_gradient_sees_another_seeds_parameters(algo: str, loss: str) -> None:
+    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**columns())
+    before = gradients(agent, loss, batch)
+    with torch.no_grad():
+        for tensor_ in (*agent.parameters(), *agent.buffers()):
+            tensor_[1] = 0.3 * tensor_[1] + 0.1
+    after = gradients(agent, loss, batch)
+    for name in before:
+        np.testing.assert_allclose(after[name][0], before[name][0], rtol=0, atol=1e-12)
+
+
+def test_streams_give_a_seed_the_same_numbers_alone_and_among_others() -> None:
+    together = SeedStream((5, 3, 8), "noise")
+    alone = SeedStream((3,), "noise")
+    for draw in ("normal", "uniform", "index"):
+        for shape in ((1,), (17,), (40, 3)):
+            assert torch.equal(getattr(together, draw)(*shape)[1], getattr(alone, draw)(*shape)[0])
+    assert torch.equal(together.permutation(50)[1], alone.permutation(50)[0])
+    assert torch.equal(together.state()[1], alone.state()[0])
+
+
+def test_streams_of_other_names_and_seeds_are_others() -> None:
+    draws = [SeedStream((s,), n).normal(100) for s in (0, 1) for n in ("noise", "batch")]
+    correlation = np.corrcoef(torch.cat(draws).numpy())
+    assert np.abs(correlation - np.eye(4)).max() < 0.4
+
+
+def test_a_stream_continues_from_its_saved_state() -> None:
+    stream = SeedStream(SEEDS, "noise")
+    stream.normal(7)
+    state = stream.state()
+    expected = stream.normal(20)
+    fresh = SeedStream(SEEDS, "noise")
+    fresh.restore(state)
+    assert torch.equal(fresh.normal(20), expected)
+
+
+def assert_same_run(
+    together: tuple[Learner, list[Batch]], alone: tuple[Learner, list[Batch]], i: int
+) -> None:
+    """Check batches and noise exactly, parameters and buffers within rounding."""
+    (group, group_batches), (single, single_batches) = together, alone
+    for one, other in zip(group_batches, single_batches, strict=True):
+        for name in ("obs", "action", "reward", "next_obs", "bootstrap", "online"):
+            assert torch.equal(getattr(one, name)[i], getattr(other, name)[0]), name
+    assert torch.equal(group.noise.state()[i], single.noise.state()[0])
+    ours, own = group.agent.state_dict(), single.agent.state_dict()
+    for name, value in own.items():
+        np.testing.assert_allclose(
+            ours[name][i], value[0], rtol=1e-5, atol=1e-5, equal_nan=True, err_msg=name
+        )
+
+
+def assert_same_start(algo: str) -> None:
+    together = small_agent(algo, SEEDS).state_dict()
+    for i, seed in enumerate(SEEDS):
+        for name, value in small_agent(algo, (seed,)).state_dict().items():
+            assert np.array_equal(together[name][i], value[0], equal_nan=True), name
+    weights = together["base.policy.net.layers.0.weight" if algo == "baq" else POLICY]
+    assert not torch.equal(weights[0], weights[1])
+
+
+POLICY = "policy.net.layers.0.weight"
+
+
+@pytest.mark.parametrize("algo", [*OFFLINE, "sac"])
+def test_a_seed_starts_from_the_same_weights_alone_and_among_others(algo: str) -> None:
+    assert_same_start(algo)
+
+
+@pytest.mark.parametrize("algo", OFFLINE)
+def test_a_seed_pretrains_the_same_alone_and_among_others(algo: str) -> None:
+    together = pretrain(small_agent(algo, SEEDS), UPDATES)
+    for i, seed in enumerate(SEEDS):
+        assert_same_run(together, pretrain(small_agent(algo, (seed,)), UPDATES), i)
+
+
+@pytest.mark.parametrize("algo", OWN_ONLINE_LOSS)
+def test_a_seed_fine_tunes_the_same_alone_and_among_others(algo: str) -> None:
+    settings = {"distilled_min_rows": 20} if algo == "adaptive_bc" else {}
+    together = finetune(small_agent(algo, SEEDS, **settings), None, UPDATES)
+    for i, seed in enumerate(SEEDS):
+        alone = finetune(small_agent(algo, (seed,), **settings), None, UPDATES)
+        assert_same_run(together, alone, i)
