@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    UNKNOWN_RETURN,
     Array,
     KnownNoise,
     arrays,
@@ -341,26 +342,28 @@ def test_without_its_constraint_cql_is_sac_on_the_same_noise() -> None:
 
 
 def fitted_target(agent: Any, bootstrap: float) -> tuple[Array, KnownNoise, SimpleNamespace]:
-    """Read the target y off the loss: with one critic and one row, dL/dq = 2 w (q − y).
+    """Read the target y `[S]` off the loss: on one row, dL/dQ_i = 2 w (Q_i − y).
 
-    The critic's last bias moves q one for one; a conservative gap doesn't feel it, because it
+    A critic's last bias moves its Q one for one; a conservative gap doesn't feel it, because it
     moves every value of the gap alike.
     """
-    columns = {"mc_return": np.full((2, 1), -1e9)} if agent.name == "cal_ql" else {}
+    columns = {"mc_return": np.full((2, 1), UNKNOWN_RETURN)} if agent.name == "cal_ql" else {}
     batch = tiny_batch(rows=1, **columns)
     batch.bootstrap.fill_(bootstrap)
     noise = KnownNoise()
     agent.zero_grad()
     agent.loss(batch, noise, ALL_GROUPS).terms["critic"].sum().backward()
-    slope = agent.critic.net.layers[-1].bias.grad.flatten().numpy()
+    slope = agent.critic.net.layers[-1].bias.grad.flatten(1).numpy()  # [S, N]
     b = arrays(batch)
-    return q_values(agent.critic, b.obs, b.action)[:, 0, 0] - slope / (2 * b.weight[:, 0]), noise, b
+    targets = q_values(agent.critic, b.obs, b.action)[:, :, 0] - slope / (2 * b.weight)
+    assert_allclose(targets, targets[:, :1].repeat(2, axis=1), rtol=1e-9)
+    return targets[:, 0], noise, b
 
 
 @pytest.mark.parametrize("algo", ["td3_bc", "awac", "iql", "cql", "cal_ql", "enoto", "sac"])
 def test_termination_stops_the_bootstrap_and_truncation_does_not(algo: str) -> None:
     settings = {"target_noise": 0.4} if algo == "td3_bc" else {}
-    agent = tiny_agent(algo, critics=1, discount=GAMMA, **settings)
+    agent = tiny_agent(algo, critics=2, discount=GAMMA, **settings)
     terminated, _, b = fitted_target(agent, bootstrap=0.0)
     assert_allclose(terminated, b.reward[:, 0], rtol=1e-9)
     truncated, noise, b = fitted_target(agent, bootstrap=1.0)

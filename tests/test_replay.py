@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import Array, stores_in_reach, tiny_spec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -246,6 +246,7 @@ def test_fixed_shares_are_exact_in_every_batch(
 
 
 @given(st.integers(2, 512), st.floats(0.01, 0.99))
+@example(16, 0.99)
 def test_splits_add_up_and_leave_no_share_empty(batch_size: int, share: float) -> None:
     counts = split(batch_size, [share, 1 - share])
     assert sum(counts) == batch_size

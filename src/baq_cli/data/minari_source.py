@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
 
@@ -34,8 +34,31 @@ def local_datasets() -> list[str]:
     """Return the ids in the user's Minari folder, sorted."""
     import minari
 
-    with _quiet():
-        return sorted(minari.list_local_datasets())
+    try:
+        with _quiet():
+            return sorted(minari.list_local_datasets())
+    except ValueError as error:
+        raise DataError(
+            f"the Minari folder holds something that is not a dataset: {error}. Remove it from "
+            "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)."
+        ) from error
+
+
+def check_new_id(dataset_id: str) -> None:
+    """Raise UsageError unless a dataset may be saved under this id."""
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(dataset_id)
+    except ValueError as error:
+        raise UsageError(
+            f"'{dataset_id}' can't be a dataset's id: {error}. Choose one as me/hopper/clumsy-v0."
+        ) from error
+    if dataset_id in local_datasets():
+        raise UsageError(
+            f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
+            f"delete it with 'minari delete {dataset_id}'"
+        )
 
 
 def open_minari(dataset_id: str) -> Any:

@@ -27,7 +27,7 @@ class ReferenceDataset:
         return [Path(str(folder / f"{name}.safetensors")) for name in self.behaviors]
 
 
-_PENDULUM = ("pendulum-10", "pendulum-40", "pendulum-60", "pendulum-100")
+_PENDULUM = ("pendulum-40", "pendulum-45", "pendulum-50", "pendulum-100")
 _HOPPER = ("hopper-10", "hopper-30", "hopper-60", "hopper-100")
 
 SUITE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from baq_cli.data.episodes import Episodes
-from baq_cli.data.minari_source import load_episodes, local_datasets, write_minari
+from baq_cli.data.minari_source import check_new_id, load_episodes, local_datasets, write_minari
 from baq_cli.data.suite import SUITE, ReferenceDataset
 from baq_cli.engine.behaviors import roll_out
 from baq_cli.engine.events import Note, Observer
@@ -48,13 +48,9 @@ def collect_dataset(
 ) -> None:
     """Roll behaviours out into a new Minari dataset.
 
-    Raises UsageError when the id is taken.
+    Raises UsageError when the id is taken or malformed.
     """
-    if dataset_id in local_datasets():
-        raise UsageError(
-            f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
-            f"delete it with 'minari delete {dataset_id}'"
-        )
+    check_new_id(dataset_id)
     env, episodes, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
     write_minari(
         dataset_id,

@@ -29,7 +29,7 @@ from baq_cli.engine.rundir import RunDirectory, git_revision, hardware, versions
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
-from baq_cli.recipes.load import to_yaml
+from baq_cli.recipes.load import differences, to_yaml
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
@@ -164,7 +164,8 @@ def _saved_run(
 ) -> ckpt.Checkpoint | None:
     """Return the checkpoint to resume from, or None to start.
 
-    Raises UsageError when the folder's run is of another kind, or is there without --resume.
+    Raises UsageError when the folder's run has another phase or recipe, or is there without
+    --resume.
     """
     if not directory.holds_run:
         return None
@@ -173,13 +174,16 @@ def _saved_run(
             f"{directory.path} already holds a run: choose another --out, or add --resume."
         )
     saved = ckpt.load(directory.path)
-    document = saved.document
-    found = (document["phase"], document["algo"], tuple(document["seeds"]))
-    wanted = (phase, recipe.run.algo, recipe.run.seeds)
-    if found != wanted:
+    if saved.document["phase"] != phase:
         raise UsageError(
-            f"cannot resume {directory.path}: it holds (phase, method, seeds) {found}, and this "
-            f"command asks for {wanted}. Choose another --out."
+            f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
+            f"this command runs an {phase} one. Choose another --out."
+        )
+    changed = differences(saved.document["recipe"], recipe.as_dict())
+    if changed:
+        raise UsageError(
+            f"cannot resume {directory.path} with another recipe: {'; '.join(changed)}. Give the "
+            "run's own values (its recipe.yaml), or choose another --out."
         )
     return saved
 

@@ -94,6 +94,27 @@ def to_yaml(recipe: Recipe, command: str) -> str:
     return f"# {command}\n{body}"
 
 
+FREE_ON_RESUME = (
+    *("gradient_steps", "env_steps", "evaluation", "device", "threads"),
+    *("keep_checkpoints", "keep_agents"),
+)
+"""Keys that may change when a run is resumed: how long, how watched, on what."""
+
+
+def differences(saved: Layer, asked: Layer, prefix: str = "") -> list[str]:
+    """Say where two resolved recipes differ in what a resumed run may not change."""
+    found = []
+    for key in sorted({*saved, *asked}):
+        before, now = saved.get(key), asked.get(key)
+        if before == now or (not prefix and key in FREE_ON_RESUME):
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            found += differences(before, now, f"{prefix}{key}.")
+        else:
+            found.append(f"{prefix}{key} was {before}, this command says {now}")
+    return found
+
+
 def _merge(base: Layer, over: Layer) -> Layer:
     out = dict(base)
     for key, value in over.items():

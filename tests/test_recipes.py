@@ -1,0 +1,277 @@
+"""Law 9: a recipe is closed, its layers have an order, and what is resolved can be read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.errors import UsageError
+from baq_cli.recipes.load import parse_overrides, read_layer, resolve, to_yaml
+from baq_cli.recipes.schema import Recipe
+from baq_cli.recipes.shipped import open_recipe, recipe_names
+
+
+def resolved(*layers: dict[str, Any], algo: str = "iql") -> Any:
+    return resolve([{"algo": algo}, *layers], method_configs())
+
+
+def refusal(*layers: dict[str, Any], algo: str = "iql") -> str:
+    with pytest.raises(UsageError) as caught:
+        resolved(*layers, algo=algo)
+    return str(caught.value)
+
+
+def overridden(*words: str, algo: str = "iql") -> Any:
+    return resolved(parse_overrides(words), algo=algo)
+
+
+# -- closed
+
+
+@pytest.mark.parametrize(
+    ("layer", "path", "nearest"),
+    [
+        ({"sedes": [1]}, "sedes", "seeds"),
+        ({"evaluation": {"episods": 3}}, "evaluation.episods", "episodes"),
+        ({"iql": {"expectle": 0.9}}, "iql.expectle", "expectile"),
+        ({"iql": {"learning_rat": 1e-3}}, "iql.learning_rat", "learning_rate"),
+        ({"shared": {"critic": 3}}, "shared.critic", "critics"),
+        ({"awac": {"temprature": 1}}, "awac.temprature", "temperature"),
+        ({"baq": {"td3_bc": {"alhpa": 1}}}, "baq.td3_bc.alhpa", "alpha"),
+        ({"iqll": {}}, "iqll", "iql"),
+        ({"share": {}}, "share", "shared"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(
+    layer: dict[str, Any], path: str, nearest: str
+) -> None:
+    message = refusal(layer)
+    assert f"unknown recipe key '{path}'" in message
+    assert f"did you mean '{nearest}'?" in message
+
+
+def test_a_key_like_no_other_is_refused_with_the_keys_there_are() -> None:
+    message = refusal({"evaluation": {"qqqq": 3}})
+    assert "known: episodes, every_env_steps, every_gradient_steps" in message
+
+
+def test_every_unknown_key_is_named_at_once() -> None:
+    message = refusal({"sedes": [1], "evaluation": {"episods": 3}})
+    assert "'sedes'" in message
+    assert "'evaluation.episods'" in message
+
+
+@pytest.mark.parametrize(
+    ("algo", "nearest"), [("iqll", "iql"), ("calql", "cal_ql"), ("td3bc", "td3_bc"), ("bag", "baq")]
+)
+def test_an_unknown_algorithm_is_refused_with_the_nearest(algo: str, nearest: str) -> None:
+    message = refusal(algo=algo)
+    assert f"unknown algorithm '{algo}'; did you mean '{nearest}'?" in message
+
+
+def test_a_recipe_without_a_method_is_refused() -> None:
+    with pytest.raises(UsageError, match="names no method"):
+        resolve([{"seeds": [0]}], method_configs())
+
+
+@pytest.mark.parametrize(
+    ("layer", "path"),
+    [
+        ({"gradient_steps": 0}, "gradient_steps"),
+        ({"gradient_steps": "many"}, "gradient_steps"),
+        ({"iql": {"expectile": 1.0}}, "iql.expectile"),
+        ({"iql": {"hidden": []}}, "iql.hidden"),
+        ({"iql": {"discount": 1.0}}, "iql.discount"),
+        ({"evaluation": {"episodes": 0}}, "evaluation.episodes"),
+        ({"evaluation": 3}, "evaluation"),
+        ({"baq": {"critics": 1}}, "baq.critics"),
+        ({"enoto": {"critics": 1}}, "enoto.critics"),  # a spread needs two
+        ({"iql": 5}, "iql"),
+        ({"shared": 5}, "shared"),
+        ({"shared": ["hidden"]}, "shared"),
+        ({"shared": "hidden"}, "shared"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_with_its_path(
+    layer: dict[str, Any], path: str
+) -> None:
+    assert f"'{path}'" in refusal(layer)
+
+
+@pytest.mark.parametrize(("seeds", "found"), [([1, 1], "[1, 1]"), ([-1], "-1")])
+def test_seeds_differ_and_are_not_negative(seeds: list[int], found: str) -> None:
+    assert found in refusal({"seeds": seeds})
+
+
+# -- layers
+
+
+def test_later_layers_win_key_by_key() -> None:
+    recipe = resolved(
+        {"env_steps": 5, "evaluation": {"episodes": 2, "every_env_steps": 7}, "iql": {"beta": 1.0}},
+        {"env_steps": 6, "evaluation": {"episodes": 3}, "iql": {"expectile": 0.9}},
+    )
+    assert recipe.run.env_steps == 6
+    assert (recipe.run.evaluation.episodes, recipe.run.evaluation.every_env_steps) == (3, 7)
+    assert (recipe.method.beta, recipe.method.expectile) == (1.0, 0.9)
+
+
+def test_a_later_algo_takes_its_own_section_and_drops_the_other() -> None:
+    recipe = resolved({"iql": {"beta": 9.0}, "awac": {"temperature": 0.5}}, {"algo": "awac"})
+    assert isinstance(recipe.method, METHODS["awac"].Config)
+    assert recipe.method.temperature == 0.5
+    assert set(recipe.as_dict()) & set(METHODS) == {"awac"}
+
+
+def test_layers_are_not_changed_by_resolving_them() -> None:
+    layer = {"shared": {"critics": 3}, "iql": {"beta": 1.0}, "evaluation": {"episodes": 2}}
+    resolved(layer, {"evaluation": {"episodes": 3}, "iql": {"beta": 2.0}})
+    assert layer == {
+        "shared": {"critics": 3},
+        "iql": {"beta": 1.0},
+        "evaluation": {"episodes": 2},
+    }
+
+
+@pytest.mark.parametrize("algo", sorted(METHODS))
+def test_shared_keys_hold_for_every_method(algo: str) -> None:
+    recipe = resolved({"shared": {"hidden": [8], "critics": 3, "discount": 0.5}}, algo=algo)
+    assert recipe.method.hidden == (8,)
+    assert (recipe.method.critics, recipe.method.discount) == (3, 0.5)
+
+
+def test_a_methods_own_section_wins_over_shared_in_whichever_layer_it_stands() -> None:
+    for layers in (
+        ({"shared": {"critics": 3, "discount": 0.5}}, {"iql": {"critics": 5}}),
+        ({"iql": {"critics": 5}}, {"shared": {"critics": 3, "discount": 0.5}}),
+    ):
+        recipe = resolved(*layers)
+        assert (recipe.method.critics, recipe.method.discount) == (5, 0.5)
+
+
+def test_shared_takes_only_keys_that_every_method_has() -> None:
+    assert "unknown recipe key 'shared.expectile'" in refusal({"shared": {"expectile": 0.9}})
+
+
+# -- overrides
+
+
+def test_override_values_are_yaml() -> None:
+    recipe = overridden(
+        "seeds=[3, 5]",
+        "env=Hopper-v5",
+        "iql.beta=10",
+        "iql.learning_rate=3e-4",
+        "iql.online_share=null",
+        "iql.policy_cosine=false",
+        "iql.hidden=[32, 16]",
+        "evaluation.episodes=4",
+    )
+    assert recipe.run.seeds == (3, 5)
+    assert recipe.run.env == "Hopper-v5"
+    assert recipe.run.evaluation.episodes == 4
+    method = recipe.method
+    assert (method.beta, method.learning_rate, method.hidden) == (10.0, 3e-4, (32, 16))
+    assert method.online_share is None
+    assert method.policy_cosine is False
+
+
+def test_overrides_of_one_section_join_and_the_last_of_one_key_wins() -> None:
+    assert parse_overrides(["a.b=1", "a.c.d=2", "a.b=3", "e==x"]) == {
+        "a": {"b": 3, "c": {"d": 2}},
+        "e": "=x",
+    }
+
+
+@pytest.mark.parametrize("word", ["seeds", "=3", "iql.=3", ".beta=3", "iql..beta=3"])
+def test_a_word_that_is_no_override_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match=r"expected key\.sub=value"):
+        parse_overrides([word])
+
+
+def test_an_override_that_is_not_yaml_is_refused() -> None:
+    with pytest.raises(UsageError, match="not YAML"):
+        parse_overrides(["seeds=[1"])
+
+
+def test_baqs_priority_can_be_switched_off_as_it_is_written() -> None:
+    """YAML 1.1 reads a bare `off` as false."""
+    for word in ("baq.priority=off", "baq.priority='off'"):
+        assert overridden(word, algo="baq").method.priority == "off"
+
+
+# -- files
+
+
+@pytest.mark.parametrize("algo", sorted(METHODS))
+def test_a_resolved_recipe_reads_back_as_itself(algo: str, tmp_path: Path) -> None:
+    before = resolved(
+        {"seeds": [2, 4], "dataset": "a/b-v0", "shared": {"hidden": [8, 8], "reward_scale": 0.1}},
+        algo=algo,
+    )
+    file = tmp_path / "recipe.yaml"
+    file.write_text(to_yaml(before, f"baq pretrain --algo {algo}"), encoding="utf-8")
+    assert file.read_text(encoding="utf-8").splitlines()[0] == f"# baq pretrain --algo {algo}"
+    after = resolve([read_layer(file)], method_configs())
+    assert after == before
+
+
+def test_a_resolved_baq_recipe_keeps_what_was_set_for_its_base() -> None:
+    before = overridden(
+        "baq.base=iql", "baq.iql.expectile=0.9", "baq.priority='off'", "baq.critics=6", algo="baq"
+    )
+    after = resolve([before.as_dict()], method_configs())
+    assert isinstance(after, Recipe)
+    assert after.method == before.method
+    assert after.method.base_config() == before.method.base_config()
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "just text", "", "1: 2\n"])
+def test_a_file_that_is_no_mapping_is_refused(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match="not a mapping"):
+        read_layer(file)
+
+
+def test_a_file_that_is_not_yaml_or_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"broken\.yaml is not valid YAML"):
+        read_layer(broken)
+    with pytest.raises(UsageError, match=r"absent\.yaml"):
+        read_layer(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_resolves_for_every_method(name: str) -> None:
+    layer = open_recipe(name)
+    for algo in [layer["algo"]] if "algo" in layer else METHODS:
+        assert resolved(layer, algo=algo).run.dataset == layer["dataset"]
+
+
+# -- BAQ and its base
+
+
+@pytest.mark.parametrize("base", ["td3_bc", "iql", "cql"])
+@pytest.mark.parametrize("key", ["critics", "batch_size", "online_share", "warmup_env_steps"])
+def test_baq_refuses_a_key_in_its_bases_section_that_its_own_decides(base: str, key: str) -> None:
+    message = refusal({"baq": {base: {key: 1}}}, algo="baq")
+    assert f"'{base}.{key}' is shared with the base: set '{key}' itself" in message
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "policy_learning_rate"])
+def test_a_learning_rate_set_for_baq_reaches_its_base(key: str) -> None:
+    """A closed recipe has no key without an effect."""
+    alone = overridden(f"baq.{key}=0.01", algo="baq").method.base_config()
+    assert getattr(alone, key) == 0.01
+    shared = overridden(f"shared.{key}=0.01", algo="baq").method.base_config()
+    assert getattr(shared, key) == 0.01
+
+
+def test_a_learning_rate_set_for_the_base_is_the_bases() -> None:
+    method = overridden("baq.td3_bc.policy_learning_rate=0.02", algo="baq").method
+    assert method.base_config().policy_learning_rate == 0.02
