@@ -91,6 +91,15 @@ def arrays(batch: Batch) -> SimpleNamespace:
     return SimpleNamespace(**fields)
 
 
+def every_column() -> dict[str, Any]:
+    """Return every column that some method asks for, for a tiny batch."""
+    return {
+        "held_out": [[0, 1, 0], [0, 0, 1]],
+        "mc_return": numbers(2, 3, phase=0.7),
+        "behavior_distance": [[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]],
+    }
+
+
 class KnownNoise:
     """A noise stream whose numbers are formulas; it keeps what it gave, in order."""
 
@@ -111,6 +120,9 @@ class KnownNoise:
 
 
 ALL_GROUPS = frozenset({"critic", "policy", "value", "temperature", "behavior"})
+LOSSES = [(algo, "loss") for algo in sorted(METHODS)]
+LOSSES += [("baq", "online_loss"), ("enoto", "online_loss")]
+"""Every method's loss by the name of its function: two have one of their own online."""
 
 
 def terms(losses: Any) -> dict[str, Array]:

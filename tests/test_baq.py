@@ -57,6 +57,8 @@ def shared_settings(online_share: float | None) -> dict[str, Any]:
         "online_share": online_share,
         "discount": 0.97,
         "tau": 0.02,
+        "learning_rate": 1e-3,
+        "policy_learning_rate": 5e-4,
     }
 
 
@@ -92,8 +94,8 @@ def test_each_switch_alone_changes_what_the_base_learns(base: str, switch: dict[
 
 
 def test_base_settings_reach_the_base_from_the_section_that_decides_them() -> None:
-    settings = {"td3_bc": {"alpha": 5.0, "learning_rate": 1e-3, "policy_learning_rate": 2e-3}}
-    agent = tiny_agent("baq", critics=7, discount=0.5, **settings)
+    rates = {"learning_rate": 1e-3, "policy_learning_rate": 2e-3}
+    agent = tiny_agent("baq", critics=7, discount=0.5, td3_bc={"alpha": 5.0}, **rates)
     config = agent.base.config
     assert (config.critics, config.discount, config.alpha) == (7, 0.5, 5.0)
     assert agent.groups()["critic"].learning_rate == 1e-3

@@ -11,10 +11,12 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    LOSSES,
     UNKNOWN_RETURN,
     Array,
     KnownNoise,
     arrays,
+    every_column,
     fill,
     forward,
     gaussian_log_prob,
@@ -34,6 +36,7 @@ from builders import (
     tiny_spec,
 )
 from numpy.testing import assert_allclose
+from torch import nn
 
 from baq_cli.agents.objectives import (
     advantage_weight,
@@ -161,6 +164,30 @@ def test_the_gaussian_policys_log_std_is_kept_between_minus_five_and_two() -> No
     assert_allclose(policy.log_prob(obs, mode).detach(), [[expected]], **EXACT)
 
 
+# -- who learns from what
+
+
+@pytest.mark.parametrize(("algo", "loss"), LOSSES)
+def test_each_term_trains_its_own_group_and_no_other(algo: str, loss: str) -> None:
+    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**every_column())
+    groups = {
+        name: [
+            p for m in g.modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())
+        ]
+        for name, g in agent.groups().items()
+    }
+    if loss == "online_loss" and algo == "baq":
+        del groups["behavior"]  # π_BC is frozen online
+    found = getattr(agent, loss)(batch, KnownNoise(), ALL_GROUPS)
+    assert set(found.terms) == set(groups)
+    for name, own in groups.items():
+        agent.zero_grad()
+        found.terms[name].sum().backward(retain_graph=True)
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in own), name
+        moved = [p for p in agent.parameters() if p.grad is not None and p.grad.any()]
+        assert {id(p) for p in moved} <= {id(p) for p in own}, name
+
+
 # -- behaviour cloning
 
 
@@ -195,6 +222,21 @@ def test_td3_bc_weighs_cloning_against_a_value_of_size_one() -> None:
     value = -q.mean((1, 2)) / np.abs(q).mean((1, 2))
     cloning = ((action - b.action) ** 2).mean((1, 2))
     assert_allclose(found["policy"], value + cloning / 2.0, **EXACT)
+
+
+def test_td3_bcs_value_scale_is_a_constant_to_its_policy() -> None:
+    agent, batch = tiny_agent("td3_bc", **TD3), tiny_batch()
+    slopes = []
+    action = agent.policy.mode(batch.obs)
+    q = agent.critic(batch.obs, action)
+    scale = np.abs(q.detach().numpy()).mean((1, 2))  # numbers, without a gradient
+    cloning = (action - batch.action).square().mean((1, 2))
+    for loss in (-q.mean((1, 2)) / tensor(scale) + cloning / 2.0, agent.policy_loss(batch)[0]):
+        agent.zero_grad()
+        loss.sum().backward()
+        slopes.append([p.grad.clone() for p in agent.policy.parameters()])
+    for expected, found in zip(*slopes, strict=True):
+        assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_td3_bc_has_a_policy_term_only_on_its_own_steps() -> None:

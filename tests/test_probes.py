@@ -219,17 +219,17 @@ def controller() -> SimpleNamespace:
 def test_the_controller_follows_a_written_history_of_returns() -> None:
     end = controller().end
     # seed 0: R .5, R̄ .5: 10 · (−.01 · .5) = −.05; seed 1 is still in its first episode
-    assert end([True, False], [50, 0], [10, 0]) == pytest.approx([0.35, 0.4], abs=1e-6)
+    assert end([True, False], [50, 90], [10, 30]) == pytest.approx([0.35, 0.4], abs=1e-6)
     # seed 0: R .1, R̄ .3: 5 · (−.01 · .7 + .02 · .2) = −.015; seed 1: R 1 = R̄ = target: still
     assert end([True, True], [10, 100], [5, 20]) == pytest.approx([0.335, 0.4], abs=1e-6)
     # seed 1: R .2, R̄ .6: 4 · (−.01 · .4 + .02 · .4) = +.016, held at α_0
-    assert end([False, True], [0, 20], [0, 4]) == pytest.approx([0.335, 0.4], abs=1e-6)
+    assert end([False, True], [70, 20], [8, 4]) == pytest.approx([0.335, 0.4], abs=1e-6)
     # seed 0: R .9, R̄ .6: 10 · (−.01 · .4) = −.04; seed 1: R .6, R̄ .6: 25 · (−.004) = −.1
     assert end([True, True], [90, 60], [10, 25]) == pytest.approx([0.295, 0.3], abs=1e-6)
     # seed 1: R −.6 (below the reference range), R̄ 0: 10 · (−.01 + .02 · .6) = +.02
-    assert end([False, True], [0, -60], [0, 10]) == pytest.approx([0.295, 0.32], abs=1e-6)
+    assert end([False, True], [70, -60], [8, 10]) == pytest.approx([0.295, 0.32], abs=1e-6)
     # seed 0: R .6, R̄ .6: 1000 · (−.004) = −4, held at 0
-    assert end([True, False], [60, 0], [1000, 0]) == pytest.approx([0.0, 0.32], abs=1e-6)
+    assert end([True, False], [60, 90], [1000, 30]) == pytest.approx([0.0, 0.32], abs=1e-6)
 
 
 def test_a_return_above_the_target_raises_the_cloning_weight() -> None:

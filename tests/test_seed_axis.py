@@ -11,7 +11,9 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    LOSSES,
     KnownNoise,
+    every_column,
     finetune,
     numbers,
     pretrain,
@@ -30,9 +32,7 @@ from baq_cli.nets.streams import SeedStream
 SEEDS = (0, 1, 2)
 UPDATES = 50
 OFFLINE = sorted(name for name, method in METHODS.items() if method.learns_offline)
-OWN_ONLINE_LOSS = ["baq", "enoto", "adaptive_bc", "sac"]
-LOSSES = [(algo, "loss") for algo in (*OFFLINE, "sac")]
-LOSSES += [(algo, "online_loss") for algo in OWN_ONLINE_LOSS if algo != "sac"]
+OWN_ONLINE_PHASE = ["baq", "enoto", "adaptive_bc", "sac"]
 
 
 def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
@@ -41,18 +41,10 @@ def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
     return {n: p.grad for n, p in agent.named_parameters() if p.grad is not None}
 
 
-def columns() -> dict[str, Any]:
-    return {
-        "held_out": [[0, 1, 0], [0, 0, 1]],
-        "mc_return": numbers(2, 3, phase=0.7),
-        "behavior_distance": [[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]],
-    }
-
-
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> None:
     agent = tiny_agent(algo, critics=3)
-    batch = tiny_batch(**columns())
+    batch = tiny_batch(**every_column())
     other = {
         name: torch.stack([value[0], tensor(numbers(*value.shape[1:], phase=5.0, size=0.8))])
         for name, value in vars(batch).items()
@@ -68,7 +60,7 @@ def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> Non
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_parameters(algo: str, loss: str) -> None:
-    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**columns())
+    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**every_column())
     before = gradients(agent, loss, batch)
     with torch.no_grad():
         for tensor_ in (*agent.parameters(), *agent.buffers()):
@@ -144,7 +136,7 @@ def test_a_seed_pretrains_the_same_alone_and_among_others(algo: str) -> None:
         assert_same_run(together, pretrain(small_agent(algo, (seed,)), UPDATES), i)
 
 
-@pytest.mark.parametrize("algo", OWN_ONLINE_LOSS)
+@pytest.mark.parametrize("algo", OWN_ONLINE_PHASE)
 def test_a_seed_fine_tunes_the_same_alone_and_among_others(algo: str) -> None:
     settings = {"distilled_min_rows": 20} if algo == "adaptive_bc" else {}
     together = finetune(small_agent(algo, SEEDS, **settings), None, UPDATES)

@@ -28,7 +28,8 @@ from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
 BASES: dict[str, type[Agent]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
-BASE_DECIDES = {"learning_rate", "policy_learning_rate"}
+SHARED = set(AgentConfig.model_fields)
+"""What BAQ's own section decides for its base too."""
 REFERENCE_STATES = 10_000
 
 
@@ -74,7 +75,7 @@ class BAQConfig(AgentConfig):
     def _one_place_a_key(self) -> BAQConfig:
         for name in BASES:
             section: AgentConfig = getattr(self, name)
-            twice = (section.model_fields_set & set(AgentConfig.model_fields)) - BASE_DECIDES
+            twice = section.model_fields_set & SHARED
             if twice:
                 key = min(twice)
                 raise ValueError(f"'{name}.{key}' is shared with the base: set '{key}' itself")
@@ -87,15 +88,13 @@ class BAQConfig(AgentConfig):
         for name in BASES:
             section = fields.pop(name)
             if name == self.base:
-                shared = set(AgentConfig.model_fields) - BASE_DECIDES
-                fields[name] = {k: v for k, v in section.items() if k not in shared}
+                fields[name] = {k: v for k, v in section.items() if k not in SHARED}
         return fields
 
     def base_config(self) -> AgentConfig:
         """Return the base's configuration, with what BAQ's own section decides filled in."""
         section: AgentConfig = getattr(self, self.base)
-        shared = set(AgentConfig.model_fields) - BASE_DECIDES
-        return section.model_copy(update={name: getattr(self, name) for name in shared})
+        return section.model_copy(update={name: getattr(self, name) for name in SHARED})
 
 
 class BAQ(Agent):

@@ -12,7 +12,8 @@ class ReferenceDataset:
     """A dataset that the tool builds itself, the same wherever the simulator is the same.
 
     Each behaviour file gives an equal share of `transitions` (environment steps); `seed` decides
-    start states and action noise.
+    start states and action noise. A behaviour's name ends in the thousands of environment steps it
+    was trained for.
     """
 
     dataset_id: str
@@ -27,23 +28,29 @@ class ReferenceDataset:
         return [Path(str(folder / f"{name}.safetensors")) for name in self.behaviors]
 
 
-_PENDULUM = ("pendulum-40", "pendulum-45", "pendulum-50", "pendulum-100")
-_HOPPER = ("hopper-10", "hopper-30", "hopper-60", "hopper-100")
+_PENDULUM = ("pendulum-7k", "pendulum-8k", "pendulum-9k", "pendulum-10k")
+_HOPPER = ("hopper-40k", "hopper-100k", "hopper-130k", "hopper-140k")
 
 SUITE = {
     reference.dataset_id: reference
     for reference in (
         ReferenceDataset(
-            "baq/pendulum/medium-v0", ("pendulum-40",), 20_000, "one half-trained policy"
+            "baq/pendulum/medium-v0", ("pendulum-8k",), 20_000, "one half-trained policy"
         ),
         ReferenceDataset(
-            "baq/pendulum/replay-v0", _PENDULUM, 20_000, "a mix over four stages of training"
+            "baq/pendulum/replay-v0",
+            _PENDULUM,
+            20_000,
+            "four stages of training, up to about half-trained",
         ),
         ReferenceDataset(
-            "baq/hopper/medium-v0", ("hopper-30",), 100_000, "one half-trained policy"
+            "baq/hopper/medium-v0", ("hopper-140k",), 100_000, "one half-trained policy"
         ),
         ReferenceDataset(
-            "baq/hopper/replay-v0", _HOPPER, 100_000, "a mix over four stages of training"
+            "baq/hopper/replay-v0",
+            _HOPPER,
+            100_000,
+            "four stages of training, up to about half-trained",
         ),
     )
 }

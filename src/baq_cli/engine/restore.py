@@ -23,15 +23,19 @@ from baq_cli.recipes.load import resolve
 Array = npt.NDArray[Any]
 
 
-def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Checkpoint]:
+def load_agent(
+    path: Path, device: str = "cpu", threads: int | None = 1
+) -> tuple[Agent, Inputs, ckpt.Checkpoint]:
     """Build the agent of a checkpoint, ready to act.
+
+    One thread is the default: acting on a few observations is too small to share.
 
     Raises DataError when the checkpoint is missing, damaged, or doesn't fit its own recipe.
     """
     saved = ckpt.load(path)
     document = saved.document
     recipe = resolve([document["recipe"]], method_configs())
-    spec = _spec_of(document, prepare(device, None))
+    spec = _spec_of(document, prepare(device, threads))
     agent = make_agent(document["algo"], recipe.method, spec)
     if document["phase"] == "online":
         agent.begin_online()
