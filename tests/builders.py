@@ -56,11 +56,12 @@ def tiny_spec(seeds: tuple[int, ...] = (0, 1), obs_dim: int = 2, action_dim: int
 
 
 def tiny_config(algo: str, **settings: Any) -> AgentConfig:
-    """Return a method's configuration with small networks."""
+    """Return a method's configuration with small networks, without what it has no use for."""
     small: dict[str, Any] = {"hidden": (3,)}
     if algo == "baq":
         small["behavior_hidden"] = (3,)
-    return METHODS[algo].Config(**(small | settings))
+    config = METHODS[algo].Config
+    return config(**{k: v for k, v in (small | settings).items() if k not in config.unused})
 
 
 def tiny_agent(algo: str, spec: Spec | None = None, **settings: Any) -> Any:

@@ -137,19 +137,31 @@ def test_layers_are_not_changed_by_resolving_them() -> None:
 
 
 @pytest.mark.parametrize("algo", sorted(METHODS))
-def test_shared_keys_hold_for_every_method(algo: str) -> None:
-    recipe = resolved({"shared": {"hidden": [8], "critics": 3, "discount": 0.5}}, algo=algo)
+def test_shared_keys_hold_for_every_method_that_has_them(algo: str) -> None:
+    recipe = resolved({"shared": {"hidden": [8], "critics": 3}}, algo=algo)
     assert recipe.method.hidden == (8,)
-    assert (recipe.method.critics, recipe.method.discount) == (3, 0.5)
+    has_critics = "critics" not in METHODS[algo].Config.unused
+    assert recipe.method.critics == (3 if has_critics else 2)
 
 
-def test_a_methods_own_section_wins_over_shared_in_whichever_layer_it_stands() -> None:
-    for layers in (
-        ({"shared": {"critics": 3, "discount": 0.5}}, {"iql": {"critics": 5}}),
-        ({"iql": {"critics": 5}}, {"shared": {"critics": 3, "discount": 0.5}}),
+@pytest.mark.parametrize("algo", [name for name in sorted(METHODS) if METHODS[name].Config.unused])
+def test_a_key_without_effect_is_refused_and_not_written(algo: str) -> None:
+    key = min(METHODS[algo].Config.unused)
+    value = getattr(METHODS[algo].Config(), key)
+    with pytest.raises(UsageError, match=f"'{key}' has no effect"):
+        resolved({algo: {key: value}}, algo=algo)
+    assert key not in resolved(algo=algo).as_dict()[algo]
+
+
+def test_between_shared_and_a_section_the_later_layer_wins_and_in_one_layer_the_section() -> None:
+    shared, section = {"critics": 3, "discount": 0.5}, {"critics": 5}
+    for layers, critics in (
+        (({"shared": shared, "iql": section},), 5),
+        (({"shared": shared}, {"iql": section}), 5),
+        (({"iql": section}, {"shared": shared}), 3),
     ):
-        recipe = resolved(*layers)
-        assert (recipe.method.critics, recipe.method.discount) == (5, 0.5)
+        method = resolved(*layers).method
+        assert (method.critics, method.discount) == (critics, 0.5)
 
 
 def test_shared_takes_only_keys_that_every_method_has() -> None:

@@ -16,6 +16,7 @@ from baq_cli.agents.interface import Draw, OnlinePlan
 from baq_cli.engine.replay import Replay, split
 from baq_cli.engine.store import Layout, Store
 from baq_cli.engine.sumtree import SumTree
+from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 CPU = torch.device("cpu")
@@ -255,7 +256,7 @@ def test_splits_add_up_and_leave_no_share_empty(batch_size: int, share: float) -
 
 
 def test_a_batch_too_small_for_its_shares_is_refused() -> None:
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(UsageError, match="too small"):
         split(1, [0.5, 0.5])
 
 

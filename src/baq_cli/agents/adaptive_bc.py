@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -32,6 +34,8 @@ class AdaptiveBC(TD3BC):
     title = "AdaptiveBC"
 
     class Config(TD3BC.Config):
+        unused: ClassVar[frozenset[str]] = frozenset({"online_share", "alpha"})
+
         normalize_observations: bool = False
         critics: int = Field(10, ge=1)
         target_reduction: Reduction = "min_of_two"

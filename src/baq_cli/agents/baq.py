@@ -6,7 +6,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent, frozen_copy, online_and_offline, per_seed
@@ -60,6 +66,11 @@ class BAQConfig(AgentConfig):
         "auto", description="the base's own constraint online; auto: dropped when align is on"
     )
 
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _bare_off(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
     k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
     k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
     priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
@@ -82,7 +93,7 @@ class BAQConfig(AgentConfig):
         return self
 
     @model_serializer(mode="wrap")
-    def _as_written(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out the other bases, and what a base's section may not set: it reads back."""
         fields: dict[str, Any] = serialize(self)
         for name in BASES:

@@ -8,6 +8,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Group, Losses
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
 
 
 class BC(Agent):
@@ -20,6 +21,15 @@ class BC(Agent):
     name = "bc"
     title = "BC"
     learns_online: ClassVar[bool] = False
+
+    class Config(AgentConfig):
+        unused: ClassVar[frozenset[str]] = frozenset(
+            {
+                *("critics", "layer_norm", "target_reduction", "tau", "learning_rate", "discount"),
+                *("reward_scale", "reward_shift"),
+                *("utd", "warmup_env_steps", "online_share", "capacity"),
+            }
+        )
 
     def build(self, init: SeedStream) -> None:
         spec = self.spec

@@ -30,6 +30,8 @@ class CQL(SAC):
     learns_offline: ClassVar[bool] = True
 
     class Config(SAC.Config):
+        unused: ClassVar[frozenset[str]] = frozenset()
+
         warmup_env_steps: int = Field(0, ge=0, description="environment steps before updates")
         policy_learning_rate: float = Field(1e-4, gt=0)
         entropy_backup: bool = Field(False, description="entropy term in the critic's target")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -27,8 +29,12 @@ class ENOTO(CQL):
     title = "ENOTO"
 
     class Config(CQL.Config):
+        unused: ClassVar[frozenset[str]] = frozenset(
+            {"online_share", "entropy_backup", "max_target_backup"}
+        )
+
         hidden: tuple[int, ...] = (256, 256, 256)
-        critics: int = Field(10, ge=1)
+        critics: int = Field(10, ge=2)
         policy_learning_rate: float = Field(3e-5, gt=0)
         warmup_env_steps: int = Field(1_000, ge=0)
         online_target: Reduction = Field("weighted_min_pair", description="reduction online")

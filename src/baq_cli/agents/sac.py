@@ -29,6 +29,8 @@ class SAC(Agent):
     learns_offline: ClassVar[bool] = False
 
     class Config(AgentConfig):
+        unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
+
         warmup_env_steps: int = Field(5_000, ge=0, description="random environment steps first")
         initial_temperature: float = Field(1.0, gt=0)
         target_entropy: float | None = Field(None, description="null: minus the action dimension")

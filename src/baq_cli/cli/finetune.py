@@ -64,5 +64,5 @@ def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
     if algo is None or algo == source.document["algo"]:
         recipe[source.document["algo"]] = section
     else:
-        recipe["shared"] = {key: section[key] for key in CARRIED}
+        recipe["shared"] = {key: section[key] for key in CARRIED if key in section}
     return [recipe]

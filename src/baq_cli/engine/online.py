@@ -113,8 +113,9 @@ class OnlineLoop:
             if episode is not None and "mc_return" in run.agent.data_columns:
                 reward = run.inputs.reward(np.asarray(episode.rewards))
                 to_go = returns_to_go(reward, bool(terminated[i]), run.recipe.method.discount)
-                slots = torch.tensor(episode.slots, device=run.spec.device)
-                self.online.overwrite(i, slots, "mc_return", torch.from_numpy(to_go))
+                kept = slice(-self.online.capacity, None)  # earlier steps are overwritten already
+                slots = torch.tensor(episode.slots[kept], device=run.spec.device)
+                self.online.overwrite(i, slots, "mc_return", torch.from_numpy(to_go[kept].copy()))
         device = run.spec.device
         returns = [sum(e.rewards) if e else 0.0 for e in ended]
         lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch, Draw
 from baq_cli.engine.store import Store
+from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 
@@ -87,8 +88,11 @@ def _locate(store: Store, u: Tensor, prioritised: bool) -> Tensor:
 
 def split(batch_size: int, shares: Sequence[float]) -> list[int]:
     """Return how many rows each share gets: rounded, the last taking what remains, none empty."""
-    counts = [max(1, round(batch_size * share)) for share in shares[:-1]]
+    counts: list[int] = []
+    for k, share in enumerate(shares[:-1]):
+        most = batch_size - sum(counts) - (len(shares) - 1 - k)  # a row for each that follows
+        counts.append(max(1, min(round(batch_size * share), most)))
     counts.append(batch_size - sum(counts))
     if counts[-1] < 1:
-        raise ValueError(f"batch_size {batch_size} is too small for shares {list(shares)}")
+        raise UsageError(f"batch_size {batch_size} is too small for shares {list(shares)}")
     return counts

@@ -62,7 +62,11 @@ def _short(value: Any) -> str:
 
 
 def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+    if (
+        not isinstance(space, gym.spaces.Box)
+        or len(space.shape) != 1
+        or not np.issubdtype(space.dtype, np.floating)
+    ):
         raise DataError(
             f"actions of the space {space} are not supported: expected a flat Box of finite bounds "
             "(continuous actions). Discrete actions have no method here."
@@ -71,6 +75,11 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
         raise DataError(
             f"the action space {space} has infinite bounds: expected finite ones, "
             "as gymnasium.wrappers.RescaleAction gives."
+        )
+    if not (space.low < space.high).all():
+        raise DataError(
+            f"the action space {space} has a dimension whose bounds are equal: there is nothing to "
+            "choose in it. Remove it with a gymnasium.ActionWrapper."
         )
     return tuple(map(float, space.low)), tuple(map(float, space.high))
 

@@ -68,4 +68,4 @@ class SeedStream:
     def restore(self, state: Tensor) -> None:
         """Continue from what `state()` returned."""
         for generator, row in zip(self.generators, state, strict=True):
-            generator.set_state(row.cpu().contiguous())
+            generator.set_state(row.cpu().clone())

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class Closed(BaseModel):
@@ -14,7 +21,26 @@ class Closed(BaseModel):
 
 
 class AgentConfig(Closed):
-    """What every method's section of a recipe may set."""
+    """What every method's section of a recipe may set.
+
+    `unused` names the keys that a method inherits but that change nothing in it; setting one is an
+    error, as it is for an unknown key.
+    """
+
+    unused: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_idle(cls, values: Any) -> Any:
+        idle = sorted(cls.unused & set(values)) if isinstance(values, dict) else []
+        if idle:
+            raise ValueError(f"'{idle[0]}' has no effect on this method: leave it out")
+        return values
+
+    @model_serializer(mode="wrap")
+    def _without_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        return {key: value for key, value in fields.items() if key not in self.unused}
 
     hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="hidden layer widths")
     critics: int = Field(2, ge=1, description="critics N in the ensemble")

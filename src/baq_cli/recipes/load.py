@@ -24,32 +24,50 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     """Merge layers (later ones win) and validate them into a recipe.
 
     A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
-    whose own section doesn't set them. Sections of other methods are validated and dropped.
+    that has them, unless a section of the same or a later layer sets them. Sections of other
+    methods are validated and dropped.
 
     Raises UsageError for unknown keys or methods, naming the nearest, and for values that don't
     fit.
     """
-    merged: Layer = {}
+    run: Layer = {}
+    sections: dict[str, Layer] = {}
     for layer in layers:
-        merged = _merge(merged, layer)
-    shared = merged.pop(SHARED, None) or {}
-    known = list(AgentConfig.model_fields)
-    for key in shared:
-        if key not in known:
-            raise UsageError(f"unknown recipe key '{SHARED}.{key}'; {nearest(key, known)}")
-    sections = {name: merged.pop(name) or {} for name in list(merged) if name in methods}
-    algo = merged.get("algo")
+        own = {key: value for key, value in layer.items() if key not in (SHARED, *methods)}
+        run = _merge(run, own)
+        shared = _mapping(layer, SHARED)
+        _check_shared(shared)
+        for name, model in methods.items():
+            fits = {key: value for key, value in shared.items() if key not in model.unused}
+            section = _merge(fits, _mapping(layer, name))
+            sections[name] = _merge(sections.get(name, {}), section)
+    algo = run.get("algo")
     if not isinstance(algo, str):
         raise UsageError("the recipe names no method: give --algo NAME or 'algo: NAME'")
     if algo not in methods:
         raise UsageError(f"unknown algorithm '{algo}'; {nearest(algo, list(methods))}")
-    sections.setdefault(algo, {})
     parsed = {
-        name: _validate(methods[name], _merge(shared, section), f"{name}.")
-        for name, section in sections.items()
+        name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
     }
-    run = _validate(RunConfig, merged, "", extra=[SHARED, *methods])
-    return Recipe(run=run, method=parsed[algo])
+    return Recipe(run=_validate(RunConfig, run, "", extra=[SHARED, *methods]), method=parsed[algo])
+
+
+def _mapping(layer: Layer, name: str) -> Layer:
+    section = layer.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise UsageError(
+            f"recipe key '{name}': expected a mapping of keys to values, found {section!r}"
+        )
+    return section
+
+
+def _check_shared(shared: Layer) -> None:
+    known = list(AgentConfig.model_fields)
+    for key in shared:
+        if key not in known:
+            raise UsageError(f"unknown recipe key '{SHARED}.{key}'; {nearest(str(key), known)}")
 
 
 def read_layer(path: Path) -> Layer:
