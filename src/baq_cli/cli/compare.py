@@ -82,7 +82,9 @@ def run_comparison(
     if data is None:
         raise UsageError("a comparison needs a dataset: give --dataset ID ('baq data list')")
     with watch_cells(f"{', '.join(names)} on {data}") as watcher:
-        open_dataset(data, lambda event: watcher("data", event))  # built once, not by each worker
+        # Opened here, so that it is built once and not by each worker.
+        episodes = open_dataset(data, lambda event: watcher("data", event))
+        cells = [cell.in_environment(episodes.env_id) for cell in cells]
         _write_comparison(out, names)
         failures = run_cells(cells, workers or _cores(), watcher)
         for name, error in failures.items():

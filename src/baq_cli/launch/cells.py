@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Cell:
     command: str
     resume_command: str
     resume: bool = False
+
+    def in_environment(self, env_id: str | None) -> Cell:
+        """Return the cell with an environment named, for methods that see no dataset."""
+        return replace(self, recipe=self.recipe | {"env": self.recipe["env"] or env_id})
 
     def last_run(self) -> Path:
         """Return the run that holds all of the cell's evaluations."""
