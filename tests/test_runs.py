@@ -209,3 +209,24 @@ def test_compare_runs_every_kind_of_method_and_prints_them_together(
     assert Path(found["curves"]).stat().st_size > 0
     baq(*words, data=data, expect=ExitStatus.USAGE)
     assert baq_json(*words, "--resume", data=data)["results"] == found["results"]
+
+
+def test_an_interrupted_comparison_resumes(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compare"
+    words = ("compare", "--dataset", "baq/pendulum/medium-v0", "--algos", "iql,awac,td3_bc")
+    words = (*words, "--seeds", "1", "--gradient-steps", "400", "--env-steps", "40")
+    words = (*words, "--workers", "2", "--out", str(out), *SMALL)
+    command = [sys.executable, "-m", "baq_cli.cli.main", *words]
+    environment = os.environ | {"MINARI_DATASETS_PATH": str(data)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(out.glob("*/offline/checkpoints/offline-*")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitStatus.INTERRUPTED
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert not (out / "td3_bc").exists(), "what had not started does not start"
+    results = baq_json(*words, "--resume", data=data)["results"]
+    assert [record["final"]["count"] for record in results] == [1, 1, 1]

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.report.summary import DEFINITIONS, RunSummary, Statistic
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 MISSING = "–"
 SPREAD = "mean ± standard deviation over seeds"
 
 
-def compare_table(summaries: Sequence[RunSummary]) -> Table:
+def compare_table(summaries: Sequence[RunSummary]) -> Group:
     """Return a table of methods: each statistic's mean ± spread, and the number of seeds."""
     decimals = _decimals(summaries)
-    table = _table(_title(summaries), f"Raw return, {SPREAD}. {_notes(summaries)}")
+    table = _table()
     table.add_column("method", no_wrap=True)
     for definition in DEFINITIONS.values():
         table.add_column(definition.heading, justify="right")
@@ -26,17 +27,17 @@ def compare_table(summaries: Sequence[RunSummary]) -> Table:
     for summary in summaries:
         cells = [_mean_and_spread(summary[name], decimals) for name in DEFINITIONS]
         table.add_row(_text(summary.label), *cells, _seed_count(summary))
-    return table
+    return _framed(_title(summaries), table, f"Raw return, {SPREAD}. {_notes(summaries)}")
 
 
-def run_table(summary: RunSummary) -> Table:
+def run_table(summary: RunSummary) -> Group:
     """Return a table of one run: a row a seed, then mean ± spread.
 
     Statistics of a phase that the run doesn't have are left out.
     """
     decimals = _decimals([summary])
     names = [name for name in DEFINITIONS if summary[name].count]
-    table = _table(_title([summary], summary.label), f"Raw return. {_notes([summary])}")
+    table = _table()
     table.add_column("seed", no_wrap=True)
     for name in names:
         table.add_column(DEFINITIONS[name].heading, justify="right")
@@ -45,7 +46,7 @@ def run_table(summary: RunSummary) -> Table:
         table.add_row(str(seed), *cells)
     table.add_section()
     table.add_row("mean ± std", *(_mean_and_spread(summary[name], decimals) for name in names))
-    return table
+    return _framed(_title([summary], summary.label), table, f"Raw return. {_notes([summary])}")
 
 
 def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
@@ -84,19 +85,18 @@ def _finite(value: float) -> float | None:
 # -- parts of a table
 
 
-def _table(title: str, caption: str) -> Table:
+def _table() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(
-        title=_text(f"{title}\n"),
-        caption=_text(f"\n{caption}"),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        show_edge=False,
-    )
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _framed(title: str, table: Table, caption: str) -> Group:
+    """Put a title above and a caption below, as wide as the terminal and not as the table."""
+    from rich.console import Group
+
+    return Group(_text(f"{title}\n"), table, _text(f"\n{caption}"))
 
 
 def _text(plain: str) -> Any:
