@@ -87,6 +87,9 @@ def test_finetune_takes_a_run_a_folder_or_a_lone_file(
         ends.append([r["return_mean"] for r in found])
         assert ("optimisers start fresh" in done.stderr) == (source == lone)
     assert ends[0] == ends[1]
+    whole, folder, alone = (agent_file(tmp_path / str(i)) for i in range(3))
+    assert same_tensors(whole, folder)
+    assert not same_tensors(whole, alone), "a whole checkpoint keeps the optimisers' moments"
 
 
 def test_eval_repeats_its_start_states_and_prints_json(pretrained: Path, data: Path) -> None:
@@ -145,6 +148,15 @@ def test_a_damaged_checkpoint_is_a_message_and_status_3(
         path.write_bytes(damaged)
         done = baq("eval", "--checkpoint", path, data=data, expect=ExitStatus.DATA)
         assert str(path) in done.stderr
+
+
+def test_training_that_becomes_non_finite_stops_with_its_status(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "iql", "--seeds", "2")
+    words = (*words, "--gradient-steps", "10", "--out", run, *SMALL, "iql.reward_scale=1e38")
+    done = baq(*words, data=data, expect=ExitStatus.NON_FINITE)
+    assert "NaN or infinite" in done.stderr
+    assert not list(run.glob("checkpoints/*")), "what is not finite is not saved"
 
 
 def test_an_environment_that_does_not_fit_the_checkpoint_is_refused(

@@ -95,7 +95,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> Run:
             interruption,
         )
         pretrain(run, store, saved, order.resume_command)
-    directory.finish()
+    run.close()
     return run
 
 
@@ -148,7 +148,8 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
             run.inherit_history(source.document["history"])
         loop = OnlineLoop(run, store, from_scratch=source is None)
         finetune(loop, saved, order.resume_command)
-    directory.finish()
+    loop.pool.close()
+    run.close()
     return run
 
 

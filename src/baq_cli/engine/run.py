@@ -89,6 +89,7 @@ class Run:
         )
         self._sums: dict[str, Array] = {}
         self._readings = 0
+        self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
 
@@ -105,13 +106,20 @@ class Run:
         """
         if self.learner.gradient_steps % METRICS_EVERY:
             return
-        readings = {**self.learner.metrics, **self.agent.diagnose(batch)}
-        values = torch.stack(list(readings.values())).double().cpu().numpy()
-        for name, value in zip(readings, values, strict=True):
-            if name.startswith("loss_") and not np.isfinite(value).all():
-                self._fail_non_finite(name, value)
+        for name, value in self._read({**self.learner.metrics, **self.agent.diagnose(batch)}):
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._readings += 1
+
+    def _read(self, metrics: dict[str, Tensor]) -> list[tuple[str, Array]]:
+        """Return metrics as `[S]` arrays, after checking that the losses are finite."""
+        if not metrics:
+            return []
+        values = torch.stack(list(metrics.values())).double().cpu().numpy()
+        found = list(zip(metrics, values, strict=True))
+        for name, value in found:
+            if name.startswith("loss_") and not np.isfinite(value).all():
+                self._fail_non_finite(name, value)
+        return found
 
     def _fail_non_finite(self, name: str, value: Array) -> None:
         seeds = [s for s, ok in zip(self.spec.seeds, np.isfinite(value), strict=True) if not ok]
@@ -135,7 +143,11 @@ class Run:
     # -- at evaluations
 
     def evaluate(self, done: int) -> Array:
-        """Evaluate all seeds, log the rows, tell the observer; return returns `[S, episodes]`."""
+        """Evaluate all seeds, log the rows, tell the observer; return returns `[S, episodes]`.
+
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        self._read(self.learner.metrics)  # nothing non-finite is evaluated or saved
         number = f"{self.phase}/{self.evaluations}"
         returns, lengths = self.evaluator.evaluate(self.agent, self.inputs, number)
         self.evaluations += 1
@@ -150,7 +162,7 @@ class Run:
                 "return_std": float(returns[i].std()),
                 "length_env_steps": float(lengths[i].mean()),
                 "evaluation_episodes": returns.shape[1],
-                "wall_seconds": round(time.monotonic() - self._started, 3),
+                "wall_seconds": round(self._wall_seconds(), 3),
             }
             for i, seed in enumerate(self.spec.seeds)
         ]
@@ -165,6 +177,10 @@ class Run:
         kept = [row for row in rows if row["seed"] in self.spec.seeds]
         self.history += kept
         self.directory.append("metrics", METRICS, kept)
+
+    def _wall_seconds(self) -> float:
+        """Return the seconds that the phase has taken, over all its sessions."""
+        return self._earlier_seconds + time.monotonic() - self._started
 
     def _log_diagnostics(self) -> None:
         rows = [
@@ -195,6 +211,7 @@ class Run:
             "episodes": self.episodes.tolist(),
             "metrics_sum": {name: total.tolist() for name, total in self._sums.items()},
             "metrics_readings": self._readings,
+            "wall_seconds": self._wall_seconds(),
             "sizes": self.directory.sizes(),
             **state,
         }
@@ -234,12 +251,18 @@ class Run:
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self._sums = {name: np.asarray(v) for name, v in state["metrics_sum"].items()}
         self._readings = int(state["metrics_readings"])
+        self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
         self.directory.truncate(state["sizes"])
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
         return done
+
+    def close(self) -> None:
+        """Note the end of the run, and let go of its environments."""
+        self.evaluator.close()
+        self.directory.finish()
 
     def stop_if_asked(self, resume_command: str) -> None:
         """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""
