@@ -1,0 +1,53 @@
+"""What a person sees while a run goes on."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from baq_cli.cli.plot import text_plot
+from baq_cli.cli.progress import counters, describe, watch
+from baq_cli.engine.events import Evaluated, Note, Progress
+
+
+def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:
+    lines = text_plot([0, 100], [-200.0, 0.0], "env_steps", width=16, height=4).splitlines()
+    plotted = [line.split("┤")[1] for line in lines[:4]]
+    assert plotted[0][-1] == "█"
+    assert plotted[3][0] == "▁"
+    heights = [sum(row[column] != " " for row in plotted) for column in range(16)]
+    assert heights == sorted(heights)
+    assert lines[0].startswith("   0 ┤")
+    assert lines[3].startswith("-200 ┤")
+    assert lines[4].split() == ["0", "100", "env_steps"]
+
+
+def test_a_flat_curve_is_drawn() -> None:
+    assert "▁" in text_plot([0, 1], [5.0, 5.0], "gradient_steps")
+
+
+def test_an_evaluation_names_its_mean_spread_and_counts() -> None:
+    returns = np.array([[1.0, 3.0], [5.0, 7.0]])
+    line = describe(Evaluated("online", 2_000, returns))
+    assert line == "online    2,000 env_steps: return 4.0 ± 2.8 over 2 seeds (2 episodes each)"
+
+
+def test_counters_name_their_units_rate_and_time_left() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(counters(Progress("offline", 50, 100, 50, 25.0, 2.0)))
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "50 / 100 gradient_steps" in said
+    assert "25 updates/s" in said
+    assert "0:00:02 left" in said
+
+
+def test_without_a_terminal_there_is_a_line_an_evaluation_and_none_for_progress(capsys) -> None:
+    with watch("iql") as observer:
+        observer(Progress("offline", 1, 2, 1, 1.0, 1.0))
+        observer(Evaluated("offline", 2, np.zeros((1, 1))))
+        observer(Note("saved"))
+    captured = capsys.readouterr()
+    assert captured.out == "", "progress goes to stderr"
+    assert [line[9:14] for line in captured.err.splitlines()] == ["iql", "offli", "saved"]
