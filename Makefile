@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/baq demo --out $(OUT)
+	$(BIN)/baq demo --out $(OUT) --resume
 
 test: $(READY)
 	$(BIN)/pytest

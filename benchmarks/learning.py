@@ -19,10 +19,11 @@ ALGOS = {
 }
 
 
-def compare(task: str, out: Path) -> dict[str, Any]:
-    """Run a comparison (or continue it) and return its results by method."""
+def compare(task: str, out: Path, resume: bool) -> dict[str, Any]:
+    """Run a comparison and return its results by method."""
     command = [sys.executable, "-m", "baq_cli.cli.main", "compare", "--recipe", f"{task}/compare"]
-    command += ["--algos", ALGOS[task], "--out", str(out), "--resume", "--json"]
+    command += ["--algos", ALGOS[task], "--out", str(out), "--json"]
+    command += ["--resume"] if resume else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {record["method"]: record for record in json.loads(done.stdout)["results"]}
 
@@ -62,11 +63,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--task", choices=ALGOS, action="append")
+    parser.add_argument("--resume", action="store_true", help="continue the runs in --out")
     arguments = parser.parse_args()
     missed = 0
     for task in arguments.task or ALGOS:
         out = arguments.out / task
-        results = compare(task, out)
+        results = compare(task, out, arguments.resume)
         data = dataset_return(out)
         print(f"\n{task}: dataset mean return {data:.0f}\n")
         print("| method | offline | at hand-over | deepest dip | final | seeds |")

@@ -305,6 +305,7 @@ def stores_in_reach(
         agent=agent,
         spec=agent.spec,
         recipe=SimpleNamespace(run=SimpleNamespace(env_steps=capacity)),
+        env_steps=0,
     )
     return make_stores(run, plan, offline)  # type: ignore[arg-type]
 

@@ -140,7 +140,7 @@ def test_a_mistake_is_one_message_and_its_status(
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     words = ("eval", "--checkpoint", tmp_path / "nowhere", "--debug")
-    assert "Traceback" in baq(*words, data=tmp_path, expect=1).stderr
+    assert "Traceback" in baq(*words, data=tmp_path, expect=ExitStatus.DATA).stderr
 
 
 def test_every_shipped_recipe_is_valid_and_can_be_copied(tmp_path: Path) -> None:

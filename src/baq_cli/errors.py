@@ -9,6 +9,7 @@ class ExitStatus(IntEnum):
     """Exit statuses of every command."""
 
     DONE = 0
+    FAULT = 1
     USAGE = 2
     DATA = 3
     ENVIRONMENT = 4

@@ -173,6 +173,9 @@ class BAQ(Agent):
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
         return self.base.explore(obs, noise)
 
+    def acting_parts(self) -> tuple[str, ...]:
+        return tuple(f"base.{part}" for part in self.base.acting_parts())
+
     # -- offline: the base unchanged, and π_BC beside it
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:

@@ -93,6 +93,10 @@ class Agent(nn.Module, ABC):
         action: Tensor = self.policy.mode(obs)
         return action
 
+    def acting_parts(self) -> tuple[str, ...]:
+        """Return how the names of the tensors begin that exploring and acting need."""
+        return ("policy.",)
+
     def online_plan(self) -> OnlinePlan:
         """Say how online batches are drawn, and how often; by default as configured."""
         config = self.config

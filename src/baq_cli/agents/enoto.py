@@ -20,9 +20,9 @@ class ENOTO(CQL):
 
     Offline: the target is the minimum over N critics at the policy's mode, without entropy.
     Online: no penalty, the target averages the minimum over all pairs and subtracts
-    `α log π(a'|s')`, losses are weighted by `sigmoid(−T · std) + 0.5`, actions are the best of K
-    samples by `mean + c · std`, and the store starts empty. As in the authors' code the loss
-    weight is one scalar a batch (here a seed).
+    `α log π(a'|s')`, the critics' loss is weighted by `sigmoid(−T · std) + 0.5`, actions are the
+    best of K samples by `mean + c · std`, and the store starts empty. As in the authors' code the
+    loss weight is one scalar a batch (here a seed).
     """
 
     name = "enoto"
@@ -36,11 +36,16 @@ class ENOTO(CQL):
         hidden: tuple[int, ...] = (256, 256, 256)
         critics: int = Field(10, ge=2)
         policy_learning_rate: float = Field(3e-5, gt=0)
+        temperature_learning_rate: float | None = Field(1e-4, gt=0)
         warmup_env_steps: int = Field(1_000, ge=0)
         online_target: Reduction = Field("weighted_min_pair", description="reduction online")
         ucb_actions: int = Field(10, ge=1, description="actions to choose the best of")
         ucb_bonus: float = Field(10.0, ge=0, description="c, the weight of the ensemble's std")
         weight_temperature: float = Field(10.0, ge=0, description="T of the loss weight")
+
+    def penalty(self, batch: Batch, q: Tensor, noise: SeedStream) -> Tensor:
+        """Return the conservative gap averaged over critics, `[S]`."""
+        return super().penalty(batch, q, noise) / self.config.critics
 
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
         with torch.no_grad():
@@ -82,6 +87,9 @@ class ENOTO(CQL):
         best = (q.mean(1) + self.config.ucb_bonus * q.std(1)).argmax(2)  # [S, E]
         chosen = best.unsqueeze(2).unsqueeze(3).expand(-1, -1, -1, actions.shape[-1])
         return actions.gather(2, chosen).squeeze(2)
+
+    def acting_parts(self) -> tuple[str, ...]:
+        return ("policy.", "critic.")
 
     def online_plan(self) -> OnlinePlan:
         config = self.config

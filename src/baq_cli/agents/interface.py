@@ -114,6 +114,11 @@ class OnlinePlan:
     capacity: int = 1_000_000
 
     @property
+    def needs_offline(self) -> bool:
+        """Whether batches can't be drawn without a dataset."""
+        return any(draw.store == "offline" for draw in self.draws)
+
+    @property
     def uses_offline(self) -> bool:
         return self.offline_share > 0 and any(d.store != "online" for d in self.draws)
 

@@ -32,6 +32,9 @@ class SAC(Agent):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
 
         warmup_env_steps: int = Field(5_000, ge=0, description="random environment steps first")
+        temperature_learning_rate: float | None = Field(
+            None, gt=0, description="null: the policy's"
+        )
         initial_temperature: float = Field(1.0, gt=0)
         target_entropy: float | None = Field(None, description="null: minus the action dimension")
         entropy_backup: bool = Field(True, description="entropy term in the critic's target")
@@ -47,10 +50,11 @@ class SAC(Agent):
 
     def groups(self) -> dict[str, Group]:
         config = self.config
+        rate = config.temperature_learning_rate or config.policy_learning_rate
         return {
             "critic": Group((self.critic,), config.learning_rate),
             "policy": Group((self.policy,), config.policy_learning_rate),
-            "temperature": Group((self.log_alpha,), config.policy_learning_rate),
+            "temperature": Group((self.log_alpha,), rate),
         }
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:

@@ -89,5 +89,8 @@ class TD3BC(Agent):
         eps = self.config.exploration_noise * noise.normal(*action.shape[1:])
         return (action + eps).clamp(-1.0, 1.0)
 
+    def begin_online(self) -> None:
+        self.bc_weight.fill_(self.initial_bc_weight())
+
     def drop_constraint(self) -> None:
         self.bc_weight.zero_()

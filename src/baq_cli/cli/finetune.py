@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from baq_cli.engine.checkpoint import Checkpoint
     from baq_cli.recipes.load import Layer
 
-CARRIED = ("hidden", "critics", "layer_norm", "discount", "batch_size")
+CARRIED = (
+    *("hidden", "critics", "layer_norm", "discount", "batch_size"),
+    *("normalize_observations", "reward_scale", "reward_shift"),
+)
 """What another method takes over from a checkpoint's, so that their networks fit."""
 
 
@@ -42,7 +45,8 @@ def finetune(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
     from baq_cli.engine import checkpoint as ckpt
-    from baq_cli.engine.operations import Order, run_finetune
+    from baq_cli.engine.operations import run_finetune
+    from baq_cli.engine.sources import Order
 
     source = None if checkpoint is None else ckpt.load(checkpoint)
     given = opt.flags(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -54,22 +55,19 @@ def main() -> None:
     try:
         app(arguments, prog_name="baq")
     except BaqError as error:
-        if debug:
-            raise
-        _report(str(error), error.status)
-    except KeyboardInterrupt:
-        _report("interrupted", ExitStatus.INTERRUPTED)
+        _report(str(error), error.status, debug)
     except Exception as error:
-        if debug:
-            raise
         _report(
             f"unexpected {type(error).__name__}: {error}\n"
             "This is a fault of baq. Run the command again with --debug and report the traceback.",
-            1,
+            ExitStatus.FAULT,
+            debug,
         )
 
 
-def _report(message: str, status: int) -> None:
+def _report(message: str, status: ExitStatus, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
     from rich.console import Console
     from rich.text import Text
 

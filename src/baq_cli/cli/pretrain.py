@@ -32,7 +32,8 @@ def pretrain(
     """Train policies on a dataset, all seeds as one program."""
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
-    from baq_cli.engine.operations import Order, run_pretrain
+    from baq_cli.engine.operations import run_pretrain
+    from baq_cli.engine.sources import Order
 
     given = opt.flags(
         dataset=dataset,

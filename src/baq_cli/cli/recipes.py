@@ -64,7 +64,13 @@ def validate(
     file: Annotated[str, typer.Argument(help="A YAML file, or a shipped recipe.")],
     overrides: opt.Overrides = None,
 ) -> None:
-    """Check a recipe, and print it resolved."""
+    """Check a recipe, and print it resolved for each method that it has a section for."""
+    from baq_cli.agents.registry import METHODS
     from baq_cli.recipes.load import to_yaml
+    from baq_cli.recipes.shipped import open_recipe
 
-    typer.echo(to_yaml(opt.build_recipe([], file, {}, overrides), f"{file}: valid"), nl=False)
+    layer = open_recipe(file)
+    named = [layer["algo"]] if "algo" in layer else [name for name in METHODS if name in layer]
+    for algo in named or list(METHODS):
+        resolved = opt.build_recipe([], file, {"algo": algo}, overrides)
+        typer.echo(to_yaml(resolved, f"{file}: valid for {algo}"), nl=False)

@@ -11,9 +11,12 @@ import numpy.typing as npt
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from baq_cli.launch.cells import Cell
 
 Array = npt.NDArray[Any]
+PIPE_WIDTH = 160
 
 
 def print_json(value: Any) -> None:
@@ -23,32 +26,40 @@ def print_json(value: Any) -> None:
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print rows that share their keys as a table."""
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    table = Table(*(rows[0] if rows else ["nothing here"]))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in rows[0] if rows else ["nothing here"]:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("" if v is None else _cell(v) for v in row.values()))
-    Console().print(table)
+    _console().print(table)
 
 
 def print_card(facts: dict[str, Any]) -> None:
     """Print a dataset's card as two columns."""
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    table = Table(show_header=False)
+    table = Table(show_header=False, box=box.SIMPLE, show_edge=False)
     for key, value in facts.items():
         if isinstance(value, dict):
             value = "  ".join(f"{name}: {number:.1f}" for name, number in value.items())
         table.add_row(key, _cell(value))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Return stdout as wide as the terminal, or wide enough for any table in a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def show_comparison(out: Path, cells: Sequence[Cell], as_json: bool) -> None:
     """Draw the cells' curves in one figure, and print their summary."""
-    from rich.console import Console
-
     from baq_cli.engine.files import read_json
     from baq_cli.engine.rundir import read_metrics
     from baq_cli.report.curves import phase_curves
@@ -70,15 +81,13 @@ def show_comparison(out: Path, cells: Sequence[Cell], as_json: bool) -> None:
         results = as_records(summaries)
         print_json({"comparison": str(out), "curves": str(png), "results": results})
         return
-    console = Console()
+    console = _console()
     console.print(compare_table(summaries))
     console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
-    from rich.console import Console
-
     from baq_cli.engine.files import read_json
     from baq_cli.engine.rundir import read_metrics
     from baq_cli.report.curves import phase_curves
@@ -96,7 +105,7 @@ def show_run(run: Path, as_json: bool) -> None:
     if as_json:
         print_json({"run": str(run), "curves": str(png), "results": as_records([summary])})
         return
-    console = Console()
+    console = _console()
     console.print(run_table(summary))
     console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
 
@@ -108,11 +117,11 @@ def show_evaluation(
     rows = [
         {
             "seed": seed,
-            "return_mean": float(r.mean()),
-            "return_std": float(r.std()),
-            "return_min": float(r.min()),
-            "return_max": float(r.max()),
-            "length_env_steps": float(n.mean()),
+            "return": float(r.mean()),
+            "std": float(r.std()),
+            "min": float(r.min()),
+            "max": float(r.max()),
+            "env_steps": float(n.mean()),
             "episodes": len(r),
         }
         for seed, r, n in zip(document["seeds"], returns, lengths, strict=True)

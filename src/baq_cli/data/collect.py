@@ -17,7 +17,6 @@ Act = Callable[[Array], Array]
 
 WIDTH = 10
 """Environments stepped together; part of what makes a collection reproducible."""
-TICK_STEPS = 1_000
 
 
 class _Open:
@@ -44,7 +43,6 @@ def collect(
     act: Act,
     env_steps: int,
     start_seed: Callable[[int], int],
-    on_progress: Callable[[int], None] = lambda done: None,
 ) -> list[LoggedEpisode]:
     """Record episodes of a policy until they hold `env_steps` steps; the last is cut to fit.
 
@@ -57,8 +55,7 @@ def collect(
     seeds = [start_seed(n) for n in range(WIDTH)]
     obs = pool.reset(seeds)
     running = [_Open(n, seeds[n], obs[n].copy()) for n in range(WIDTH)]
-    steps = 0
-    while (complete := _prefix_steps(finished)) < env_steps:
+    while _prefix_steps(finished) < env_steps:
         action = act(obs)
         logged = pool.spaces.to_env(action)
         obs, reward, terminated, truncated = pool.step(action)
@@ -76,9 +73,6 @@ def collect(
             obs = pool.reset([episode.seed for episode in running], over)
             for k in np.flatnonzero(over).tolist():
                 running[k].observations = [obs[k].copy()]
-        steps += 1
-        if steps % TICK_STEPS == 0:
-            on_progress(min(complete, env_steps))
     pool.close()
     return _cut([finished[n] for n in range(_prefix_length(finished))], env_steps)
 

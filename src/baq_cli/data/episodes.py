@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,8 @@ class Episodes:
 
     Shapes: M transitions in K episodes; obs, next_obs `[M, obs_dim]`; action `[M, action_dim]`
     scaled to [−1, 1]; reward, terminated, truncated, episode `[M]` (episode numbers rise from 0).
-    `env_id` names the environment the data were made in, when known.
+    `env_id` names the environment the data were made in, when known, and `env_settings` how it was
+    made: `max_episode_steps`, and its keyword arguments as text.
     """
 
     dataset_id: str
@@ -36,6 +37,7 @@ class Episodes:
     terminated: Array
     truncated: Array
     episode: Array
+    env_settings: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reward)

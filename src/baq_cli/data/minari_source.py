@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
@@ -37,7 +41,9 @@ def local_datasets() -> list[str]:
     try:
         with _quiet():
             return sorted(minari.list_local_datasets())
-    except ValueError as error:
+    except OSError as error:
+        raise DataError(f"cannot read the Minari folder: {error}") from error
+    except (ValueError, TypeError) as error:
         raise DataError(
             f"the Minari folder holds something that is not a dataset: {error}. Remove it from "
             "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)."
@@ -49,11 +55,14 @@ def check_new_id(dataset_id: str) -> None:
     from minari.dataset.minari_dataset import parse_dataset_id
 
     try:
-        parse_dataset_id(dataset_id)
-    except ValueError as error:
+        version = parse_dataset_id(dataset_id)[2]
+    except ValueError:
+        version = None
+    if version is None:
         raise UsageError(
-            f"'{dataset_id}' can't be a dataset's id: {error}. Choose one as me/hopper/clumsy-v0."
-        ) from error
+            f"'{dataset_id}' can't be a dataset's id: expected a name of two or more letters and a "
+            "version, with or without a namespace, as me/hopper/clumsy-v0."
+        )
     if dataset_id in local_datasets():
         raise UsageError(
             f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
@@ -122,6 +131,12 @@ def load_episodes(dataset_id: str) -> Episodes:
         terminated=column(lambda e: e.terminations, np.bool_),
         truncated=column(lambda e: e.truncations, np.bool_),
         episode=np.repeat(np.arange(len(logged)), lengths),
+        env_settings={}
+        if spec is None
+        else {
+            "max_episode_steps": spec.max_episode_steps,
+            "kwargs": {key: repr(value) for key, value in spec.kwargs.items()},
+        },
     )
     episodes.check()
     return episodes
@@ -144,9 +159,10 @@ def write_minari(
     """Save episodes as a Minari dataset with the environment's spec.
 
     `about` becomes the dataset's description, algorithm name and author. An episode that didn't
-    terminate is marked truncated at its last step.
+    terminate is marked truncated at its last step. The dataset appears whole or not at all; one
+    that another process finished meanwhile under the same id is left as it is.
+    Raises DataError when it can't be written.
     """
-    import minari
     from minari.data_collector import EpisodeBuffer
 
     buffers = []
@@ -165,7 +181,37 @@ def write_minari(
                 infos={},
             )
         )
-    with _quiet():
-        minari.create_dataset_from_buffers(
-            dataset_id=dataset_id, buffer=buffers, env=env_id, **about
-        )
+    try:
+        _write_whole(dataset_id, env_id, buffers, about)
+    except OSError as error:
+        raise DataError(
+            f"cannot save dataset '{dataset_id}': {error}. Make room in the Minari folder, or name "
+            "another with MINARI_DATASETS_PATH."
+        ) from error
+
+
+def _write_whole(dataset_id: str, env_id: str, buffers: list[Any], about: dict[str, Any]) -> None:
+    """Write beside the Minari folder, then rename into it."""
+    import minari
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    target = Path(get_dataset_path(dataset_id))
+    root = Path(get_dataset_path())
+    root.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".baq-") as partial:
+        os.environ["MINARI_DATASETS_PATH"] = partial
+        try:
+            with _quiet():
+                spec = gym.make(env_id).spec  # also resolves an id with its module in front
+                minari.create_dataset_from_buffers(
+                    dataset_id=dataset_id, buffer=buffers, env=spec, **about
+                )
+        finally:
+            if before is None:
+                del os.environ["MINARI_DATASETS_PATH"]
+            else:
+                os.environ["MINARI_DATASETS_PATH"] = before
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            os.rename(Path(partial) / target.relative_to(root), target)

@@ -31,26 +31,18 @@ class ReferenceDataset:
 _PENDULUM = ("pendulum-7k", "pendulum-8k", "pendulum-9k", "pendulum-10k")
 _HOPPER = ("hopper-40k", "hopper-100k", "hopper-130k", "hopper-140k")
 
+_PARTLY = "one policy, not yet at its best"
+_STAGES = "four stages of training"
+_TRAINED = "one policy, at the end of training"
+
 SUITE = {
     reference.dataset_id: reference
     for reference in (
-        ReferenceDataset(
-            "baq/pendulum/medium-v0", ("pendulum-8k",), 20_000, "one half-trained policy"
-        ),
-        ReferenceDataset(
-            "baq/pendulum/replay-v0",
-            _PENDULUM,
-            20_000,
-            "four stages of training, up to about half-trained",
-        ),
-        ReferenceDataset(
-            "baq/hopper/medium-v0", ("hopper-140k",), 100_000, "one half-trained policy"
-        ),
-        ReferenceDataset(
-            "baq/hopper/replay-v0",
-            _HOPPER,
-            100_000,
-            "four stages of training, up to about half-trained",
-        ),
+        ReferenceDataset("baq/pendulum/medium-v0", ("pendulum-8k",), 20_000, _PARTLY),
+        ReferenceDataset("baq/pendulum/replay-v0", _PENDULUM, 20_000, _STAGES),
+        ReferenceDataset("baq/pendulum/expert-v0", ("pendulum-20k",), 20_000, _TRAINED),
+        ReferenceDataset("baq/hopper/medium-v0", ("hopper-140k",), 100_000, _PARTLY),
+        ReferenceDataset("baq/hopper/replay-v0", _HOPPER, 100_000, _STAGES),
+        ReferenceDataset("baq/hopper/expert-v0", ("hopper-150k",), 100_000, _TRAINED),
     )
 }

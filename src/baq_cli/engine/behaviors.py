@@ -14,11 +14,13 @@ from baq_cli.agents.base import Agent
 from baq_cli.data.collect import Act, collect
 from baq_cli.data.minari_source import LoggedEpisode
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.device import one_thread
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
 from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.restore import evaluate_checkpoint, load_agent
+from baq_cli.engine.restore import evaluate_checkpoint, load_agent, spaces_of
+from baq_cli.envs.pool import environment_spaces
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
@@ -35,10 +37,11 @@ def export_behavior(checkpoint: Path, out: Path, episodes: int) -> dict[str, Any
     seeds = saved.document["seeds"]
     if len(seeds) != 1:
         raise UsageError(f"a behaviour has one seed, {checkpoint} holds {seeds}")
+    acting = load_agent(checkpoint)[0].acting_parts()
     tensors = {
-        name: tensor.half() if name.startswith("policy.") else tensor
+        name: tensor.half() if name.startswith(acting) else tensor
         for name, tensor in saved.agent.items()
-        if name.startswith(("policy.", "inputs."))
+        if name.startswith((*acting, "inputs."))
     }
     document = {
         "format": ckpt.FORMAT,
@@ -80,15 +83,21 @@ def roll_out(
     shares = np.diff(np.linspace(0, env_steps, len(behaviors) + 1).round().astype(int))
     episodes: list[LoggedEpisode] = []
     lines = []
-    for path, share in zip(behaviors, shares, strict=True):
+    for number, (path, share) in enumerate(zip(behaviors, shares, strict=True)):
         agent, inputs, saved = load_agent(path)
         if len(saved.document["seeds"]) != 1:
             raise UsageError(f"a behaviour has one seed, {path} holds {saved.document['seeds']}")
         env_id = env_id or str(saved.document["env_id"])
-        act = _actor(agent, inputs, None if deterministic else seed, path.stem)
+        repeated = [other.stem for other in behaviors[:number]].count(path.stem)
+        name = f"{path.stem}/{repeated}" if repeated else path.stem
+        act = _actor(agent, inputs, None if deterministic else seed, name)
         line = describe(path, saved.document)
         observer(Note(f"collecting {share} environment steps from {line}"))
-        episodes += _collect(env_id, act, int(share), seed, path.stem)
+        spaces_of(saved.document).check_same(
+            environment_spaces(env_id), f"the behaviour {path}", f"environment '{env_id}'"
+        )
+        with one_thread():
+            episodes += _collect(env_id, act, int(share), seed, name)
         lines.append(line)
     assert env_id is not None
     return env_id, episodes, lines

@@ -24,6 +24,11 @@ from baq_cli.engine.files import (
 from baq_cli.errors import DataError
 
 FORMAT = 1
+DOCUMENT_KEYS = (
+    *("algo", "phase", "recipe", "seeds", "env_id", "spaces", "return_range", "dataset"),
+    *("gradient_steps", "env_steps", "history"),
+)
+STATE_KEYS = ("phase", "done", "evaluations", "episodes", "sizes")
 AGENT, TRAINING, REPLAY, STATE = (
     "agent.safetensors",
     "training.safetensors",
@@ -130,14 +135,22 @@ def load(path: Path) -> Checkpoint:
             f"{file} has checkpoint format {document.get('format')}, this version reads {FORMAT}. "
             "Upgrade with 'pip install --upgrade baq-cli'."
         )
+    _require(document, DOCUMENT_KEYS, file)
     checkpoint = Checkpoint(document, read_tensors(file))
     folder = file.parent
     if (folder / STATE).is_file():
         checkpoint.state = read_json(folder / STATE)
+        _require(checkpoint.state, STATE_KEYS, folder / STATE)
         checkpoint.training = read_tensors(folder / TRAINING)
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
     return checkpoint
+
+
+def _require(found: dict[str, Any], keys: tuple[str, ...], file: Path) -> None:
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DataError(f"{file} is damaged: it has no {', '.join(missing)}")
 
 
 def agent_tensors(saved: Checkpoint) -> dict[str, Tensor]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from baq_cli.errors import UsageError
@@ -21,3 +24,14 @@ def prepare(device: str, threads: int | None) -> torch.device:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     return torch.device(device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Act on a few observations at a time: too little work for several threads to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

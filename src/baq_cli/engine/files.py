@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -39,10 +40,13 @@ def disk_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"cannot {doing}: {error.strerror or error}. Nothing that was complete is lost; "
-            "make room, then run the same command with --resume."
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = (
+            "Nothing that was complete is lost: make room, then run the command with --resume."
+            if full
+            else "Choose a folder that can be written to."
+        )
+        raise DataError(f"cannot {doing}: {error.strerror or error}. {mend}") from error
 
 
 def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = None) -> bytes:

@@ -7,10 +7,30 @@ from pathlib import Path
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoint import Checkpoint, agent_tensors
 from baq_cli.engine.events import Note, Observer
+from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.restore import load_exactly
 from baq_cli.errors import UsageError
 from baq_cli.recipes.schema import Recipe
+
+
+def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
+    """Raise UsageError when a recipe asks for other inputs than pre-training fixed (law 6)."""
+    section = source.document["recipe"][source.document["algo"]]
+    fixed = {
+        "normalize_observations": section["normalize_observations"],
+        "reward_scale": inputs.reward_scale,
+        "reward_shift": inputs.reward_shift,
+    }
+    for key, value in fixed.items():
+        if key in recipe.method.unused:
+            continue
+        asked = getattr(recipe.method, key)
+        if asked != value:
+            raise UsageError(
+                f"{recipe.run.algo}.{key} is {asked} here, and the checkpoint was trained with "
+                f"{value}: inputs are fixed at pre-training. Leave it out, or say {key}={value}."
+            )
 
 
 def _seed_rows(source: Checkpoint, recipe: Recipe) -> list[int]:
@@ -32,6 +52,11 @@ def hand_over_parameters(
 
     Raises DataError when the same method's tensors don't fit.
     """
+    if source.document.get("kind") == "behavior":
+        raise UsageError(
+            "a behaviour file holds a policy alone: evaluate it or collect data with it. "
+            "Fine-tuning needs the checkpoint that it was made from."
+        )
     rows = _seed_rows(source, recipe)
     tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
     if recipe.run.algo == source.document["algo"]:

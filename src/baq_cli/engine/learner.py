@@ -77,6 +77,10 @@ class Learner:
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
 
+    def is_finite(self) -> bool:
+        """Whether every trained parameter is finite. Waits for the device."""
+        return all(bool(flat.flat.isfinite().all()) for flat in self._flat.values())
+
     def state(self) -> dict[str, Tensor]:
         """Return optimiser moments and the noise stream, by name."""
         tensors = {"stream.noise": self.noise.state()}

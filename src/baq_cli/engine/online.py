@@ -41,8 +41,16 @@ class RunningEpisode:
 class OnlineLoop:
     """S environments, one a seed, stepped together; UTD is exact for every seed."""
 
-    def __init__(self, run: Run, offline: Store | None, from_scratch: bool):
+    def __init__(
+        self,
+        run: Run,
+        offline: Store | None,
+        from_scratch: bool,
+        saved: Checkpoint | None = None,
+    ):
         self.run = run
+        if saved is not None:
+            run.restore(saved)  # first: the method annotates the dataset with its own parameters
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
         self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds))
@@ -56,6 +64,8 @@ class OnlineLoop:
         )
         self.running: list[RunningEpisode] = []
         self.obs: Array = np.empty(0)
+        if saved is not None:
+            self.restore(saved)
 
     # -- one environment step of every seed
 
@@ -227,7 +237,7 @@ def make_stores(run: Run, plan: OnlinePlan, offline: Store | None) -> tuple[Stor
     none = torch.zeros(seeds, 1, spec.action_dim, device=spec.device)
     own = tuple(annotate(agent, probe, none))
     layout = Layout(spec.obs_dim, spec.action_dim, (*agent.data_columns, *own))
-    capacity = min(plan.capacity, run.recipe.run.env_steps)
+    capacity = min(plan.capacity, max(run.recipe.run.env_steps, run.env_steps))
     online = Store.empty(layout, seeds, capacity, spec.device)
     prioritised = any(draw.prioritised for draw in plan.draws)
     if prioritised:
@@ -264,8 +274,8 @@ def _subset(size: int, plan: OnlinePlan, seeds: tuple[int, ...], device: torch.d
     return SeedStream(seeds, "subset", device).permutation(size)[:, :keep].contiguous()
 
 
-def finetune(loop: OnlineLoop, saved: Checkpoint | None, resume_command: str) -> None:
-    """Fine-tune for the recipe's `env_steps`, from the hand-over or a checkpoint of this phase.
+def finetune(loop: OnlineLoop, resume_command: str) -> None:
+    """Fine-tune for the recipe's `env_steps`, from the hand-over or from where the loop is.
 
     The first evaluation is at the hand-over, before any environment step or update.
     Raises Interrupted and NonFiniteError.
@@ -274,10 +284,7 @@ def finetune(loop: OnlineLoop, saved: Checkpoint | None, resume_command: str) ->
     config = run.recipe.run
     total = config.env_steps
     every = config.evaluation.every_env_steps or max(1, total // 10)
-    if saved:
-        run.restore(saved)
-        loop.restore(saved)
-    else:
+    if not loop.running:
         loop.start()
         run.evaluate(0)
     while run.env_steps < total:

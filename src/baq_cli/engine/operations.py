@@ -1,57 +1,39 @@
-"""What the commands do: pre-train, fine-tune and evaluate, from recipe to run directory."""
+"""What the commands do: pre-train and fine-tune, from recipe to run directory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import gymnasium as gym
-import numpy.typing as npt
 import torch
 
+from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.device import prepare
-from baq_cli.engine.events import Observer, Phase
-from baq_cli.engine.handover import hand_over_optimizers, hand_over_parameters
+from baq_cli.engine.events import Phase
+from baq_cli.engine.handover import check_inputs, hand_over_optimizers, hand_over_parameters
 from baq_cli.engine.inputs import Inputs, offline_store
-from baq_cli.engine.interrupt import listen
+from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.offline import pretrain
 from baq_cli.engine.online import OnlineLoop, finetune
-from baq_cli.engine.restore import spaces_of
-from baq_cli.engine.run import Origin, Run
+from baq_cli.engine.run import Run
 from baq_cli.engine.rundir import RunDirectory, git_revision, hardware, versions
-from baq_cli.envs.pool import make_env
-from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
-from baq_cli.recipes.load import differences, to_yaml
+from baq_cli.engine.sources import (
+    Order,
+    Origin,
+    offline_origin,
+    online_origin,
+    open_checked,
+    saved_run,
+)
+from baq_cli.errors import UsageError
+from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(frozen=True)
-class Order:
-    """Where a run goes, what it was called with, and who watches.
-
-    `command` is what the user typed, kept in the recipe's first line; `resume_command` is what
-    continues the run.
-    """
-
-    out: Path
-    observer: Observer
-    command: str
-    resume_command: str
-    resume: bool = False
-
-
-def run_pretrain(recipe: Recipe, order: Order) -> Run:
-    """Pre-train a method on the recipe's dataset; return the finished run."""
+def run_pretrain(recipe: Recipe, order: Order) -> None:
+    """Pre-train a method on the recipe's dataset."""
     method = METHODS[recipe.run.algo]
     if not method.learns_offline:
         raise UsageError(
@@ -62,95 +44,67 @@ def run_pretrain(recipe: Recipe, order: Order) -> Run:
         raise UsageError("pre-training needs a dataset: give --dataset ID ('baq data list')")
     device = prepare(recipe.run.device, recipe.run.threads)
     directory = RunDirectory(order.out)
-    saved = _saved_run(directory, recipe, order, "offline")
-    episodes = open_dataset(recipe.run.dataset, order.observer)
-    origin = _origin(recipe.run.env, episodes)
-    _check_dataset(saved, episodes)
-    spec = Spec(
-        recipe.run.seeds,
-        episodes.spaces.obs_dim,
-        episodes.spaces.action_dim,
-        (float(episodes.returns.min()), float(episodes.returns.max())),
-        device,
-    )
-    inputs = (
-        Inputs.from_tensors(saved.agent)
-        if saved
-        else Inputs.fit(recipe.method, spec.obs_dim, episodes)
-    )
-    agent = make_agent(recipe.run.algo, recipe.method, spec)
-    store = offline_store(episodes, inputs, spec, agent.data_columns, recipe.method.discount)
-    if saved is None:
-        directory.begin(to_yaml(recipe, order.command), _manifest(recipe, origin, order, device))
+    saved = saved_run(directory, recipe, order, "offline")
+    episodes = open_checked(recipe.run.dataset, saved, order.observer)
+    origin = offline_origin(recipe.run.env, episodes)
+    agent = make_agent(recipe.run.algo, recipe.method, _spec(recipe, origin, episodes, device))
+    _check_schedule(agent, recipe, saved)
+    inputs = _inputs(recipe, agent, saved, episodes)
+    store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
+    learner = Learner(agent, "offline")
     with listen() as interruption:
-        run = Run(
-            recipe,
-            "offline",
-            origin,
-            agent,
-            inputs,
-            Learner(agent, "offline"),
-            directory,
-            order.observer,
-            interruption,
-        )
+        run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
         pretrain(run, store, saved, order.resume_command)
     run.close()
-    return run
 
 
-def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -> Run:
-    """Fine-tune from a checkpoint, or from scratch without one; return the finished run."""
-    method = METHODS[recipe.run.algo]
-    if not method.learns_online:
-        raise UsageError(
-            f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
-            f"{_names('learns_online')}."
-        )
+def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -> None:
+    """Fine-tune from a checkpoint, or from scratch without one.
+
+    A dataset is opened only for a method that draws from it online.
+    """
+    _check_online(recipe, source)
     device = prepare(recipe.run.device, recipe.run.threads)
-    directory = RunDirectory(order.out)
-    saved = _saved_run(directory, recipe, order, "online")
-    episodes = _finetune_dataset(recipe, source, order.observer)
-    origin = _finetune_origin(recipe, source, episodes)
-    _check_dataset(source, episodes)
-    spec = _finetune_spec(recipe, source, origin, episodes, device)
+    saved = saved_run(RunDirectory(order.out), recipe, order, "online")
+    known = saved or source
+    dataset = recipe.run.dataset
+    if dataset is None and known is not None and known.document["dataset"] is not None:
+        dataset = known.document["dataset"]["id"]
+    episodes = None
+    if source is None and dataset is not None:
+        episodes = open_checked(dataset, known, order.observer)
+    origin = online_origin(recipe, source, episodes)
+    spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec)
-    if source is None:
-        inputs = Inputs.fit(recipe.method, spec.obs_dim, episodes)
-    else:
-        inputs = Inputs.from_tensors(source.agent)
-        hand_over_parameters(agent, source, recipe, order.observer)
+    plan = agent.online_plan()
+    if source is not None and dataset is not None and plan.uses_offline:
+        episodes = open_checked(dataset, known, order.observer)
+        origin = origin.with_data(episodes)
+    if episodes is None and plan.needs_offline:
+        raise UsageError(
+            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
+            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
+        )
+    inputs = _inputs(recipe, agent, known, episodes)
     learner = Learner(agent, "online")
     if source is not None:
+        check_inputs(recipe, source, inputs)
+        hand_over_parameters(agent, source, recipe, order.observer)
         learner.gradient_steps = int(source.document["gradient_steps"])
-        if saved is None:
-            hand_over_optimizers(learner, source, recipe, order.observer)
+        hand_over_optimizers(learner, source, recipe, order.observer)
     agent.begin_online()
     store = None
     if episodes is not None:
         columns = agent.data_columns
         store = offline_store(episodes, inputs, spec, columns, recipe.method.discount)
-    if saved is None:
-        directory.begin(to_yaml(recipe, order.command), _manifest(recipe, origin, order, device))
     with listen() as interruption:
-        run = Run(
-            recipe,
-            "online",
-            origin,
-            agent,
-            inputs,
-            learner,
-            directory,
-            order.observer,
-            interruption,
-        )
+        run = _begin("online", recipe, order, origin, learner, inputs, interruption, saved)
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
-        loop = OnlineLoop(run, store, from_scratch=source is None)
-        finetune(loop, saved, order.resume_command)
+        loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
+        finetune(loop, order.resume_command)
     loop.pool.close()
     run.close()
-    return run
 
 
 # -- parts
@@ -160,100 +114,44 @@ def _names(ability: str) -> str:
     return ", ".join(name for name, method in METHODS.items() if getattr(method, ability))
 
 
-def _saved_run(
-    directory: RunDirectory, recipe: Recipe, order: Order, phase: Phase
-) -> ckpt.Checkpoint | None:
-    """Return the checkpoint to resume from, or None to start.
-
-    Raises UsageError when the folder's run has another phase or recipe, or is there without
-    --resume.
-    """
-    if not directory.holds_run:
-        return None
-    if not order.resume:
+def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
+    method = METHODS[recipe.run.algo]
+    if not method.learns_online:
         raise UsageError(
-            f"{directory.path} already holds a run: choose another --out, or add --resume."
+            f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
+            f"{_names('learns_online')}."
         )
-    saved = ckpt.load(directory.path)
-    if saved.document["phase"] != phase:
+    if not method.learns_from_scratch and (
+        source is None or source.document["algo"] != method.name
+    ):
         raise UsageError(
-            f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
-            f"this command runs an {phase} one. Choose another --out."
+            f"'{method.name}' builds on its own pre-training: run 'baq pretrain --algo "
+            f"{method.name}' first, then fine-tune that checkpoint."
         )
-    changed = differences(saved.document["recipe"], recipe.as_dict())
-    if changed:
-        raise UsageError(
-            f"cannot resume {directory.path} with another recipe: {'; '.join(changed)}. Give the "
-            "run's own values (its recipe.yaml), or choose another --out."
-        )
-    return saved
 
 
-def _check_dataset(saved: ckpt.Checkpoint | None, episodes: Episodes | None) -> None:
-    """Raise DataError when a dataset is not the one that a checkpoint was made with."""
-    if saved is None or episodes is None or saved.document["dataset"] is None:
+def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
+    """Raise UsageError when a resume would bend a learning-rate schedule upwards."""
+    if saved is None or not any(group.cosine for group in agent.groups().values()):
         return
-    known = saved.document["dataset"]
-    if known["id"] == episodes.dataset_id and known["sha256"] != episodes.content_hash:
-        raise DataError(
-            f"dataset '{known['id']}' has changed: its content hash is "
-            f"{episodes.content_hash[:12]}, the checkpoint was trained on {known['sha256'][:12]}. "
-            "Restore that version, or pre-train again."
+    before = saved.document["recipe"]["gradient_steps"]
+    if before != recipe.run.gradient_steps:
+        raise UsageError(
+            f"the run's cosine learning rate ends at {before} gradient_steps, and this command "
+            f"says {recipe.run.gradient_steps}: resume with {before}, or start a run of its own."
         )
 
 
-def _origin(env: str | None, episodes: Episodes) -> Origin:
-    env_id = env or episodes.env_id
-    if env_id is None:
-        raise EnvironmentMismatch(
-            f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
-        )
-    made = make_env(env_id)
-    spaces = Spaces.of(made.observation_space, made.action_space)
-    made.close()
-    episodes.spaces.check_same(
-        spaces, f"dataset '{episodes.dataset_id}'", f"environment '{env_id}'"
-    )
-    return Origin.of(env_id, spaces, episodes)
-
-
-def _finetune_dataset(
-    recipe: Recipe, source: ckpt.Checkpoint | None, observer: Observer
-) -> Episodes | None:
-    dataset = recipe.run.dataset
-    if dataset is None and source is not None and source.document["dataset"] is not None:
-        dataset = source.document["dataset"]["id"]
-    return None if dataset is None else open_dataset(dataset, observer)
-
-
-def _finetune_origin(
-    recipe: Recipe, source: ckpt.Checkpoint | None, episodes: Episodes | None
-) -> Origin:
-    env_id = recipe.run.env or (source.document["env_id"] if source else None)
-    if episodes is not None:
-        origin = _origin(env_id, episodes)
-    elif env_id is not None:
-        made = make_env(env_id)
-        origin = Origin(env_id, Spaces.of(made.observation_space, made.action_space))
-        made.close()
-    else:
-        raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
-    if source is not None:
-        trained_for = spaces_of(source.document)
-        trained_for.check_same(origin.spaces, "the checkpoint", f"environment '{origin.env_id}'")
-    return origin
-
-
-def _finetune_spec(
+def _spec(
     recipe: Recipe,
-    source: ckpt.Checkpoint | None,
     origin: Origin,
     episodes: Episodes | None,
     device: torch.device,
+    known: ckpt.Checkpoint | None = None,
 ) -> Spec:
     returns = (0.0, 1.0)
-    if source is not None:
-        low, high = source.document["return_range"]
+    if known is not None:
+        low, high = known.document["return_range"]
         returns = (low, high)
     elif episodes is not None:
         returns = (float(episodes.returns.min()), float(episodes.returns.max()))
@@ -261,19 +159,47 @@ def _finetune_spec(
     return Spec(recipe.run.seeds, spaces.obs_dim, spaces.action_dim, returns, device)
 
 
-def _manifest(recipe: Recipe, origin: Origin, order: Order, device: torch.device) -> dict[str, Any]:
-    env_spec = gym.spec(origin.env_id)
-    return {
-        "command": order.command,
-        "algo": recipe.run.algo,
-        "seeds": list(recipe.run.seeds),
-        "versions": versions(),
-        "git_revision": git_revision(),
-        "hardware": hardware(device.type),
-        "dataset": origin.dataset,
-        "environment": {
-            "id": origin.env_id,
-            "max_episode_steps": env_spec.max_episode_steps,
-            "kwargs": {k: repr(v) for k, v in env_spec.kwargs.items()},
-        },
-    }
+def _inputs(
+    recipe: Recipe, agent: Agent, known: ckpt.Checkpoint | None, episodes: Episodes | None
+) -> Inputs:
+    """Return the inputs that a checkpoint fixed, or those of a run that begins."""
+    if known is not None:
+        return Inputs.from_tensors(known.agent)
+    return Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
+
+
+def _begin(
+    phase: Phase,
+    recipe: Recipe,
+    order: Order,
+    origin: Origin,
+    learner: Learner,
+    inputs: Inputs,
+    interruption: Interruption,
+    saved: ckpt.Checkpoint | None,
+) -> Run:
+    """Return the run, its directory begun unless it resumes from a checkpoint."""
+    directory = RunDirectory(order.out)
+    if saved is None:
+        manifest = {
+            "command": order.command,
+            "algo": recipe.run.algo,
+            "seeds": list(recipe.run.seeds),
+            "versions": versions(),
+            "git_revision": git_revision(),
+            "hardware": hardware(learner.agent.spec.device.type),
+            "dataset": origin.dataset,
+            "environment": origin.environment,
+        }
+        directory.begin(to_yaml(recipe, order.command), manifest)
+    return Run(
+        recipe,
+        phase,
+        origin,
+        learner.agent,
+        inputs,
+        learner,
+        directory,
+        order.observer,
+        interruption,
+    )

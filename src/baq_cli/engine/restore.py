@@ -13,34 +13,36 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.device import prepare
+from baq_cli.engine.device import one_thread, prepare
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.load import resolve
 
 Array = npt.NDArray[Any]
 
 
-def load_agent(
-    path: Path, device: str = "cpu", threads: int | None = 1
-) -> tuple[Agent, Inputs, ckpt.Checkpoint]:
+def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Checkpoint]:
     """Build the agent of a checkpoint, ready to act.
-
-    One thread is the default: acting on a few observations is too small to share.
 
     Raises DataError when the checkpoint is missing, damaged, or doesn't fit its own recipe.
     """
     saved = ckpt.load(path)
     document = saved.document
-    recipe = resolve([document["recipe"]], method_configs())
-    spec = _spec_of(document, prepare(device, threads))
+    try:
+        recipe = resolve([document["recipe"]], method_configs())
+    except UsageError as error:
+        raise DataError(f"{path} holds a recipe that this version refuses: {error}") from error
+    spec = _spec_of(document, prepare(device, None))
     agent = make_agent(document["algo"], recipe.method, spec)
     if document["phase"] == "online":
         agent.begin_online()
     tensors = ckpt.agent_tensors(saved)
-    if document.get("kind") == "behavior":  # a policy alone; the rest stays as initialised
+    if document.get("kind") == "behavior":  # what acting doesn't need stays as initialised
+        acting = {name for name in agent.state_dict() if name.startswith(agent.acting_parts())}
+        if acting != tensors.keys():
+            raise DataError(f"{path} is damaged: it lacks {sorted(acting - tensors.keys())[:3]}")
         tensors = agent.state_dict() | tensors
     load_exactly(agent, tensors, path)
     return agent, Inputs.from_tensors(saved.agent), saved
@@ -55,7 +57,8 @@ def evaluate_checkpoint(
     env = env_id or saved.document["env_id"]
     evaluator = Evaluator(env, agent.spec.seeds, episodes)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
-    returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
+    with one_thread():
+        returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
     evaluator.close()
     return returns, lengths, saved
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
-from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
@@ -21,7 +20,7 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
-from baq_cli.envs.spaces import Spaces
+from baq_cli.engine.sources import Origin
 from baq_cli.errors import Interrupted, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -31,29 +30,6 @@ METRICS_EVERY = 100
 REPORT_SECONDS = 0.5
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run's experience comes from."""
-
-    env_id: str
-    spaces: Spaces
-    dataset: dict[str, Any] | None = None
-
-    @classmethod
-    def of(cls, env_id: str, spaces: Spaces, episodes: Episodes | None) -> Origin:
-        if episodes is None:
-            return cls(env_id, spaces)
-        dataset = {
-            "id": episodes.dataset_id,
-            "sha256": episodes.content_hash,
-            "episodes": len(episodes.starts),
-            "transitions": len(episodes),
-            "return_mean": float(episodes.returns.mean()),
-            "return_std": float(episodes.returns.std()),
-        }
-        return cls(env_id, spaces, dataset)
 
 
 @dataclass
@@ -88,7 +64,7 @@ class Run:
             self.origin.env_id, spec.seeds, self.recipe.run.evaluation.episodes
         )
         self._sums: dict[str, Array] = {}
-        self._readings = 0
+        self._counts: dict[str, Array] = {}
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -107,8 +83,9 @@ class Run:
         if self.learner.gradient_steps % METRICS_EVERY:
             return
         for name, value in self._read({**self.learner.metrics, **self.agent.diagnose(batch)}):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._readings += 1
+            known = np.isfinite(value)
+            self._sums[name] = self._sums.get(name, 0.0) + np.where(known, value, 0.0)
+            self._counts[name] = self._counts.get(name, 0.0) + known
 
     def _read(self, metrics: dict[str, Tensor]) -> list[tuple[str, Array]]:
         """Return metrics as `[S]` arrays, after checking that the losses are finite."""
@@ -190,18 +167,28 @@ class Run:
                 "gradient_steps": self.learner.gradient_steps,
                 "env_steps": self.env_steps,
                 "name": name,
-                "value": float(total[i] / self._readings),
+                "value": float(total[i] / self._counts[name][i]),
             }
             for name, total in self._sums.items()
             for i, seed in enumerate(self.spec.seeds)
+            if self._counts[name][i]
         ]
         self.directory.append("diagnostics", DIAGNOSTICS, rows)
-        self._sums, self._readings = {}, 0
+        self._sums, self._counts = {}, {}
 
     # -- checkpoints
 
     def save(self, done: int, replay: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write a checkpoint at a counter of the phase's unit, and prune older ones."""
+        """Write a checkpoint at a counter of the phase's unit, and prune older ones.
+
+        Raises NonFiniteError instead of saving parameters that are not finite.
+        """
+        if not self.learner.is_finite():
+            raise NonFiniteError(
+                f"parameters became NaN or infinite by gradient step "
+                f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
+                "intact. Lower learning_rate or reward_scale."
+            )
         training = self.learner.state()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
         state = {
@@ -210,7 +197,7 @@ class Run:
             "evaluations": self.evaluations,
             "episodes": self.episodes.tolist(),
             "metrics_sum": {name: total.tolist() for name, total in self._sums.items()},
-            "metrics_readings": self._readings,
+            "metrics_count": {name: n.tolist() for name, n in self._counts.items()},
             "wall_seconds": self._wall_seconds(),
             "sizes": self.directory.sizes(),
             **state,
@@ -250,7 +237,7 @@ class Run:
         self.evaluations = int(state["evaluations"])
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self._sums = {name: np.asarray(v) for name, v in state["metrics_sum"].items()}
-        self._readings = int(state["metrics_readings"])
+        self._counts = {name: np.asarray(v) for name, v in state["metrics_count"].items()}
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
         self.directory.truncate(state["sizes"])

@@ -54,16 +54,18 @@ class RunDirectory:
     def holds_run(self) -> bool:
         return (self.path / "recipe.yaml").exists()
 
-    def begin(self, recipe_yaml: str, manifest: dict[str, Any]) -> None:
-        """Start a run here.
-
-        Raises UsageError when the folder already holds one.
-        """
-        if self.holds_run:
+    def check_free(self, resume: bool) -> None:
+        """Raise UsageError when a run can't be kept here: a file, or another run's folder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"--out {self.path} is a file: choose a folder")
+        if self.holds_run and not resume:
             raise UsageError(
                 f"{self.path} already holds a run: choose another --out, or continue that run by "
                 "adding --resume to the command that made it."
             )
+
+    def begin(self, recipe_yaml: str, manifest: dict[str, Any]) -> None:
+        """Start a run here."""
         with disk_errors(f"start a run in {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_manifest(manifest | {"started": now()})

@@ -38,10 +38,18 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             return gym.make(env_id)
     except (gym.error.Error, ImportError) as error:
         raise EnvironmentMismatch(
-            f"cannot make the environment '{env_id}': {error}. "
+            f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
             "Check the id (it is case-sensitive), or install the package that registers it; "
             "'--env ID' names another."
         ) from error
+
+
+def environment_spaces(env_id: str) -> Spaces:
+    """Make an environment to read its spaces."""
+    env = make_env(env_id)
+    spaces = Spaces.of(env.observation_space, env.action_space)
+    env.close()
+    return spaces
 
 
 class EnvPool:

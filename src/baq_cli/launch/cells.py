@@ -9,7 +9,8 @@ from typing import Any
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.events import Note, Observer
-from baq_cli.engine.operations import Order, run_finetune, run_pretrain
+from baq_cli.engine.operations import run_finetune, run_pretrain
+from baq_cli.engine.sources import Order
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 

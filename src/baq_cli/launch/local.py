@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
@@ -48,6 +49,7 @@ def _run_in_processes(cells: Sequence[Cell], workers: int, watch: Watcher) -> di
     context = multiprocessing.get_context("spawn")
     queue: Any = context.Queue()
     stop: Any = context.Event()
+    workers = min(workers, len(cells))
     threads = max(1, (os.cpu_count() or 1) // workers)
     pool = ProcessPoolExecutor(workers, context, _begin, (queue, stop))
     with listen() as interruption, pool:
@@ -95,9 +97,11 @@ def _work(cell: Cell) -> None:
 
 
 def _drain(queue: Any, watch: Watcher) -> None:
+    """Hand on what has happened, waiting for something to happen for POLL_SECONDS at most."""
+    end = time.monotonic() + POLL_SECONDS
     try:
-        while True:
-            watch(*queue.get(timeout=POLL_SECONDS))
+        while (left := end - time.monotonic()) > 0:
+            watch(*queue.get(timeout=left))
     except Empty:
         return
 

@@ -8,6 +8,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
@@ -42,7 +43,9 @@ class AgentConfig(Closed):
         fields: dict[str, Any] = serialize(self)
         return {key: value for key, value in fields.items() if key not in self.unused}
 
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="hidden layer widths")
+    hidden: tuple[PositiveInt, ...] = Field(
+        (256, 256), min_length=1, description="hidden layer widths"
+    )
     critics: int = Field(2, ge=1, description="critics N in the ensemble")
     layer_norm: bool = Field(False, description="LayerNorm before each critic activation")
     target_reduction: Literal["min", "mean", "min_of_two", "weighted_min_pair"] = Field(

@@ -108,12 +108,13 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
 
 def to_yaml(recipe: Recipe, command: str) -> str:
     """Return the resolved recipe as YAML, the command that made it on the first line."""
+    command = command.replace("\n", "\\n")
     body = yaml.safe_dump(recipe.as_dict(), sort_keys=False, default_flow_style=None)
     return f"# {command}\n{body}"
 
 
 FREE_ON_RESUME = (
-    *("gradient_steps", "env_steps", "evaluation", "device", "threads"),
+    *("gradient_steps", "env_steps", "evaluation", "threads"),
     *("keep_checkpoints", "keep_agents"),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""

@@ -1,0 +1,161 @@
+"""What a run starts from: its folder, its data and its environment, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from baq_cli.data.episodes import Episodes
+from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.datasets import open_dataset
+from baq_cli.engine.events import Note, Observer, Phase
+from baq_cli.engine.restore import spaces_of
+from baq_cli.engine.rundir import RunDirectory
+from baq_cli.envs.pool import make_env
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
+from baq_cli.recipes.load import differences
+from baq_cli.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Order:
+    """Where a run goes, what it was called with, and who watches.
+
+    `command` is what the user typed, kept in the recipe's first line; `resume_command` is what
+    continues the run.
+    """
+
+    out: Path
+    observer: Observer
+    command: str
+    resume_command: str
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's experience comes from: an environment, and a dataset in numbers."""
+
+    env_id: str
+    spaces: Spaces
+    environment: dict[str, Any]
+    dataset: dict[str, Any] | None = None
+
+    @classmethod
+    def make(cls, env_id: str) -> Origin:
+        """Make the environment once, to read its spaces and settings.
+
+        Raises EnvironmentMismatch and DataError, as making it and reading its spaces do.
+        """
+        env = make_env(env_id)
+        spaces, spec = Spaces.of(env.observation_space, env.action_space), env.spec
+        env.close()
+        settings = {
+            "id": env_id,
+            "max_episode_steps": None if spec is None else spec.max_episode_steps,
+            "kwargs": {} if spec is None else {k: repr(v) for k, v in spec.kwargs.items()},
+        }
+        return cls(env_id, spaces, settings)
+
+    def with_data(self, episodes: Episodes) -> Origin:
+        """Return the origin with a dataset, after checking that its spaces are the same."""
+        episodes.spaces.check_same(
+            self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env_id}'"
+        )
+        dataset = {
+            "id": episodes.dataset_id,
+            "sha256": episodes.content_hash,
+            "episodes": len(episodes.starts),
+            "transitions": len(episodes),
+            "return_mean": float(episodes.returns.mean()),
+            "return_std": float(episodes.returns.std()),
+        }
+        return replace(self, dataset=dataset)
+
+
+def offline_origin(env: str | None, episodes: Episodes) -> Origin:
+    """Return the origin of a run on a dataset: its own environment, or the one that `env` names.
+
+    Raises EnvironmentMismatch when there is none, or when the dataset's was made with settings of
+    its own, which an id alone doesn't repeat.
+    """
+    env_id = env or episodes.env_id
+    if env_id is None:
+        raise EnvironmentMismatch(
+            f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
+        )
+    origin = Origin.make(env_id)
+    recorded = episodes.env_settings
+    made = {key: origin.environment[key] for key in recorded}
+    if env is None and recorded != made:
+        raise EnvironmentMismatch(
+            f"dataset '{episodes.dataset_id}' was recorded in {env_id} with {recorded}, and "
+            f"{env_id} is made here with {made}: another task. If that is what you want, say so "
+            f"with --env {env_id}; or register the recorded one under an id of its own."
+        )
+    return origin.with_data(episodes)
+
+
+def online_origin(
+    recipe: Recipe, source: ckpt.Checkpoint | None, episodes: Episodes | None
+) -> Origin:
+    """Return the origin of an online phase, its spaces checked against the checkpoint's.
+
+    Raises UsageError when nothing names an environment.
+    """
+    if source is None and episodes is not None:
+        return offline_origin(recipe.run.env, episodes)
+    env_id = recipe.run.env or (source.document["env_id"] if source else None)
+    if env_id is None:
+        raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
+    origin = Origin.make(env_id)
+    if source is None:
+        return origin
+    spaces_of(source.document).check_same(
+        origin.spaces, "the checkpoint", f"environment '{env_id}'"
+    )
+    return replace(origin, dataset=source.document["dataset"])
+
+
+def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Observer) -> Episodes:
+    """Open a dataset; raise DataError when it is not the one that a checkpoint was made with."""
+    episodes = open_dataset(dataset_id, observer)
+    before = None if known is None else known.document["dataset"]
+    if before and before["id"] == dataset_id and before["sha256"] != episodes.content_hash:
+        raise DataError(
+            f"dataset '{dataset_id}' has changed: its content hash is "
+            f"{episodes.content_hash[:12]}, the checkpoint was trained on {before['sha256'][:12]}. "
+            "Restore that version, or pre-train again."
+        )
+    return episodes
+
+
+def saved_run(
+    directory: RunDirectory, recipe: Recipe, order: Order, phase: Phase
+) -> ckpt.Checkpoint | None:
+    """Return the checkpoint to resume from, or None to start.
+
+    Raises UsageError when the folder's run has another phase or recipe, or is there without
+    --resume.
+    """
+    directory.check_free(order.resume)
+    if not order.resume:
+        return None
+    if not (directory.path / "checkpoints" / "latest").exists():
+        order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
+        return None
+    saved = ckpt.load(directory.path)
+    if saved.document["phase"] != phase:
+        raise UsageError(
+            f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
+            f"this command runs an {phase} one. Choose another --out."
+        )
+    changed = differences(saved.document["recipe"], recipe.as_dict())
+    if changed:
+        raise UsageError(
+            f"cannot resume {directory.path} with another recipe: {'; '.join(changed)}. Give the "
+            "run's own values (its recipe.yaml), or choose another --out."
+        )
+    return saved
