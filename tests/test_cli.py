@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,21 @@ MISTAKES = {
         ExitStatus.ENVIRONMENT,
         "Pendulun-v1",
     ),
+    "layer without width": (
+        (*PRETRAIN, "--dataset", "odd/other-v0", "iql.hidden=[0]"),
+        ExitStatus.USAGE,
+        "greater than 0",
+    ),
+    "BAQ without its pre-training": (
+        ("finetune", "--env", "Pendulum-v1", "--algo", "baq"),
+        ExitStatus.USAGE,
+        "baq pretrain",
+    ),
+    "a share of nothing": (
+        ("finetune", "--env", "Pendulum-v1", "--algo", "iql", "iql.online_share=0.5"),
+        ExitStatus.USAGE,
+        "--dataset",
+    ),
     "missing checkpoint": (
         ("finetune", "--checkpoint", "nowhere"),
         ExitStatus.DATA,
@@ -199,6 +215,25 @@ def test_collecting_makes_a_minari_dataset_with_its_environment(
             np.testing.assert_array_equal(obs, episode.observations[t + 1])
             assert reward == episode.rewards[t]
     baq(*words, data=tmp_path, expect=ExitStatus.USAGE)
+
+
+def test_an_environment_of_ones_own_is_named_by_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_robot.py").write_text(
+        "import gymnasium as gym\n"
+        "gym.register('MyRobot-v0', 'gymnasium.envs.classic_control:PendulumEnv',\n"
+        "             max_episode_steps=7)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = tmp_path / "run"
+    words = ("finetune", "--env", "my_robot:MyRobot-v0", "--algo", "sac", "--env-steps", "20")
+    baq(*words, "--out", run, *SMALL, "sac.warmup_env_steps=5", data=tmp_path)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["environment"]["max_episode_steps"] == 7
+    words = ("data", "collect", "me/robot-v0", "--behavior", run, "--env-steps", "20")
+    baq(*words, data=tmp_path)
+    assert baq_json("data", "show", "me/robot-v0", data=tmp_path)["episodes"] == 3
 
 
 def test_a_discrete_environment_is_refused_by_name(tmp_path: Path) -> None:

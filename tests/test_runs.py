@@ -108,6 +108,41 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(pretrained: Path, data: Pa
     assert agent_file(pretrained).read_bytes() == before
 
 
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_over(
+    pretrained: Path, data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("recipe.yaml", "manifest.json", "metrics.csv", "diagnostics.csv"):
+        (run / name).write_bytes((pretrained / name).read_bytes())
+    done = baq(*PRETRAIN, "--out", run, "--resume", data=data)
+    assert "starting from the beginning" in done.stderr
+    assert same_tensors(agent_file(run), agent_file(pretrained))
+    assert len(rows(run)) == len(rows(pretrained))
+
+
+def test_inputs_are_fixed_at_pretraining(pretrained: Path, data: Path, tmp_path: Path) -> None:
+    words = ("finetune", "--checkpoint", pretrained, "--env-steps", "5", "--out", tmp_path / "run")
+    done = baq(*words, "baq.reward_scale=7", data=data, expect=ExitStatus.USAGE)
+    assert "fixed at pre-training" in done.stderr
+
+
+def test_a_behaviour_file_acts_like_the_checkpoint_it_was_made_from(
+    data: Path, tmp_path: Path
+) -> None:
+    run, kept = tmp_path / "run", tmp_path / "kept.safetensors"
+    words = ("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "baq", "--seeds", "1")
+    words = (*words, "--gradient-steps", "3", "--out", run, *SMALL, "baq.behavior_hidden=[16]")
+    baq(*words, data=data)
+    baq("data", "behavior", kept, "--checkpoint", run, "--episodes", "1", data=data)
+    returns = [
+        baq_json("eval", "--checkpoint", path, "--episodes", "2", data=data)["return_mean"]
+        for path in (run, kept)
+    ]
+    assert returns[0] == pytest.approx(returns[1], rel=0.05), "but for half precision"
+    assert kept.stat().st_size < agent_file(run).stat().st_size / 3
+
+
 def test_resuming_another_method_or_recipe_is_refused(pretrained: Path, data: Path) -> None:
     words = (*PRETRAIN, "--out", pretrained, "--resume")
     done = baq(*words, "baq.k_q=7", data=data, expect=ExitStatus.USAGE)

@@ -141,7 +141,7 @@ def saved_run(
     --resume.
     """
     directory.check_free(order.resume)
-    if not order.resume:
+    if not directory.holds_run:
         return None
     if not (directory.path / "checkpoints" / "latest").exists():
         order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
