@@ -14,7 +14,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.data.collect import Act, collect
 from baq_cli.data.minari_source import LoggedEpisode
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.device import one_thread
+from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
@@ -25,6 +25,8 @@ from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
+COLLECTING_THREADS = 2
+"""Fixed, because the order of a sum depends on it, and a chaotic simulator on every last bit."""
 
 
 def export_behavior(checkpoint: Path, out: Path, episodes: int) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def roll_out(
         spaces_of(saved.document).check_same(
             environment_spaces(env_id), f"the behaviour {path}", f"environment '{env_id}'"
         )
-        with one_thread():
+        with on_threads(COLLECTING_THREADS):
             episodes += _collect(env_id, act, int(share), seed, name)
         lines.append(line)
     assert env_id is not None

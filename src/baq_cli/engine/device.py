@@ -27,10 +27,10 @@ def prepare(device: str, threads: int | None) -> torch.device:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Act on a few observations at a time: too little work for several threads to share."""
+def on_threads(count: int) -> Iterator[None]:
+    """Use this many CPU threads inside the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.device import one_thread, prepare
+from baq_cli.engine.device import on_threads, prepare
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
@@ -57,7 +57,7 @@ def evaluate_checkpoint(
     env = env_id or saved.document["env_id"]
     evaluator = Evaluator(env, agent.spec.seeds, episodes)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
-    with one_thread():
+    with on_threads(1):  # too few observations at a time for several to share
         returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
     evaluator.close()
     return returns, lengths, saved
