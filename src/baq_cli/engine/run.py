@@ -119,8 +119,8 @@ class Run:
 
     # -- at evaluations
 
-    def evaluate(self, done: int) -> Array:
-        """Evaluate all seeds, log the rows, tell the observer; return returns `[S, episodes]`.
+    def evaluate(self, done: int) -> None:
+        """Evaluate all seeds, log the rows, tell the observer.
 
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
@@ -147,7 +147,6 @@ class Run:
         self.directory.append("metrics", METRICS, rows)
         self._log_diagnostics()
         self.observer(Evaluated(self.phase, done, returns))
-        return returns
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""

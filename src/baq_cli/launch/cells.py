@@ -31,7 +31,9 @@ class Cell:
     resume: bool = False
 
     def in_environment(self, env_id: str | None) -> Cell:
-        """Return the cell with an environment named, for methods that see no dataset."""
+        """Return the cell with an environment named, if its method sees no dataset to ask."""
+        if METHODS[self.recipe["algo"]].learns_offline:
+            return self
         return replace(self, recipe=self.recipe | {"env": self.recipe["env"] or env_id})
 
     def last_run(self) -> Path:
