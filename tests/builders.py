@@ -271,15 +271,13 @@ def make_episodes(
     reward = rng.normal(size=count) if rewards is None else np.asarray(rewards)
     return Episodes(
         dataset_id="made/for-tests-v0",
-        env_id=None,
         spaces=Spaces(3, (-1.0, -1.0), (1.0, 1.0)),
-        obs=rng.normal(size=(count, 3)).astype(np.float32),
+        observations=rng.normal(size=(count + len(lengths), 3)).astype(np.float32),
         action=rng.uniform(-1, 1, size=(count, 2)).astype(np.float32),
         reward=reward.astype(np.float32),
-        next_obs=rng.normal(size=(count, 3)).astype(np.float32),
         terminated=last[0],
         truncated=last[1],
-        episode=np.repeat(np.arange(len(lengths)), lengths),
+        lengths=np.asarray(lengths),
     )
 
 

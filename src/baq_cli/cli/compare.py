@@ -84,7 +84,7 @@ def run_comparison(
     with watch_cells(f"{', '.join(names)} on {data}") as watcher:
         # Opened here, so that it is built once and not by each worker.
         episodes = open_dataset(data, lambda event: watcher("data", event))
-        cells = [cell.in_environment(episodes.env_id) for cell in cells]
+        cells = [cell.in_environment(episodes.origin.env_id) for cell in cells]
         _write_comparison(out, names)
         failures = run_cells(cells, workers or _cores(), watcher)
         for name, error in failures.items():

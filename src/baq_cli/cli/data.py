@@ -1,4 +1,4 @@
-"""`baq data`: datasets in the Minari folder, and the reference ones."""
+"""`baq data`: datasets here, their cards and checks, and policies to collect more with."""
 
 from __future__ import annotations
 
@@ -7,49 +7,71 @@ from typing import Annotated
 
 import typer
 
+from baq_cli.cli import exchange, suite
 from baq_cli.cli import options as opt
 
 app = typer.Typer(
-    help="List, show, build and collect datasets.", no_args_is_help=True, rich_markup_mode=None
+    help="List, inspect, check, import, export, build and collect datasets.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+app.command("import")(exchange.import_dataset)
+app.command("export")(exchange.export_dataset)
+app.command("download")(exchange.download_dataset)
+app.add_typer(suite.app, name="suite")
 
 DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list' shows them.")]
 
 
 @app.command("list")
 def list_datasets(json: opt.Json = False) -> None:
-    """List local Minari datasets and the reference ones that can be built."""
+    """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.data.minari_source import local_datasets
-    from baq_cli.data.suite import SUITE
+    from baq_cli.data.minari_folder import local_datasets, open_minari
 
-    here = local_datasets()
-    rows = [
-        {
-            "dataset": dataset_id,
-            "state": "here" if dataset_id in here else "built on demand",
-            "about": SUITE[dataset_id].about if dataset_id in SUITE else "",
-        }
-        for dataset_id in sorted({*here, *SUITE})
-    ]
+    rows = []
+    for dataset_id in local_datasets():
+        metadata = open_minari(dataset_id).metadata
+        about = str(metadata.get("description", "")).partition("\n")[0]
+        rows.append(
+            {
+                "dataset": dataset_id,
+                "episodes": metadata.get("total_episodes"),
+                "env_steps": metadata.get("total_steps"),
+                "about": about if json or len(about) < 70 else f"{about[:69]}…",
+            }
+        )
     if json:
         print_json(rows)
-    else:
+    elif rows:
         print_table(rows)
+    else:
+        typer.echo("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
 
 
 @app.command()
-def show(dataset: DatasetId, json: opt.Json = False) -> None:
-    """Show a dataset's card: environment, episodes, steps, returns, lengths, ends."""
+def show(
+    dataset: DatasetId,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw returns, lengths and actions to this PNG file.", dir_okay=False),
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """Show a dataset's card: environment, episodes, returns, ends, ranges, coverage."""
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import print_card, print_json
     from baq_cli.data.card import card
-    from baq_cli.data.minari_source import open_minari
+    from baq_cli.data.minari_folder import open_minari
     from baq_cli.engine.datasets import open_dataset
 
     with watch(dataset) as observer:
         episodes = open_dataset(dataset, observer)
-    facts = card(episodes, open_minari(dataset).storage.metadata)
+    facts = card(episodes, open_minari(dataset).metadata)
+    if plot is not None:
+        from baq_cli.report.dataset import draw_dataset
+
+        facts["plot"] = str(draw_dataset(episodes, plot))
     if json:
         print_json(facts)
     else:
@@ -57,28 +79,62 @@ def show(dataset: DatasetId, json: opt.Json = False) -> None:
 
 
 @app.command()
-def build(dataset: DatasetId) -> None:
-    """Build a reference dataset into the Minari folder, unless it is there."""
-    from baq_cli.cli.progress import watch
-    from baq_cli.data.minari_source import local_datasets
-    from baq_cli.engine.datasets import build as build_reference
-    from baq_cli.engine.datasets import reference
+def check(
+    dataset: DatasetId,
+    env: Annotated[
+        str | None, typer.Option(help="Check against this environment; default: its own.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """Check a dataset, its content and against its environment; errors give status 3."""
+    from baq_cli.cli.results import print_findings
+    from baq_cli.engine.datasets import check_dataset
+    from baq_cli.errors import DataError
 
-    wanted = reference(dataset)
-    if dataset in local_datasets():
-        typer.echo(f"{dataset} is already there")
+    found = check_dataset(dataset, env)
+    print_findings(dataset, found, json)
+    errors = sum(finding.level == "error" for finding in found)
+    if errors:
+        raise DataError(f"dataset '{dataset}' can't be trained on: errors found: {errors}")
+
+
+@app.command("score-reference")
+def score_reference(
+    env: Annotated[str, typer.Argument(metavar="ENV", help="Gymnasium id.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The expert: a run, checkpoint or behaviour file.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes of each.", min=2)] = 100,
+    dataset: Annotated[
+        str | None, typer.Option(help="Store the references with this dataset.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """Measure the returns of random actions and of an expert, the ends of a normalised score."""
+    from baq_cli.cli.results import print_json, print_table
+    from baq_cli.engine.scoring import measure_expert, measure_random, store_reference
+
+    measured = {"random": measure_random(env, episodes)}
+    if checkpoint is not None:
+        measured["expert"] = measure_expert(env, checkpoint, episodes)
+    if dataset is not None:
+        store_reference(dataset, env, measured)
+    if json:
+        print_json({"environment": env, "stored_with": dataset, **measured})
         return
-    with watch(f"building {dataset}") as observer:
-        build_reference(wanted, observer)
-    typer.echo(dataset)
+    print_table([{"policy": n, **facts} for n, facts in measured.items()])
+    if dataset is not None:
+        typer.echo(f"stored with {dataset}")
 
 
 @app.command()
 def collect(
     dataset: Annotated[str, typer.Argument(help="The id of the new dataset, as me/task/name-v0.")],
     behavior: Annotated[
-        list[Path],
-        typer.Option(help="A one-seed checkpoint or behaviour file; repeat it for a mix."),
+        list[str],
+        typer.Option(
+            help="A one-seed checkpoint or behaviour file, or 'random'; repeat it for a mix."
+        ),
     ],
     env_steps: Annotated[int, typer.Option(help="Environment steps, over all behaviours.", min=1)],
     env: Annotated[
@@ -91,10 +147,12 @@ def collect(
 ) -> None:
     """Roll behaviours out into a new Minari dataset."""
     from baq_cli.cli.progress import watch
+    from baq_cli.data.suite import Uniform
     from baq_cli.engine.datasets import collect_dataset
 
+    behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
     with watch(f"collecting {dataset}") as observer:
-        collect_dataset(dataset, behavior, env, env_steps, seed, deterministic, observer)
+        collect_dataset(dataset, behaviors, env, env_steps, seed, deterministic, observer)
     typer.echo(dataset)
 
 

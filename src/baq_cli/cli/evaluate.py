@@ -21,11 +21,19 @@ def evaluate(
     number: Annotated[
         int, typer.Option(help="Which set of start states; the same number repeats them.", min=0)
     ] = 0,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Also print a normalised score: 'd4rl', or a dataset with references."),
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Run a checkpoint's deterministic policies and print their raw returns."""
     from baq_cli.cli.results import show_evaluation
+    from baq_cli.engine.checkpoint import load
     from baq_cli.engine.restore import evaluate_checkpoint
+    from baq_cli.engine.scoring import find_reference
 
+    env_id = env or str(load(checkpoint).document["env_id"])
+    scored_by = None if reference is None else find_reference(reference, env_id)
     returns, lengths, saved = evaluate_checkpoint(checkpoint, env, episodes, number)
-    show_evaluation(saved.document, env or saved.document["env_id"], returns, lengths, json)
+    show_evaluation(saved.document, env_id, returns, lengths, json, scored_by)

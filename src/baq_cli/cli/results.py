@@ -13,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from baq_cli.data.episodes import Finding
+    from baq_cli.envs.scores import Reference
     from baq_cli.launch.cells import Cell
 
 Array = npt.NDArray[Any]
@@ -44,10 +46,44 @@ def print_card(facts: dict[str, Any]) -> None:
 
     table = Table(show_header=False, box=box.SIMPLE, show_edge=False)
     for key, value in facts.items():
-        if isinstance(value, dict):
-            value = "  ".join(f"{name}: {number:.1f}" for name, number in value.items())
-        table.add_row(key, _cell(value))
+        if value not in (None, "", [], {}):
+            table.add_row(key, _entry(value))
     _console().print(table)
+
+
+def _entry(value: Any) -> str:
+    """Return a card's entry in a line, or in a line for each thing in it."""
+    if isinstance(value, dict):
+        return "  ".join(f"{name}: {_short(number)}" for name, number in value.items())
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "\n".join(
+            f"{s['score']:.1f} by {s['reference']} (random {_short(s['random'])}, expert "
+            f"{_short(s['expert'])}: {s['source']})"
+            for s in value
+        )
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return "\n".join(value)
+    if isinstance(value, list):
+        return ", ".join(_short(v) for v in value)
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(_short(v) for v in value)
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_findings(dataset_id: str, found: Sequence[Finding], as_json: bool) -> None:
+    """Print what the checks of a dataset found, or that there is nothing."""
+    if as_json:
+        print_json({"dataset": dataset_id, "findings": [vars(finding) for finding in found]})
+    elif found:
+        print_table([{"level": f.level, "check": f.check, "found": f.text} for f in found])
+    else:
+        typer.echo(f"{dataset_id}: nothing found, every check passed")
 
 
 def _console() -> Console:
@@ -111,9 +147,14 @@ def show_run(run: Path, as_json: bool) -> None:
 
 
 def show_evaluation(
-    document: dict[str, Any], env_id: str, returns: Array, lengths: Array, as_json: bool
+    document: dict[str, Any],
+    env_id: str,
+    returns: Array,
+    lengths: Array,
+    as_json: bool,
+    reference: Reference | None = None,
 ) -> None:
-    """Print raw returns `[S, episodes]` by seed."""
+    """Print raw returns `[S, episodes]` by seed, and after them the score by a reference."""
     rows = [
         {
             "seed": seed,
@@ -127,6 +168,7 @@ def show_evaluation(
         for seed, r, n in zip(document["seeds"], returns, lengths, strict=True)
     ]
     means = returns.mean(1)
+    deviation = float(means.std(ddof=1)) if len(means) > 1 else None
     if as_json:
         print_json(
             {
@@ -135,14 +177,31 @@ def show_evaluation(
                 "gradient_steps": document["gradient_steps"],
                 "env_steps": document["env_steps"],
                 "return_mean": float(means.mean()),
-                "return_std_over_seeds": float(means.std(ddof=1)) if len(means) > 1 else None,
+                "return_std_over_seeds": deviation,
                 "seeds": rows,
+                "score": None if reference is None else _score(reference, means, deviation),
             }
         )
         return
     print_table(rows)
-    spread = f" ± {means.std(ddof=1):.1f} over {len(means)} seeds" if len(means) > 1 else ""
+    spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
     typer.echo(f"{document['algo']} on {env_id}: return {means.mean():.1f}{spread}")
+    if reference is not None:
+        score = _score(reference, means, deviation)
+        spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"
+        typer.echo(
+            f"normalised by {reference.label} (random {reference.random:.1f}, expert "
+            f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
+        )
+
+
+def _score(reference: Reference, means: Array, deviation: float | None) -> dict[str, Any]:
+    return {
+        "reference": reference.label,
+        "source": reference.source,
+        "mean": float(reference.normalize(float(means.mean()))),
+        "std_over_seeds": None if deviation is None else reference.scale(deviation),
+    }
 
 
 def _cell(value: Any) -> str:

@@ -8,34 +8,95 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
+from baq_cli.envs.scores import published, stored
 
+Array = npt.NDArray[Any]
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+BINS = 20
+OCCUPIED = 1e-3
+"""The share of the actions that a bin must hold to count as covered."""
 
 
 def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return what there is to know of a dataset; returns are raw, lengths in env_steps."""
-    ends = [*episodes.starts[1:].tolist(), len(episodes)]
-    last = np.asarray(ends) - 1
+    """Return what there is to know of a dataset; returns are raw, lengths in env_steps.
+
+    `reward_density` is the share of transitions whose reward isn't 0; `action_coverage` the share
+    of twenty equal bins between each action's bounds that hold a thousandth of the actions or
+    more, averaged over dimensions; `obs_effective_dims` the participation ratio (Σλ)²/Σλ² of the
+    eigenvalues of the observations' correlations.
+    """
+    spaces, origin = episodes.spaces, episodes.origin
+    last = episodes.starts + episodes.lengths - 1
+    terminated, truncated = episodes.terminated[last], episodes.truncated[last]
+    action = spaces.to_env(episodes.action)
     return {
         "dataset": episodes.dataset_id,
-        "environment": episodes.env_id,
+        "environment": origin.env_id,
         "sha256": episodes.content_hash,
-        "episodes": len(episodes.starts),
+        "episodes": len(episodes.lengths),
         "env_steps": len(episodes),
-        "obs_dim": episodes.spaces.obs_dim,
-        "action_dim": episodes.spaces.action_dim,
-        "action_low": list(episodes.spaces.action_low),
-        "action_high": list(episodes.spaces.action_high),
+        "obs_dim": spaces.obs_dim,
+        "obs_layout": [list(part) for part in spaces.obs_layout],
+        "action_dim": spaces.action_dim,
+        "action_low": list(spaces.action_low),
+        "action_high": list(spaces.action_high),
         "return_mean": float(episodes.returns.mean()),
         "return_std": float(episodes.returns.std()),
         "return_quantiles": _quantiles(episodes.returns),
+        "scores": _scores(episodes, metadata),
         "length_quantiles": _quantiles(episodes.lengths),
-        "terminated_episodes": int(episodes.terminated[last].sum()),
-        "truncated_episodes": int(episodes.truncated[last].sum()),
+        "ends": {
+            "terminated": int((terminated & ~truncated).sum()),
+            "truncated": int((truncated & ~terminated).sum()),
+            "both": int((terminated & truncated).sum()),
+            "neither": int((~terminated & ~truncated).sum()),
+        },
+        "reward_range": [float(episodes.reward.min()), float(episodes.reward.max())],
+        "reward_density": float((episodes.reward != 0).mean()),
+        "obs_min": episodes.observations.min(0).tolist(),
+        "obs_max": episodes.observations.max(0).tolist(),
+        "obs_effective_dims": _effective_dims(episodes.observations),
+        "action_min": action.min(0).tolist(),
+        "action_max": action.max(0).tolist(),
+        "action_coverage": _coverage(episodes.action),
+        "requirements": list(origin.requirements),
+        "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),
     }
 
 
-def _quantiles(values: npt.NDArray[Any]) -> dict[str, float]:
+def _quantiles(values: Array) -> dict[str, float]:
     found = np.quantile(values, QUANTILES)
     return {f"{round(100 * q)}%": float(v) for q, v in zip(QUANTILES, found, strict=True)}
+
+
+def _scores(episodes: Episodes, metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the mean return normalised by each reference that is known for it."""
+    env_id = episodes.origin.env_id
+    known = [stored(metadata, episodes.dataset_id), published(env_id) if env_id else None]
+    return [
+        {
+            "reference": reference.label,
+            "score": float(reference.normalize(float(episodes.returns.mean()))),
+            "random": reference.random,
+            "expert": reference.expert,
+            "source": reference.source,
+        }
+        for reference in known
+        if reference is not None
+    ]
+
+
+def _effective_dims(rows: Array) -> float:
+    varied = rows[:, rows.min(0) != rows.max(0)]
+    if varied.shape[1] < 2:
+        return float(varied.shape[1])
+    values = np.clip(np.linalg.eigvalsh(np.corrcoef(varied, rowvar=False)), 0, None)
+    return float(values.sum() ** 2 / (values**2).sum())
+
+
+def _coverage(action: Array) -> float:
+    """Return the covered share of the bins, for actions `[M, action_dim]` in [−1, 1]."""
+    least = max(1.0, OCCUPIED * len(action))
+    counts = [np.histogram(column, BINS, (-1, 1))[0] for column in action.T]
+    return float(np.mean([(count >= least).mean() for count in counts]))

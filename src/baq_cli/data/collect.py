@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.minari_source import LoggedEpisode
-from baq_cli.envs.pool import EnvPool
+from baq_cli.data.recording import Recording
+from baq_cli.envs.pool import EnvPool, make_env
+from baq_cli.envs.spaces import split_parts
 
 Array = npt.NDArray[Any]
 Act = Callable[[Array], Array]
@@ -17,6 +20,61 @@ Act = Callable[[Array], Array]
 
 WIDTH = 10
 """Environments stepped together; part of what makes a collection reproducible."""
+
+
+@dataclass(frozen=True)
+class LoggedEpisode:
+    """One episode as it was collected: T+1 flat observations, T actions and rewards."""
+
+    seed: int
+    observations: Array
+    actions: Array
+    rewards: Array
+    terminated: bool
+
+
+def join(env_id: str, episodes: Sequence[LoggedEpisode], about: dict[str, Any]) -> Recording:
+    """Return collected episodes as a recording of an environment.
+
+    An episode that didn't terminate is marked truncated at its last step. The simulator's packages
+    and their versions go into the metadata.
+    """
+    env = make_env(env_id)
+    lengths = np.asarray([len(episode.rewards) for episode in episodes])
+    steps = int(lengths.sum())
+    last = np.cumsum(lengths) - 1
+    flags = np.zeros((2, steps), dtype=np.bool_)
+    flags[0, last] = [episode.terminated for episode in episodes]
+    flags[1, last] = ~flags[0, last]
+    observations = np.concatenate([episode.observations for episode in episodes])
+    recording = Recording(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        observations=split_parts(observations, env.observation_space),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        rewards=np.concatenate([episode.rewards for episode in episodes]),
+        terminated=flags[0],
+        truncated=flags[1],
+        lengths=lengths,
+        seeds=tuple(episode.seed for episode in episodes),
+        env_spec=env.spec,
+        about={**about, "requirements": _requirements(env)},
+    )
+    env.close()
+    return recording
+
+
+def _requirements(env: Any) -> list[str]:
+    """Name the packages that an environment's behaviour comes from, with their versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    package = type(env.unwrapped).__module__.partition(".")[0].replace("_", "-")
+    simulators = ["mujoco"] if hasattr(env.unwrapped, "model") else []
+    found = []
+    for name in sorted({"gymnasium", package, *simulators}):
+        with contextlib.suppress(PackageNotFoundError):  # an environment of the user's own
+            found.append(f"{name}=={version(name)}")
+    return found
 
 
 class _Open:

@@ -5,39 +5,63 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 HELD_OUT_SHARE = 0.05
+ARRAYS = ("observations", "action", "reward", "terminated", "truncated", "lengths")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check of a dataset found: an `error` stops training, a `warning` is reported."""
+
+    level: Literal["error", "warning"]
+    check: str
+    text: str
+
+
+@dataclass(frozen=True)
+class DataOrigin:
+    """Where a dataset was made, as far as it says.
+
+    `env_id` and the settings it was made with: `max_episode_steps`, and keyword arguments as text.
+    `requirements` names the packages (as pip does) that the environment ran on. `seeds` holds the
+    start seed of each episode, where recorded, else None.
+    """
+
+    env_id: str | None = None
+    max_episode_steps: int | None = None
+    kwargs: dict[str, str] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    seeds: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Episodes laid end to end.
+    """Episodes laid end to end, in the units that training uses.
 
-    Shapes: M transitions in K episodes; obs, next_obs `[M, obs_dim]`; action `[M, action_dim]`
-    scaled to [−1, 1]; reward, terminated, truncated, episode `[M]` (episode numbers rise from 0).
-    `env_id` names the environment the data were made in, when known, and `env_settings` how it was
-    made: `max_episode_steps`, and its keyword arguments as text.
+    Shapes: M transitions in K episodes of T_k; observations `[M + K, obs_dim]`, T_k + 1 of each
+    episode, so that no observation is stored twice; action `[M, action_dim]` scaled to [−1, 1];
+    reward, terminated, truncated `[M]`; lengths `[K]` (T_k, in env_steps).
+    `origin` says where they were made, `findings` what the checks warned of.
     """
 
     dataset_id: str
-    env_id: str | None
     spaces: Spaces
-    obs: Array
+    observations: Array
     action: Array
     reward: Array
-    next_obs: Array
     terminated: Array
     truncated: Array
-    episode: Array
-    env_settings: dict[str, Any] = field(default_factory=dict)
+    lengths: Array
+    origin: DataOrigin = field(default_factory=DataOrigin)
+    findings: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -45,7 +69,22 @@ class Episodes:
     @cached_property
     def starts(self) -> Array:
         """The row at which each episode begins, `[K]`."""
-        return np.flatnonzero(np.diff(self.episode, prepend=-1))
+        return np.cumsum(self.lengths) - self.lengths
+
+    @cached_property
+    def episode(self) -> Array:
+        """The number of each transition's episode, rising from 0, `[M]`."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    @property
+    def obs(self) -> Array:
+        """The observation before each transition, `[M, obs_dim]`: a copy."""
+        return self.observations[np.arange(len(self)) + self.episode]
+
+    @property
+    def next_obs(self) -> Array:
+        """The observation after each transition, `[M, obs_dim]`: a copy."""
+        return self.observations[np.arange(len(self)) + self.episode + 1]
 
     @cached_property
     def returns(self) -> Array:
@@ -53,36 +92,14 @@ class Episodes:
         return np.add.reduceat(self.reward.astype(np.float64), self.starts)
 
     @cached_property
-    def lengths(self) -> Array:
-        """The environment steps of each episode, `[K]`."""
-        return np.diff(self.starts, append=len(self))
-
-    @cached_property
     def content_hash(self) -> str:
         """SHA-256 over every array: the same data have the same hash wherever they lie."""
         digest = hashlib.sha256()
-        for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated", "episode"):
-            digest.update(np.ascontiguousarray(getattr(self, name)).tobytes())
+        for name in ARRAYS:
+            array = np.ascontiguousarray(getattr(self, name))
+            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+            digest.update(array.data)
         return digest.hexdigest()
-
-    def check(self) -> None:
-        """Raise DataError for experience that can't be trained on."""
-        if len(self) == 0:
-            raise DataError(f"dataset '{self.dataset_id}' holds no transitions")
-        for name in ("obs", "action", "reward", "next_obs"):
-            bad = ~np.isfinite(getattr(self, name).reshape(len(self), -1)).all(1)
-            if bad.any():
-                raise DataError(
-                    f"dataset '{self.dataset_id}': {name} is NaN or infinite in {int(bad.sum())} "
-                    f"of {len(self)} transitions, first in transition {int(bad.argmax())}. "
-                    "Remove those episodes and save the dataset again."
-                )
-        far = np.abs(self.action).max(1) > 1 + 1e-4
-        if far.any():
-            raise DataError(
-                f"dataset '{self.dataset_id}': {int(far.sum())} of {len(self)} actions lie outside "
-                "the action space recorded with it. Clip them, or record the right bounds."
-            )
 
     def held_out(self) -> Array:
         """Mark the transitions of about 5 % of the episodes, `[M]` bool: the same for every run.
@@ -106,7 +123,7 @@ def monte_carlo_returns(episodes: Episodes, reward: Array, discount: float) -> A
     value near every time limit (and overstate it where rewards are negative).
     """
     out = np.empty(len(reward), dtype=np.float64)
-    stops = np.append(episodes.starts[1:], len(reward))
+    stops = episodes.starts + episodes.lengths
     for start, stop in zip(episodes.starts, stops, strict=True):
         out[start:stop] = returns_to_go(
             reward[start:stop], bool(episodes.terminated[stop - 1]), discount

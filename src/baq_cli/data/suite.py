@@ -8,41 +8,113 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A policy that this tool trained, shipped as a small file; its name says for how long."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        folder = resources.files("baq_cli.data") / "behaviors"
+        return Path(str(folder / f"{self.name}.safetensors"))
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Actions drawn uniformly between their bounds."""
+
+    name: str = "random"
+
+
+@dataclass(frozen=True)
+class Waypoints:
+    """The maze controller of `data/waypoints.py`, noise of 0.5 on its actions.
+
+    A share of its actions is uniformly random instead.
+    """
+
+    random_share: float
+
+    @property
+    def name(self) -> str:
+        return f"waypoints-{round(100 * self.random_share)}"
+
+
+Behavior = Trained | Uniform | Waypoints
+
+
+@dataclass(frozen=True)
 class ReferenceDataset:
     """A dataset that the tool builds itself, the same wherever the simulator is the same.
 
-    Each behaviour file gives an equal share of `transitions` (environment steps); `seed` decides
-    start states and action noise. A behaviour's name ends in the thousands of environment steps it
-    was trained for.
+    Each behaviour gives an equal share of `transitions` (environment steps); `seed` decides start
+    states and action noise.
     """
 
     dataset_id: str
-    behaviors: tuple[str, ...]
+    env_id: str
+    behaviors: tuple[Behavior, ...]
     transitions: int
     about: str
     seed: int = 0
 
-    def files(self) -> list[Path]:
-        """Return the behaviours' files in the package."""
-        folder = resources.files("baq_cli.data") / "behaviors"
-        return [Path(str(folder / f"{name}.safetensors")) for name in self.behaviors]
+
+_ABOUT = {
+    "random": "uniformly random actions",
+    "medium": "one policy, not yet at its best",
+    "replay": "stages of training, in equal shares",
+    "expert": "one policy, at the end of training",
+}
+_MAZE_ABOUT = {
+    "random": "uniformly random actions",
+    "medium": "a waypoint controller, nine in ten of its actions random",
+    "replay": "a waypoint controller with four shares of random actions, in equal parts",
+    "expert": "a waypoint controller",
+}
 
 
-_PENDULUM = ("pendulum-7k", "pendulum-8k", "pendulum-9k", "pendulum-10k")
-_HOPPER = ("hopper-40k", "hopper-100k", "hopper-130k", "hopper-140k")
+def _task(
+    task: str,
+    env_id: str,
+    about: dict[str, str],
+    behaviors: dict[str, tuple[Behavior, ...]],
+    transitions: int = 100_000,
+) -> list[ReferenceDataset]:
+    return [
+        ReferenceDataset(f"baq/{task}/{kind}-v0", env_id, mixed, transitions, about[kind])
+        for kind, mixed in {"random": (Uniform(),), **behaviors}.items()
+    ]
 
-_PARTLY = "one policy, not yet at its best"
-_STAGES = "four stages of training"
-_TRAINED = "one policy, at the end of training"
+
+def _stages(
+    task: str, medium: str, replay: str, expert: str | None
+) -> dict[str, tuple[Behavior, ...]]:
+    """Return the behaviours of a trained task by thousands of environment steps."""
+    found: dict[str, tuple[Behavior, ...]] = {
+        "medium": (Trained(f"{task}-{medium}k"),),
+        "replay": tuple(Trained(f"{task}-{stage}k") for stage in replay.split()),
+    }
+    return found if expert is None else {**found, "expert": (Trained(f"{task}-{expert}k"),)}
+
+
+_MAZE: dict[str, tuple[Behavior, ...]] = {
+    "medium": (Waypoints(0.9),),
+    "replay": (Waypoints(1.0), Waypoints(0.95), Waypoints(0.9), Waypoints(0.8)),
+    "expert": (Waypoints(0.0),),
+}
 
 SUITE = {
     reference.dataset_id: reference
     for reference in (
-        ReferenceDataset("baq/pendulum/medium-v0", ("pendulum-8k",), 20_000, _PARTLY),
-        ReferenceDataset("baq/pendulum/replay-v0", _PENDULUM, 20_000, _STAGES),
-        ReferenceDataset("baq/pendulum/expert-v0", ("pendulum-20k",), 20_000, _TRAINED),
-        ReferenceDataset("baq/hopper/medium-v0", ("hopper-140k",), 100_000, _PARTLY),
-        ReferenceDataset("baq/hopper/replay-v0", _HOPPER, 100_000, _STAGES),
-        ReferenceDataset("baq/hopper/expert-v0", ("hopper-150k",), 100_000, _TRAINED),
+        *_task(
+            "pendulum",
+            "Pendulum-v1",
+            _ABOUT,
+            _stages("pendulum", "8", "7 8 9 10", "20"),
+            20_000,
+        ),
+        *_task("hopper", "Hopper-v5", _ABOUT, _stages("hopper", "140", "40 100 130 140", "150")),
+        *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
+        *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )
 }

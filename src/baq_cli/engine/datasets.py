@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from baq_cli.data.episodes import Episodes
-from baq_cli.data.minari_source import check_new_id, load_episodes, local_datasets, write_minari
-from baq_cli.data.suite import SUITE, ReferenceDataset
-from baq_cli.engine.behaviors import roll_out
+from baq_cli.data.checks import content_findings, environment_findings
+from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.data.minari_folder import check_new_id, local_datasets, open_minari
+from baq_cli.data.minari_read import load_episodes, read_episodes
+from baq_cli.data.minari_write import write_minari
+from baq_cli.data.recording import Recording
+from baq_cli.data.suite import SUITE, Behavior, ReferenceDataset
+from baq_cli.engine.collecting import roll_out
 from baq_cli.engine.events import Note, Observer
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import EnvironmentMismatch, UsageError, nearest
 
 
 def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
     """Load a dataset from the user's Minari folder; a reference one is built when missing.
 
-    Raises DataError when it is neither there nor a reference dataset, or is damaged.
+    Raises DataError when it is neither there nor a reference dataset, is damaged, or has errors.
     """
     if dataset_id in SUITE and dataset_id not in local_datasets():
         build(SUITE[dataset_id], observer)
     return load_episodes(dataset_id)
 
 
-def build(reference: ReferenceDataset, observer: Observer) -> None:
-    """Build a reference dataset into the user's Minari folder."""
-    observer(Note(f"building {reference.dataset_id}: {reference.about}"))
-    env_id, episodes, lines = roll_out(
-        reference.files(), None, reference.transitions, reference.seed, observer
+def check_dataset(dataset_id: str, env_id: str | None) -> list[Finding]:
+    """Return everything that the checks find, errors and warnings.
+
+    Without `env_id` the dataset's own environment is checked against, where it names one.
+    Raises DataError when it can't be read at all.
+    """
+    episodes = read_episodes(open_minari(dataset_id))
+    found = content_findings(episodes)
+    env = env_id or episodes.origin.env_id
+    if env is None:
+        return found
+    try:
+        return [*found, *environment_findings(episodes, env)]
+    except EnvironmentMismatch as error:
+        return [*found, Finding("warning", "environment", str(error))]
+
+
+def build(
+    reference: ReferenceDataset,
+    observer: Observer,
+    env_steps: int | None = None,
+    seed: int | None = None,
+    dataset_id: str | None = None,
+) -> str:
+    """Build a reference dataset into the user's Minari folder, and return its id.
+
+    Another size or seed than the reference's needs an id of its own: under one id there is one
+    content.
+    Raises UsageError where it is missing, or taken.
+    """
+    wanted = replace(
+        reference,
+        transitions=reference.transitions if env_steps is None else env_steps,
+        seed=reference.seed if seed is None else seed,
+        dataset_id=dataset_id or reference.dataset_id,
     )
-    about = "\n".join([f"{reference.about}; {reference.transitions} environment steps.", *lines])
-    write_minari(
-        reference.dataset_id,
-        env_id,
-        episodes,
-        {"algorithm_name": "SAC, sampled actions", "author": "baq", "description": about},
+    if wanted != reference and dataset_id is None:
+        raise UsageError(
+            f"'{reference.dataset_id}' has {reference.transitions:,} steps from seed "
+            f"{reference.seed}: another size or seed needs an id of its own, --id me/task/name-v0"
+        )
+    check_new_id(wanted.dataset_id)
+    observer(Note(f"building {wanted.dataset_id}: {wanted.about}"))
+    recording, lines = roll_out(
+        wanted.behaviors, wanted.env_id, wanted.transitions, wanted.seed, observer
     )
+    about = f"{wanted.about}; {wanted.transitions} environment steps, seed {wanted.seed}."
+    _save(wanted.dataset_id, recording, [about, *lines])
+    return wanted.dataset_id
 
 
 def collect_dataset(
     dataset_id: str,
-    behaviors: list[Path],
+    behaviors: Sequence[Behavior | Path],
     env_id: str | None,
     env_steps: int,
     seed: int,
@@ -51,13 +93,18 @@ def collect_dataset(
     Raises UsageError when the id is taken or malformed.
     """
     check_new_id(dataset_id)
-    env, episodes, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
-    write_minari(
-        dataset_id,
-        env,
-        episodes,
-        {"algorithm_name": "baq", "author": "baq", "description": "\n".join(lines)},
-    )
+    recording, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
+    _save(dataset_id, recording, lines)
+
+
+def _save(dataset_id: str, recording: Recording, lines: Sequence[str]) -> None:
+    about = {
+        **recording.about,
+        "algorithm_name": "baq data",
+        "author": ["baq"],
+        "description": "\n".join(lines),
+    }
+    write_minari(dataset_id, replace(recording, about=about))
 
 
 def reference(dataset_id: str) -> ReferenceDataset:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from baq_cli.agents.base import Agent
+from baq_cli.data.collect import Act
 from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.pool import EnvPool
 from baq_cli.nets.streams import derive_seed
@@ -36,6 +37,10 @@ class Evaluator:
 
     def evaluate(self, agent: Agent, inputs: Inputs, number: int | str) -> tuple[Array, Array]:
         """Return raw returns and lengths (env_steps), `[S, episodes]` float64 and int64."""
+        return self.play(lambda obs: self._act(agent, inputs, obs), number)
+
+    def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
+        """Do the same with any function of observations; shapes as in `Act`, K = S · width."""
         seeds, width = len(self.seeds), self.width
         returns = np.zeros((seeds, self.episodes))
         lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
@@ -43,8 +48,7 @@ class Evaluator:
         episode = np.tile(np.arange(width), seeds)
         obs = self.pool.reset(self._start_seeds(row, episode, number))
         while (running := episode < self.episodes).any():
-            action = self._act(agent, inputs, obs)
-            obs, reward, terminated, truncated = self.pool.step(action)
+            obs, reward, terminated, truncated = self.pool.step(act(obs))
             np.add.at(returns, (row[running], episode[running]), reward[running])
             np.add.at(lengths, (row[running], episode[running]), 1)
             over = terminated | truncated

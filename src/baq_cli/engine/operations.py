@@ -46,7 +46,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     directory = RunDirectory(order.out)
     saved = saved_run(directory, recipe, order, "offline")
     episodes = open_checked(recipe.run.dataset, saved, order.observer)
-    origin = offline_origin(recipe.run.env, episodes)
+    origin = offline_origin(recipe.run.env, episodes, order.observer)
     agent = make_agent(recipe.run.algo, recipe.method, _spec(recipe, origin, episodes, device))
     _check_schedule(agent, recipe, saved)
     inputs = _inputs(recipe, agent, saved, episodes)
@@ -73,7 +73,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     episodes = None
     if source is None and dataset is not None:
         episodes = open_checked(dataset, known, order.observer)
-    origin = online_origin(recipe, source, episodes)
+    origin = online_origin(recipe, source, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec)
     plan = agent.online_plan()

@@ -72,8 +72,7 @@ def _spec_of(document: dict[str, Any], device: torch.device) -> Spec:
 
 def spaces_of(document: dict[str, Any]) -> Spaces:
     """Return the spaces that a checkpoint's policy was trained for."""
-    fields = document["spaces"]
-    return Spaces(fields["obs_dim"], tuple(fields["action_low"]), tuple(fields["action_high"]))
+    return Spaces.from_fields(document["spaces"])
 
 
 def load_exactly(agent: Agent, tensors: dict[str, Tensor], where: Path) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from baq_cli.data.checks import environment_findings
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import open_dataset
@@ -71,42 +72,52 @@ class Origin:
             "transitions": len(episodes),
             "return_mean": float(episodes.returns.mean()),
             "return_std": float(episodes.returns.std()),
+            "warnings": [finding.text for finding in episodes.findings],
         }
         return replace(self, dataset=dataset)
 
 
-def offline_origin(env: str | None, episodes: Episodes) -> Origin:
+def offline_origin(env: str | None, episodes: Episodes, observer: Observer) -> Origin:
     """Return the origin of a run on a dataset: its own environment, or the one that `env` names.
 
+    What the dataset's checks against it warn of is passed on, and kept with the origin.
     Raises EnvironmentMismatch when there is none, or when the dataset's was made with settings of
     its own, which an id alone doesn't repeat.
     """
-    env_id = env or episodes.env_id
+    recorded = episodes.origin
+    env_id = env or recorded.env_id
     if env_id is None:
         raise EnvironmentMismatch(
             f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
         )
     origin = Origin.make(env_id)
-    recorded = episodes.env_settings
-    made = {key: origin.environment[key] for key in recorded}
-    if env is None and recorded != made:
+    made = origin.environment
+    settings = {"max_episode_steps": recorded.max_episode_steps, "kwargs": recorded.kwargs}
+    if env is None and any(made[key] != value for key, value in settings.items()):
         raise EnvironmentMismatch(
-            f"dataset '{episodes.dataset_id}' was recorded in {env_id} with {recorded}, and "
-            f"{env_id} is made here with {made}: another task. If that is what you want, say so "
+            f"dataset '{episodes.dataset_id}' was recorded in {env_id} with {settings}, and it is "
+            f"made here with {made}: another task. If that is what you want, say so "
             f"with --env {env_id}; or register the recorded one under an id of its own."
         )
-    return origin.with_data(episodes)
+    origin.with_data(episodes)  # other spaces are refused before anything is compared in them
+    found = (*episodes.findings, *environment_findings(episodes, env_id))
+    for finding in found:
+        observer(Note(f"{episodes.dataset_id}: {finding.text}"))
+    return origin.with_data(replace(episodes, findings=found))
 
 
 def online_origin(
-    recipe: Recipe, source: ckpt.Checkpoint | None, episodes: Episodes | None
+    recipe: Recipe,
+    source: ckpt.Checkpoint | None,
+    episodes: Episodes | None,
+    observer: Observer,
 ) -> Origin:
     """Return the origin of an online phase, its spaces checked against the checkpoint's.
 
     Raises UsageError when nothing names an environment.
     """
     if source is None and episodes is not None:
-        return offline_origin(recipe.run.env, episodes)
+        return offline_origin(recipe.run.env, episodes, observer)
     env_id = recipe.run.env or (source.document["env_id"] if source else None)
     if env_id is None:
         raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,13 +36,38 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
     """
     try:
         with quiet_simulator():
-            return gym.make(env_id)
+            try:
+                return gym.make(env_id)
+            except gym.error.NameNotFound:
+                if not _register_robotics():
+                    raise
+                return gym.make(env_id)
     except (gym.error.Error, ImportError) as error:
         raise EnvironmentMismatch(
             f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
-            "Check the id (it is case-sensitive), or install the package that registers it; "
+            "Check the id (it is case-sensitive), or install the package that registers it "
+            "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); "
             "'--env ID' names another."
         ) from error
+
+
+def _register_robotics() -> bool:
+    """Register Gymnasium-Robotics' environments; return whether it is installed."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            import gymnasium_robotics
+    except ImportError:
+        return False
+    gym.register_envs(gymnasium_robotics)
+    return True
+
+
+def _make_flat(env_id: str) -> gym.Env[Any, Any]:
+    """Make an environment whose observations are flat; `Dict` ones are flattened."""
+    env = make_env(env_id)
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        return gym.wrappers.FlattenObservation(env)
+    return env
 
 
 def environment_spaces(env_id: str) -> Spaces:
@@ -63,12 +89,11 @@ class EnvPool:
 
     def __init__(self, env_id: str, count: int):
         self.env_id = env_id
-        make_env(env_id).close()  # the vector would hide which environment failed, and why
+        self.spaces = environment_spaces(env_id)
         with quiet_simulator():
             self._envs = SyncVectorEnv(
-                [lambda: gym.make(env_id)] * count, autoreset_mode=AutoresetMode.DISABLED
+                [lambda: _make_flat(env_id)] * count, autoreset_mode=AutoresetMode.DISABLED
             )
-        self.spaces = Spaces.of(self._envs.single_observation_space, self._envs.single_action_space)
         self.count = count
 
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +17,16 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Spaces:
-    """Flat observations of `obs_dim` numbers and actions between `action_low` and `action_high`."""
+    """Flat observations of `obs_dim` numbers and actions between `action_low` and `action_high`.
+
+    `obs_layout` names the parts of a flattened `Dict` observation in their order, each with how
+    many numbers it has; it is empty for a flat Box.
+    """
 
     obs_dim: int
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    obs_layout: tuple[tuple[str, int], ...] = ()
 
     @property
     def action_dim(self) -> int:
@@ -33,7 +39,20 @@ class Spaces:
         Raises DataError for spaces that are not supported, by name.
         """
         low, high = _action_bounds(action_space)
-        return cls(_obs_dim(observation_space), low, high)
+        parts = observation_parts(observation_space)
+        sizes = tuple((name, int(np.prod(box.shape))) for name, box in parts.items())
+        layout = sizes if isinstance(observation_space, gym.spaces.Dict) else ()
+        return cls(sum(size for _, size in sizes), low, high, layout)
+
+    @classmethod
+    def from_fields(cls, fields: dict[str, Any]) -> Spaces:
+        """Read what `dataclasses.asdict` made, after a way through JSON."""
+        return cls(
+            int(fields["obs_dim"]),
+            tuple(map(float, fields["action_low"])),
+            tuple(map(float, fields["action_high"])),
+            tuple((str(name), int(size)) for name, size in fields.get("obs_layout", ())),
+        )
 
     def to_env(self, action: Array) -> Array:
         """Scale actions `[..., action_dim]` from [−1, 1] to the environment's bounds."""
@@ -48,7 +67,7 @@ class Spaces:
 
     def check_same(self, other: Spaces, mine: str, theirs: str) -> None:
         """Raise EnvironmentMismatch unless the other spaces are the same."""
-        for name in ("obs_dim", "action_low", "action_high"):
+        for name in ("obs_dim", "obs_layout", "action_low", "action_high"):
             here, there = getattr(self, name), getattr(other, name)
             if here != there:
                 raise EnvironmentMismatch(
@@ -84,11 +103,53 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
     return tuple(map(float, space.low)), tuple(map(float, space.high))
 
 
-def _obs_dim(space: gym.Space[Any]) -> int:
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        kind = "images" if isinstance(space, gym.spaces.Box) else type(space).__name__
-        raise DataError(
-            f"observations of the space {space} ({kind}) are not supported: expected a flat Box "
-            "of numbers, as gymnasium.wrappers.FlattenObservation gives."
-        )
-    return int(space.shape[0])
+def observation_parts(space: gym.Space[Any]) -> dict[str, gym.spaces.Box]:
+    """Return the boxes of an observation space by name, in the order Gymnasium flattens them.
+
+    A flat Box has one part, named ''; nested `Dict` spaces have paths for names, as 'arm/joints'.
+    Raises DataError for spaces that are not supported, by name.
+    """
+    if isinstance(space, gym.spaces.Dict) and space.spaces:
+        return {
+            f"{key}/{name}" if name else str(key): box
+            for key, part in space.spaces.items()
+            for name, box in _inner_parts(part).items()
+        }
+    if isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
+        return {"": space}
+    raise _unsupported(space)
+
+
+def _inner_parts(space: gym.Space[Any]) -> dict[str, gym.spaces.Box]:
+    """As above, for a part of a Dict: scalars and matrices are flattened too, images aren't."""
+    if isinstance(space, gym.spaces.Box) and len(space.shape) < 3:
+        return {"": space}
+    return observation_parts(space)
+
+
+def _unsupported(space: gym.Space[Any]) -> DataError:
+    kind = "images" if isinstance(space, gym.spaces.Box) else type(space).__name__
+    return DataError(
+        f"observations of the space {space} ({kind}) are not supported: expected a flat Box of "
+        "numbers or a Dict of boxes; gymnasium.wrappers.FlattenObservation flattens others."
+    )
+
+
+def flatten_parts(parts: Mapping[str, Array]) -> Array:
+    """Lay the parts of N observations, each `[N, ...]`, side by side, `[N, obs_dim]`.
+
+    The same numbers in the same order as `gymnasium.spaces.flatten` gives for each observation.
+    """
+    flat = [part.reshape(len(part), -1) for part in parts.values()]
+    return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+
+
+def split_parts(flat: Array, space: gym.Space[Any]) -> dict[str, Array]:
+    """Undo `flatten_parts` for the observations `[N, obs_dim]` of a space."""
+    boxes = observation_parts(space)
+    stops = np.cumsum([int(np.prod(box.shape)) for box in boxes.values()])
+    columns = np.split(flat, stops[:-1], axis=1)
+    return {
+        name: part.reshape(len(flat), *box.shape)
+        for (name, box), part in zip(boxes.items(), columns, strict=True)
+    }

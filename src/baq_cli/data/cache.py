@@ -1,0 +1,104 @@
+"""Datasets kept as flat float32 arrays, so that they are read and checked once.
+
+The arrays lie in a safetensors file named by their content hash; a small index file says which
+content a dataset's files had when they were last read. Both can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
+from baq_cli.envs.spaces import Spaces
+
+VERSION = 1
+"""Raised when what is kept, or what the checks find, changes."""
+
+
+def folder() -> Path:
+    """Return the cache's folder: $BAQ_CACHE, or `baq` in the user's cache folder."""
+    import platformdirs
+
+    named = os.environ.get("BAQ_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("baq")
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """Return a mark that changes when one of the files is replaced or written to."""
+    states = []
+    for path in files:
+        state = path.stat()
+        states.append([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
+    return hashlib.sha256(json.dumps([VERSION, states]).encode()).hexdigest()
+
+
+def find(mark: str) -> Episodes | None:
+    """Return the dataset that was kept under a mark, mapped from its file, or None.
+
+    What was kept is compared with its content hash; where it differs, it is as if nothing were
+    there.
+    """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    try:
+        entry = json.loads(_index(mark).read_text(encoding="utf-8"))
+        tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
+        episodes = Episodes(
+            dataset_id=entry["dataset_id"],
+            spaces=Spaces.from_fields(entry["spaces"]),
+            origin=_origin(entry["origin"]),
+            findings=tuple(Finding(**finding) for finding in entry["findings"]),
+            **{name: tensors[name].numpy() for name in ARRAYS},
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
+    return episodes if episodes.content_hash == entry["sha256"] else None
+
+
+def keep(mark: str, episodes: Episodes) -> None:
+    """Keep a dataset under a mark. A folder that can't be written to is no error."""
+    import safetensors.numpy
+    from safetensors import SafetensorError
+
+    entry = {
+        "dataset_id": episodes.dataset_id,
+        "sha256": episodes.content_hash,
+        "spaces": asdict(episodes.spaces),
+        "origin": asdict(episodes.origin),
+        "findings": [asdict(finding) for finding in episodes.findings],
+    }
+    arrays = {name: getattr(episodes, name) for name in ARRAYS}
+    place = _arrays(episodes.content_hash)
+    with contextlib.suppress(OSError, SafetensorError):
+        for path in (place, _index(mark)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f".{place.name}.{os.getpid()}")
+        try:
+            safetensors.numpy.save_file(arrays, partial)
+            partial.replace(place)
+        finally:
+            partial.unlink(missing_ok=True)
+        partial = _index(mark).with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(entry), encoding="utf-8")
+        partial.replace(_index(mark))
+
+
+def _index(mark: str) -> Path:
+    return folder() / "index" / f"{mark}.json"
+
+
+def _arrays(content_hash: str) -> Path:
+    return folder() / "arrays" / f"{content_hash}.safetensors"
+
+
+def _origin(fields: dict[str, Any]) -> DataOrigin:
+    lists = {name: tuple(fields[name]) for name in ("requirements", "seeds")}
+    return DataOrigin(**{**fields, **lists})

@@ -1,0 +1,227 @@
+"""Columns of a log by name, and the log that they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.cutting import FlatLog
+from baq_cli.data.logfile import LogFile
+from baq_cli.data.mapping import Mapping, Names, expand
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Array]
+ALIASES = {
+    "observations": ("observation", "obs"),
+    "actions": ("action",),
+    "rewards": ("reward",),
+    "terminated": ("terminals", "terminations"),
+    "truncated": ("timeouts", "truncations"),
+    "episode": ("episode_ids", "episode_id"),
+    "next_observations": ("next_observation", "next_obs"),
+}
+"""The names by which a column is known without a mapping; exports use the first."""
+SINGLE = ("actions", "rewards", "terminated", "truncated", "episode")
+
+
+def to_log_file(
+    path: Path, columns: Columns, mapping: Mapping | None, card: dict[str, Any]
+) -> LogFile:
+    try:
+        log = _by_custom(columns) if mapping is None else _by_mapping(columns, mapping)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    infos = {} if mapping is not None else _prefixed(columns, "infos")
+    rows = len(log.rewards)
+    for name, info in infos.items():
+        _check(f"infos/{name}", info, rows)
+    resets = {} if mapping is not None else _prefixed(columns, "reset_infos")
+    if resets:
+        number = np.zeros(rows) if log.episode is None else log.episode
+        firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
+        resets = {n: a[firsts] if len(a) == rows else a for n, a in resets.items()}
+    return LogFile(FlatLog(**{**vars(log), "infos": infos}), resets, card)
+
+
+def _by_custom(columns: Columns) -> FlatLog:
+    known = {name: _custom(columns, name) for name in ALIASES}
+    missing = [n for n in ("observations", "actions", "rewards") if known[n] is None]
+    if missing:
+        raise DataError(
+            f"no column is called {' or '.join(missing)}; found {', '.join(columns)}. Say which "
+            "columns mean what with --mapping FILE.yaml."
+        )
+    observations = known["observations"]
+    assert observations is not None
+    return checked_log(
+        observations, known["next_observations"], **{n: known[n] for n in SINGLE if n in known}
+    )
+
+
+def _custom(columns: Columns, name: str) -> Any:
+    """Return a column, or parts by name for observations, under any of its names."""
+    for alias in (name, *ALIASES[name]):
+        parts = _prefixed(columns, alias)
+        if alias in columns:
+            return {"": columns[alias]} if "observation" in name else columns[alias]
+        if parts and "observation" in name:
+            return parts
+    return None
+
+
+def _prefixed(columns: Columns, prefix: str) -> Columns:
+    mark = f"{prefix}/"
+    return {name[len(mark) :]: columns[name] for name in columns if name.startswith(mark)}
+
+
+def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
+    names = list(columns)
+
+    def side_by_side(wanted: Names) -> Array:
+        parts = [np.asarray(columns[name]) for name in expand(wanted, names)]
+        rows = {len(part) for part in parts}
+        if len(rows) != 1:
+            raise DataError(f"the columns of {wanted} have {sorted(rows)} rows: expected the same")
+        flat = [part.reshape(len(part), -1) for part in parts]
+        return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
+
+    def parts(wanted: Names | dict[str, Names] | None) -> Columns | None:
+        if wanted is None:
+            return None
+        if isinstance(wanted, dict):
+            return {name: side_by_side(part) for name, part in wanted.items()}
+        return {"": side_by_side(wanted)}
+
+    def single(name: str | None) -> Array | None:
+        return None if name is None else np.asarray(columns[expand(name, names)[0]])
+
+    observations = parts(mapping.observation)
+    assert observations is not None
+    return checked_log(
+        observations,
+        parts(mapping.next_observation),
+        actions=side_by_side(mapping.action),
+        rewards=single(mapping.reward),
+        terminated=single(mapping.terminated),
+        truncated=single(mapping.truncated),
+        episode=_numbered(columns, mapping.episode, names),
+    )
+
+
+def _numbered(columns: Columns, name: str | None, names: list[str]) -> Array | None:
+    """Return a column of episode names as numbers: any words will do."""
+    if name is None:
+        return None
+    column = expand(name, names)[0]
+    values = dict.get(columns, column)
+    return np.unique(np.asarray(values), return_inverse=True)[1].reshape(-1)
+
+
+def checked_log(observations: Columns, following: Columns | None, **single: Any) -> FlatLog:
+    """Check that every column has numbers, and as many rows as there are rewards."""
+    rewards = np.asarray(single["rewards"])
+    rows = len(rewards) if rewards.ndim else 0
+    if rows == 0:
+        raise DataError("the log holds no rows")
+    for name, array in [
+        *((f"observations {n}".strip(), a) for n, a in observations.items()),
+        *((f"next observations {n}".strip(), a) for n, a in (following or {}).items()),
+        *((n, a) for n, a in single.items() if a is not None),
+    ]:
+        _check(name, array, rows)
+    column = {n: _column(n, a, rows) for n, a in single.items() if n != "actions" and a is not None}
+    if not column.keys() & {"terminated", "truncated", "episode"}:
+        raise DataError("no column says where an episode ends: terminated, truncated, episode")
+    log = FlatLog(
+        observations=_two_axes(observations),
+        actions=single["actions"].reshape(rows, -1),
+        rewards=column["rewards"],
+        terminated=column.get("terminated", np.zeros(rows, dtype=np.bool_)),
+        truncated=column.get("truncated"),
+        episode=column.get("episode"),
+        next_observations=None if following is None else _two_axes(following),
+    )
+    return _without_last_rows(log)
+
+
+def _two_axes(parts: Columns) -> Columns:
+    return {name: a.reshape(len(a), -1) if a.ndim == 1 else a for name, a in parts.items()}
+
+
+def _without_last_rows(log: FlatLog) -> FlatLog:
+    """Take rows that hold an observation and nothing else as the end of their episode.
+
+    Logs often write the last observation with neither action nor reward; such a row is no step.
+    """
+    if log.next_observations is not None or not np.issubdtype(log.rewards.dtype, np.floating):
+        return log
+    bare = np.isnan(log.rewards) & np.isnan(log.actions.astype(np.float64)).all(1)
+    if not bare.any() or bare[0] or (bare[1:] & bare[:-1]).any():
+        return log
+    steps = ~bare
+    before = np.append(bare[1:], False)[steps]
+    following = {
+        name: part[np.minimum(np.flatnonzero(steps) + 1, len(part) - 1)]
+        for name, part in log.observations.items()
+    }
+    episode = np.cumsum(bare)[steps] if log.episode is None else log.episode[steps]
+    terminated, truncated = _shifted(log.terminated, bare), _shifted(log.truncated, bare)
+    assert terminated is not None
+    if not before[-1]:  # the last episode's end is missing: its last row's next one is unknown
+        raise DataError(
+            "rows without action and reward end the episodes, but the last row isn't one of them"
+        )
+    return FlatLog(
+        observations={name: part[steps] for name, part in log.observations.items()},
+        actions=log.actions[steps],
+        rewards=log.rewards[steps],
+        terminated=terminated,
+        truncated=truncated,
+        episode=episode,
+        next_observations=following,
+    )
+
+
+def _shifted(flags: Array | None, bare: Array) -> Array | None:
+    """Move an end flag that was written on a bare row to the step before it."""
+    if flags is None:
+        return None
+    known = np.nan_to_num(flags.astype(np.float64)) != 0
+    known[:-1] |= known[1:] & bare[1:]
+    return np.asarray(known[~bare])
+
+
+def _check(name: str, array: Any, rows: int) -> None:
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{name} are of type {array.dtype}; expected numbers")
+    if array.ndim == 0 or len(array) != rows:
+        raise DataError(f"{name} have the shape {list(array.shape)} beside {rows} rewards")
+
+
+def _column(name: str, array: Array, rows: int) -> Array:
+    if array.size != rows:
+        raise DataError(f"{name} have the shape {list(array.shape)}; expected one number a row")
+    column = array.reshape(rows)
+    if name in ("terminated", "truncated") and column.dtype.kind == "f":
+        return np.asarray(np.nan_to_num(column) != 0)
+    return column
+
+
+def to_columns(file: LogFile) -> Columns:
+    log = file.log
+    assert log.next_observations is not None
+    parts = {"observations": log.observations, "next_observations": log.next_observations}
+    return {
+        **{
+            f"{kind}/{name}" if name else kind: part
+            for kind, by_name in parts.items()
+            for name, part in by_name.items()
+        },
+        **{name: getattr(log, name) for name in SINGLE},
+        **{f"infos/{name}": info for name, info in log.infos.items()},
+    }

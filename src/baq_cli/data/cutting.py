@@ -1,0 +1,185 @@
+"""Where episodes end in a log of rows: the one place that decides it for every file format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+Parts = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class FlatLog:
+    """Rows of a log, one a step, episodes not yet told apart.
+
+    Shapes: N rows; observations and next_observations by part `[N, ...]`; actions `[N, ...]`;
+    rewards, terminated, truncated `[N]`; episode `[N]` changes from one episode to the next; infos
+    by name `[N, ...]`. None means that the file doesn't say.
+    """
+
+    observations: Parts
+    actions: Array
+    rewards: Array
+    terminated: Array
+    truncated: Array | None = None
+    episode: Array | None = None
+    next_observations: Parts | None = None
+    infos: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CutRules:
+    """What decides where the file leaves it open.
+
+    max_episode_steps: an episode ends, truncated, after so many steps; used without `truncated`.
+    only_terminations: without `truncated`, terminations are the only ends.
+    split_gaps: where the recorded next observation is not the next row's, a new episode begins.
+    drop_last_truncated: leave out each truncated episode's last transition and the file's last
+        row, as D4RL's `qlearning_dataset` does.
+    """
+
+    max_episode_steps: int | None = None
+    only_terminations: bool = False
+    split_gaps: bool = False
+    drop_last_truncated: bool = False
+
+
+@dataclass(frozen=True)
+class CutLog:
+    """A log cut into episodes; shapes as in a Recording. `lost` counts transitions left out."""
+
+    observations: Parts
+    actions: Array
+    rewards: Array
+    terminated: Array
+    truncated: Array
+    lengths: Array
+    infos: dict[str, Array]
+    lost: int
+
+
+def cut(log: FlatLog, rules: CutRules) -> CutLog:
+    """Tell the episodes of a log apart.
+
+    An episode ends where `episode` changes, or, without it, at `terminated`, at `truncated`, at
+    the time limit and at the last row. Its last transition is kept where the next observation is
+    recorded, or doesn't matter because it terminated. Otherwise the last row's observation is the
+    previous step's next one, and the last row's action and reward are lost.
+    Raises DataError when the file doesn't say where episodes end, or contradicts itself.
+    """
+    terminated, truncated, last = _ends(log, rules)
+    stops = np.flatnonzero(last) + 1
+    lengths = np.diff(stops, prepend=0)
+    keep = np.ones(len(last), dtype=np.bool_)
+    if log.next_observations is None:
+        keep[last & ~terminated] = False
+    if rules.drop_last_truncated:
+        keep[last & truncated] = False
+        keep[-1] = False
+    ends = last & keep
+    before = np.flatnonzero(last & ~keep) - 1
+    inside = before[before >= 0]
+    ends[inside[~last[inside]]] = True  # an episode ends a step earlier than its dropped one
+    truncated = np.where(ends & ~last, True, truncated)
+    kept = np.add.reduceat(keep.astype(np.int64), stops - lengths)
+    return CutLog(
+        observations=_with_finals(log, last, keep, ends, kept),
+        actions=log.actions[keep],
+        rewards=log.rewards[keep],
+        terminated=terminated[keep],
+        truncated=truncated[keep],
+        lengths=kept[kept > 0],
+        infos={name: info[keep] for name, info in log.infos.items()},
+        lost=int((~keep).sum()),
+    )
+
+
+def _ends(log: FlatLog, rules: CutRules) -> tuple[Array, Array, Array]:
+    """Return terminated, truncated and last, `[N]` bool: last marks the end of each episode."""
+    rows = len(log.rewards)
+    if rows == 0:
+        raise DataError("the log holds no rows")
+    terminated = log.terminated.astype(np.bool_)
+    final = np.zeros(rows, dtype=np.bool_)
+    final[-1] = True
+    if log.episode is not None:
+        last = final.copy()
+        last[:-1] |= log.episode[1:] != log.episode[:-1]
+        if int(last.sum()) != len(np.unique(log.episode)):
+            raise DataError(
+                "the rows of an episode don't follow each other: an episode's number comes back "
+                "after another's. Sort the rows by episode and step."
+            )
+        if log.truncated is None:
+            return terminated, last & ~terminated, last
+        return terminated, log.truncated.astype(np.bool_), last
+    truncated = _truncations(log, rules, terminated)
+    gaps = _gaps(log, terminated | truncated, rules.split_gaps)
+    last = terminated | truncated | gaps | final
+    return terminated, truncated | (last & ~terminated), last
+
+
+def _truncations(log: FlatLog, rules: CutRules, terminated: Array) -> Array:
+    if log.truncated is not None:
+        return log.truncated.astype(np.bool_)
+    truncated = np.zeros(len(terminated), dtype=np.bool_)
+    if rules.only_terminations:
+        return truncated
+    if rules.max_episode_steps is None:
+        raise DataError(
+            "the log has neither truncations (timeouts) nor episode numbers, so only terminations "
+            "would end an episode. Say which it is: --max-episode-steps N (every episode ends "
+            "after N steps at most), or --only-terminations."
+        )
+    start = 0
+    for stop in [*(np.flatnonzero(terminated) + 1).tolist(), len(terminated)]:
+        truncated[start + rules.max_episode_steps - 1 : stop : rules.max_episode_steps] = True
+        start = stop
+    return truncated
+
+
+def _gaps(log: FlatLog, ends: Array, split: bool) -> Array:
+    """Mark the rows whose recorded next observation is not the next row's."""
+    gaps = np.zeros(len(ends), dtype=np.bool_)
+    if log.next_observations is None:
+        return gaps
+    for name, following in log.next_observations.items():
+        width = (len(ends) - 1, -1)
+        recorded = following[:-1].reshape(width)
+        gaps[:-1] |= ~np.isclose(
+            recorded, log.observations[name][1:].reshape(width), rtol=0, atol=0, equal_nan=True
+        ).all(1)
+    gaps &= ~ends
+    if gaps.any() and not split:
+        raise DataError(
+            f"in {int(gaps.sum())} of {len(ends)} rows, first in row {int(gaps.argmax())}, the "
+            "recorded next observation is not the next row's, though no episode ends there. "
+            "Rows are missing, or an end isn't marked: --split-gaps begins a new episode at each."
+        )
+    return gaps
+
+
+def _with_finals(log: FlatLog, last: Array, keep: Array, ends: Array, kept: Array) -> Parts:
+    """Return the observations of the kept steps, each episode's final one behind them.
+
+    A final observation is the recorded next one; without one it is the dropped row's, and after
+    a termination, where it is never used, the last one again.
+    """
+    places = np.cumsum(kept[kept > 0])  # after how many kept steps each final one goes
+    rows = np.flatnonzero(keep)
+    finals = np.flatnonzero(ends)
+    out = {}
+    for name, part in log.observations.items():
+        if log.next_observations is not None:
+            final = log.next_observations[name][finals]
+        else:
+            following = np.minimum(finals + 1, len(part) - 1)
+            final = part[np.where(last[finals], finals, following)]
+        out[name] = np.insert(part[rows], places, final, axis=0)
+    return out

@@ -1,0 +1,264 @@
+"""What a log file holds, beside its rows, and how it becomes a recording or is made of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.cutting import CutRules, FlatLog, cut
+from baq_cli.data.recording import Recording
+from baq_cli.envs.pool import make_env
+from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts, split_parts
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a log doesn't say of itself: the environment, or the bounds of its actions.
+
+    A single bound counts for every action dimension. `rules` decides where episodes end.
+    """
+
+    env_id: str | None = None
+    action_low: Sequence[float] | None = None
+    action_high: Sequence[float] | None = None
+    rules: CutRules = field(default_factory=CutRules)
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """The rows of a file, and what it says of them.
+
+    Observations of `log` have one flat part '' or parts by name. `reset_infos`: by name, the
+    infos of the resets, `[K, ...]`. `card` is what an export by this tool wrote beside the rows:
+    spaces, environment, seeds, metadata.
+    """
+
+    log: FlatLog
+    reset_infos: dict[str, Array] = field(default_factory=dict)
+    card: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
+    """Cut a log into episodes; return the recording and how many transitions were lost.
+
+    Raises DataError when spaces are unknown, or rows don't fit them.
+    """
+    spec, observation_space, action_space = _spaces(file, setting)
+    log = _in_parts(_with_actions(file.log, action_space), observation_space)
+    rules = setting.rules
+    if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
+        rules = CutRules(spec.max_episode_steps, False, rules.split_gaps, rules.drop_last_truncated)
+    done = cut(log, rules)
+    if not len(done.lengths):
+        raise DataError("no transition of the log can be kept: no episode has a next observation")
+    seeds = tuple(file.card.get("seeds", ()))
+    resets = {n: a for n, a in file.reset_infos.items() if len(a) == len(done.lengths)}
+    recording = Recording(
+        observation_space=observation_space,
+        action_space=action_space,
+        observations=done.observations,
+        actions=done.actions,
+        rewards=done.rewards,
+        terminated=done.terminated,
+        truncated=done.truncated,
+        lengths=done.lengths,
+        seeds=seeds if len(seeds) == len(done.lengths) else (),
+        infos={n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()},
+        env_spec=spec,
+        about={**file.card.get("about", {}), **file.about},
+    )
+    return recording, done.lost
+
+
+def _spaces(
+    file: LogFile, setting: Setting
+) -> tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]:
+    """Find the spaces: what the caller says, then what the file says."""
+    from minari.serialization import deserialize_space
+
+    if setting.env_id is not None:
+        env = make_env(setting.env_id)
+        found = env.spec, env.observation_space, env.action_space
+        env.close()
+        return found
+    if setting.action_low is not None and setting.action_high is not None:
+        return None, _free_space(file.log), _action_box(file.log, setting)
+    if file.card:
+        try:
+            text = file.card.get("env_spec")
+            spec = None if text is None else gym.envs.registration.EnvSpec.from_json(text)
+            spaces = [deserialize_space(file.card[f"{n}_space"]) for n in ("observation", "action")]
+        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+            raise DataError(f"the card of the log is damaged: {error}") from error
+        return spec, spaces[0], spaces[1]
+    raise DataError(
+        "the log doesn't say what its actions' bounds are: name the environment it was made in "
+        "(--env ID), or give --action-low and --action-high."
+    )
+
+
+def _free_space(log: FlatLog) -> gym.Space[Any]:
+    boxes = {
+        name: gym.spaces.Box(-np.inf, np.inf, part.shape[1:], _float(part.dtype))
+        for name, part in log.observations.items()
+    }
+    if list(boxes) == [""]:
+        return boxes[""]
+    nested: dict[str, Any] = {}
+    for name, box in boxes.items():
+        *parents, key = name.split("/")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = box
+    return _dict_space(nested)
+
+
+def _dict_space(nested: dict[str, Any]) -> gym.spaces.Dict:
+    return gym.spaces.Dict(
+        {k: _dict_space(v) if isinstance(v, dict) else v for k, v in nested.items()}
+    )
+
+
+def _float(dtype: Any) -> Any:
+    return dtype if np.issubdtype(dtype, np.floating) else np.float64
+
+
+def _action_box(log: FlatLog, setting: Setting) -> gym.spaces.Box:
+    width = int(np.prod(log.actions.shape[1:]))
+    bounds = []
+    for name, values in (("low", setting.action_low), ("high", setting.action_high)):
+        array = np.asarray(values, dtype=np.float64).reshape(-1)
+        if len(array) not in (1, width):
+            raise DataError(
+                f"--action-{name} has {len(array)} numbers for {width} action dimensions: "
+                "expected one for all or one for each"
+            )
+        bounds.append(np.broadcast_to(array, (width,)))
+    return gym.spaces.Box(bounds[0], bounds[1], dtype=_float(log.actions.dtype))
+
+
+def _with_actions(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
+    """Check the actions' width; a single action may come as a column without one."""
+    rows, wanted = len(log.rewards), space.shape or ()
+    if log.actions.reshape(rows, -1).shape[1:] != wanted:
+        raise DataError(
+            f"actions of the log have {log.actions.reshape(rows, -1).shape[1]} dimensions, the "
+            f"action space has the shape {list(wanted)}"
+        )
+    return _replace(log, actions=log.actions.reshape(rows, *wanted))
+
+
+def _in_parts(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
+    """Give observations the parts that the space has, splitting flat ones in Gymnasium's order."""
+    following = log.next_observations
+    return _replace(
+        log,
+        observations=_split(log.observations, space),
+        next_observations=None if following is None else _split(following, space),
+    )
+
+
+def _split(parts: dict[str, Array], space: gym.Space[Any]) -> dict[str, Array]:
+    boxes = observation_parts(space)
+    if parts.keys() == boxes.keys() and list(parts) != [""]:
+        ordered = {name: parts[name] for name in boxes}
+        return {n: a.reshape(len(a), *boxes[n].shape) for n, a in ordered.items()}
+    if list(parts) != [""]:
+        raise DataError(
+            f"the log's observations have the parts {sorted(parts)}, the space {space} has "
+            f"{sorted(boxes)}"
+        )
+    flat = flatten_parts(parts)
+    width = sum(int(np.prod(box.shape)) for box in boxes.values())
+    if flat.shape[1] != width:
+        raise DataError(
+            f"observations of the log have {flat.shape[1]} numbers, the space {space} has {width}"
+        )
+    return split_parts(flat, space)
+
+
+def _replace(log: FlatLog, **changes: Any) -> FlatLog:
+    return FlatLog(**{**vars(log), **changes})
+
+
+def _joined(steps: Array, resets: Array | None, lengths: Array) -> Array:
+    """Put the infos of resets before those of each episode's steps."""
+    if resets is None or resets.shape[1:] != steps.shape[1:]:
+        return steps
+    return np.insert(steps, np.cumsum(lengths) - lengths, resets, axis=0)
+
+
+# -- from a recording to rows
+
+
+def to_log(recording: Recording) -> LogFile:
+    """Lay a recording out in rows, nothing left out: flags, episode numbers, next observations."""
+    steps = len(recording.rewards)
+    rows, following = recording.rows(), recording.next_rows()
+    infos, resets = {}, {}
+    for name, info in recording.infos.items():
+        from_reset = len(info) != steps
+        infos[name] = info[following] if from_reset else info
+        if from_reset:
+            resets[name] = info[recording.first_rows]
+    log = FlatLog(
+        observations={name: part[rows] for name, part in recording.observations.items()},
+        actions=recording.actions,
+        rewards=recording.rewards,
+        terminated=recording.terminated,
+        truncated=recording.truncated,
+        episode=np.repeat(np.arange(len(recording.lengths)), recording.lengths),
+        next_observations={n: part[following] for n, part in recording.observations.items()},
+        infos=infos,
+    )
+    return LogFile(log, resets, card_of(recording))
+
+
+def card_of(recording: Recording) -> dict[str, Any]:
+    """Return what an export says beside the rows, as JSON can hold it."""
+    from minari.serialization import serialize_space
+
+    Spaces.of(recording.observation_space, recording.action_space)
+    spec = recording.env_spec
+    about = {k: v for k, v in recording.about.items() if _is_json(v)}
+    return {
+        "format": 1,
+        "observation_space": serialize_space(recording.observation_space),
+        "action_space": serialize_space(recording.action_space),
+        "env_spec": None if spec is None else spec.to_json(),
+        "seeds": list(recording.seeds),
+        "about": about,
+    }
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def parse_card(text: str) -> dict[str, Any]:
+    """Read a card; anything else than a JSON object is damage.
+
+    Raises DataError.
+    """
+    try:
+        card = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"the card of the log is damaged: {error}") from error
+    if not isinstance(card, dict):
+        raise DataError("the card of the log is damaged: expected a JSON object")
+    return card

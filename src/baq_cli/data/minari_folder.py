@@ -1,0 +1,175 @@
+"""The user's Minari folder: what is in it, what may be added, and fetching more."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from baq_cli.envs.pool import make_env
+from baq_cli.errors import DataError, UsageError
+
+FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Minari's and Gymnasium's chatter off the terminal."""
+    logging.getLogger("minari").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def local_datasets() -> list[str]:
+    """Return the ids in the user's Minari folder, sorted."""
+    import minari
+
+    try:
+        with quiet():
+            return sorted(minari.list_local_datasets())
+    except OSError as error:
+        raise DataError(f"cannot read the Minari folder: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the Minari folder holds something that is not a dataset: {error}. Remove it from "
+            f"{FOLDER}."
+        ) from error
+
+
+def check_new_id(dataset_id: str) -> None:
+    """Raise UsageError unless a dataset may be saved under this id."""
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        version = parse_dataset_id(dataset_id)[2]
+    except ValueError:
+        version = None
+    if version is None:
+        raise UsageError(
+            f"'{dataset_id}' can't be a dataset's id: expected a name of two or more letters and a "
+            "version, with or without a namespace, as me/hopper/clumsy-v0."
+        )
+    if dataset_id in local_datasets():
+        raise UsageError(
+            f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
+            f"delete it with 'minari delete {dataset_id}'"
+        )
+
+
+@dataclass(frozen=True)
+class StoredDataset:
+    """A dataset in the Minari folder, its transitions not yet read."""
+
+    dataset_id: str
+    data: Path
+    metadata: dict[str, Any]
+
+    @property
+    def files(self) -> list[Path]:
+        """What it consists of, in an order that doesn't change."""
+        return sorted(path for path in self.data.rglob("*") if path.is_file())
+
+    @cached_property
+    def env_spec(self) -> gym.envs.registration.EnvSpec | None:
+        """The environment that it says it was made in. Nothing is imported for it."""
+        text = self.metadata.get("env_spec")
+        if text is None:
+            return None
+        try:
+            fields = json.loads(text)
+            dropped = ("apply_api_compatibility", "autoreset")  # of Gymnasium before 1.0
+            text = json.dumps({k: v for k, v in fields.items() if k not in dropped})
+            return gym.envs.registration.EnvSpec.from_json(text)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise self.damaged(f"its environment can't be read: {error}") from error
+
+    @cached_property
+    def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Its observation and action spaces; those of its environment where it has none."""
+        from minari.serialization import deserialize_space
+
+        texts = [self.metadata.get(name) for name in ("observation_space", "action_space")]
+        try:
+            if None not in texts:
+                observation, action = (deserialize_space(text) for text in texts)
+                return observation, action
+        except (ValueError, TypeError, KeyError, AssertionError, NotImplementedError) as error:
+            raise self.damaged(f"its spaces can't be read: {error}") from error
+        if self.env_spec is None:
+            raise self.damaged("it records neither its spaces nor its environment")
+        env = make_env(self.env_spec.id)
+        spaces = env.observation_space, env.action_space
+        env.close()
+        return spaces
+
+    def damaged(self, what: str) -> DataError:
+        """Return the error to raise when it can't be read."""
+        return DataError(f"dataset '{self.dataset_id}' is damaged: {what}. Get it again.")
+
+
+def open_minari(dataset_id: str) -> StoredDataset:
+    """Find a local Minari dataset, without reading its transitions.
+
+    Raises DataError when it isn't there or its description can't be read.
+    """
+    if dataset_id not in local_datasets():
+        raise DataError(
+            f"dataset '{dataset_id}' is not in the Minari folder. "
+            "'baq data list' shows what is there and what can be built; "
+            f"'baq data download {dataset_id}' fetches a public one."
+        )
+    data = dataset_path(dataset_id) / "data"
+    try:
+        metadata = json.loads((data / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
+    return StoredDataset(dataset_id, data, metadata)
+
+
+def dataset_path(dataset_id: str | None = None) -> Path:
+    """Return a dataset's folder, or the Minari folder itself."""
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    return Path(get_dataset_path() if dataset_id is None else get_dataset_path(dataset_id))
+
+
+def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
+    """Add entries to a dataset's metadata, in one step."""
+    path = stored.data / "metadata.json"
+    partial = path.with_name(".metadata.json.partial")
+    try:
+        partial.write_text(json.dumps({**stored.metadata, **entries}), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}") from error
+
+
+def download(dataset_id: str) -> None:
+    """Fetch a public dataset into the Minari folder.
+
+    Raises DataError when it can't be reached or doesn't exist.
+    """
+    import minari
+
+    check_new_id(dataset_id)
+    try:
+        with quiet():
+            minari.download_dataset(dataset_id)
+    except Exception as error:  # whatever the network library of the day raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"cannot download '{dataset_id}': {reason}. Where there is a network, run "
+            f"'minari download {dataset_id}' and copy the folder "
+            f"~/.minari/datasets/{dataset_id} to {dataset_path(dataset_id)} here; "
+            "'minari list remote' shows what exists."
+        ) from error

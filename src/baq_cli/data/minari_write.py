@@ -1,0 +1,120 @@
+"""Writing recordings into the Minari folder, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from baq_cli.data.minari_folder import dataset_path, quiet
+from baq_cli.data.recording import Recording
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+WRITTEN = (
+    *("total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
+    *("observation_space", "action_space", "env_spec", "dataset_id", "minari_version"),
+)
+"""Metadata that the storage writes itself: not copied from another dataset's."""
+
+
+def write_minari(dataset_id: str, recording: Recording) -> None:
+    """Save a recording as a Minari dataset, with its environment's spec when it has one.
+
+    The dataset appears whole or not at all; one that another process finished meanwhile under the
+    same id is left as it is.
+    Raises DataError when it can't be written.
+    """
+    try:
+        _write_whole(dataset_id, recording)
+    except OSError as error:
+        raise DataError(
+            f"cannot save dataset '{dataset_id}': {error}. Make room in the Minari folder, or name "
+            "another with MINARI_DATASETS_PATH."
+        ) from error
+
+
+def _write_whole(dataset_id: str, recording: Recording) -> None:
+    """Write beside the Minari folder, then rename into it.
+
+    The environment is described, not made: nothing that a stranger's log names is imported.
+    """
+    from minari.dataset.minari_storage import MinariStorage
+
+    target, root = dataset_path(dataset_id), dataset_path()
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".baq-") as partial, quiet():
+        folder = Path(partial) / "dataset"
+        folder.mkdir()
+        storage = MinariStorage.new(
+            folder / "data", recording.observation_space, recording.action_space
+        )
+        storage.update_metadata(_metadata(dataset_id, recording))
+        storage.update_episodes(_buffers(recording))
+        _describe_namespace(dataset_id)
+        if not target.exists():
+            folder.rename(target)
+
+
+def _metadata(dataset_id: str, recording: Recording) -> dict[str, Any]:
+    import minari
+
+    kept = {name: value for name, value in recording.about.items() if name not in WRITTEN}
+    for name in ("author", "author_email"):  # Minari wants sets here, and stores lists
+        if name in kept:
+            kept[name] = {kept[name]} if isinstance(kept[name], str) else set(kept[name])
+    spec = {} if recording.env_spec is None else {"env_spec": recording.env_spec.to_json()}
+    return {**kept, **spec, "dataset_id": dataset_id, "minari_version": minari.__version__}
+
+
+def _buffers(recording: Recording) -> Iterator[Any]:
+    from minari.data_collector import EpisodeBuffer
+
+    seeds = recording.seeds or (None,) * len(recording.lengths)
+    start = first = 0
+    for number, (length, seed) in enumerate(zip(recording.lengths.tolist(), seeds, strict=True)):
+        steps, rows = slice(start, start + length), slice(first, first + length + 1)
+        yield EpisodeBuffer(
+            id=number,
+            seed=seed,
+            observations=_nested({n: a[rows] for n, a in recording.observations.items()}),
+            actions=recording.actions[steps],
+            rewards=recording.rewards[steps],
+            terminations=recording.terminated[steps],
+            truncations=recording.truncated[steps],
+            infos=_nested(
+                {
+                    name: info[steps if len(info) == len(recording.rewards) else rows]
+                    for name, info in recording.infos.items()
+                }
+            ),
+        )
+        start, first = steps.stop, rows.stop
+
+
+def _nested(parts: dict[str, Array]) -> Any:
+    """Turn names that are paths into dictionaries in dictionaries; a part named '' stands alone."""
+    if list(parts) == [""]:
+        return parts[""]
+    nested: dict[str, Any] = {}
+    for name, part in parts.items():
+        *parents, key = name.split("/")
+        inner = nested
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[key] = part
+    return nested
+
+
+def _describe_namespace(dataset_id: str) -> None:
+    """Create the folders and files by which Minari knows a dataset's namespace."""
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    namespace = dataset_id.rpartition("/")[0]
+    if namespace and namespace not in list_local_namespaces():
+        with contextlib.suppress(ValueError):  # another process was faster
+            create_namespace(namespace)

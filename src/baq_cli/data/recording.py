@@ -1,0 +1,122 @@
+"""Logged experience as it was given: what sources make and datasets are written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.episodes import DataOrigin, Episodes
+from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Episodes laid end to end in their own dtypes, actions in the environment's units.
+
+    Shapes: M transitions in K episodes of T_k. observations: by part (one named '' for a flat
+    Box), `[M + K, ...]`, T_k + 1 an episode; actions `[M, ...]`; rewards, terminated, truncated
+    `[M]`; lengths `[K]`. infos: by name, `[M, ...]` (one a step) or `[M + K, ...]` (from the
+    reset on). seeds: the start seed of each episode, None where unknown.
+    """
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    observations: dict[str, Array]
+    actions: Array
+    rewards: Array
+    terminated: Array
+    truncated: Array
+    lengths: Array
+    seeds: tuple[int | None, ...] = ()
+    infos: dict[str, Array] = field(default_factory=dict)
+    env_spec: gym.envs.registration.EnvSpec | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+    """Entries of the dataset's metadata: description, author, requirements, …"""
+
+    def __post_init__(self) -> None:
+        steps, episodes = int(self.lengths.sum()), len(self.lengths)
+        if not steps or (self.lengths < 1).any():
+            raise DataError("the log holds no transitions, or an episode without any")
+        known = observation_parts(self.observation_space)
+        if list(self.observations) != list(known):
+            raise DataError(
+                f"the log's observations have the parts {list(self.observations)}, the space "
+                f"{self.observation_space} has {list(known)}"
+            )
+        for name, part in self.observations.items():
+            _check_shape(
+                f"observations {name}".strip(), part, (steps + episodes, *known[name].shape)
+            )
+        _check_shape("actions", self.actions, (steps, *(self.action_space.shape or ())))
+        for name in ("rewards", "terminated", "truncated"):
+            _check_shape(name, getattr(self, name), (steps,))
+        for name, info in self.infos.items():
+            if len(info) not in (steps, steps + episodes):
+                raise DataError(f"infos '{name}' has {len(info)} rows for {steps} steps")
+
+    @property
+    def first_rows(self) -> Array:
+        """The row of `observations` at which each episode begins, `[K]`."""
+        return np.cumsum(self.lengths + 1) - (self.lengths + 1)
+
+    def next_rows(self) -> Array:
+        """The rows of `observations` that each step leads to, `[M]`."""
+        return np.delete(np.arange(int(self.lengths.sum()) + len(self.lengths)), self.first_rows)
+
+    def rows(self) -> Array:
+        """The rows of `observations` that each step starts from, `[M]`."""
+        return self.next_rows() - 1
+
+    def episodes(self, dataset_id: str) -> Episodes:
+        """Return the recording in the units of training; nothing is checked here.
+
+        Raises DataError for spaces that are not supported.
+        """
+        spaces = Spaces.of(self.observation_space, self.action_space)
+        return Episodes(
+            dataset_id=dataset_id,
+            spaces=spaces,
+            observations=flatten_parts(self.observations).astype(np.float32),
+            action=spaces.from_env(self.actions.astype(np.float64)),
+            reward=self.rewards.astype(np.float32),
+            terminated=self.terminated.astype(np.bool_),
+            truncated=self.truncated.astype(np.bool_),
+            lengths=self.lengths.astype(np.int64),
+            origin=origin_of(self.env_spec, self.about, self.seeds),
+        )
+
+
+def origin_of(
+    spec: gym.envs.registration.EnvSpec | None,
+    about: dict[str, Any],
+    seeds: Iterable[int | None],
+) -> DataOrigin:
+    """Return where data were made, from an environment's spec and a dataset's metadata."""
+    requirements = tuple(str(line) for line in about.get("requirements") or ())
+    if spec is None:
+        return DataOrigin(requirements=requirements, seeds=tuple(seeds))
+    return DataOrigin(
+        env_id=spec.id,
+        max_episode_steps=spec.max_episode_steps,
+        kwargs={key: repr(value) for key, value in spec.kwargs.items()},
+        requirements=requirements,
+        seeds=tuple(seeds),
+    )
+
+
+def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:
+    if array.shape != expected:
+        raise DataError(
+            f"{name} of the log have the shape {list(array.shape)}; expected {list(expected)}, "
+            "from the lengths of its episodes and the spaces"
+        )
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        raise DataError(f"{name} of the log are of type {array.dtype}; expected numbers")

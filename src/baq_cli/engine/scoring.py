@@ -1,0 +1,88 @@
+"""Reference scores: measured, stored with a dataset, and found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from baq_cli.data.minari_folder import open_minari, update_metadata
+from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.restore import evaluate_checkpoint
+from baq_cli.engine.rundir import versions
+from baq_cli.envs.scores import Reference, published_or_refuse, stored
+from baq_cli.errors import UsageError
+from baq_cli.nets.streams import SeedStream
+
+NUMBER = "reference"
+
+
+def measure_random(env_id: str, episodes: int) -> dict[str, Any]:
+    """Return the raw returns of uniformly random actions: mean, spread and count."""
+    evaluator = Evaluator(env_id, (0,), episodes)
+    stream = SeedStream((0,), "reference/random", torch.device("cpu"))
+    width = evaluator.pool.spaces.action_dim
+    returns, _ = evaluator.play(
+        lambda obs: stream.uniform(len(obs), width).squeeze(0).numpy() * 2 - 1, NUMBER
+    )
+    evaluator.close()
+    return _facts(returns)
+
+
+def measure_expert(env_id: str, checkpoint: Path, episodes: int) -> dict[str, Any]:
+    """Return the same of a checkpoint's policies, all seeds together, with what they are."""
+    returns, _, saved = evaluate_checkpoint(checkpoint, env_id, episodes, 0)
+    document = saved.document
+    about = f"{document['algo']} after {document['env_steps']} env_steps, {checkpoint.name}"
+    return {**_facts(returns), "policy": about}
+
+
+def _facts(returns: Any) -> dict[str, Any]:
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "episodes": int(returns.size),
+    }
+
+
+def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, Any]]) -> None:
+    """Keep measured references in a dataset's metadata, where Minari keeps them too.
+
+    Raises UsageError without an expert's, or where the expert is no better than random.
+    """
+    if "expert" not in measured:
+        raise UsageError("a reference needs an expert too: give --checkpoint PATH")
+    random, expert = (measured[name]["return_mean"] for name in ("random", "expert"))
+    if expert <= random:
+        raise UsageError(
+            f"the expert's return {expert:.1f} is not above random's {random:.1f}: a score between "
+            "them would mean nothing"
+        )
+    used = ", ".join(f"{n} {v}" for n, v in versions().items() if n in ("gymnasium", "mujoco"))
+    source = f"measured on {env_id} with {used}; expert: {measured['expert']['policy']}"
+    update_metadata(
+        open_minari(dataset_id),
+        {
+            "ref_min_score": random,
+            "ref_max_score": expert,
+            "num_episodes_average_score": measured["expert"]["episodes"],
+            "baq_reference": {"source": source, **measured},
+        },
+    )
+
+
+def find_reference(name: str, env_id: str) -> Reference:
+    """Return the reference called `d4rl`, or the one stored with the dataset of that id.
+
+    Raises UsageError when there is none.
+    """
+    if name == "d4rl":
+        return published_or_refuse(env_id)
+    found = stored(open_minari(name).metadata, name)
+    if found is None:
+        raise UsageError(
+            f"dataset '{name}' has no reference scores: store them with "
+            f"'baq data score-reference {env_id} --checkpoint PATH --dataset {name}'"
+        )
+    return found
