@@ -1,8 +1,9 @@
-"""Logged experience: returns, held-out episodes, its fingerprint, its checks, and the spaces."""
+"""Logged experience: its rows, returns, held-out episodes, fingerprint, and the spaces."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium as gym
@@ -12,11 +13,46 @@ from builders import make_episodes
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
-from baq_cli.data.episodes import Episodes, monte_carlo_returns, returns_to_go
-from baq_cli.envs.spaces import Spaces
+from baq_cli.data.episodes import ARRAYS, DataOrigin, Finding, monte_carlo_returns, returns_to_go
+from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError, EnvironmentMismatch
+
+# -- rows
+
+
+def test_each_step_lies_between_the_observations_before_and_after_it() -> None:
+    # three episodes of 2, 3 and 1 steps: 3, 4 and 2 observations
+    episodes = replace(
+        make_episodes([2, 3, 1], [True, False, True]), observations=np.arange(9.0)[:, None]
+    )
+    assert episodes.obs[:, 0].tolist() == [0, 1, 3, 4, 5, 7]
+    assert episodes.next_obs[:, 0].tolist() == [1, 2, 4, 5, 6, 8]
+    assert episodes.episode.tolist() == [0, 0, 1, 1, 1, 2]
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=20))
+def test_a_step_never_crosses_the_border_between_episodes(lengths: list[int]) -> None:
+    observed = [[(k, t) for t in range(length + 1)] for k, length in enumerate(lengths)]
+    episodes = replace(
+        make_episodes(lengths, [True] * len(lengths)), observations=np.concatenate(observed)
+    )
+    assert (episodes.obs[:, 0] == episodes.episode).all()
+    assert_array_equal(episodes.next_obs - episodes.obs, [(0, 1)] * sum(lengths))
+    again = [
+        [*episodes.obs[episodes.episode == k], episodes.next_obs[episodes.episode == k][-1]]
+        for k in range(len(lengths))
+    ]
+    assert_array_equal(np.concatenate(again), episodes.observations)
+
+
+def test_writing_to_the_observations_of_steps_leaves_the_stored_ones_alone() -> None:
+    episodes = make_episodes([2, 3], [True, False])
+    before = episodes.observations.copy()
+    episodes.obs[:], episodes.next_obs[:] = 9, 9
+    assert_array_equal(episodes.observations, before)
+
 
 # -- Monte-Carlo returns
 
@@ -75,7 +111,7 @@ def test_about_a_twentieth_of_the_episodes_is_held_out_whole(lengths: list[int])
 
 def test_the_same_episodes_are_held_out_each_time_whatever_they_contain() -> None:
     one = make_episodes([4] * 60, [True] * 60)
-    other = replace(one, reward=one.reward + 1, obs=-one.obs)
+    other = replace(one, reward=one.reward + 1, observations=-one.observations)
     assert one.held_out().tolist() == one.held_out().tolist() == other.held_out().tolist()
 
 
@@ -86,10 +122,7 @@ def test_a_dataset_of_one_episode_holds_none_out() -> None:
 # -- the fingerprint
 
 
-@given(
-    st.sampled_from(["obs", "action", "reward", "next_obs", "terminated", "truncated", "episode"]),
-    st.integers(0, 10_000),
-)
+@given(st.sampled_from(ARRAYS), st.integers(0, 10_000))
 def test_the_content_hash_changes_when_one_number_changes(name: str, at: int) -> None:
     episodes = make_episodes([4, 3], [True, False])
     values = getattr(episodes, name).copy()
@@ -100,40 +133,27 @@ def test_the_content_hash_changes_when_one_number_changes(name: str, at: int) ->
     assert replace(episodes, **{name: values}).content_hash != episodes.content_hash
 
 
+def test_every_array_that_is_stored_counts_for_the_content_hash() -> None:
+    stored = vars(make_episodes([4, 3], [True, False]))
+    assert {name for name, value in stored.items() if isinstance(value, np.ndarray)} == set(ARRAYS)
+
+
+def test_the_content_hash_tells_the_borders_between_episodes_apart() -> None:
+    episodes = make_episodes([4, 3], [True, False])
+    moved = replace(episodes, lengths=np.asarray([3, 4]))
+    assert moved.content_hash != episodes.content_hash
+
+
 def test_the_content_hash_is_of_the_content_alone() -> None:
     episodes = make_episodes([4, 3], [True, False])
-    copied = replace(episodes, dataset_id="another/name-v0", obs=np.asfortranarray(episodes.obs))
+    copied = replace(
+        episodes,
+        dataset_id="another/name-v0",
+        observations=np.asfortranarray(episodes.observations),
+        origin=DataOrigin("Pendulum-v1", 200, seeds=(1, 2)),
+        findings=(Finding("warning", "rewards", "every reward is 0."),),
+    )
     assert copied.content_hash == make_episodes([4, 3], [True, False]).content_hash
-
-
-# -- checks
-
-
-def spoilt(name: str, value: float) -> Episodes:
-    episodes = make_episodes([4, 3], [True, False])
-    values = getattr(episodes, name).copy()
-    values[5] = value
-    return replace(episodes, **{name: values})
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["obs", "action", "reward", "next_obs"])
-def test_numbers_that_are_not_finite_are_refused_with_their_place(name: str, value: float) -> None:
-    with pytest.raises(DataError, match=rf"{name} is NaN or infinite in 1 of 7 .*transition 5"):
-        spoilt(name, value).check()
-
-
-def test_actions_outside_the_recorded_space_are_refused_beyond_rounding() -> None:
-    with pytest.raises(DataError, match="1 of 7 actions lie outside"):
-        spoilt("action", 1.01).check()
-    spoilt("action", 1.00005).check()
-
-
-def test_a_dataset_without_transitions_is_refused() -> None:
-    episodes = make_episodes([1], [True])
-    fields = ("obs", "action", "reward", "next_obs", "terminated", "truncated", "episode")
-    with pytest.raises(DataError, match="holds no transitions"):
-        replace(episodes, **{name: getattr(episodes, name)[:0] for name in fields}).check()
 
 
 # -- spaces
@@ -187,12 +207,108 @@ def box(low: Any, high: Any, shape: tuple[int, ...], dtype: Any = np.float32) ->
 
 
 FLAT = box(-1, 1, (3,))
+IMAGE = box(0, 255, (8, 8, 3), np.uint8)
+ROBOT = gym.spaces.Dict(
+    {"arm": gym.spaces.Dict({"joints": box(-1, 1, (2, 2)), "grip": box(0, 1, ())}), "goal": FLAT}
+)
 
 
 def test_flat_boxes_are_read_whole() -> None:
     spaces = Spaces.of(box(-np.inf, np.inf, (3,)), box(-2, 2, (1,)))
     assert (spaces.obs_dim, spaces.action_dim) == (3, 1)
     assert (spaces.action_low, spaces.action_high) == ((-2.0,), (2.0,))
+    assert spaces.obs_layout == ()
+
+
+def test_dicts_of_boxes_are_read_with_their_parts_in_order() -> None:
+    spaces = Spaces.of(ROBOT, FLAT)  # Gymnasium sorts the keys
+    assert spaces.obs_layout == (("arm/grip", 1), ("arm/joints", 4), ("goal", 3))
+    assert spaces.obs_dim == 8
+
+
+def test_the_parts_of_observations_are_laid_side_by_side_and_taken_apart_again() -> None:
+    grip, joints = np.array([1, 9]), np.array([[[2, 3], [4, 5]], [[10, 11], [12, 13]]])
+    parts = {"arm/grip": grip, "arm/joints": joints, "goal": np.array([[6, 7, 8], [14, 15, 16]])}
+    flat = np.arange(1, 17).reshape(2, 8)
+    assert_array_equal(flatten_parts(parts), flat)
+    back = split_parts(flat, ROBOT)
+    assert list(back) == list(parts)
+    for name, part in parts.items():
+        assert_array_equal(back[name], part, strict=True)
+
+
+boxes = st.builds(
+    box,
+    st.integers(-9, 0),
+    st.integers(1, 9),
+    st.lists(st.integers(1, 3), max_size=2).map(tuple),
+    st.sampled_from([np.float32, np.float64, np.int64]),
+)
+
+
+def dicts_of(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[gym.spaces.Dict]:
+    """Draw Dict spaces; half of them have their keys in an order of their own."""
+    named = st.dictionaries(st.text("abC_1", min_size=1, max_size=3), parts, min_size=1, max_size=3)
+    return st.one_of(
+        named.map(gym.spaces.Dict), named.map(lambda d: gym.spaces.Dict(list(d.items())))
+    )
+
+
+dict_spaces = dicts_of(st.recursive(boxes, dicts_of, max_leaves=5))
+
+
+def part_of(observation: Any, path: str) -> Any:
+    for key in path.split("/"):
+        observation = observation[key]
+    return observation
+
+
+@given(dict_spaces, st.integers(0, 1000), st.integers(1, 4))
+def test_whole_arrays_are_flattened_as_gymnasium_flattens_each_observation(
+    space: gym.spaces.Dict, seed: int, count: int
+) -> None:
+    space.seed(seed)
+    sample = [space.sample() for _ in range(count)]
+    parts = {
+        path: np.stack([part_of(observation, path) for observation in sample])
+        for path in observation_parts(space)
+    }
+    flat = flatten_parts(parts)
+    assert_array_equal(flat, np.stack([gym.spaces.flatten(space, o) for o in sample]))
+    back = split_parts(flat, space)
+    assert list(back) == list(parts)
+    for path, part in parts.items():
+        assert back[path].shape == part.shape
+        assert_array_equal(back[path], part)
+
+
+@given(dict_spaces)
+def test_the_layout_counts_every_number_of_an_observation(space: gym.spaces.Dict) -> None:
+    spaces = Spaces.of(space, FLAT)
+    assert spaces.obs_dim == gym.spaces.flatdim(space)
+    assert sum(size for _, size in spaces.obs_layout) == spaces.obs_dim
+
+
+@given(st.one_of(dict_spaces, st.just(FLAT)), bounds)
+def test_spaces_survive_the_way_through_json(
+    space: gym.Space[Any], low_and_width: list[tuple[float, float]]
+) -> None:
+    low = np.array([a for a, _ in low_and_width], dtype=np.float32)
+    width = np.array([w for _, w in low_and_width], dtype=np.float32)
+    spaces = Spaces.of(space, gym.spaces.Box(low, low + width))
+    assert Spaces.from_fields(json.loads(json.dumps(asdict(spaces)))) == spaces
+
+
+def test_spaces_written_without_a_layout_are_flat() -> None:
+    fields = {"obs_dim": 3, "action_low": [-2.0], "action_high": [2.0]}
+    assert Spaces.from_fields(fields) == Spaces(3, (-2.0,), (2.0,))
+
+
+def test_parts_of_a_dict_that_share_a_path_are_refused() -> None:
+    """One would take the other's place: 'a/b' is a key here and a path there."""
+    space = gym.spaces.Dict({"a": gym.spaces.Dict({"b": box(0, 1, (3,))}), "a/b": box(0, 1, (2,))})
+    with pytest.raises(DataError, match="a/b"):
+        Spaces.of(space, FLAT)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +320,13 @@ def test_flat_boxes_are_read_whole() -> None:
         (FLAT, box(-np.inf, np.inf, (2,)), ["Box(-inf, inf, (2,)", "infinite bounds"]),
         (FLAT, box(0, np.inf, (2,)), ["Box(0.0, inf, (2,)", "infinite bounds"]),
         (gym.spaces.Discrete(4), FLAT, ["Discrete(4)", "observations"]),
-        (box(0, 255, (8, 8, 3), np.uint8), FLAT, ["Box(0, 255, (8, 8, 3)", "images"]),
-        (gym.spaces.Dict({"a": FLAT}), FLAT, ["Dict('a': Box(", "FlattenObservation"]),
+        (IMAGE, FLAT, ["Box(0, 255, (8, 8, 3)", "images"]),
+        (box(-1, 1, (2, 2)), FLAT, ["Box(-1.0, 1.0, (2, 2)", "FlattenObservation"]),
+        (gym.spaces.Dict({}), FLAT, ["Dict()", "observations"]),
+        (gym.spaces.Dict({"a": FLAT, "camera": IMAGE}), FLAT, ["Box(0, 255, (8, 8, 3)", "images"]),
+        (gym.spaces.Dict({"a": gym.spaces.Dict({"b": IMAGE})}), FLAT, ["(8, 8, 3)", "images"]),
+        (gym.spaces.Dict({"a": FLAT, "goal": gym.spaces.Discrete(4)}), FLAT, ["Discrete(4)"]),
+        (gym.spaces.Dict({"a": gym.spaces.Tuple([FLAT])}), FLAT, ["Tuple(Box("]),
     ],
 )
 def test_spaces_without_a_method_are_refused_by_name(
@@ -238,3 +359,17 @@ def test_different_spaces_are_told_apart_by_what_differs(other: Spaces, word: st
     with pytest.raises(EnvironmentMismatch, match=f"the environment has {word} .*the dataset has"):
         mine.check_same(other, "the dataset", "the environment")
     mine.check_same(Spaces(3, (-1.0,), (1.0,)), "a", "b")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [(), (("a", 2), ("b", 1)), (("b", 2), ("a", 1)), (("a", 1), ("c", 2))],
+    ids=["flat", "other sizes", "other order", "other name"],
+)
+def test_spaces_of_one_size_are_told_apart_by_their_layout(
+    layout: tuple[tuple[str, int], ...],
+) -> None:
+    mine = Spaces(3, (-1.0,), (1.0,), (("a", 1), ("b", 2)))
+    with pytest.raises(EnvironmentMismatch, match=r"there has obs_layout .*here has \[\('a', 1\)"):
+        mine.check_same(replace(mine, obs_layout=layout), "here", "there")
+    mine.check_same(replace(mine), "here", "there")

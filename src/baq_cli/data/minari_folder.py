@@ -162,6 +162,7 @@ def download(dataset_id: str) -> None:
     import minari
 
     check_new_id(dataset_id)
+    logging.disable(logging.WARNING)  # each of its retries would be reported
     try:
         with quiet():
             minari.download_dataset(dataset_id)
@@ -173,3 +174,5 @@ def download(dataset_id: str) -> None:
             f"~/.minari/datasets/{dataset_id} to {dataset_path(dataset_id)} here; "
             "'minari list remote' shows what exists."
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)

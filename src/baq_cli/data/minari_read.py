@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -19,6 +20,7 @@ from baq_cli.envs.spaces import Spaces, observation_parts
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
+STRUCTURE_BYTES = 1 << 16
 Convert = Callable[[Array], Array]
 MOST_EXPANSION = 2_000
 """A file whose arrays claim more than this many times its own size is taken for damaged."""
@@ -67,7 +69,7 @@ def read_episodes(stored: StoredDataset) -> Episodes:
         flags = np.empty((2, steps), dtype=np.bool_)
         source.fill("terminations", flags[0], (), 0)
         source.fill("truncations", flags[1], (), 0)
-        origin = origin_of(stored.env_spec, stored.metadata, source.seeds())
+        origin = origin_of(stored.env_spec, stored.metadata, source.seeds)
         return Episodes(
             dataset_id=stored.dataset_id,
             spaces=spaces,
@@ -100,7 +102,7 @@ def read_recording(stored: StoredDataset) -> Recording:
             terminated=source.native("terminations", 0),
             truncated=source.native("truncations", 0),
             lengths=source.lengths,
-            seeds=source.seeds(),
+            seeds=source.seeds,
             infos=source.infos(),
             env_spec=stored.env_spec,
             about=stored.metadata,
@@ -115,10 +117,23 @@ def _path(*names: str) -> str:
 def _reading(stored: StoredDataset) -> Iterator[_Hdf5]:
     """Open a dataset's file; what goes wrong while reading it becomes one DataError."""
     try:
-        with h5py.File(stored.data / "main_data.hdf5", "r") as file:
+        with h5py.File(_open_lean(stored.data / "main_data.hdf5")) as file:
             yield _Hdf5(stored, file)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise stored.damaged(str(error).strip("'\"")) from error
+
+
+def _open_lean(path: Path) -> h5py.h5f.FileID:
+    """Open a file for reading with little kept of its structure.
+
+    HDF5 would keep all it has seen of a file with thousands of small arrays, more than their data.
+    """
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    settings = access.get_mdc_config()
+    settings.set_initial_size = True
+    settings.initial_size = settings.min_size = settings.max_size = STRUCTURE_BYTES
+    access.set_mdc_config(settings)
+    return h5py.h5f.open(str(path).encode(), h5py.h5f.ACC_RDONLY, access)
 
 
 class _Hdf5:
@@ -129,13 +144,16 @@ class _Hdf5:
 
     def __init__(self, stored: StoredDataset, file: h5py.File):
         self.stored, self.file = stored, file
-        names = [f"episode_{k}" for k in range(len(file))]
-        if not names:
+        count = len(file)
+        if not count:
             raise DataError(f"dataset '{stored.dataset_id}' holds no episodes")
-        self.groups = [h5py.h5g.open(file.id, name.encode()) for name in names]
-        self.lengths = np.asarray(
-            [int(np.prod(_open(group, "rewards").shape)) for group in self.groups], dtype=np.int64
-        )
+        self.lengths = np.empty(count, dtype=np.int64)
+        seeds = []
+        for number in range(count):
+            group = self._group(number)
+            self.lengths[number] = int(np.prod(_open(group, "rewards").shape))
+            seeds.append(_seed(group))
+        self.seeds = tuple(seeds)
         if (self.lengths < 1).any():
             number = int((self.lengths < 1).argmax())
             raise DataError(f"dataset '{stored.dataset_id}': episode {number} has no steps")
@@ -155,8 +173,8 @@ class _Hdf5:
         `shape` is that of a row; episodes have `extra` rows more than steps.
         """
         start = 0
-        for number, (group, length) in enumerate(zip(self.groups, self.lengths, strict=True)):
-            dataset = _open(group, key)
+        for number, length in enumerate(self.lengths):
+            dataset = _open(self._group(number), key)
             self._check_rows(key, number, dataset, shape, int(length) + extra)
             values = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
@@ -167,7 +185,7 @@ class _Hdf5:
 
     def native(self, key: str, extra: int) -> Array:
         """Return an array of every episode end to end, in its own dtype."""
-        first = _open(self.groups[0], key)
+        first = _open(self._group(0), key)
         shape = tuple(first.shape[1:])
         out = np.empty((self.steps + extra * len(self.lengths), *shape), first.dtype)
         self.fill(key, out, shape, extra)
@@ -189,17 +207,8 @@ class _Hdf5:
                 found[name] = self.native(f"infos/{name}", extra)
         return found
 
-    def seeds(self) -> tuple[int | None, ...]:
-        """Return the start seed of each episode, None where it isn't recorded."""
-        return tuple(self._seed(group) for group in self.groups)
-
-    def _seed(self, group: h5py.h5g.GroupID) -> int | None:
-        if not h5py.h5a.exists(group, b"seed"):
-            return None
-        attribute = h5py.h5a.open(group, b"seed")
-        value = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(value)
-        return int(value)
+    def _group(self, number: int) -> h5py.h5g.GroupID:
+        return h5py.h5g.open(self.file.id, f"episode_{number}".encode())
 
     def _check_rows(
         self,
@@ -222,6 +231,16 @@ class _Hdf5:
                 f"dataset '{self.stored.dataset_id}': episode {number} has {dataset.shape[0]} "
                 f"{key} for {self.lengths[number]} steps; expected {wanted}."
             )
+
+
+def _seed(group: h5py.h5g.GroupID) -> int | None:
+    """Return the start seed of an episode, None where it isn't recorded."""
+    if not h5py.h5a.exists(group, b"seed"):
+        return None
+    attribute = h5py.h5a.open(group, b"seed")
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    return int(value)
 
 
 def _open(group: h5py.h5g.GroupID, key: str) -> h5py.h5d.DatasetID:

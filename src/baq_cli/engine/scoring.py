@@ -59,10 +59,17 @@ def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, 
             f"the expert's return {expert:.1f} is not above random's {random:.1f}: a score between "
             "them would mean nothing"
         )
+    stored_with = open_minari(dataset_id)
+    made_in = stored_with.env_spec
+    if made_in is not None and made_in.id != env_id:
+        raise UsageError(
+            f"dataset '{dataset_id}' was made in {made_in.id}: references for {env_id} don't "
+            "belong with it"
+        )
     used = ", ".join(f"{n} {v}" for n, v in versions().items() if n in ("gymnasium", "mujoco"))
     source = f"measured on {env_id} with {used}; expert: {measured['expert']['policy']}"
     update_metadata(
-        open_minari(dataset_id),
+        stored_with,
         {
             "ref_min_score": random,
             "ref_max_score": expert,
