@@ -365,9 +365,15 @@ def test_other_spaces_than_the_environments_are_an_error(
 @pytest.mark.parametrize("limit", [100, None])
 def test_another_time_limit_than_the_environments_is_worth_a_warning(limit: int | None) -> None:
     findings = environment_findings(in_pendulum(max_episode_steps=limit), "Pendulum-v1")
-    text = only(findings, "warning", "limit")
+    text = only(findings, "warning", "settings")
     assert f"recorded with max_episode_steps {limit}; " in text
     assert "made here with 200" in text
+
+
+def test_other_keyword_arguments_than_the_environments_are_worth_a_warning() -> None:
+    findings = environment_findings(in_pendulum(kwargs={"g": "5.0"}), "Pendulum-v1")
+    text = only(findings, "warning", "settings")
+    assert "recorded with keyword arguments {'g': '5.0'}; Pendulum-v1 is made here with {}" in text
 
 
 def test_the_limit_of_another_environment_is_not_compared() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.envs.pool import make_env, quiet_simulator
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
 from baq_cli.errors import DataError, EnvironmentMismatch
@@ -63,8 +64,9 @@ def _not_finite(episodes: Episodes) -> Iterator[Finding]:
         ("actions", episodes.action),
         ("rewards", episodes.reward),
     ):
-        if np.isfinite(rows.sum(dtype=np.float64)):  # nothing can hide in a finite sum
-            continue
+        with np.errstate(invalid="ignore"):
+            if np.isfinite(rows.sum(dtype=np.float64)):  # nothing can hide in a finite sum
+                continue
         bad = np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(1))
         if not len(bad):
             continue
@@ -87,8 +89,8 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
     furthest = 0.0
     for start in range(0, len(episodes), BLOCK):  # no second copy of them all
         rows = slice(start, start + BLOCK)
-        size = np.abs(episodes.action[rows]).max(1)
-        furthest = max(furthest, float(size.max()))
+        size = np.fmax.reduce(np.abs(episodes.action[rows]), axis=1)
+        furthest = max(furthest, float(np.fmax.reduce(size)))
         outside[rows] = size > 1 + OUTSIDE
         on[rows] = size >= 1
     on &= ~outside
@@ -206,27 +208,33 @@ def environment_findings(episodes: Episodes, env_id: str) -> list[Finding]:
     mine, theirs = f"dataset '{episodes.dataset_id}'", f"environment '{env_id}'"
     found: list[Finding] = []
     try:
-        spaces = Spaces.of(env.observation_space, env.action_space)
         try:
+            spaces = Spaces.of(env.observation_space, env.action_space)
             episodes.spaces.check_same(spaces, mine, theirs)
-        except EnvironmentMismatch as error:
-            return [_error("spaces", str(error))]
+        except (DataError, EnvironmentMismatch) as error:
+            return [_error("spaces", f"{env_id}: {error}")]
         origin = episodes.origin
-        limit = None if env.spec is None else env.spec.max_episode_steps
-        if origin.env_id == env_id and limit != origin.max_episode_steps:
-            found.append(
-                _warning(
-                    "limit",
-                    f"recorded with max_episode_steps {origin.max_episode_steps}; {env_id} is "
-                    f"made here with {limit}.",
-                )
-            )
         found += _versions(origin.requirements)
         if origin.env_id == env_id:
+            found += _settings(origin, env.spec)
             found += _starts(episodes, env)
     finally:
         env.close()
     return found
+
+
+def _settings(origin: DataOrigin, spec: Any) -> Iterator[Finding]:
+    if spec is None:
+        return
+    kwargs = {key: repr(value) for key, value in spec.kwargs.items()}
+    for name, recorded, made in (
+        ("max_episode_steps", origin.max_episode_steps, spec.max_episode_steps),
+        ("keyword arguments", origin.kwargs, kwargs),
+    ):
+        if recorded != made:
+            yield _warning(
+                "settings", f"recorded with {name} {recorded}; {spec.id} is made here with {made}."
+            )
 
 
 def _versions(requirements: Sequence[str]) -> Iterator[Finding]:
@@ -237,8 +245,14 @@ def _versions(requirements: Sequence[str]) -> Iterator[Finding]:
     for text in requirements:
         try:
             wanted = Requirement(text)
+        except InvalidRequirement:
+            yield _warning("versions", f"its requirement '{text}' can't be read.")
+            continue
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
             installed = version(wanted.name)
-        except (InvalidRequirement, PackageNotFoundError):
+        except PackageNotFoundError:
             yield _warning("versions", f"it needs {text}, which isn't installed.")
             continue
         if not wanted.specifier.contains(installed, prereleases=True):
@@ -256,8 +270,12 @@ def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
     parts = observation_parts(env.observation_space)
     differ = []
     for number, seed in seeded[:REPLAYED]:
-        with quiet_simulator():
-            observation, _ = env.reset(seed=seed)
+        try:
+            with quiet_simulator():
+                observation, _ = env.reset(seed=seed)
+        except gym.error.Error:
+            differ.append(number)
+            continue
         raw = {}
         for name in parts:
             value = observation

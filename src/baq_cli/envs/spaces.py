@@ -110,6 +110,12 @@ def observation_parts(space: gym.Space[Any]) -> dict[str, gym.spaces.Box]:
     Raises DataError for spaces that are not supported, by name.
     """
     if isinstance(space, gym.spaces.Dict) and space.spaces:
+        clashing = [key for key in space.spaces if "/" in str(key)]
+        if clashing:
+            raise DataError(
+                f"observations with the part '{clashing[0]}' are not supported: '/' separates the "
+                "names of nested parts. Rename it."
+            )
         return {
             f"{key}/{name}" if name else str(key): box
             for key, part in space.spaces.items()
@@ -128,7 +134,9 @@ def _inner_parts(space: gym.Space[Any]) -> dict[str, gym.spaces.Box]:
 
 
 def _unsupported(space: gym.Space[Any]) -> DataError:
-    kind = "images" if isinstance(space, gym.spaces.Box) else type(space).__name__
+    kind = type(space).__name__
+    if isinstance(space, gym.spaces.Box):
+        kind = "images" if len(space.shape) > 2 else f"a Box of {len(space.shape)} axes"
     return DataError(
         f"observations of the space {space} ({kind}) are not supported: expected a flat Box of "
         "numbers or a Dict of boxes; gymnasium.wrappers.FlattenObservation flattens others."
