@@ -29,6 +29,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/help_time.py
+	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/learning.py --out runs/learning
 
 clean:

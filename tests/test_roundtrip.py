@@ -46,7 +46,7 @@ Array = np.ndarray[Any, Any]
 FORMS = sorted(SUFFIXES)
 FULL = OSError(errno.ENOSPC, "No space left on device")
 ID = "made/first-v0"
-few = settings(max_examples=25)
+few = settings(max_examples=30)
 
 
 @contextmanager
@@ -84,9 +84,8 @@ SPECS = st.builds(
     st.sampled_from([{}, {"gravity": 9.8, "mode": "fast", "deep": {"weights": [1, 2]}}]),
 )
 ABOUT = st.fixed_dictionaries(
-    {},
+    {"requirements": st.lists(st.sampled_from(["numpy>=1", "nowhere==3.1"]), max_size=2)},
     optional={
-        "requirements": st.lists(st.sampled_from(["numpy>=1", "nowhere==3.1"]), max_size=2),
         "description": st.text(max_size=20),
         "algorithm_name": st.text(max_size=5),
         "author": st.lists(st.sampled_from(["Ada", "Alan"]), unique=True),
