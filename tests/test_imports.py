@@ -240,6 +240,23 @@ def test_the_ends_of_a_d4rl_file_are_those_of_its_flags(tmp_path: Path) -> None:
     assert ends(parity) == [(3, True, False), (2, False, True), (1, False, True), (3, False, True)]
 
 
+def test_d4rl_leaves_out_the_last_row_even_where_it_terminated(tmp_path: Path) -> None:
+    arrays = d4rl_arrays([0, 1, 0, 1], [0, 0, 0, 0], None, True)
+    path = write_d4rl_file(tmp_path / "a.hdf5", arrays)
+    assert ends(import_file(path, NEW, bounded(), None).episodes) == [(2, True, False)] * 2
+    parity = import_file(path, "me/parity-v0", bounded(PARITY), None)
+    assert ends(parity.episodes) == [(2, True, False), (1, False, True)]
+    assert parity.lost == 1
+
+
+def test_the_next_observation_after_a_termination_is_never_one_of_the_next_episode(
+    tmp_path: Path,
+) -> None:
+    arrays = d4rl_arrays([0, 1, 0, 0], [0, 0, 0, 1], None, False)
+    done = import_file(write_d4rl_file(tmp_path / "a.hdf5", arrays), NEW, bounded(), None)
+    assert done.episodes.next_obs.tolist() == [[1, -0.5], [1, -0.5], [3, -2.5]]
+
+
 flags = st.lists(
     st.sampled_from([(0, 0), (0, 0), (0, 0), (1, 0), (0, 1), (1, 1)]), min_size=2, max_size=16
 )
@@ -806,14 +823,6 @@ def test_a_termination_keeps_its_last_step_and_a_truncation_without_next_loses_i
     assert import_table(path, None, dataset_id="me/again-v0").lost == 1
 
 
-def test_a_message_names_its_file_once(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_text("obs,action,reward,terminated\n1,0.5,one,1\n")
-    with pytest.raises(DataError) as caught:
-        import_table(path, None)
-    assert str(caught.value).count(str(path)) == 1
-
-
 def test_a_refused_import_doesnt_send_the_user_to_a_dataset_that_isnt_there(
     tmp_path: Path,
 ) -> None:
@@ -924,6 +933,7 @@ def rich_arrays() -> Columns:
         "infos/qpos": np.arange(3.0 * rows).reshape(rows, 3),
         "infos/contact/left": np.arange(rows, dtype=np.int32),
         "infos/names": np.array([b"x"] * rows),
+        "infos/goal": np.ones(2),
         "metadata/algorithm": b"SAC",
         "metadata/iteration": 7,
         "metadata/entropy": 0.25,

@@ -49,7 +49,10 @@ def find(mark: str) -> Episodes | None:
     from safetensors import SafetensorError
 
     try:
-        entry = json.loads(_index(mark).read_text(encoding="utf-8"))
+        text, check = json.loads(_index(mark).read_text(encoding="utf-8"))
+        if _check(text) != check:
+            return None
+        entry = json.loads(text)
         tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
         episodes = Episodes(
             dataset_id=entry["dataset_id"],
@@ -58,7 +61,7 @@ def find(mark: str) -> Episodes | None:
             findings=tuple(Finding(**finding) for finding in entry["findings"]),
             **{name: tensors[name].numpy() for name in ARRAYS},
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return None
     return episodes if episodes.content_hash == entry["sha256"] else None
 
@@ -87,7 +90,8 @@ def keep(mark: str, episodes: Episodes) -> None:
         finally:
             partial.unlink(missing_ok=True)
         partial = _index(mark).with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(entry), encoding="utf-8")
+        text = json.dumps(entry)
+        partial.write_text(json.dumps([text, _check(text)]), encoding="utf-8")
         partial.replace(_index(mark))
 
 
@@ -97,6 +101,10 @@ def _index(mark: str) -> Path:
 
 def _arrays(content_hash: str) -> Path:
     return folder() / "arrays" / f"{content_hash}.safetensors"
+
+
+def _check(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _origin(fields: dict[str, Any]) -> DataOrigin:

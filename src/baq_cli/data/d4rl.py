@@ -7,6 +7,7 @@ episode is kept when its next observation is recorded.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,9 @@ def write_d4rl(file: LogFile, path: Path) -> None:
         **{f"infos/{name}": info for name, info in log.infos.items()},
         **{f"reset_infos/{name}": info for name, info in file.reset_infos.items()},
     }
-    with h5py.File(path, "w") as out:
+    # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
+    image = io.BytesIO()
+    with h5py.File(image, "w") as out:
         for name, array in arrays.items():
             out.create_dataset(name, data=array, compression="gzip", compression_opts=4)
         notes = {
@@ -140,3 +143,4 @@ def write_d4rl(file: LogFile, path: Path) -> None:
         }
         for name, note in notes.items():
             out.create_dataset(f"metadata/{name}", data=note)
+    path.write_bytes(image.getbuffer())

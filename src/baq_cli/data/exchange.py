@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,18 +84,19 @@ def export_file(dataset_id: str, form: str, path: Path) -> None:
     """
     if form not in WRITERS:
         raise UsageError(f"--to {form}: expected one of {', '.join(WRITERS)}")
-    if path.exists():
+    if os.path.lexists(path):
         raise UsageError(f"{path} exists: choose another --out, or remove it")
     file = to_log(read_recording(open_minari(dataset_id)))
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".baq-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[form](file, partial)
         partial.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py has both
         raise DataError(f"cannot write {path}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def save_arrays(

@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.cutting import CutRules, FlatLog, cut
+from baq_cli.data.minari_folder import parse_space
 from baq_cli.data.recording import Recording
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
+NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
     """
     spec, observation_space, action_space = _spaces(file, setting)
     log = _in_parts(_with_actions(file.log, action_space), observation_space)
+    log = _in_types(log, file.card.get("observation_types", {}))
     rules = setting.rules
     if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
         rules = CutRules(spec.max_episode_steps, False, rules.split_gaps, rules.drop_last_truncated)
@@ -84,8 +87,6 @@ def _spaces(
     file: LogFile, setting: Setting
 ) -> tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]:
     """Find the spaces: what the caller says, then what the file says."""
-    from minari.serialization import deserialize_space
-
     if setting.env_id is not None:
         env = make_env(setting.env_id)
         found = env.spec, env.observation_space, env.action_space
@@ -97,7 +98,7 @@ def _spaces(
         try:
             text = file.card.get("env_spec")
             spec = None if text is None else gym.envs.registration.EnvSpec.from_json(text)
-            spaces = [deserialize_space(file.card[f"{n}_space"]) for n in ("observation", "action")]
+            spaces = [parse_space(file.card[f"{n}_space"]) for n in ("observation", "action")]
         except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
             raise DataError(f"the card of the log is damaged: {error}") from error
         return spec, spaces[0], spaces[1]
@@ -169,6 +170,22 @@ def _in_parts(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
     )
 
 
+def _in_types(log: FlatLog, types: Any) -> FlatLog:
+    """Give parts the types they had before they were laid side by side with wider ones."""
+
+    def typed(parts: dict[str, Array]) -> dict[str, Array]:
+        return {name: part.astype(types.get(name, part.dtype)) for name, part in parts.items()}
+
+    if not isinstance(types, dict) or not set(types.values()) <= NUMBER_TYPES:
+        raise DataError("the card of the log is damaged: it names types that are not numbers")
+    following = log.next_observations
+    return _replace(
+        log,
+        observations=typed(log.observations),
+        next_observations=None if following is None else typed(following),
+    )
+
+
 def _split(parts: dict[str, Array], space: gym.Space[Any]) -> dict[str, Array]:
     boxes = observation_parts(space)
     if parts.keys() == boxes.keys() and list(parts) != [""]:
@@ -237,6 +254,7 @@ def card_of(recording: Recording) -> dict[str, Any]:
         "observation_space": serialize_space(recording.observation_space),
         "action_space": serialize_space(recording.action_space),
         "env_spec": None if spec is None else spec.to_json(),
+        "observation_types": {n: part.dtype.name for n, part in recording.observations.items()},
         "seeds": list(recording.seeds),
         "about": about,
     }

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,12 +97,10 @@ class StoredDataset:
     @cached_property
     def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         """Its observation and action spaces; those of its environment where it has none."""
-        from minari.serialization import deserialize_space
-
         texts = [self.metadata.get(name) for name in ("observation_space", "action_space")]
         try:
             if None not in texts:
-                observation, action = (deserialize_space(text) for text in texts)
+                observation, action = (parse_space(str(text)) for text in texts)
                 return observation, action
         except (ValueError, TypeError, KeyError, AssertionError, NotImplementedError) as error:
             raise self.damaged(f"its spaces can't be read: {error}") from error
@@ -115,6 +114,20 @@ class StoredDataset:
     def damaged(self, what: str) -> DataError:
         """Return the error to raise when it can't be read."""
         return DataError(f"dataset '{self.dataset_id}' is damaged: {what}. Get it again.")
+
+
+def parse_space(text: str) -> gym.Space[Any]:
+    """Read a space that Minari wrote, the parts of a `Dict` in the order they have there.
+
+    Minari's own reader sorts them, and the environment's flattened observations follow its order.
+    """
+    from minari.serialization import deserialize_space
+
+    fields = json.loads(text)
+    if fields["type"] != "Dict":
+        return deserialize_space(text)
+    parts = [(key, parse_space(json.dumps(part))) for key, part in fields["subspaces"].items()]
+    return gym.spaces.Dict(OrderedDict(parts))
 
 
 def open_minari(dataset_id: str) -> StoredDataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def write_minari(dataset_id: str, recording: Recording) -> None:
     """
     try:
         _write_whole(dataset_id, recording)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py has both
         raise DataError(
             f"cannot save dataset '{dataset_id}': {error}. Make room in the Minari folder, or name "
             "another with MINARI_DATASETS_PATH."
@@ -50,14 +51,32 @@ def _write_whole(dataset_id: str, recording: Recording) -> None:
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".baq-") as partial, quiet():
         folder = Path(partial) / "dataset"
         folder.mkdir()
-        storage = MinariStorage.new(
+        storage: Any = MinariStorage.new(
             folder / "data", recording.observation_space, recording.action_space
         )
         storage.update_metadata(_metadata(dataset_id, recording))
+        # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
+        path, storage._file_path = storage._file_path, io.BytesIO()
         storage.update_episodes(_buffers(recording))
+        path.write_bytes(storage._file_path.getbuffer())
+        storage.update_metadata({"dataset_size": storage.get_size()})
+        _move(folder, target, root)
         _describe_namespace(dataset_id)
+
+
+def _move(folder: Path, target: Path, root: Path) -> None:
+    """Rename a folder into place, unless another process was faster; leave no empty folders."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             folder.rename(target)
+    except OSError:
+        for parent in target.parents:
+            if parent == root:
+                break
+            with contextlib.suppress(OSError):  # not empty: it was there before
+                parent.rmdir()
+        raise
 
 
 def _metadata(dataset_id: str, recording: Recording) -> dict[str, Any]:

@@ -58,6 +58,9 @@ class Recording:
         _check_shape("actions", self.actions, (steps, *(self.action_space.shape or ())))
         for name in ("rewards", "terminated", "truncated"):
             _check_shape(name, getattr(self, name), (steps,))
+        for seed in self.seeds:
+            if seed is not None and not (type(seed) is int and -(2**63) <= seed < 2**63):
+                raise DataError(f"the log has the seed {seed!r}; expected a whole number")
         for name, info in self.infos.items():
             if len(info) not in (steps, steps + episodes):
                 raise DataError(f"infos '{name}' has {len(info)} rows for {steps} steps")
@@ -90,7 +93,7 @@ class Recording:
             terminated=self.terminated.astype(np.bool_),
             truncated=self.truncated.astype(np.bool_),
             lengths=self.lengths.astype(np.int64),
-            origin=origin_of(self.env_spec, self.about, self.seeds),
+            origin=origin_of(self.env_spec, self.about, self.seeds or (None,) * len(self.lengths)),
         )
 
 

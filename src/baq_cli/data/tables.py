@@ -151,29 +151,33 @@ def write_parquet(file: LogFile, path: Path) -> None:
         **to_columns(file),
         **{f"reset_infos/{name}": info[log.episode] for name, info in file.reset_infos.items()},
     }
-    shapes = {name: list(column.shape[1:]) for name, column in columns.items() if column.ndim > 1}
-    single = {
-        f"{name}.{k}" if column.ndim > 1 else name: flat[:, k]
-        for name, column in columns.items()
-        for flat in [column.reshape(len(column), -1)]
-        for k in range(flat.shape[1])
-    }
+    single = {name: column for name, column in columns.items() if column.ndim == 1}
+    spread = {}
+    for name, column in columns.items():
+        if column.ndim > 1:
+            flat = column.reshape(len(column), -1)
+            names = [_unused(f"{name}.{k}", {*columns, *single}) for k in range(flat.shape[1])]
+            single.update(zip(names, flat.T, strict=True))
+            spread[name] = {"shape": list(column.shape[1:]), "columns": names}
     table = pyarrow.table(single)
-    card = json.dumps({**file.card, "shapes": shapes})
+    card = json.dumps({**file.card, "spread": spread})
     parquet.write_table(table.replace_schema_metadata({CARD: card}), path)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return the name, lengthened where an array of its own is called so."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _gathered(columns: Columns, card: dict[str, Any]) -> Columns:
     """Put the columns of an exported array together again."""
-    shapes = card.get("shapes")
-    if not isinstance(shapes, dict):
-        return columns
     rest = dict(columns)
-    for name, shape in shapes.items():
-        count = int(np.prod(shape))
-        names = [f"{name}.{k}" for k in range(count)]
-        if any(n not in rest for n in names):
-            raise DataError(f"the table has no {name}.0 to {name}.{count - 1}")
-        flat = np.stack([rest.pop(n) for n in names], axis=1)
-        rest[name] = flat.reshape(len(flat), *shape)
+    try:
+        for name, place in card.get("spread", {}).items():
+            flat = np.stack([rest.pop(column) for column in place["columns"]], axis=1)
+            rest[name] = flat.reshape(len(flat), *place["shape"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"the table and its card don't fit each other: {error}") from error
     return rest
