@@ -41,10 +41,7 @@ def refuse(episodes: Episodes, findings: Sequence[Finding]) -> Episodes:
     """
     errors = [finding.text for finding in findings if finding.level == "error"]
     if errors:
-        raise DataError(
-            f"dataset '{episodes.dataset_id}': {' '.join(errors)} "
-            f"'baq data check {episodes.dataset_id}' shows every finding."
-        )
+        raise DataError(f"dataset '{episodes.dataset_id}': {' '.join(errors)}")
     return replace(episodes, findings=tuple(findings))
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.cutting import FlatLog
+from baq_cli.data.filecard import Card
 from baq_cli.data.logfile import LogFile
 from baq_cli.data.mapping import Mapping, Names, expand
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
-Columns = dict[str, Array]
+Parts = dict[str, Array]
 ALIASES = {
     "observations": ("observation", "obs"),
     "actions": ("action",),
@@ -28,13 +29,31 @@ ALIASES = {
 SINGLE = ("actions", "rewards", "terminated", "truncated", "episode")
 
 
-def to_log_file(
-    path: Path, columns: Columns, mapping: Mapping | None, card: dict[str, Any]
-) -> LogFile:
-    try:
-        log = _by_custom(columns) if mapping is None else _by_mapping(columns, mapping)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+class Columns(dict[str, Any]):
+    """Columns by name, turned into numbers when they are asked for: others may hold words.
+
+    Without `convert` they are arrays already.
+    """
+
+    def __init__(self, values: dict[str, Any], convert: Callable[[str, Any], Array] | None = None):
+        super().__init__(values)
+        self._convert = convert
+
+    def __getitem__(self, name: str) -> Array:
+        value = super().__getitem__(name)
+        return value if self._convert is None else self._convert(name, value)
+
+    def raw(self, name: str) -> Any:
+        """Return a column as it was read."""
+        return super().__getitem__(name)
+
+
+def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) -> LogFile:
+    """Return the log that columns make, by a mapping or by custom.
+
+    Raises DataError for columns that don't fit each other, UsageError for names that aren't there.
+    """
+    log = _by_custom(columns) if mapping is None else _by_mapping(columns, mapping)
     infos = {} if mapping is not None else _prefixed(columns, "infos")
     rows = len(log.rewards)
     for name, info in infos.items():
@@ -43,7 +62,8 @@ def to_log_file(
     if resets:
         number = np.zeros(rows) if log.episode is None else log.episode
         firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
-        resets = {n: a[firsts] if len(a) == rows else a for n, a in resets.items()}
+        resets = {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
+        resets = {n: a for n, a in resets.items() if a.dtype.kind in "fiub"}
     return LogFile(FlatLog(**{**vars(log), "infos": infos}), resets, card)
 
 
@@ -73,7 +93,7 @@ def _custom(columns: Columns, name: str) -> Any:
     return None
 
 
-def _prefixed(columns: Columns, prefix: str) -> Columns:
+def _prefixed(columns: Columns, prefix: str) -> Parts:
     mark = f"{prefix}/"
     return {name[len(mark) :]: columns[name] for name in columns if name.startswith(mark)}
 
@@ -89,7 +109,7 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
         flat = [part.reshape(len(part), -1) for part in parts]
         return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
 
-    def parts(wanted: Names | dict[str, Names] | None) -> Columns | None:
+    def parts(wanted: Names | dict[str, Names] | None) -> Parts | None:
         if wanted is None:
             return None
         if isinstance(wanted, dict):
@@ -117,11 +137,11 @@ def _numbered(columns: Columns, name: str | None, names: list[str]) -> Array | N
     if name is None:
         return None
     column = expand(name, names)[0]
-    values = dict.get(columns, column)
-    return np.unique(np.asarray(values), return_inverse=True)[1].reshape(-1)
+    words = [str(value) for value in np.asarray(columns.raw(column)).reshape(-1).tolist()]
+    return np.unique(words, return_inverse=True)[1].reshape(-1)
 
 
-def checked_log(observations: Columns, following: Columns | None, **single: Any) -> FlatLog:
+def checked_log(observations: Parts, following: Parts | None, **single: Any) -> FlatLog:
     """Check that every column has numbers, and as many rows as there are rewards."""
     rewards = np.asarray(single["rewards"])
     rows = len(rewards) if rewards.ndim else 0
@@ -145,54 +165,60 @@ def checked_log(observations: Columns, following: Columns | None, **single: Any)
         episode=column.get("episode"),
         next_observations=None if following is None else _two_axes(following),
     )
-    return _without_last_rows(log)
+    return _without_bare_rows(log)
 
 
-def _two_axes(parts: Columns) -> Columns:
+def _two_axes(parts: Parts) -> Parts:
     return {name: a.reshape(len(a), -1) if a.ndim == 1 else a for name, a in parts.items()}
 
 
-def _without_last_rows(log: FlatLog) -> FlatLog:
+def _without_bare_rows(log: FlatLog) -> FlatLog:
     """Take rows that hold an observation and nothing else as the end of their episode.
 
     Logs often write the last observation with neither action nor reward; such a row is no step.
+    Where an episode ends in such a row, its last step has a next observation; where it doesn't,
+    it is cut as logs without such rows are.
     """
     if log.next_observations is not None or not np.issubdtype(log.rewards.dtype, np.floating):
         return log
     bare = np.isnan(log.rewards) & np.isnan(log.actions.astype(np.float64)).all(1)
-    if not bare.any() or bare[0] or (bare[1:] & bare[:-1]).any():
+    if not bare.any():
         return log
-    steps = ~bare
-    before = np.append(bare[1:], False)[steps]
-    following = {
-        name: part[np.minimum(np.flatnonzero(steps) + 1, len(part) - 1)]
-        for name, part in log.observations.items()
-    }
-    episode = np.cumsum(bare)[steps] if log.episode is None else log.episode[steps]
-    terminated, truncated = _shifted(log.terminated, bare), _shifted(log.truncated, bare)
-    assert terminated is not None
-    if not before[-1]:  # the last episode's end is missing: its last row's next one is unknown
-        raise DataError(
-            "rows without action and reward end the episodes, but the last row isn't one of them"
-        )
+    terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
+    last = np.zeros(len(bare), dtype=np.bool_)
+    last[-1] = True
+    if log.episode is not None:
+        last[:-1] |= log.episode[1:] != log.episode[:-1]
+    else:
+        ends = terminated if truncated is None else terminated | truncated
+        last |= bare | ends
+        last[:-1] &= bare[:-1] | ~bare[1:]  # the bare row behind an end is the end
+    unfinished = last & ~bare & ~terminated
+    first = np.append(True, last[:-1])
+    steps = ~bare & ~unfinished
+    if not steps.any():
+        raise DataError("no row has an action, a reward and a next observation")
+    row = np.arange(len(bare))
+    following = np.where(last, row, row + 1)
     return FlatLog(
         observations={name: part[steps] for name, part in log.observations.items()},
         actions=log.actions[steps],
         rewards=log.rewards[steps],
-        terminated=terminated,
-        truncated=truncated,
-        episode=episode,
-        next_observations=following,
+        terminated=terminated[steps],
+        truncated=None if truncated is None else _moved(truncated, unfinished & ~first)[steps],
+        episode=(np.cumsum(last) - last)[steps],
+        next_observations={name: part[following[steps]] for name, part in log.observations.items()},
+        lost=int(unfinished.sum()),
     )
 
 
-def _shifted(flags: Array | None, bare: Array) -> Array | None:
-    """Move an end flag that was written on a bare row to the step before it."""
+def _moved(flags: Any, rows: Array) -> Any:
+    """Move the flags of some rows to the rows before them."""
     if flags is None:
         return None
-    known = np.nan_to_num(flags.astype(np.float64)) != 0
-    known[:-1] |= known[1:] & bare[1:]
-    return np.asarray(known[~bare])
+    known = np.asarray(np.nan_to_num(flags.astype(np.float64)) != 0)
+    known[:-1] |= known[1:] & rows[1:]
+    return known
 
 
 def _check(name: str, array: Any, rows: int) -> None:
@@ -212,7 +238,7 @@ def _column(name: str, array: Array, rows: int) -> Array:
     return column
 
 
-def to_columns(file: LogFile) -> Columns:
+def to_columns(file: LogFile) -> Parts:
     log = file.log
     assert log.next_observations is not None
     parts = {"observations": log.observations, "next_observations": log.next_observations}

@@ -20,7 +20,8 @@ class FlatLog:
 
     Shapes: N rows; observations and next_observations by part `[N, ...]`; actions `[N, ...]`;
     rewards, terminated, truncated `[N]`; episode `[N]` changes from one episode to the next; infos
-    by name `[N, ...]`. None means that the file doesn't say.
+    by name `[N, ...]`. None means that the file doesn't say. `lost` counts transitions that were
+    left out already, for want of a next observation.
     """
 
     observations: Parts
@@ -31,6 +32,7 @@ class FlatLog:
     episode: Array | None = None
     next_observations: Parts | None = None
     infos: dict[str, Array] = field(default_factory=dict)
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
         truncated=truncated[keep],
         lengths=kept[kept > 0],
         infos={name: info[keep] for name, info in log.infos.items()},
-        lost=int((~keep).sum()),
+        lost=log.lost + int((~keep).sum()),
     )
 
 
@@ -116,9 +118,10 @@ def _ends(log: FlatLog, rules: CutRules) -> tuple[Array, Array, Array]:
                 "the rows of an episode don't follow each other: an episode's number comes back "
                 "after another's. Sort the rows by episode and step."
             )
-        if log.truncated is None:
-            return terminated, last & ~terminated, last
-        return terminated, log.truncated.astype(np.bool_), last
+        said = log.truncated
+        truncated = last & ~terminated if said is None else said.astype(np.bool_)
+        gaps = _gaps(log, last, rules.split_gaps)
+        return terminated, truncated | gaps, last | gaps
     truncated = _truncations(log, rules, terminated)
     gaps = _gaps(log, terminated | truncated, rules.split_gaps)
     last = terminated | truncated | gaps | final
@@ -147,7 +150,7 @@ def _truncations(log: FlatLog, rules: CutRules, terminated: Array) -> Array:
 def _gaps(log: FlatLog, ends: Array, split: bool) -> Array:
     """Mark the rows whose recorded next observation is not the next row's."""
     gaps = np.zeros(len(ends), dtype=np.bool_)
-    if log.next_observations is None:
+    if log.next_observations is None or len(ends) == 1:
         return gaps
     for name, following in log.next_observations.items():
         width = (len(ends) - 1, -1)

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.cutting import FlatLog
-from baq_cli.data.logfile import LogFile, parse_card
+from baq_cli.data.filecard import parse_card
+from baq_cli.data.logfile import LogFile
 from baq_cli.data.minari_read import check_size
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
@@ -37,36 +38,28 @@ def read_d4rl(path: Path) -> LogFile:
         with h5py.File(path, "r") as file:
             return _read(file)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise DataError(
-            f"cannot read {path} as a D4RL file: {str(error).strip(chr(39))}"
-        ) from error
+        reason = error.args[0] if error.args else type(error).__name__
+        raise DataError(f"can't be read as a D4RL file: {reason}") from error
 
 
 def _read(file: h5py.File) -> LogFile:
     missing = [name for name in NEEDED if name not in file]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}; found {', '.join(file) or 'nothing'}")
-    rewards = file["rewards"]
-    rows = int(rewards.shape[0]) if rewards.shape else 0
-    check_size(rows, file.id.get_filesize())
+    rows = len(_array(file, "rewards"))
 
     def column(name: str) -> Array:
-        dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"'{name}' is a group, not an array")
-        if not dataset.shape or dataset.shape[0] != rows:
-            raise ValueError(f"{name} has the shape {dataset.shape} beside {rows} rewards")
-        if dataset.dtype.kind not in "fiub":
-            raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
-        return np.asarray(dataset[()])
+        values = _array(file, name)
+        if len(values) != rows:
+            raise ValueError(f"{name} has {len(values)} rows beside {rows} rewards")
+        return values
 
     def scalars(name: str) -> Array:
         return column(name).reshape(rows)
 
-    following = (
-        {"": _two_axes(column("next_observations"))} if "next_observations" in file else None
-    )
-    infos = _below(file, "infos")
+    following = None
+    if "next_observations" in file:
+        following = {"": _two_axes(column("next_observations"))}
     log = FlatLog(
         observations={"": _two_axes(column("observations"))},
         actions=column("actions"),
@@ -77,14 +70,33 @@ def _read(file: h5py.File) -> LogFile:
         next_observations=following,
         infos={
             name: column(f"infos/{name}")
-            for name, info in infos.items()
+            for name, info in _below(file, "infos").items()
             if info.shape[:1] == (rows,) and info.dtype.kind in "fiub"
         },
     )
-    resets = {name: info[()] for name, info in _below(file, "reset_infos").items()}
-    notes = {name: note for name, item in _below(file, "metadata").items() if (note := _note(item))}
-    card = parse_card(str(notes.pop("baq"))) if "baq" in notes else {}
+    resets = {
+        name: _array(file, f"reset_infos/{name}")
+        for name, info in _below(file, "reset_infos").items()
+        if info.shape and info.dtype.kind in "fiub"
+    }
+    notes = {name: _note(item) for name, item in _below(file, "metadata").items()}
+    text = notes.pop("baq", None)
+    notes = {name: note for name, note in notes.items() if note is not None}
+    card = None if text is None else parse_card(str(text))
     return LogFile(log, resets, card, {"d4rl_metadata": notes} if notes else {})
+
+
+def _array(file: h5py.File, name: str) -> Array:
+    """Return an array of numbers with at least one axis, its size checked before it is read."""
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"'{name}' is a group, not an array")
+    if not dataset.shape:
+        raise ValueError(f"{name} is a single value, not an array")
+    if dataset.dtype.kind not in "fiub":
+        raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
+    check_size(dataset.nbytes, file.id.get_filesize())
+    return np.asarray(dataset[()])
 
 
 def _two_axes(part: Array) -> Array:
@@ -94,18 +106,19 @@ def _two_axes(part: Array) -> Array:
 def _below(file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
     """Return the arrays below a group, by path."""
     found: dict[str, h5py.Dataset] = {}
+
+    def keep(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[path] = item
+
     if isinstance(file.get(name), h5py.Group):
-        file[name].visititems(
-            lambda path, item: (
-                found.update({path: item}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
+        file[name].visititems(keep)
     return found
 
 
 def _note(item: h5py.Dataset) -> Any:
     """Return a metadata entry as JSON can hold it; None for arrays and anything long."""
-    if item.shape != () or item.nbytes > LONGEST_NOTE:
+    if item.shape != () or (item.nbytes > LONGEST_NOTE and item.name != "/metadata/baq"):
         return None
     value = item[()]
     if isinstance(value, bytes):
@@ -113,7 +126,7 @@ def _note(item: h5py.Dataset) -> Any:
     return value.item() if isinstance(value, np.generic) else None
 
 
-def write_d4rl(file: LogFile, path: Path) -> None:
+def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
     """Write rows as a D4RL file; `Dict` observations are flattened in Gymnasium's order.
 
     What the format has no place for lies beside it, where its readers pass over it: episode
@@ -137,10 +150,7 @@ def write_d4rl(file: LogFile, path: Path) -> None:
     with h5py.File(image, "w") as out:
         for name, array in arrays.items():
             out.create_dataset(name, data=array, compression="gzip", compression_opts=4)
-        notes = {
-            **file.card.get("about", {}).get("d4rl_metadata", {}),
-            "baq": json.dumps(file.card),
-        }
+        notes = {**card["about"].get("d4rl_metadata", {}), "baq": json.dumps(card)}
         for name, note in notes.items():
             out.create_dataset(f"metadata/{name}", data=note)
     path.write_bytes(image.getbuffer())

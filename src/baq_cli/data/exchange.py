@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from baq_cli.data.columns import checked_log
 from baq_cli.data.cutting import CutRules
 from baq_cli.data.d4rl import read_d4rl, write_d4rl
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.filecard import card_of
 from baq_cli.data.logfile import LogFile, Setting, to_log, to_recording
 from baq_cli.data.mapping import Mapping
 from baq_cli.data.minari_folder import check_new_id, open_minari
@@ -44,11 +45,11 @@ def read_file(path: Path, mapping: Mapping | None) -> LogFile:
     Raises UsageError for another suffix, DataError for a file that is missing or damaged.
     """
     if not path.is_file():
-        raise DataError(f"{path} is not there, or not a file")
+        raise DataError("it is not there, or not a file")
     suffix = path.suffix.lower()
+    if suffix in D4RL_SUFFIXES and mapping is not None:
+        raise UsageError("D4RL files name their own columns: leave --mapping out")
     if suffix in D4RL_SUFFIXES:
-        if mapping is not None:
-            raise UsageError("D4RL files name their own columns: leave --mapping out")
         return read_d4rl(path)
     if suffix not in TABLES:
         known = ", ".join([*D4RL_SUFFIXES, *TABLES])
@@ -57,13 +58,16 @@ def read_file(path: Path, mapping: Mapping | None) -> LogFile:
 
 
 def import_file(path: Path, dataset_id: str, setting: Setting, mapping: Mapping | None) -> Imported:
-    """Make a Minari dataset of a log; it is checked first, and nothing is saved on an error."""
+    """Make a Minari dataset of a log; it is checked first, and nothing is saved on an error.
+
+    Raises UsageError for an id that is taken or names that aren't there, DataError for the rest.
+    """
     check_new_id(dataset_id)
-    file = read_file(path, mapping)
-    made = {"description": f"Imported from {path.name}.", **file.card.get("about", {})}
-    file = LogFile(file.log, file.reset_infos, file.card, {**made, **file.about})
     try:
-        return _save(dataset_id, file, setting)
+        file = read_file(path, mapping)
+        said = {} if file.card is None else file.card.about.model_dump(exclude_unset=True)
+        about = {"description": f"Imported from {path.name}.", **said, **file.about}
+        return _save(dataset_id, replace(file, about=about), setting)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 
@@ -86,11 +90,11 @@ def export_file(dataset_id: str, form: str, path: Path) -> None:
         raise UsageError(f"--to {form}: expected one of {', '.join(WRITERS)}")
     if os.path.lexists(path):
         raise UsageError(f"{path} exists: choose another --out, or remove it")
-    file = to_log(read_recording(open_minari(dataset_id)))
+    recording = read_recording(open_minari(dataset_id))
     partial = path.with_name(f".baq-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[form](file, partial)
+        WRITERS[form](to_log(recording), card_of(recording), partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # h5py has both
         raise DataError(f"cannot write {path}: {error}") from error
@@ -123,6 +127,8 @@ def save_arrays(
     Raises UsageError for an id that is taken, DataError for arrays that don't fit each other.
     """
     check_new_id(dataset_id)
+    if env is not None and (action_low is not None or action_high is not None):
+        raise UsageError(f"{env} has action bounds of its own: leave action_low and _high out")
 
     def parts(given: Any) -> dict[str, Any] | None:
         if given is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.cutting import CutRules, FlatLog, cut
-from baq_cli.data.minari_folder import parse_space
+from baq_cli.data.filecard import Card
 from baq_cli.data.recording import Recording
 from baq_cli.envs.pool import make_env
-from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts, split_parts
+from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
-NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,13 @@ class LogFile:
     """The rows of a file, and what it says of them.
 
     Observations of `log` have one flat part '' or parts by name. `reset_infos`: by name, the
-    infos of the resets, `[K, ...]`. `card` is what an export by this tool wrote beside the rows:
-    spaces, environment, seeds, metadata.
+    infos of the resets, `[K, ...]`. `card` is what an export wrote beside the rows. `about` are
+    entries of the metadata.
     """
 
     log: FlatLog
     reset_infos: dict[str, Array] = field(default_factory=dict)
-    card: dict[str, Any] = field(default_factory=dict)
+    card: Card | None = None
     about: dict[str, Any] = field(default_factory=dict)
 
 
@@ -57,15 +55,16 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
     """
     spec, observation_space, action_space = _spaces(file, setting)
     log = _in_parts(_with_actions(file.log, action_space), observation_space)
-    log = _in_types(log, file.card.get("observation_types", {}))
+    if file.card is not None:
+        log = _in_types(log, file.card.observation_types)
     rules = setting.rules
     if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
         rules = CutRules(spec.max_episode_steps, False, rules.split_gaps, rules.drop_last_truncated)
     done = cut(log, rules)
     if not len(done.lengths):
         raise DataError("no transition of the log can be kept: no episode has a next observation")
-    seeds = tuple(file.card.get("seeds", ()))
-    resets = {n: a for n, a in file.reset_infos.items() if len(a) == len(done.lengths)}
+    seeds = () if file.card is None else tuple(file.card.seeds)
+    resets = {n: a for n, a in file.reset_infos.items() if a.shape[:1] == done.lengths.shape}
     recording = Recording(
         observation_space=observation_space,
         action_space=action_space,
@@ -78,7 +77,7 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
         seeds=seeds if len(seeds) == len(done.lengths) else (),
         infos={n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()},
         env_spec=spec,
-        about={**file.card.get("about", {}), **file.about},
+        about=file.about,
     )
     return recording, done.lost
 
@@ -94,14 +93,8 @@ def _spaces(
         return found
     if setting.action_low is not None and setting.action_high is not None:
         return None, _free_space(file.log), _action_box(file.log, setting)
-    if file.card:
-        try:
-            text = file.card.get("env_spec")
-            spec = None if text is None else gym.envs.registration.EnvSpec.from_json(text)
-            spaces = [parse_space(file.card[f"{n}_space"]) for n in ("observation", "action")]
-        except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-            raise DataError(f"the card of the log is damaged: {error}") from error
-        return spec, spaces[0], spaces[1]
+    if file.card is not None:
+        return file.card.spec(), *file.card.spaces()
     raise DataError(
         "the log doesn't say what its actions' bounds are: name the environment it was made in "
         "(--env ID), or give --action-low and --action-high."
@@ -121,6 +114,10 @@ def _free_space(log: FlatLog) -> gym.Space[Any]:
         inner = nested
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise DataError(f"the log has the parts '{name}' and '{parent}': one must go")
+        if key in inner:
+            raise DataError(f"the log has '{name}' and parts below it: one must go")
         inner[key] = box
     return _dict_space(nested)
 
@@ -145,8 +142,14 @@ def _action_box(log: FlatLog, setting: Setting) -> gym.spaces.Box:
                 f"--action-{name} has {len(array)} numbers for {width} action dimensions: "
                 "expected one for all or one for each"
             )
-        bounds.append(np.broadcast_to(array, (width,)))
-    return gym.spaces.Box(bounds[0], bounds[1], dtype=_float(log.actions.dtype))
+        bounds.append(np.broadcast_to(array, (width,)).astype(_float(log.actions.dtype)))
+    low, high = bounds
+    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        raise DataError(
+            f"action bounds from {low.tolist()} to {high.tolist()}: expected finite numbers, the "
+            "low ones below the high ones"
+        )
+    return gym.spaces.Box(low, high, dtype=low.dtype.type)
 
 
 def _with_actions(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
@@ -170,14 +173,12 @@ def _in_parts(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
     )
 
 
-def _in_types(log: FlatLog, types: Any) -> FlatLog:
+def _in_types(log: FlatLog, types: dict[str, str]) -> FlatLog:
     """Give parts the types they had before they were laid side by side with wider ones."""
 
     def typed(parts: dict[str, Array]) -> dict[str, Array]:
         return {name: part.astype(types.get(name, part.dtype)) for name, part in parts.items()}
 
-    if not isinstance(types, dict) or not set(types.values()) <= NUMBER_TYPES:
-        raise DataError("the card of the log is damaged: it names types that are not numbers")
     following = log.next_observations
     return _replace(
         log,
@@ -189,8 +190,13 @@ def _in_types(log: FlatLog, types: Any) -> FlatLog:
 def _split(parts: dict[str, Array], space: gym.Space[Any]) -> dict[str, Array]:
     boxes = observation_parts(space)
     if parts.keys() == boxes.keys() and list(parts) != [""]:
-        ordered = {name: parts[name] for name in boxes}
-        return {n: a.reshape(len(a), *boxes[n].shape) for n, a in ordered.items()}
+        wrong = [n for n, box in boxes.items() if parts[n][0].size != int(np.prod(box.shape))]
+        if wrong:
+            raise DataError(
+                f"observations '{wrong[0]}' of the log have {parts[wrong[0]][0].size} numbers, the "
+                f"space has {int(np.prod(boxes[wrong[0]].shape))}"
+            )
+        return {n: parts[n].reshape(len(parts[n]), *box.shape) for n, box in boxes.items()}
     if list(parts) != [""]:
         raise DataError(
             f"the log's observations have the parts {sorted(parts)}, the space {space} has "
@@ -239,44 +245,4 @@ def to_log(recording: Recording) -> LogFile:
         next_observations={n: part[following] for n, part in recording.observations.items()},
         infos=infos,
     )
-    return LogFile(log, resets, card_of(recording))
-
-
-def card_of(recording: Recording) -> dict[str, Any]:
-    """Return what an export says beside the rows, as JSON can hold it."""
-    from minari.serialization import serialize_space
-
-    Spaces.of(recording.observation_space, recording.action_space)
-    spec = recording.env_spec
-    about = {k: v for k, v in recording.about.items() if _is_json(v)}
-    return {
-        "format": 1,
-        "observation_space": serialize_space(recording.observation_space),
-        "action_space": serialize_space(recording.action_space),
-        "env_spec": None if spec is None else spec.to_json(),
-        "observation_types": {n: part.dtype.name for n, part in recording.observations.items()},
-        "seeds": list(recording.seeds),
-        "about": about,
-    }
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def parse_card(text: str) -> dict[str, Any]:
-    """Read a card; anything else than a JSON object is damage.
-
-    Raises DataError.
-    """
-    try:
-        card = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"the card of the log is damaged: {error}") from error
-    if not isinstance(card, dict):
-        raise DataError("the card of the log is damaged: expected a JSON object")
-    return card
+    return LogFile(log, resets)

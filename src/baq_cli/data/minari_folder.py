@@ -65,6 +65,11 @@ def check_new_id(dataset_id: str) -> None:
             f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
             f"delete it with 'minari delete {dataset_id}'"
         )
+    if dataset_path(dataset_id).exists():
+        raise UsageError(
+            f"the folder {dataset_path(dataset_id)} is there, but holds no whole dataset: remove "
+            "it, or choose another id"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,8 @@ class StoredDataset:
         if text is None:
             return None
         try:
-            fields = json.loads(text)
-            dropped = ("apply_api_compatibility", "autoreset")  # of Gymnasium before 1.0
-            text = json.dumps({k: v for k, v in fields.items() if k not in dropped})
-            return gym.envs.registration.EnvSpec.from_json(text)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            return parse_spec(text)
+        except ValueError as error:
             raise self.damaged(f"its environment can't be read: {error}") from error
 
     @cached_property
@@ -102,7 +104,7 @@ class StoredDataset:
             if None not in texts:
                 observation, action = (parse_space(str(text)) for text in texts)
                 return observation, action
-        except (ValueError, TypeError, KeyError, AssertionError, NotImplementedError) as error:
+        except ValueError as error:
             raise self.damaged(f"its spaces can't be read: {error}") from error
         if self.env_spec is None:
             raise self.damaged("it records neither its spaces nor its environment")
@@ -120,14 +122,38 @@ def parse_space(text: str) -> gym.Space[Any]:
     """Read a space that Minari wrote, the parts of a `Dict` in the order they have there.
 
     Minari's own reader sorts them, and the environment's flattened observations follow its order.
+    Raises ValueError for anything that isn't one.
     """
     from minari.serialization import deserialize_space
 
-    fields = json.loads(text)
-    if fields["type"] != "Dict":
-        return deserialize_space(text)
-    parts = [(key, parse_space(json.dumps(part))) for key, part in fields["subspaces"].items()]
-    return gym.spaces.Dict(OrderedDict(parts))
+    try:
+        fields = json.loads(text)
+        if fields["type"] != "Dict":
+            return deserialize_space(text)
+        parts = fields["subspaces"].items()
+        return gym.spaces.Dict(OrderedDict((k, parse_space(json.dumps(v))) for k, v in parts))
+    except Exception as error:  # Gymnasium and Minari assert and raise many kinds here
+        raise ValueError(f"not a space: {error}") from error
+
+
+def parse_spec(text: str) -> gym.envs.registration.EnvSpec:
+    """Read an environment's spec. Nothing is imported for it.
+
+    Raises ValueError for anything that isn't one.
+    """
+    try:
+        fields = json.loads(text)
+        dropped = ("apply_api_compatibility", "autoreset")  # of Gymnasium before 1.0
+        kept = json.dumps({k: v for k, v in fields.items() if k not in dropped})
+        spec = gym.envs.registration.EnvSpec.from_json(kept)
+    except Exception as error:  # Gymnasium raises many kinds here
+        raise ValueError(f"not an environment's spec: {error}") from error
+    limit = spec.max_episode_steps
+    if not (isinstance(spec.id, str) and isinstance(spec.kwargs, dict)):
+        raise ValueError("not an environment's spec: its id or keyword arguments")
+    if not (limit is None or (type(limit) is int and limit > 0)):
+        raise ValueError(f"not an environment's spec: max_episode_steps {limit!r}")
+    return spec
 
 
 def open_minari(dataset_id: str) -> StoredDataset:
@@ -135,15 +161,17 @@ def open_minari(dataset_id: str) -> StoredDataset:
 
     Raises DataError when it isn't there or its description can't be read.
     """
-    if dataset_id not in local_datasets():
+    data = dataset_path(dataset_id) / "data"
+    if dataset_id not in local_datasets() and not data.exists():
         raise DataError(
             f"dataset '{dataset_id}' is not in the Minari folder. "
-            "'baq data list' shows what is there and what can be built; "
+            "'baq data list' shows what is there, 'baq data suite list' what can be built; "
             f"'baq data download {dataset_id}' fetches a public one."
         )
-    data = dataset_path(dataset_id) / "data"
     try:
         metadata = json.loads((data / "metadata.json").read_text(encoding="utf-8"))
+        if not isinstance(metadata, dict):
+            raise ValueError("metadata.json holds no object")
     except (OSError, ValueError) as error:
         raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
     return StoredDataset(dataset_id, data, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,10 @@ def load_episodes(dataset_id: str) -> Episodes:
     if found is not None:
         return found
     episodes = read_episodes(stored)
-    episodes = refuse(episodes, content_findings(episodes))
+    try:
+        episodes = refuse(episodes, content_findings(episodes))
+    except DataError as error:
+        raise DataError(f"{error} 'baq data check {dataset_id}' shows every finding.") from error
     cache.keep(mark, episodes)
     return episodes
 
@@ -120,7 +124,7 @@ def _reading(stored: StoredDataset) -> Iterator[_Hdf5]:
         with h5py.File(_open_lean(stored.data / "main_data.hdf5")) as file:
             yield _Hdf5(stored, file)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise stored.damaged(str(error).strip("'\"")) from error
+        raise stored.damaged(str(error.args[0] if error.args else error)) from error
 
 
 def _open_lean(path: Path) -> h5py.h5f.FileID:
@@ -158,7 +162,7 @@ class _Hdf5:
             number = int((self.lengths < 1).argmax())
             raise DataError(f"dataset '{stored.dataset_id}': episode {number} has no steps")
         self.steps = int(self.lengths.sum())
-        check_size(self.steps, file.id.get_filesize())
+        check_size(self.steps, file.id.get_filesize())  # a step takes a byte at the least
 
     def fill(
         self,
@@ -196,7 +200,7 @@ class _Hdf5:
         found: dict[str, Array] = {}
         group = self.file["episode_0"]
         names: list[str] = []
-        if "infos" in group:
+        if isinstance(group.get("infos"), h5py.Group):
             group["infos"].visititems(
                 lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
             )
@@ -204,7 +208,8 @@ class _Hdf5:
             dataset = group["infos"][name]
             extra = len(dataset) - int(self.lengths[0]) if dataset.shape else -1
             if extra in (0, 1) and dataset.dtype.kind in "fiub":
-                found[name] = self.native(f"infos/{name}", extra)
+                with contextlib.suppress(KeyError, ValueError, DataError):  # not in every episode
+                    found[name] = self.native(f"infos/{name}", extra)
         return found
 
     def _group(self, number: int) -> h5py.h5g.GroupID:
@@ -218,6 +223,8 @@ class _Hdf5:
         shape: tuple[int, ...],
         rows: int,
     ) -> None:
+        if not dataset.shape:
+            raise ValueError(f"{key} of episode {number} are a single value")
         if dataset.dtype.kind not in "fiub":
             raise ValueError(f"{key} of episode {number} are of type {dataset.dtype}, not numbers")
         if dataset.shape[1:] != shape:
@@ -250,10 +257,10 @@ def _open(group: h5py.h5g.GroupID, key: str) -> h5py.h5d.DatasetID:
     return opened
 
 
-def check_size(rows: int, file_bytes: int) -> None:
-    """Raise ValueError where a header claims far more rows than the file could hold."""
-    if rows > MOST_EXPANSION * max(file_bytes, 1):
-        raise ValueError(f"it claims {rows} steps in {file_bytes} bytes")
+def check_size(claimed_bytes: int, file_bytes: int) -> None:
+    """Raise ValueError where an array claims far more than the file could hold."""
+    if claimed_bytes > MOST_EXPANSION * file_bytes:
+        raise ValueError(f"an array claims {claimed_bytes:,} bytes in a file of {file_bytes:,}")
 
 
 def _read_otherwise(stored: StoredDataset) -> Recording:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
-from collections.abc import Callable
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.columns import Columns, to_columns, to_log_file
-from baq_cli.data.logfile import LogFile, parse_card
+from baq_cli.data.filecard import Card, parse_card
+from baq_cli.data.logfile import LogFile
 from baq_cli.data.mapping import Mapping
 from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
 CARD = "baq"
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, NotImplementedError),
+    *(RuntimeError, zlib.error, zipfile.BadZipFile),
+)
+"""What NumPy and pyarrow raise for files that are damaged."""
 
 
 def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
@@ -27,12 +33,15 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
     Raises DataError when it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {path} as an .npz archive: {error}") from error
-    card = parse_card(str(arrays.pop(CARD))) if CARD in arrays else {}
-    return to_log_file(path, arrays, mapping, card)
+    except UNREADABLE as error:
+        raise DataError(f"can't be read as an .npz archive: {error}") from error
+    card = parse_card(str(arrays.pop(CARD))) if CARD in arrays else None
+    return to_log_file(Columns(arrays), mapping, card)
 
 
 def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
@@ -45,13 +54,16 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
 
     try:
         table = parquet.read_table(path)
-        arrays = {name: _arrow_column(table.column(name)) for name in table.column_names}
+        values = {name: table.column(name) for name in table.column_names}
         card_text = (table.schema.metadata or {}).get(CARD.encode())
-    except (OSError, ValueError, TypeError, MemoryError, pyarrow.ArrowException) as error:
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"cannot read {path} as a .parquet table: {reason}") from error
-    card = {} if card_text is None else parse_card(card_text.decode("utf-8", errors="replace"))
-    return to_log_file(path, _gathered(arrays, card), mapping, card)
+        raise DataError(f"can't be read as a .parquet table: {reason}") from error
+    if card_text is None:
+        return to_log_file(Columns(values, _arrow_column), mapping, None)
+    card = parse_card(card_text.decode("utf-8", errors="replace"))
+    arrays = {name: _arrow_column(name, value) for name, value in values.items()}
+    return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
 
 
 def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
@@ -59,40 +71,34 @@ def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
 
     Raises DataError for rows of another length than the header's, and for words among numbers.
     """
+    rows, lines = [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            rows = [row for row in reader if row]
+            for row in reader:
+                if row:
+                    rows.append(row)
+                    lines.append(reader.line_num)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a .csv file: {error}") from error
+        raise DataError(f"can't be read as a .csv file: {error}") from error
     if not header or not rows:
-        raise DataError(f"{path} holds no rows; expected a header and a row a step")
-    for number, row in enumerate(rows, start=2):
+        raise DataError("it holds no rows; expected a header and a row a step")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"the header has '{twice[0]}' twice")
+    for row, line in zip(rows, lines, strict=True):
         if len(row) != len(header):
-            raise DataError(
-                f"{path}: line {number} has {len(row)} cells, the header has {len(header)}"
-            )
+            raise DataError(f"line {line} has {len(row)} cells, the header has {len(header)}")
     words = dict(zip(header, zip(*rows, strict=True), strict=True))
-    arrays = _Lazy(words, lambda name: _csv_column(path, name, words[name]))
-    return to_log_file(path, arrays, mapping, {})
-
-
-class _Lazy(dict[str, Any]):
-    """Columns that are turned into numbers when they are asked for: others may hold words."""
-
-    def __init__(self, words: dict[str, Any], convert: Callable[[str], Array]):
-        super().__init__(words)
-        self._convert = convert
-
-    def __getitem__(self, name: str) -> Array:
-        return self._convert(name)
+    columns = Columns(words, lambda name, cells: _csv_column(name, cells, lines))
+    return to_log_file(columns, mapping, None)
 
 
 _WORDS = {"": np.nan, "true": 1.0, "false": 0.0}
 
 
-def _csv_column(path: Path, name: str, cells: tuple[str, ...]) -> Array:
+def _csv_column(name: str, cells: tuple[str, ...], lines: list[int]) -> Array:
     try:
         return np.asarray(cells).astype(np.float64)
     except ValueError:
@@ -104,19 +110,24 @@ def _csv_column(path: Path, name: str, cells: tuple[str, ...]) -> Array:
             out[number] = _WORDS[word] if word in _WORDS else float(word)
         except ValueError as error:
             raise DataError(
-                f"{path}: column '{name}' has '{cell}' in line {number + 2}; expected a number"
+                f"column '{name}' has '{cell}' in line {lines[number]}; expected a number"
             ) from error
     return out
 
 
-def _arrow_column(column: Any) -> Array:
-    import pyarrow
+def _arrow_column(name: str, column: Any) -> Array:
+    """Return an Arrow column as numbers; what is null is NaN."""
+    from pyarrow import types
 
-    if pyarrow.types.is_fixed_size_list(column.type) or pyarrow.types.is_list(column.type):
+    if any(is_list(column.type) for is_list in (types.is_fixed_size_list, types.is_list)) or (
+        types.is_large_list(column.type)
+    ):
         lists = column.to_pylist()
         if len({len(values) if values is not None else -1 for values in lists}) != 1:
-            raise ValueError("a column of lists has lists of different lengths")
+            raise DataError(f"column '{name}' has lists of different lengths")
         return np.asarray(lists)
+    if types.is_boolean(column.type) and column.null_count:
+        return np.asarray([np.nan if v is None else float(v) for v in column.to_pylist()])
     return np.asarray(column.to_numpy())
 
 
@@ -131,16 +142,16 @@ def _pyarrow() -> Any:
 # -- a log to a file
 
 
-def write_npz(file: LogFile, path: Path) -> None:
+def write_npz(file: LogFile, card: dict[str, Any], path: Path) -> None:
     """Write rows as an .npz archive of one array a field, compressed."""
     resets = {f"reset_infos/{name}": info for name, info in file.reset_infos.items()}
-    card = np.asarray(json.dumps(file.card))
-    arrays: dict[str, Any] = {**to_columns(file), **resets, CARD: card}
+    text = np.asarray(json.dumps(card))
+    arrays: dict[str, Any] = {**to_columns(file), **resets, CARD: text}
     with path.open("wb") as out:
         np.savez_compressed(out, **arrays)
 
 
-def write_parquet(file: LogFile, path: Path) -> None:
+def write_parquet(file: LogFile, card: dict[str, Any], path: Path) -> None:
     """Write rows as a .parquet table: a column a number, `observations.0` and so on."""
     parquet = _pyarrow()
     import pyarrow
@@ -160,8 +171,8 @@ def write_parquet(file: LogFile, path: Path) -> None:
             single.update(zip(names, flat.T, strict=True))
             spread[name] = {"shape": list(column.shape[1:]), "columns": names}
     table = pyarrow.table(single)
-    card = json.dumps({**file.card, "spread": spread})
-    parquet.write_table(table.replace_schema_metadata({CARD: card}), path)
+    text = json.dumps({**card, "spread": spread})
+    parquet.write_table(table.replace_schema_metadata({CARD: text}), path)
 
 
 def _unused(name: str, taken: set[str]) -> str:
@@ -171,13 +182,13 @@ def _unused(name: str, taken: set[str]) -> str:
     return name
 
 
-def _gathered(columns: Columns, card: dict[str, Any]) -> Columns:
+def _gathered(columns: dict[str, Array], card: Card) -> dict[str, Array]:
     """Put the columns of an exported array together again."""
     rest = dict(columns)
     try:
-        for name, place in card.get("spread", {}).items():
-            flat = np.stack([rest.pop(column) for column in place["columns"]], axis=1)
-            rest[name] = flat.reshape(len(flat), *place["shape"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        for name, place in card.spread.items():
+            flat = np.stack([rest.pop(column) for column in place.columns], axis=1)
+            rest[name] = flat.reshape(len(flat), *place.shape)
+    except (KeyError, ValueError) as error:
         raise DataError(f"the table and its card don't fit each other: {error}") from error
     return rest

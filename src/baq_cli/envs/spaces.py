@@ -95,6 +95,8 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
             f"the action space {space} has infinite bounds: expected finite ones, "
             "as gymnasium.wrappers.RescaleAction gives."
         )
+    if not space.shape[0]:
+        raise DataError(f"the action space {space} has no dimension: there is nothing to choose")
     if not (space.low < space.high).all():
         raise DataError(
             f"the action space {space} has a dimension whose bounds are equal: there is nothing to "
