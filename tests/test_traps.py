@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -80,3 +82,13 @@ def test_a_likelihood_integrates_to_one() -> None:
     grid = torch.linspace(-1 + 1e-4, 1 - 1e-4, 20_001)
     density = policy.log_prob(torch.zeros(1, len(grid), 2), grid.view(1, -1, 1)).exp()
     assert float(torch.trapezoid(density[0], grid)) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_making_a_simulator_says_nothing_and_leaves_nothing(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MuJoCo 4 warns of each of Gymnasium's models, on stderr and in a file where it runs."""
+    monkeypatch.chdir(tmp_path)
+    EnvPool("HalfCheetah-v5", 2).close()
+    assert capfd.readouterr().err == ""
+    assert list(tmp_path.iterdir()) == []

@@ -114,6 +114,18 @@ SUITE = {
             20_000,
         ),
         *_task("hopper", "Hopper-v5", _ABOUT, _stages("hopper", "140", "40 100 130 140", "150")),
+        *_task(
+            "doublependulum",
+            "InvertedDoublePendulum-v5",
+            _ABOUT,
+            _stages("doublependulum", "10", "6 8 10 12", "20"),
+        ),
+        *_task(
+            "halfcheetah",
+            "HalfCheetah-v5",
+            _ABOUT,
+            _stages("halfcheetah", "40", "20 30 40 60", "90"),
+        ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )

@@ -21,8 +21,17 @@ Array = npt.NDArray[Any]
 
 @contextlib.contextmanager
 def quiet_simulator() -> Iterator[None]:
-    """Hide the deprecation warnings that simulators print while compiling their models."""
-    with warnings.catch_warnings():
+    """Hide the deprecation warnings that simulators print while compiling their models.
+
+    MuJoCo's own go to stderr and to a MUJOCO_LOG.TXT in the working directory, past Python's.
+    """
+    import mujoco
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    with contextlib.ExitStack() as undo:
+        undo.callback(mujoco.set_mju_user_warning, before)
+        undo.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", module="mujoco")
         warnings.filterwarnings("ignore", module="gymnasium.*")
