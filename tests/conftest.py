@@ -1,10 +1,12 @@
 """Settings of every test: one thread, property tests that repeat exactly, a cache of its own."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 import torch
 from hypothesis import settings
@@ -24,3 +26,71 @@ def folder() -> Iterator[Path]:
 
     with own_folders() as place:
         yield place
+
+
+@pytest.fixture
+def short_env() -> Iterator[str]:
+    """An environment of three observations and a torque in [−2, 2]; it stops after three steps."""
+    gym.register("Short-v0", "gymnasium.envs.classic_control:PendulumEnv", max_episode_steps=3)
+    yield "Short-v0"
+    gym.registry.pop("Short-v0")
+
+
+@pytest.fixture
+def baq_here(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `baq` in this process; return its status and what it wrote to stdout and stderr."""
+    from baq_cli.cli.main import main
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["baq", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(folder: Path, baq_here: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Run `baq` on something damaged; return its message once all is well with it.
+
+    One line, the status of damaged data or the one given, and no file changed.
+    """
+    from logs import listing
+
+    def run(*words: str | Path, status: int = 3) -> str:
+        before = listing(folder / "minari")
+        code, out, said = baq_here(*words)
+        assert (code, out) == (status, ""), said
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        assert listing(folder / "minari") == before
+        return said
+
+    return run
+
+
+@pytest.fixture
+def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
+    """Import a damaged file, from the command line and from Python; it is named once.
+
+    The message is returned without the path, so that no word of that is taken for one of it.
+    """
+    from logs import BOUNDS, NEW, bounded
+
+    from baq_cli.data.exchange import import_file
+    from baq_cli.data.logfile import Setting
+    from baq_cli.errors import DataError
+
+    def run(path: Path, *words: str) -> str:
+        said = refused("data", "import", path, "--id", NEW, *(words or BOUNDS))
+        said = said.replace(f"source '{path}'", "")  # pyarrow's words name it again
+        assert said.count(str(path)) == 1
+        with pytest.raises(DataError):
+            import_file(path, NEW, Setting() if words else bounded(), None)
+        return said.replace(str(path), "")
+
+    return run

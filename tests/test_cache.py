@@ -271,3 +271,23 @@ def test_a_dataset_with_an_error_is_refused_each_time(folder: Path) -> None:
     for _ in range(2):
         with pytest.raises(DataError, match="inside an episode"):
             load_episodes(ID)
+
+
+def test_a_dataset_changed_under_its_old_time_is_read_again(folder: Path) -> None:
+    """As `cp -p` leaves it: size, inode and time of modification are those of before."""
+    write_minari(ID, plain_recording(phase=1))
+    load_episodes(ID)
+    path = dataset_path(ID) / "data" / "main_data.hdf5"
+    state = path.stat()
+    with h5py.File(path, "r+") as file:
+        file["episode_0/rewards"][...] += 1
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert is_read_again(ID)
+
+
+def test_a_link_to_a_dataset_has_an_id_of_its_own(folder: Path) -> None:
+    write_minari(ID, plain_recording())
+    load_episodes(ID)
+    link = dataset_path("made/link-v0")
+    link.symlink_to(dataset_path(ID))
+    assert load_episodes("made/link-v0").dataset_id == "made/link-v0"

@@ -483,3 +483,11 @@ def test_a_seed_that_the_environment_refuses_is_worth_a_warning() -> None:
     episodes, _ = seeded((7, None), [2, 3])
     episodes = replace(episodes, origin=replace(episodes.origin, seeds=(7, -1)))
     only(environment_findings(episodes, "Pendulum-v1"), "warning", "starts")
+
+
+def test_episodes_longer_than_the_limit_of_the_environment_asked_about_are_found() -> None:
+    """A log of one's own knows no limit; the environment does."""
+    episodes = in_pendulum([250, 3], env_id=None, max_episode_steps=None)
+    text = only(environment_findings(episodes, "Pendulum-v1"), "warning", "lengths")
+    assert "1 of 2 (50.0%)" in text
+    assert "200 steps" in text

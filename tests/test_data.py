@@ -373,3 +373,14 @@ def test_spaces_of_one_size_are_told_apart_by_their_layout(
     with pytest.raises(EnvironmentMismatch, match=r"there has obs_layout .*here has \[\('a', 1\)"):
         mine.check_same(replace(mine, obs_layout=layout), "here", "there")
     mine.check_same(replace(mine), "here", "there")
+
+
+def test_bounds_that_differ_by_a_rounding_to_float32_are_the_same() -> None:
+    """Humanoid's are ±0.4 in float32; a log's own are the nearest double."""
+    rounded = float(np.float32(0.4))
+    Spaces(3, (-0.4,), (0.4,)).check_same(Spaces(3, (-rounded,), (rounded,)), "a", "b")
+
+
+def test_observations_without_a_number_are_refused() -> None:
+    with pytest.raises(DataError, match="no numbers"):
+        Spaces.of(box(-1, 1, (0,)), FLAT)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from baq_cli.cli.plot import text_plot
 from baq_cli.cli.progress import counters, describe, watch
+from baq_cli.cli.results import print_card, print_table
 from baq_cli.engine.events import Evaluated, Note, Progress
 
 
@@ -51,3 +53,11 @@ def test_without_a_terminal_there_is_a_line_an_evaluation_and_none_for_progress(
     captured = capsys.readouterr()
     assert captured.out == "", "progress goes to stderr"
     assert [line[9:14] for line in captured.err.splitlines()] == ["iql", "offli", "saved"]
+
+
+def test_a_strangers_words_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are markup to Rich: some would be swallowed, others an error."""
+    words = "logs of [/tmp/arm], pip install 'baq-cli[robotics]' [bold]"
+    print_table([{"about": words}])
+    print_card({"description": words})
+    assert capsys.readouterr().out.count(words) == 2

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
 from baq_cli.data.logfile import Setting
 from baq_cli.data.mapping import parse_mapping
-from baq_cli.data.minari_folder import local_datasets, open_minari
+from baq_cli.data.minari_folder import dataset_path, local_datasets, open_minari
 from baq_cli.data.minari_read import load_episodes, read_recording
 from baq_cli.data.minari_write import write_minari
 from baq_cli.data.recording import Recording
@@ -248,3 +249,14 @@ def test_a_table_of_words_holds_the_same_transitions(finals: str, made: Recordin
             values = found.observations[""] if name == "" else found.actions
             assert_same_array(values, array.astype(np.float64), name)
         assert_same_array(found.rewards, made.rewards.astype(np.float64), "rewards")
+
+
+def test_episodes_of_different_types_are_exported_in_one_that_holds_both(folder: Path) -> None:
+    """Some environments return whole numbers as rewards until something happens."""
+    write_minari(ID, plain_recording(lengths=(3, 2)))
+    with h5py.File(dataset_path(ID) / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_0/rewards"]
+        file["episode_0"].create_dataset("rewards", data=np.array([0, 0, 1]))
+        file["episode_1/rewards"][...] = [0.25, 1.5]
+    assert read_recording(open_minari(ID)).rewards.tolist() == [0, 0, 1, 0.25, 1.5]
+    assert load_episodes(ID).reward.tolist() == [0, 0, 1, 0.25, 1.5]

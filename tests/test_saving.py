@@ -100,7 +100,9 @@ def test_a_dataset_that_cannot_be_moved_into_place_leaves_nothing(
 def test_a_dataset_that_was_finished_meanwhile_is_left_as_it_is(folder: Path) -> None:
     write_minari(ID, plain_recording(phase=1))
     before = tree(folder)
-    write_minari(ID, plain_recording(phase=2))
+    with pytest.raises(DataError, match="another process saved one"):
+        write_minari(ID, plain_recording(phase=2))
+    write_minari(ID, plain_recording(phase=2), must_be_new=False)
     assert tree(folder) == before
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import minari
+import mujoco
 import numpy as np
 import pytest
 
 from baq_cli.data.card import card
-from baq_cli.data.minari_folder import open_minari
+from baq_cli.data.minari_folder import local_datasets, open_minari
 from baq_cli.data.minari_read import load_episodes
 from baq_cli.data.suite import SUITE, ReferenceDataset, Trained, Uniform, Waypoints
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.checkpoint import load
 from baq_cli.engine.datasets import build, check_dataset, reference
 from baq_cli.engine.scoring import find_reference, measure_random, store_reference
-from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.pool import EnvPool, make_env
 from baq_cli.envs.scores import Reference, published
 from baq_cli.errors import EnvironmentMismatch, UsageError
 
-SMALL = 450
+SMALL, SHORT = 242, 5
+"""Steps of a dataset and of its episodes: ten are collected at once, and a share needs more."""
 TRAINED = [reference for reference in SUITE.values() if isinstance(reference.behaviors[0], Trained)]
 
 
@@ -30,14 +35,33 @@ def ignore(event: object) -> None:
     """Watch a build without showing it."""
 
 
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+@pytest.fixture(scope="module", autouse=True)
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Minari folder for all tests; a simulator's model is compiled once and copied."""
+    compile_file, models = mujoco.MjModel.from_xml_path, {}
+
+    def compiled(path: str) -> Any:
+        text = Path(path).read_text()
+        if text not in models:
+            models[text] = compile_file(path)
+        return copy.copy(models[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tmp_path_factory.mktemp("datasets")))
+        patch.setattr(mujoco.MjModel, "from_xml_path", compiled)
+        yield
 
 
-def built(name: str, as_id: str = "made/small-v0", seed: int | None = None) -> str:
-    build(SUITE[name], ignore, SMALL, seed, as_id)
-    return load_episodes(as_id).content_hash
+def built(name: str, label: str = "small", seed: int | None = None, longest: int = SHORT) -> str:
+    """Build a small dataset of short episodes unless it is there; return its id."""
+    dataset_id = f"{label}/{name.removeprefix('baq/')}"
+    if dataset_id not in local_datasets():
+        env_id = SUITE[name].env_id
+        make_env(env_id).close()  # registers it
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gym.spec(env_id), "max_episode_steps", longest)
+            build(SUITE[name], ignore, SMALL, seed, dataset_id)
+    return dataset_id
 
 
 # -- the datasets
@@ -65,17 +89,19 @@ def test_every_task_has_a_random_a_medium_and_a_replay_dataset() -> None:
     "name", ["baq/pendulum/replay-v0", "baq/pendulum/random-v0", "baq/pointmaze-umaze/replay-v0"]
 )
 def test_a_dataset_follows_from_its_behaviours_and_its_seed_alone(name: str) -> None:
-    first = built(name)
-    assert built(name, "made/again-v0") == first
-    assert built(name, "made/other-v0", seed=1) != first
+    first, again, other = (
+        load_episodes(built(name, *how)).content_hash
+        for how in (("small",), ("again",), ("other", 1))
+    )
+    assert again == first
+    assert other != first
 
 
 def test_behaviours_give_equal_shares_and_the_size_is_the_one_asked_for() -> None:
-    built("baq/pendulum/replay-v0")
-    episodes = load_episodes("made/small-v0")
+    episodes = load_episodes(built("baq/pendulum/replay-v0"))
     assert len(episodes) == SMALL
-    # 450 steps in four shares: 112 or 113 each, and an episode of Pendulum has 200
-    assert sorted(episodes.lengths.tolist()) == [112, 112, 113, 113]
+    # 242 steps in four shares: 60 or 61 each, in episodes of 5
+    assert sorted(episodes.lengths.tolist()) == [1] * 2 + [5] * 48
 
 
 def test_another_size_or_seed_needs_an_id_of_its_own() -> None:
@@ -86,10 +112,11 @@ def test_another_size_or_seed_needs_an_id_of_its_own() -> None:
 
 
 def test_an_id_that_is_taken_is_left_alone() -> None:
-    before = built("baq/pendulum/random-v0")
+    taken = built("baq/pendulum/random-v0")
+    before = load_episodes(taken).content_hash
     with pytest.raises(UsageError, match="exists"):
-        built("baq/pendulum/random-v0", seed=3)
-    assert load_episodes("made/small-v0").content_hash == before
+        build(SUITE["baq/pendulum/random-v0"], ignore, SMALL, 3, taken)
+    assert load_episodes(taken).content_hash == before
 
 
 def test_an_unknown_reference_dataset_is_answered_with_the_nearest() -> None:
@@ -98,31 +125,31 @@ def test_an_unknown_reference_dataset_is_answered_with_the_nearest() -> None:
 
 
 def test_a_goal_dataset_is_read_by_minari_as_its_environment_gives_it() -> None:
-    built("baq/pointmaze-umaze/medium-v0")
-    dataset = minari.load_dataset("made/small-v0")
+    dataset = minari.load_dataset(built("baq/pointmaze-umaze/replay-v0"))
     env = dataset.recover_environment()
     assert dataset.observation_space == env.observation_space
-    episode = next(iter(dataset.iterate_episodes()))
-    obs, _ = env.reset(seed=int(dataset.storage.get_episode_metadata([0]).__next__()["seed"]))
-    for name, first in obs.items():
-        np.testing.assert_allclose(episode.observations[name][0], first, atol=1e-6)
+    metadata = dataset.storage.get_episode_metadata(range(dataset.total_episodes))
+    for episode, facts in zip(dataset.iterate_episodes(), metadata, strict=True):
+        obs, _ = env.reset(seed=int(facts["seed"]))
+        for name, first in obs.items():
+            np.testing.assert_allclose(episode.observations[name][0], first, atol=1e-6)
+    env.close()
 
 
 def test_a_dataset_that_was_just_built_passes_the_checks_against_its_environment() -> None:
-    built("baq/pointmaze-umaze/expert-v0")
-    found = check_dataset("made/small-v0", None)
+    found = check_dataset(built("baq/pointmaze-umaze/expert-v0", longest=300), None)
     assert {finding.check for finding in found} <= {"action bounds", "dimensions"}
     assert all(finding.level == "warning" for finding in found)
 
 
 def test_the_recorded_actions_replayed_in_the_environment_give_the_recorded_rewards() -> None:
-    built("baq/pendulum/medium-v0")
-    episode = next(iter(minari.load_dataset("made/small-v0").iterate_episodes()))
+    dataset_id = built("baq/pendulum/replay-v0")
     env = gym.make("Pendulum-v1")
-    seeds = load_episodes("made/small-v0").origin.seeds
-    env.reset(seed=seeds[0])
-    rewards = [float(env.step(action)[1]) for action in episode.actions]
-    np.testing.assert_allclose(rewards, episode.rewards, rtol=1e-6)
+    episodes = minari.load_dataset(dataset_id).iterate_episodes()
+    for seed, episode in zip(load_episodes(dataset_id).origin.seeds, episodes, strict=True):
+        env.reset(seed=seed)
+        rewards = [float(env.step(action)[1]) for action in episode.actions]
+        np.testing.assert_allclose(rewards, episode.rewards, rtol=1e-6)
 
 
 # -- the maze controller
@@ -182,19 +209,19 @@ def test_environments_without_published_references_have_none() -> None:
 
 
 def test_measured_references_are_stored_with_the_dataset_and_name_their_source() -> None:
-    before = built("baq/pendulum/random-v0")
+    dataset_id = built("baq/pendulum/random-v0", "scored")
+    before = load_episodes(dataset_id).content_hash
     expert = {"return_mean": -150.0, "return_std": 80.0, "episodes": 9, "policy": "sac"}
     random = measure_random("Pendulum-v1", 4)
     assert random["return_mean"] < -900
-    store_reference("made/small-v0", "Pendulum-v1", {"random": random, "expert": expert})
-    found = find_reference("made/small-v0", "Pendulum-v1")
+    store_reference(dataset_id, "Pendulum-v1", {"random": random, "expert": expert})
+    found = find_reference(dataset_id, "Pendulum-v1")
     assert (found.random, found.expert) == (random["return_mean"], -150.0)
     assert "gymnasium" in found.source
-    assert load_episodes("made/small-v0").content_hash == before
-    facts = card(load_episodes("made/small-v0"), open_minari("made/small-v0").metadata)
-    assert facts["scores"][0]["reference"] == "made/small-v0"
-    metadata = minari.load_dataset("made/small-v0").storage.metadata
-    assert metadata["ref_max_score"] == -150.0
+    assert load_episodes(dataset_id).content_hash == before
+    facts = card(load_episodes(dataset_id), open_minari(dataset_id).metadata)
+    assert facts["scores"][0]["reference"] == dataset_id
+    assert minari.load_dataset(dataset_id).storage.metadata["ref_max_score"] == -150.0
     json.dumps(facts)
 
 
@@ -205,8 +232,24 @@ def test_measured_references_are_stored_with_the_dataset_and_name_their_source()
 def test_references_that_would_mean_nothing_are_refused(
     expert: float, env_id: str, words: str
 ) -> None:
-    built("baq/pendulum/random-v0")
+    dataset_id = built("baq/pendulum/random-v0")
     facts = {"return_mean": expert, "return_std": 1.0, "episodes": 2, "policy": "x"}
     random = {"return_mean": -1000.0, "return_std": 1.0, "episodes": 2}
     with pytest.raises(UsageError, match=words):
-        store_reference("made/small-v0", env_id, {"random": random, "expert": facts})
+        store_reference(dataset_id, env_id, {"random": random, "expert": facts})
+
+
+def test_a_reference_of_another_environment_is_refused() -> None:
+    dataset_id = built("baq/pendulum/random-v0", "scored")
+    with pytest.raises(UsageError, match="made in Pendulum-v1"):
+        find_reference(dataset_id, "Hopper-v5")
+
+
+def test_an_environment_in_a_namespace_has_none_of_d4rls_references() -> None:
+    assert published("me/Hopper-v0") is None
+
+
+@pytest.mark.parametrize("taken", ["baq/pendulum/expert-v0", "baq/mine-v0"])
+def test_ids_of_reference_datasets_hold_nothing_else(taken: str) -> None:
+    with pytest.raises(UsageError, match="those of reference datasets"):
+        build(SUITE["baq/pendulum/random-v0"], ignore, 100, None, taken)

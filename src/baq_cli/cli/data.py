@@ -112,8 +112,15 @@ def score_reference(
 ) -> None:
     """Measure the returns of random actions and of an expert, the ends of a normalised score."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.engine.scoring import measure_expert, measure_random, store_reference
+    from baq_cli.engine.scoring import (
+        check_target,
+        measure_expert,
+        measure_random,
+        store_reference,
+    )
 
+    if dataset is not None:
+        check_target(dataset, env, checkpoint is not None)
     measured = {"random": measure_random(env, episodes)}
     if checkpoint is not None:
         measured["expert"] = measure_expert(env, checkpoint, episodes)

@@ -139,7 +139,7 @@ def export_dataset(
 
 def download_dataset(dataset: DatasetId) -> None:
     """Fetch a public Minari dataset into the Minari folder."""
-    from baq_cli.data.minari_folder import download
+    from baq_cli.data.minari_place import download
 
     typer.echo(f"downloading {dataset} …", err=True)
     download(dataset)

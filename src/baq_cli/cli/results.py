@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 PIPE_WIDTH = 160
+MOST_LISTED = 24
 
 
 def print_json(value: Any) -> None:
@@ -30,12 +31,13 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     """Print rows that share their keys as a table."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ["nothing here"]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*("" if v is None else _cell(v) for v in row.values()))
+        table.add_row(*(Text("" if v is None else _cell(v)) for v in row.values()))
     _console().print(table)
 
 
@@ -43,11 +45,12 @@ def print_card(facts: dict[str, Any]) -> None:
     """Print a dataset's card as two columns."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(show_header=False, box=box.SIMPLE, show_edge=False)
     for key, value in facts.items():
         if value not in (None, "", [], {}):
-            table.add_row(key, _entry(value))
+            table.add_row(key, Text(_entry(value)))
     _console().print(table)
 
 
@@ -64,13 +67,16 @@ def _entry(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], str):
         return "\n".join(value)
     if isinstance(value, list):
-        return ", ".join(_short(v) for v in value)
+        more = f", … ({len(value)} in all; --json has them)" if len(value) > MOST_LISTED else ""
+        return ", ".join(_short(v) for v in value[:MOST_LISTED]) + more
     return _short(value)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(_short(v) for v in value)
+    if isinstance(value, float) and value.is_integer():
+        return f"{int(value):,}"
     if isinstance(value, float):
         return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

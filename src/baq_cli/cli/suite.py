@@ -62,12 +62,12 @@ def build(
     if id is not None and len(wanted) != 1:
         raise UsageError(f"--id {id} names one dataset, and this command builds {len(wanted)}")
     for each in wanted:
-        if (
-            id is None
-            and env_steps is None
-            and seed is None
-            and each.dataset_id in local_datasets()
-        ):
+        usual = (
+            id in (None, each.dataset_id)
+            and env_steps in (None, each.transitions)
+            and seed in (None, each.seed)
+        )
+        if usual and each.dataset_id in local_datasets():
             typer.echo(f"{each.dataset_id} is already there", err=True)
             continue
         with watch(each.dataset_id) as observer:

@@ -35,7 +35,8 @@ def fingerprint(files: Sequence[Path]) -> str:
     states = []
     for path in files:
         state = path.stat()
-        states.append([str(path.resolve()), state.st_size, state.st_mtime_ns, state.st_ino])
+        times = (state.st_mtime_ns, state.st_ctime_ns)
+        states.append([str(path.resolve()), state.st_size, *times, state.st_ino])
     return hashlib.sha256(json.dumps([VERSION, states]).encode()).hexdigest()
 
 

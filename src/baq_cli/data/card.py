@@ -23,7 +23,8 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
     `reward_density` is the share of transitions whose reward isn't 0; `action_coverage` the share
     of twenty equal bins between each action's bounds that hold a thousandth of the actions or
     more, averaged over dimensions; `obs_effective_dims` the participation ratio (Σλ)²/Σλ² of the
-    eigenvalues of the observations' correlations.
+    eigenvalues of the observations' correlations; `actions_on_bounds` the share of actions with a
+    number exactly on its bound.
     """
     spaces, origin = episodes.spaces, episodes.origin
     last = episodes.starts + episodes.lengths - 1
@@ -59,6 +60,7 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "action_min": action.min(0).tolist(),
         "action_max": action.max(0).tolist(),
         "action_coverage": _coverage(episodes.action),
+        "actions_on_bounds": float((np.abs(episodes.action) >= 1).any(1).mean()),
         "requirements": list(origin.requirements),
         "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),

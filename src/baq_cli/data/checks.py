@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.envs.pool import make_env, quiet_simulator
-from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
+from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
@@ -76,8 +76,9 @@ def _not_finite(episodes: Episodes) -> Iterator[Finding]:
             step = int(bad[0] - episodes.starts[number])
         yield _error(
             "finite",
-            f"{name} are NaN or infinite in {len(bad)} of {len(rows)} rows, first in episode "
-            f"{number} at step {step}. Remove those episodes and save the dataset again.",
+            f"{name} are NaN, infinite or beyond float32 in {len(bad)} of {len(rows)} rows, "
+            f"first in episode {number} at step {step}. Remove those episodes and save the "
+            "dataset again.",
         )
 
 
@@ -113,7 +114,8 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
         yield _error(
             "end flags",
             f"{inside} steps inside an episode are marked terminated or truncated: the episodes "
-            "are cut wrongly. Import the log again with the flags deciding.",
+            "are cut wrongly. Import the log again without its episode numbers, and the flags "
+            "decide.",
         )
     if (terminated & truncated).any():
         yield _warning(
@@ -134,7 +136,10 @@ def _lengths(episodes: Episodes) -> Iterator[Finding]:
     short = episodes.lengths == 1
     if short.any():
         yield _warning("lengths", f"{_share(short)} of the episodes have one step.")
-    limit = episodes.origin.max_episode_steps
+    yield from _longer(episodes, episodes.origin.max_episode_steps)
+
+
+def _longer(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
     if limit is not None and (episodes.lengths > limit).any():
         yield _warning(
             "lengths",
@@ -212,9 +217,11 @@ def environment_findings(episodes: Episodes, env_id: str) -> list[Finding]:
             return [_error("spaces", f"{env_id}: {error}")]
         origin = episodes.origin
         found += _versions(origin.requirements)
-        if origin.env_id == env_id:
+        if env.spec is not None and origin.env_id == env.spec.id:
             found += _settings(origin, env.spec)
             found += _starts(episodes, env)
+        if env.spec is not None and origin.max_episode_steps != env.spec.max_episode_steps:
+            found += _longer(episodes, env.spec.max_episode_steps)
     finally:
         env.close()
     return found
@@ -230,7 +237,9 @@ def _settings(origin: DataOrigin, spec: Any) -> Iterator[Finding]:
     ):
         if recorded != made:
             yield _warning(
-                "settings", f"recorded with {name} {recorded}; {spec.id} is made here with {made}."
+                "settings",
+                f"recorded with {name} {recorded}; {spec.id} is made here with {made}. Training "
+                f"goes on only where you say so, with --env {spec.id}.",
             )
 
 
@@ -264,7 +273,6 @@ def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
     """Reset the environment with recorded seeds and compare the first observations."""
     seeded = [(k, seed) for k, seed in enumerate(episodes.origin.seeds) if seed is not None]
     firsts = episodes.starts + np.arange(len(episodes.lengths))
-    parts = observation_parts(env.observation_space)
     differ = []
     for number, seed in seeded[:REPLAYED]:
         try:
@@ -273,13 +281,7 @@ def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
         except gym.error.Error:
             differ.append(number)
             continue
-        raw = {}
-        for name in parts:
-            value = observation
-            for key in filter(None, name.split("/")):
-                value = value[key]
-            raw[name] = np.asarray(value)[None]
-        start = flatten_parts(raw)[0].astype(np.float32)
+        start = np.asarray(gym.spaces.flatten(env.observation_space, observation), np.float32)
         if not np.allclose(start, episodes.observations[firsts[number]], atol=1e-5):
             differ.append(number)
     if differ:

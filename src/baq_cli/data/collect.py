@@ -110,10 +110,12 @@ def collect(
     """
     pool = EnvPool(env_id, WIDTH)
     finished: dict[int, LoggedEpisode] = {}
+    prefix: list[LoggedEpisode] = []
+    prefix_steps = 0
     seeds = [start_seed(n) for n in range(WIDTH)]
     obs = pool.reset(seeds)
     running = [_Open(n, seeds[n], obs[n].copy()) for n in range(WIDTH)]
-    while _prefix_steps(finished) < env_steps:
+    while prefix_steps < env_steps:
         action = act(obs)
         logged = pool.spaces.to_env(action)
         obs, reward, terminated, truncated = pool.step(action)
@@ -131,19 +133,11 @@ def collect(
             obs = pool.reset([episode.seed for episode in running], over)
             for k in np.flatnonzero(over).tolist():
                 running[k].observations = [obs[k].copy()]
+            while len(prefix) in finished:
+                prefix.append(finished.pop(len(prefix)))
+                prefix_steps += len(prefix[-1].rewards)
     pool.close()
-    return _cut([finished[n] for n in range(_prefix_length(finished))], env_steps)
-
-
-def _prefix_length(finished: dict[int, LoggedEpisode]) -> int:
-    length = 0
-    while length in finished:
-        length += 1
-    return length
-
-
-def _prefix_steps(finished: dict[int, LoggedEpisode]) -> int:
-    return sum(len(finished[n].rewards) for n in range(_prefix_length(finished)))
+    return _cut(prefix, env_steps)
 
 
 def _cut(episodes: list[LoggedEpisode], env_steps: int) -> list[LoggedEpisode]:

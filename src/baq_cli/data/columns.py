@@ -11,7 +11,7 @@ import numpy.typing as npt
 from baq_cli.data.cutting import FlatLog
 from baq_cli.data.filecard import Card
 from baq_cli.data.logfile import LogFile
-from baq_cli.data.mapping import Mapping, Names, expand
+from baq_cli.data.mapping import Mapping, Names, expand, expand_one
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -117,7 +117,7 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
         return {"": side_by_side(wanted)}
 
     def single(name: str | None) -> Array | None:
-        return None if name is None else np.asarray(columns[expand(name, names)[0]])
+        return None if name is None else np.asarray(columns[expand_one(name, names)])
 
     observations = parts(mapping.observation)
     assert observations is not None
@@ -136,7 +136,7 @@ def _numbered(columns: Columns, name: str | None, names: list[str]) -> Array | N
     """Return a column of episode names as numbers: any words will do."""
     if name is None:
         return None
-    column = expand(name, names)[0]
+    column = expand_one(name, names)
     words = [str(value) for value in np.asarray(columns.raw(column)).reshape(-1).tolist()]
     return np.unique(words, return_inverse=True)[1].reshape(-1)
 
@@ -184,6 +184,8 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
     bare = np.isnan(log.rewards) & np.isnan(log.actions.astype(np.float64)).all(1)
     if not bare.any():
         return log
+    if bare[0] or (bare[1:] & bare[:-1]).any():
+        raise DataError("a row without action and reward has no step before it")
     terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
     last = np.zeros(len(bare), dtype=np.bool_)
     last[-1] = True
@@ -191,6 +193,13 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
         last[:-1] |= log.episode[1:] != log.episode[:-1]
     else:
         ends = terminated if truncated is None else terminated | truncated
+        unmarked = bare[1:-1] & ~ends[:-2]
+        if unmarked.any():
+            raise DataError(
+                f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no end is "
+                "marked there: fill it, or say with terminated, truncated or episode numbers "
+                "where episodes end"
+            )
         last |= bare | ends
         last[:-1] &= bare[:-1] | ~bare[1:]  # the bare row behind an end is the end
     unfinished = last & ~bare & ~terminated

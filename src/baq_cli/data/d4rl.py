@@ -150,7 +150,7 @@ def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
     with h5py.File(image, "w") as out:
         for name, array in arrays.items():
             out.create_dataset(name, data=array, compression="gzip", compression_opts=4)
-        notes = {**card["about"].get("d4rl_metadata", {}), "baq": json.dumps(card)}
+        notes = {**(card["about"].get("d4rl_metadata") or {}), "baq": json.dumps(card)}
         for name, note in notes.items():
             out.create_dataset(f"metadata/{name}", data=note)
     path.write_bytes(image.getbuffer())

@@ -78,14 +78,19 @@ class EpisodeFile:
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
             stop = start + int(length) + extra
             values = values.reshape(stop - start, *out.shape[1:])
-            out[start:stop] = values if convert is None else convert(values)
+            with np.errstate(over="ignore"):  # what float32 can't hold is found by the checks
+                out[start:stop] = values if convert is None else convert(values)
             start = stop
 
     def native(self, key: str, extra: int) -> Array:
-        """Return an array of every episode end to end, in its own dtype."""
-        first = _open(self._group(0), key)
-        shape = tuple(first.shape[1:])
-        out = np.empty((self.steps + extra * len(self.lengths), *shape), first.dtype)
+        """Return an array of every episode end to end, in its own dtype.
+
+        Where episodes have different ones, it is the one that holds them all.
+        """
+        shape = tuple(_open(self._group(0), key).shape[1:])
+        types = {_open(self._group(k), key).dtype for k in range(len(self.lengths))}
+        rows = self.steps + extra * len(self.lengths)
+        out = np.empty((rows, *shape), np.result_type(*types))  # the widest: nothing is cut
         self.fill(key, out, shape, extra)
         return out
 
@@ -141,7 +146,7 @@ def _seed(group: h5py.h5g.GroupID) -> int | None:
     attribute = h5py.h5a.open(group, b"seed")
     value = np.empty(attribute.shape, attribute.dtype)
     attribute.read(value)
-    return int(value)
+    return int(value) if value.dtype.kind in "iu" and value.size == 1 else None
 
 
 def _open(group: h5py.h5g.GroupID, key: str) -> h5py.h5d.DatasetID:

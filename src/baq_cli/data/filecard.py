@@ -27,6 +27,7 @@ class About(BaseModel):
     code_permalink: str | None = None
     description: str | None = None
     requirements: list[str] | None = None
+    d4rl_metadata: dict[str, str | int | float | bool] | None = None
 
 
 class Spread(BaseModel):
@@ -106,13 +107,15 @@ def card_of(recording: Recording) -> dict[str, Any]:
         "env_spec": None if spec is None else spec.to_json(),
         "observation_types": {n: part.dtype.name for n, part in recording.observations.items()},
         "seeds": list(recording.seeds),
-        "about": {name: value for name, value in recording.about.items() if _is_json(value)},
+        "about": {name: value for name, value in recording.about.items() if _is_fit(name, value)},
     }
 
 
-def _is_json(value: Any) -> bool:
+def _is_fit(name: str, value: Any) -> bool:
+    """Tell whether an entry of a dataset's metadata can be kept, and read again."""
     try:
         json.dumps(value)
+        About.model_validate({name: value})
     except (TypeError, ValueError):
         return False
     return True

@@ -15,7 +15,7 @@ from baq_cli.data.filecard import Card
 from baq_cli.data.recording import Recording
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
 
@@ -58,6 +58,13 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
     if file.card is not None:
         log = _in_types(log, file.card.observation_types)
     rules = setting.rules
+    if (log.truncated is not None or log.episode is not None) and (
+        rules.max_episode_steps is not None or rules.only_terminations
+    ):
+        raise UsageError(
+            "the log says itself where episodes end (timeouts or episode numbers): leave "
+            "--max-episode-steps and --only-terminations out"
+        )
     if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
         rules = CutRules(spec.max_episode_steps, False, rules.split_gaps, rules.drop_last_truncated)
     done = cut(log, rules)

@@ -62,6 +62,17 @@ def parse_mapping(content: Any, name: str) -> Mapping:
         raise UsageError(f"the mapping {name} can't be used: {'; '.join(lines)}") from error
 
 
+def expand_one(name: str, columns: list[str]) -> str:
+    """Return the one column that a name or pattern stands for.
+
+    Raises UsageError when it stands for several, or none.
+    """
+    found = expand(name, columns)
+    if len(found) > 1:
+        raise UsageError(f"'{name}' stands for {len(found)} columns ({', '.join(found)}), not one")
+    return found[0]
+
+
 def expand(names: Names, columns: list[str]) -> list[str]:
     """Return the columns that names and patterns stand for, in order.
 

@@ -19,6 +19,7 @@ import gymnasium as gym
 from baq_cli.envs.pool import make_env
 from baq_cli.errors import DataError, UsageError
 
+RESERVED = "baq/"
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
 
@@ -59,6 +60,11 @@ def check_new_id(dataset_id: str) -> None:
         raise UsageError(
             f"'{dataset_id}' can't be a dataset's id: expected a name of two or more letters and a "
             "version, with or without a namespace, as me/hopper/clumsy-v0."
+        )
+    if dataset_id.startswith(RESERVED):
+        raise UsageError(
+            f"ids below '{RESERVED}' are those of reference datasets ('baq data suite list'): "
+            f"choose another for '{dataset_id}', as me/{dataset_id.removeprefix(RESERVED)}"
         )
     if dataset_id in local_datasets():
         raise UsageError(
@@ -149,6 +155,8 @@ def parse_spec(text: str) -> gym.envs.registration.EnvSpec:
     except Exception as error:  # Gymnasium raises many kinds here
         raise ValueError(f"not an environment's spec: {error}") from error
     limit = spec.max_episode_steps
+    if ":" in str(spec.id):
+        raise ValueError(f"not an environment's spec: the id '{spec.id}' would import a module")
     if not (isinstance(spec.id, str) and isinstance(spec.kwargs, dict)):
         raise ValueError("not an environment's spec: its id or keyword arguments")
     if not (limit is None or (type(limit) is int and limit > 0)):
@@ -162,7 +170,7 @@ def open_minari(dataset_id: str) -> StoredDataset:
     Raises DataError when it isn't there or its description can't be read.
     """
     data = dataset_path(dataset_id) / "data"
-    if dataset_id not in local_datasets() and not data.exists():
+    if not data.exists():
         raise DataError(
             f"dataset '{dataset_id}' is not in the Minari folder. "
             "'baq data list' shows what is there, 'baq data suite list' what can be built; "
@@ -193,27 +201,3 @@ def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
         partial.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from error
-
-
-def download(dataset_id: str) -> None:
-    """Fetch a public dataset into the Minari folder.
-
-    Raises DataError when it can't be reached or doesn't exist.
-    """
-    import minari
-
-    check_new_id(dataset_id)
-    logging.disable(logging.WARNING)  # each of its retries would be reported
-    try:
-        with quiet():
-            minari.download_dataset(dataset_id)
-    except Exception as error:  # whatever the network library of the day raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"cannot download '{dataset_id}': {reason}. Where there is a network, run "
-            f"'minari download {dataset_id}' and copy the folder "
-            f"~/.minari/datasets/{dataset_id} to {dataset_path(dataset_id)} here; "
-            "'minari list remote' shows what exists."
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)

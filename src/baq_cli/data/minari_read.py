@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -32,7 +33,7 @@ def load_episodes(dataset_id: str) -> Episodes:
     mark = cache.fingerprint(stored.files)
     found = cache.find(mark)
     if found is not None:
-        return found
+        return replace(found, dataset_id=dataset_id)  # of links to one dataset each has its id
     episodes = read_episodes(stored)
     try:
         episodes = refuse(episodes, content_findings(episodes))

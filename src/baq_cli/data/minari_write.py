@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
 from baq_cli.data.minari_folder import dataset_path, quiet
+from baq_cli.data.minari_place import beside, describe_namespace, move
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
 
@@ -23,33 +21,36 @@ WRITTEN = (
 """Metadata that the storage writes itself: not copied from another dataset's."""
 
 
-def write_minari(dataset_id: str, recording: Recording) -> None:
+def write_minari(dataset_id: str, recording: Recording, must_be_new: bool = True) -> None:
     """Save a recording as a Minari dataset, with its environment's spec when it has one.
 
-    The dataset appears whole or not at all; one that another process finished meanwhile under the
-    same id is left as it is.
+    The dataset appears whole or not at all. One that another process finished meanwhile under the
+    same id is left as it is: an error, unless both are the same (`must_be_new` is False).
     Raises DataError when it can't be written.
     """
     try:
-        _write_whole(dataset_id, recording)
+        moved = _write_whole(dataset_id, recording)
     except (OSError, RuntimeError) as error:  # h5py has both
         raise DataError(
             f"cannot save dataset '{dataset_id}': {error}. Make room in the Minari folder, or name "
             "another with MINARI_DATASETS_PATH."
         ) from error
+    if must_be_new and not moved:
+        raise DataError(
+            f"cannot save dataset '{dataset_id}': another process saved one under this id "
+            "meanwhile, which was left as it is. Choose another id."
+        )
 
 
-def _write_whole(dataset_id: str, recording: Recording) -> None:
+def _write_whole(dataset_id: str, recording: Recording) -> bool:
     """Write beside the Minari folder, then rename into it.
 
     The environment is described, not made: nothing that a stranger's log names is imported.
     """
     from minari.dataset.minari_storage import MinariStorage
 
-    target, root = dataset_path(dataset_id), dataset_path()
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".baq-") as partial, quiet():
-        folder = Path(partial) / "dataset"
+    with beside() as partial, quiet():
+        folder = partial / "dataset"
         folder.mkdir()
         storage: Any = MinariStorage.new(
             folder / "data", recording.observation_space, recording.action_space
@@ -60,23 +61,9 @@ def _write_whole(dataset_id: str, recording: Recording) -> None:
         storage.update_episodes(_buffers(recording))
         path.write_bytes(storage._file_path.getbuffer())
         storage.update_metadata({"dataset_size": storage.get_size()})
-        _move(folder, target, root)
-        _describe_namespace(dataset_id)
-
-
-def _move(folder: Path, target: Path, root: Path) -> None:
-    """Rename a folder into place, unless another process was faster; leave no empty folders."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            folder.rename(target)
-    except OSError:
-        for parent in target.parents:
-            if parent == root:
-                break
-            with contextlib.suppress(OSError):  # not empty: it was there before
-                parent.rmdir()
-        raise
+        moved = move(folder, dataset_path(dataset_id))
+        describe_namespace(dataset_id)
+        return moved
 
 
 def _metadata(dataset_id: str, recording: Recording) -> dict[str, Any]:
@@ -127,13 +114,3 @@ def _nested(parts: dict[str, Array]) -> Any:
             inner = inner.setdefault(parent, {})
         inner[key] = part
     return nested
-
-
-def _describe_namespace(dataset_id: str) -> None:
-    """Create the folders and files by which Minari knows a dataset's namespace."""
-    from minari.namespace import create_namespace, list_local_namespaces
-
-    namespace = dataset_id.rpartition("/")[0]
-    if namespace and namespace not in list_local_namespaces():
-        with contextlib.suppress(ValueError):  # another process was faster
-            create_namespace(namespace)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import DataOrigin, Episodes
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +42,7 @@ class Recording:
     """Entries of the dataset's metadata: description, author, requirements, …"""
 
     def __post_init__(self) -> None:
+        check_spec(self.env_spec)
         steps, episodes = int(self.lengths.sum()), len(self.lengths)
         if not steps or (self.lengths < 1).any():
             raise DataError("the log holds no transitions, or an episode without any")
@@ -62,6 +63,9 @@ class Recording:
             if seed is not None and not (type(seed) is int and -(2**63) <= seed < 2**63):
                 raise DataError(f"the log has the seed {seed!r}; expected a whole number")
         for name, info in self.infos.items():
+            above = {name.rsplit("/", depth + 1)[0] for depth in range(name.count("/"))}
+            if {"", ".", ".."} & set(name.split("/")) or above & self.infos.keys():
+                raise DataError(f"the log has infos named '{name}', which can't be kept: rename it")
             if len(info) not in (steps, steps + episodes):
                 raise DataError(f"infos '{name}' has {len(info)} rows for {steps} steps")
 
@@ -84,17 +88,33 @@ class Recording:
         Raises DataError for spaces that are not supported.
         """
         spaces = Spaces.of(self.observation_space, self.action_space)
+        with np.errstate(over="ignore"):  # what float32 can't hold is found by the checks
+            observations = flatten_parts(self.observations).astype(np.float32)
+            action = spaces.from_env(self.actions.astype(np.float64))
+            reward = self.rewards.astype(np.float32)
         return Episodes(
             dataset_id=dataset_id,
             spaces=spaces,
-            observations=flatten_parts(self.observations).astype(np.float32),
-            action=spaces.from_env(self.actions.astype(np.float64)),
-            reward=self.rewards.astype(np.float32),
+            observations=observations,
+            action=action,
+            reward=reward,
             terminated=self.terminated.astype(np.bool_),
             truncated=self.truncated.astype(np.bool_),
             lengths=self.lengths.astype(np.int64),
             origin=origin_of(self.env_spec, self.about, self.seeds or (None,) * len(self.lengths)),
         )
+
+
+def check_spec(spec: gym.envs.registration.EnvSpec | None) -> None:
+    """Raise EnvironmentMismatch for an environment that can't be described in a dataset."""
+    try:
+        if spec is not None:
+            spec.to_json()
+    except (TypeError, ValueError) as error:
+        raise EnvironmentMismatch(
+            f"{spec.id if spec else ''} can't be described in a dataset: {error}. Register it with "
+            "entry_point='module:Class', and with keyword arguments that JSON can hold."
+        ) from error
 
 
 def origin_of(
@@ -103,7 +123,8 @@ def origin_of(
     seeds: Iterable[int | None],
 ) -> DataOrigin:
     """Return where data were made, from an environment's spec and a dataset's metadata."""
-    requirements = tuple(str(line) for line in about.get("requirements") or ())
+    said = about.get("requirements")
+    requirements = tuple(map(str, said)) if isinstance(said, list) else ()
     if spec is None:
         return DataOrigin(requirements=requirements, seeds=tuple(seeds))
     return DataOrigin(

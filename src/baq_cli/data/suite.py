@@ -48,7 +48,8 @@ class ReferenceDataset:
     """A dataset that the tool builds itself, the same wherever the simulator is the same.
 
     Each behaviour gives an equal share of `transitions` (environment steps); `seed` decides start
-    states and action noise.
+    states and action noise. `threads` is part of what decides the data: the order of a sum depends
+    on it, and a chaotic simulator on every last bit.
     """
 
     dataset_id: str
@@ -57,6 +58,7 @@ class ReferenceDataset:
     transitions: int
     about: str
     seed: int = 0
+    threads: int = 1
 
 
 _ABOUT = {
@@ -79,9 +81,12 @@ def _task(
     about: dict[str, str],
     behaviors: dict[str, tuple[Behavior, ...]],
     transitions: int = 100_000,
+    threads: int = 1,
 ) -> list[ReferenceDataset]:
     return [
-        ReferenceDataset(f"baq/{task}/{kind}-v0", env_id, mixed, transitions, about[kind])
+        ReferenceDataset(
+            f"baq/{task}/{kind}-v0", env_id, mixed, transitions, about[kind], threads=threads
+        )
         for kind, mixed in {"random": (Uniform(),), **behaviors}.items()
     ]
 
@@ -111,9 +116,16 @@ SUITE = {
             "Pendulum-v1",
             _ABOUT,
             _stages("pendulum", "8", "7 8 9 10", "20"),
-            20_000,
+            transitions=20_000,
+            threads=2,
         ),
-        *_task("hopper", "Hopper-v5", _ABOUT, _stages("hopper", "140", "40 100 130 140", "150")),
+        *_task(
+            "hopper",
+            "Hopper-v5",
+            _ABOUT,
+            _stages("hopper", "140", "40 100 130 140", "150"),
+            threads=2,
+        ),
         *_task(
             "doublependulum",
             "InvertedDoublePendulum-v5",

@@ -57,7 +57,7 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
         values = {name: table.column(name) for name in table.column_names}
         card_text = (table.schema.metadata or {}).get(CARD.encode())
     except (*UNREADABLE, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].replace(f" '{path}'", "")
         raise DataError(f"can't be read as a .parquet table: {reason}") from error
     if card_text is None:
         return to_log_file(Columns(values, _arrow_column), mapping, None)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from baq_cli.data.collect import Act, LoggedEpisode, collect, join
-from baq_cli.data.recording import Recording
+from baq_cli.data.recording import Recording, check_spec
 from baq_cli.data.suite import Behavior, Trained, Uniform
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.behaviors import describe
@@ -19,13 +19,11 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.restore import load_agent, spaces_of
-from baq_cli.envs.pool import environment_spaces
+from baq_cli.envs.pool import environment_spaces, make_env
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
-COLLECTING_THREADS = 2
-"""Fixed, because the order of a sum depends on it, and a chaotic simulator on every last bit."""
 WAYPOINT_NOISE = 0.5
 """Standard deviation of the noise on a maze controller's actions, as in the public datasets."""
 
@@ -37,14 +35,18 @@ def roll_out(
     seed: int,
     observer: Observer,
     deterministic: bool = False,
+    threads: int = 1,
 ) -> tuple[Recording, list[str]]:
     """Collect equal shares of `env_steps` from each behaviour, exploring unless `deterministic`.
 
     Returns the recording and a line about each behaviour. Without `env_id`, the environment is
-    the first trained behaviour's.
+    the first trained behaviour's. `threads` is fixed because the data depend on it.
     Raises UsageError when nothing names an environment, or a behaviour has several seeds.
     """
     env_id = env_id or _trained_in(behaviors)
+    env = make_env(env_id)
+    check_spec(env.spec)  # before hours of collecting, not after
+    env.close()
     shares = np.diff(np.linspace(0, env_steps, len(behaviors) + 1).round().astype(int))
     episodes: list[LoggedEpisode] = []
     lines: list[str] = []
@@ -55,7 +57,7 @@ def roll_out(
         names.append(stem)
         act, line = _actor(behavior, env_id, name, seed, deterministic)
         observer(Note(f"collecting {share:,} environment steps from {line}"))
-        with on_threads(COLLECTING_THREADS):
+        with on_threads(threads):
             episodes += _collect(env_id, act, share, seed, name)
         lines.append(line)
     return join(env_id, episodes, {}), lines

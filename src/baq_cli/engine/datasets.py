@@ -8,7 +8,7 @@ from pathlib import Path
 
 from baq_cli.data.checks import content_findings, environment_findings
 from baq_cli.data.episodes import Episodes, Finding
-from baq_cli.data.minari_folder import check_new_id, local_datasets, open_minari
+from baq_cli.data.minari_folder import check_new_id, dataset_path, open_minari
 from baq_cli.data.minari_read import load_episodes, read_episodes
 from baq_cli.data.minari_write import write_minari
 from baq_cli.data.recording import Recording
@@ -23,7 +23,7 @@ def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
 
     Raises DataError when it is neither there nor a reference dataset, is damaged, or has errors.
     """
-    if dataset_id in SUITE and dataset_id not in local_datasets():
+    if dataset_id in SUITE and not dataset_path(dataset_id).exists():
         build(SUITE[dataset_id], observer)
     return load_episodes(dataset_id)
 
@@ -42,6 +42,8 @@ def check_dataset(dataset_id: str, env_id: str | None) -> list[Finding]:
     try:
         return [*found, *environment_findings(episodes, env)]
     except EnvironmentMismatch as error:
+        if env_id is not None:
+            raise
         return [*found, Finding("warning", "environment", str(error))]
 
 
@@ -56,7 +58,7 @@ def build(
 
     Another size or seed than the reference's needs an id of its own: under one id there is one
     content.
-    Raises UsageError where it is missing, or taken.
+    Raises UsageError where it is missing, taken or another reference's.
     """
     wanted = replace(
         reference,
@@ -69,13 +71,19 @@ def build(
             f"'{reference.dataset_id}' has {reference.transitions:,} steps from seed "
             f"{reference.seed}: another size or seed needs an id of its own, --id me/task/name-v0"
         )
-    check_new_id(wanted.dataset_id)
+    if wanted != reference:
+        check_new_id(wanted.dataset_id)
     observer(Note(f"building {wanted.dataset_id}: {wanted.about}"))
     recording, lines = roll_out(
-        wanted.behaviors, wanted.env_id, wanted.transitions, wanted.seed, observer
+        wanted.behaviors,
+        wanted.env_id,
+        wanted.transitions,
+        wanted.seed,
+        observer,
+        threads=wanted.threads,
     )
     about = f"{wanted.about}; {wanted.transitions} environment steps, seed {wanted.seed}."
-    _save(wanted.dataset_id, recording, [about, *lines])
+    _save(wanted.dataset_id, recording, [about, *lines], must_be_new=wanted != reference)
     return wanted.dataset_id
 
 
@@ -97,14 +105,16 @@ def collect_dataset(
     _save(dataset_id, recording, lines)
 
 
-def _save(dataset_id: str, recording: Recording, lines: Sequence[str]) -> None:
+def _save(
+    dataset_id: str, recording: Recording, lines: Sequence[str], must_be_new: bool = True
+) -> None:
     about = {
         **recording.about,
         "algorithm_name": "baq data",
         "author": ["baq"],
         "description": "\n".join(lines),
     }
-    write_minari(dataset_id, replace(recording, about=about))
+    write_minari(dataset_id, replace(recording, about=about), must_be_new)
 
 
 def reference(dataset_id: str) -> ReferenceDataset:

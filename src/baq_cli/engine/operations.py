@@ -22,6 +22,7 @@ from baq_cli.engine.rundir import RunDirectory, git_revision, hardware, versions
 from baq_cli.engine.sources import (
     Order,
     Origin,
+    checked_origin,
     offline_origin,
     online_origin,
     open_checked,
@@ -79,7 +80,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     plan = agent.online_plan()
     if source is not None and dataset is not None and plan.uses_offline:
         episodes = open_checked(dataset, known, order.observer)
-        origin = origin.with_data(episodes)
+        origin = checked_origin(origin, episodes, order.observer)
     if episodes is None and plan.needs_offline:
         raise UsageError(
             f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "

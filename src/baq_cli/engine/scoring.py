@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from baq_cli.data.minari_folder import open_minari, update_metadata
+from baq_cli.data.minari_folder import StoredDataset, open_minari, update_metadata
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.restore import evaluate_checkpoint
 from baq_cli.engine.rundir import versions
@@ -46,13 +46,29 @@ def _facts(returns: Any) -> dict[str, Any]:
     }
 
 
+def check_target(dataset_id: str, env_id: str, has_expert: bool) -> None:
+    """Raise UsageError unless references of an environment may be stored with a dataset."""
+    if not has_expert:
+        raise UsageError("a stored reference needs an expert too: give --checkpoint PATH")
+    _check_made_in(open_minari(dataset_id), env_id)
+
+
+def _check_made_in(dataset: StoredDataset, env_id: str) -> None:
+    reference = dataset.metadata.get("baq_reference")
+    told = reference.get("environment") if isinstance(reference, dict) else None
+    made_in = told if dataset.env_spec is None else dataset.env_spec.id
+    if made_in is not None and made_in != env_id.rpartition(":")[2]:
+        raise UsageError(
+            f"dataset '{dataset.dataset_id}' was made in {made_in}: references for {env_id} and "
+            "those stored with it don't belong together"
+        )
+
+
 def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, Any]]) -> None:
     """Keep measured references in a dataset's metadata, where Minari keeps them too.
 
-    Raises UsageError without an expert's, or where the expert is no better than random.
+    Raises UsageError where the expert is no better than random.
     """
-    if "expert" not in measured:
-        raise UsageError("a reference needs an expert too: give --checkpoint PATH")
     random, expert = (measured[name]["return_mean"] for name in ("random", "expert"))
     if expert <= random:
         raise UsageError(
@@ -60,12 +76,7 @@ def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, 
             "them would mean nothing"
         )
     stored_with = open_minari(dataset_id)
-    made_in = stored_with.env_spec
-    if made_in is not None and made_in.id != env_id:
-        raise UsageError(
-            f"dataset '{dataset_id}' was made in {made_in.id}: references for {env_id} don't "
-            "belong with it"
-        )
+    _check_made_in(stored_with, env_id)
     used = ", ".join(f"{n} {v}" for n, v in versions().items() if n in ("gymnasium", "mujoco"))
     source = f"measured on {env_id} with {used}; expert: {measured['expert']['policy']}"
     update_metadata(
@@ -74,7 +85,7 @@ def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, 
             "ref_min_score": random,
             "ref_max_score": expert,
             "num_episodes_average_score": measured["expert"]["episodes"],
-            "baq_reference": {"source": source, **measured},
+            "baq_reference": {"environment": env_id, "source": source, **measured},
         },
     )
 
@@ -86,7 +97,9 @@ def find_reference(name: str, env_id: str) -> Reference:
     """
     if name == "d4rl":
         return published_or_refuse(env_id)
-    found = stored(open_minari(name).metadata, name)
+    kept_with = open_minari(name)
+    _check_made_in(kept_with, env_id)
+    found = stored(kept_with.metadata, name)
     if found is None:
         raise UsageError(
             f"dataset '{name}' has no reference scores: store them with "

@@ -80,7 +80,6 @@ class Origin:
 def offline_origin(env: str | None, episodes: Episodes, observer: Observer) -> Origin:
     """Return the origin of a run on a dataset: its own environment, or the one that `env` names.
 
-    What the dataset's checks against it warn of is passed on, and kept with the origin.
     Raises EnvironmentMismatch when there is none, or when the dataset's was made with settings of
     its own, which an id alone doesn't repeat.
     """
@@ -99,8 +98,16 @@ def offline_origin(env: str | None, episodes: Episodes, observer: Observer) -> O
             f"made here with {made}: another task. If that is what you want, say so "
             f"with --env {env_id}; or register the recorded one under an id of its own."
         )
+    return checked_origin(origin, episodes, observer)
+
+
+def checked_origin(origin: Origin, episodes: Episodes, observer: Observer) -> Origin:
+    """Return the origin with a dataset that was checked against its environment.
+
+    What the checks warn of is passed on, and kept with the origin.
+    """
     origin.with_data(episodes)  # other spaces are refused before anything is compared in them
-    found = (*episodes.findings, *environment_findings(episodes, env_id))
+    found = (*episodes.findings, *environment_findings(episodes, origin.env_id))
     for finding in found:
         observer(Note(f"{episodes.dataset_id}: {finding.text}"))
     return origin.with_data(replace(episodes, findings=found))
@@ -134,6 +141,11 @@ def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Obser
     """Open a dataset; raise DataError when it is not the one that a checkpoint was made with."""
     episodes = open_dataset(dataset_id, observer)
     before = None if known is None else known.document["dataset"]
+    if known is not None and before and "obs_layout" not in known.document["spaces"]:
+        raise DataError(
+            "the checkpoint was made by an earlier version, whose content hashes were others: "
+            f"whether '{dataset_id}' is the one it was trained on can't be told. Pre-train again."
+        )
     if before and before["id"] == dataset_id and before["sha256"] != episodes.content_hash:
         raise DataError(
             f"dataset '{dataset_id}' has changed: its content hash is "

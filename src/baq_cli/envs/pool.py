@@ -55,7 +55,8 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
         raise EnvironmentMismatch(
             f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
             "Check the id (it is case-sensitive), or install the package that registers it "
-            "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); "
+            "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
+            "found as MODULE:ID; "
             "'--env ID' names another."
         ) from error
 

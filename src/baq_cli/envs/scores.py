@@ -53,7 +53,7 @@ _D4RL = {
 
 def published(env_id: str) -> Reference | None:
     """Return D4RL's reference for an environment of today with the same task, or None."""
-    name = env_id.rpartition("/")[2].rpartition("-v")[0]
+    name = env_id.rpartition("-v")[0]  # with a namespace or a module it is somebody's own
     family = "AntMaze" if name.startswith("AntMaze_") else name
     if family not in _D4RL:
         return None
@@ -66,7 +66,9 @@ def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if not (isinstance(low, int | float) and isinstance(high, int | float)) or low == high:
         return None
-    source = metadata.get("baq_reference", {}).get("source", "recorded with the dataset")
+    told = metadata.get("baq_reference")
+    source = told.get("source") if isinstance(told, dict) else None
+    source = source or "recorded with the dataset"
     return Reference(dataset_id, float(low), float(high), str(source))
 
 

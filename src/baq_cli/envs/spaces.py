@@ -41,6 +41,8 @@ class Spaces:
         low, high = _action_bounds(action_space)
         parts = observation_parts(observation_space)
         sizes = tuple((name, int(np.prod(box.shape))) for name, box in parts.items())
+        if not sum(size for _, size in sizes):
+            raise DataError(f"the observation space {observation_space} has no numbers in it")
         layout = sizes if isinstance(observation_space, gym.spaces.Dict) else ()
         return cls(sum(size for _, size in sizes), low, high, layout)
 
@@ -69,7 +71,10 @@ class Spaces:
         """Raise EnvironmentMismatch unless the other spaces are the same."""
         for name in ("obs_dim", "obs_layout", "action_low", "action_high"):
             here, there = getattr(self, name), getattr(other, name)
-            if here != there:
+            same = here == there
+            if name.startswith("action") and len(here) == len(there):
+                same = np.allclose(here, there, rtol=1e-6)  # one may have been kept as float32
+            if not same:
                 raise EnvironmentMismatch(
                     f"{theirs} has {name} {_short(there)}, but {mine} has {_short(here)}. "
                     "Choose an environment with the same spaces, or another dataset or checkpoint."

@@ -1,0 +1,99 @@
+"""Putting datasets into the Minari folder, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from baq_cli.data.minari_folder import check_new_id, dataset_path, quiet
+from baq_cli.errors import DataError
+
+
+def download(dataset_id: str) -> None:
+    """Fetch a public dataset into the Minari folder, whole or not at all.
+
+    Raises DataError when it can't be reached or doesn't exist.
+    """
+    import minari
+
+    check_new_id(dataset_id)
+    target = dataset_path(dataset_id)
+    logging.disable(logging.WARNING)  # each of its retries would be reported
+    try:
+        with elsewhere() as folder, quiet():
+            minari.download_dataset(dataset_id)
+            move(folder / dataset_id, target)
+    except Exception as error:  # whatever the network library of the day raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"cannot download '{dataset_id}': {reason}. Where there is a network, run "
+            f"'minari download {dataset_id}' and copy the folder "
+            f"~/.minari/datasets/{dataset_id} to {target} here; "
+            "'minari list remote' shows what exists."
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    describe_namespace(dataset_id)
+
+
+@contextlib.contextmanager
+def beside() -> Iterator[Path]:
+    """Give a temporary folder from which can be renamed into the Minari folder.
+
+    It is beside the Minari folder where it can be: a mounted folder can't be renamed into from
+    there, and has it inside, hidden from Minari.
+    """
+    root = dataset_path()
+    root.mkdir(parents=True, exist_ok=True)
+    parent = root.parent
+    same_disk = parent.stat().st_dev == root.stat().st_dev
+    place = parent if same_disk and os.access(parent, os.W_OK) else root
+    with tempfile.TemporaryDirectory(dir=place, prefix=".baq-") as partial:
+        yield Path(partial)
+
+
+@contextlib.contextmanager
+def elsewhere() -> Iterator[Path]:
+    """Let Minari take a temporary folder for the user's Minari folder; yield it."""
+    name = "MINARI_DATASETS_PATH"
+    with beside() as folder:
+        before = os.environ.get(name)
+        os.environ[name] = str(folder)
+        try:
+            yield folder
+        finally:
+            os.environ.pop(name)
+            if before is not None:
+                os.environ[name] = before
+
+
+def move(folder: Path, target: Path) -> bool:
+    """Rename a folder into place, and return True, unless another process was faster."""
+    root = dataset_path()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            return False
+        folder.rename(target)
+        return True
+    except OSError:
+        for parent in target.parents:
+            if parent in (root, root.parent):
+                break
+            with contextlib.suppress(OSError):  # not empty: it was there before
+                parent.rmdir()
+        raise
+
+
+def describe_namespace(dataset_id: str) -> None:
+    """Create the files by which Minari knows a dataset's namespace."""
+    from minari.namespace import create_namespace, list_local_namespaces
+
+    namespace = dataset_id.rpartition("/")[0]
+    if namespace and namespace not in list_local_namespaces():
+        with contextlib.suppress(ValueError):  # another process was faster
+            create_namespace(namespace)
