@@ -184,9 +184,11 @@ def test_reference_datasets_are_the_same_whenever_they_are_built(tmp_path: Path)
         cards.append(baq_json("data", "show", "baq/pendulum/medium-v0", data=folder))
     assert cards[0] == cards[1]
     assert cards[0]["env_steps"] == 20_000
-    assert cards[0]["truncated_episodes"] == cards[0]["episodes"]
-    listed = {row["dataset"]: row["state"] for row in baq_json("data", "list", data=tmp_path / "a")}
-    assert listed["baq/pendulum/medium-v0"] == "here"
+    assert cards[0]["ends"]["truncated"] == cards[0]["episodes"]
+    (row,) = baq_json("data", "list", data=tmp_path / "a")
+    assert (row["dataset"], row["env_steps"]) == ("baq/pendulum/medium-v0", 20_000)
+    suite = baq_json("data", "suite", "list", data=tmp_path / "a")
+    assert [row["dataset"] for row in suite if row["state"] == "here"] == [row["dataset"]]
 
 
 def test_collecting_makes_a_minari_dataset_with_its_environment(
@@ -194,7 +196,7 @@ def test_collecting_makes_a_minari_dataset_with_its_environment(
 ) -> None:
     from baq_cli.data.suite import SUITE
 
-    behavior = SUITE["baq/pendulum/medium-v0"].files()[0]
+    behavior = SUITE["baq/pendulum/medium-v0"].behaviors[0].path
     words = ("data", "collect", "me/short-v0", "--behavior", behavior, "--env-steps", "450")
     baq(*words, data=tmp_path)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))

@@ -196,8 +196,8 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
         unmarked = bare[1:-1] & ~ends[:-2]
         if unmarked.any():
             raise DataError(
-                f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no end is "
-                "marked there: fill it, or say with terminated, truncated or episode numbers "
+                f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no "
+                "end is marked there: fill it, or say with terminated, truncated or episode numbers "
                 "where episodes end"
             )
         last |= bare | ends
