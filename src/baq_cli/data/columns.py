@@ -197,8 +197,8 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
         if unmarked.any():
             raise DataError(
                 f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no "
-                "end is marked there: fill it, or say with terminated, truncated or episode numbers "
-                "where episodes end"
+                "end is marked there: fill it, or say where episodes end with terminated, "
+                "truncated or episode numbers"
             )
         last |= bare | ends
         last[:-1] &= bare[:-1] | ~bare[1:]  # the bare row behind an end is the end

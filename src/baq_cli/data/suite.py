@@ -48,7 +48,7 @@ class ReferenceDataset:
     """A dataset that the tool builds itself, the same wherever the simulator is the same.
 
     Each behaviour gives an equal share of `transitions` (environment steps); `seed` decides start
-    states and action noise. `threads` is part of what decides the data: the order of a sum depends
+    states and action noise; a `deterministic` one takes its policies' modes. `threads` is part of what decides the data: the order of a sum depends
     on it, and a chaotic simulator on every last bit.
     """
 
@@ -59,13 +59,14 @@ class ReferenceDataset:
     about: str
     seed: int = 0
     threads: int = 1
+    deterministic: bool = False
 
 
 _ABOUT = {
     "random": "uniformly random actions",
     "medium": "one policy, not yet at its best",
     "replay": "stages of training, in equal shares",
-    "expert": "one policy, at the end of training",
+    "expert": "the mode of one policy, at the end of training",
 }
 _MAZE_ABOUT = {
     "random": "uniformly random actions",
@@ -85,7 +86,13 @@ def _task(
 ) -> list[ReferenceDataset]:
     return [
         ReferenceDataset(
-            f"baq/{task}/{kind}-v0", env_id, mixed, transitions, about[kind], threads=threads
+            f"baq/{task}/{kind}-v0",
+            env_id,
+            mixed,
+            transitions,
+            about[kind],
+            threads=threads,
+            deterministic=kind == "expert" and isinstance(mixed[0], Trained),
         )
         for kind, mixed in {"random": (Uniform(),), **behaviors}.items()
     ]

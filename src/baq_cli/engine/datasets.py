@@ -80,7 +80,8 @@ def build(
         wanted.transitions,
         wanted.seed,
         observer,
-        threads=wanted.threads,
+        wanted.deterministic,
+        wanted.threads,
     )
     about = f"{wanted.about}; {wanted.transitions} environment steps, seed {wanted.seed}."
     _save(wanted.dataset_id, recording, [about, *lines], must_be_new=wanted != reference)
