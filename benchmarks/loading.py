@@ -35,9 +35,9 @@ with h5py.File({file!r}, "r") as file:
 """,
     "load": """
 import safetensors.torch, platformdirs, minari
-from baq_cli.data.minari_read import load_episodes
-import baq_cli.data.checks, baq_cli.data.minari_folder
-baq_cli.data.minari_folder.local_datasets()
+from baq_cli.data.minari.read import load_episodes
+import baq_cli.data.checks, baq_cli.data.minari.folder
+baq_cli.data.minari.folder.local_datasets()
 before = resident()
 start = time.perf_counter()
 episodes = load_episodes({dataset!r})
@@ -63,7 +63,7 @@ def make_dataset() -> None:
     import gymnasium as gym
     import numpy as np
 
-    from baq_cli.data.minari_write import write_minari
+    from baq_cli.data.minari.write import write_minari
     from baq_cli.data.recording import Recording
 
     rng = np.random.default_rng(0)

@@ -82,7 +82,7 @@ def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
     from logs import BOUNDS, NEW, bounded
 
     from baq_cli.data.exchange import import_file
-    from baq_cli.data.logfile import Setting
+    from baq_cli.data.logs.logfile import Setting
     from baq_cli.errors import DataError
 
     def run(path: Path, *words: str) -> str:

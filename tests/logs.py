@@ -12,11 +12,11 @@ import pyarrow
 import yaml
 from pyarrow import parquet
 
-from baq_cli.data.cutting import CutRules
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.exchange import Imported, import_file
-from baq_cli.data.logfile import Setting
-from baq_cli.data.mapping import read_mapping
+from baq_cli.data.logs.cutting import CutRules
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.logs.mapping import read_mapping
 
 Columns = dict[str, Any]
 NEW = "me/new-v0"

@@ -17,10 +17,10 @@ from gymnasium.envs.registration import EnvSpec
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from baq_cli.data import minari_read
 from baq_cli.data.episodes import ARRAYS, Episodes, monte_carlo_returns
 from baq_cli.data.exchange import SUFFIXES
-from baq_cli.data.minari_read import load_episodes
+from baq_cli.data.minari import read as minari_read
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.recording import Recording
 from baq_cli.envs.spaces import observation_parts
 

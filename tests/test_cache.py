@@ -29,9 +29,9 @@ from recordings import (
 )
 
 from baq_cli.data import cache
-from baq_cli.data.minari_folder import dataset_path
-from baq_cli.data.minari_read import load_episodes
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.minari.folder import dataset_path
+from baq_cli.data.minari.read import load_episodes
+from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError
 
 

@@ -19,11 +19,11 @@ from logs import (
     write_d4rl,
 )
 
-from baq_cli.data.cutting import CutRules
 from baq_cli.data.exchange import import_file
-from baq_cli.data.logfile import Setting
-from baq_cli.data.minari_folder import local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes
+from baq_cli.data.logs.cutting import CutRules
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.folder import local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.errors import DataError, ExitStatus
 
 

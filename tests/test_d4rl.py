@@ -15,13 +15,13 @@ from logs import NEW, Columns, bounded, d4rl_arrays, end_rows, ends, import_d4rl
 from numpy.testing import assert_array_equal
 
 from baq_cli.data.checks import content_findings
-from baq_cli.data.cutting import CutRules
-from baq_cli.data.d4rl import read_d4rl
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.exchange import export_file
-from baq_cli.data.logfile import to_recording
-from baq_cli.data.minari_folder import open_minari
-from baq_cli.data.minari_read import load_episodes, read_recording
+from baq_cli.data.logs.cutting import CutRules
+from baq_cli.data.logs.d4rl import read_d4rl
+from baq_cli.data.logs.logfile import to_recording
+from baq_cli.data.minari.folder import open_minari
+from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.errors import DataError
 
 PARITY = CutRules(drop_last_truncated=True)

@@ -29,10 +29,10 @@ from logs import (
     written,
 )
 
-from baq_cli.data.d4rl import read_d4rl
 from baq_cli.data.exchange import import_file
-from baq_cli.data.minari_folder import local_datasets, open_minari
-from baq_cli.data.minari_read import read_recording
+from baq_cli.data.logs.d4rl import read_d4rl
+from baq_cli.data.minari.folder import local_datasets, open_minari
+from baq_cli.data.minari.read import read_recording
 from baq_cli.errors import BaqError, DataError, ExitStatus
 
 Refused = Callable[..., str]

@@ -11,9 +11,9 @@ import pytest
 from logs import NEW, SPEC, bounded, d4rl_file, npz_file, parquet_file
 
 from baq_cli.data.exchange import export_file, import_file
-from baq_cli.data.logfile import Setting
-from baq_cli.data.minari_folder import local_datasets
-from baq_cli.data.minari_read import load_episodes
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.folder import local_datasets
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.errors import DataError
 
 Refused = Callable[..., str]

@@ -23,8 +23,8 @@ from logs import (
 )
 
 from baq_cli.data.exchange import export_file, import_file, save_arrays
-from baq_cli.data.minari_folder import dataset_path, local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes, read_recording
+from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.errors import BaqError, DataError, ExitStatus
 
 GOOD = "me/good-v0"

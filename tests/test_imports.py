@@ -30,10 +30,10 @@ from numpy.testing import assert_array_equal
 from recordings import FORMS, plain_recording
 
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file, save_arrays
-from baq_cli.data.logfile import Setting
-from baq_cli.data.minari_folder import dataset_path, local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes, read_recording
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes, read_recording
+from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError, ExitStatus, UsageError
 
 # -- action bounds

@@ -36,11 +36,11 @@ from recordings import (
 
 from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
-from baq_cli.data.logfile import Setting
-from baq_cli.data.mapping import parse_mapping
-from baq_cli.data.minari_folder import dataset_path, local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes, read_recording
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.logs.mapping import parse_mapping
+from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes, read_recording
+from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 
 # -- the Minari folder

@@ -20,9 +20,9 @@ from recordings import (
 
 from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
-from baq_cli.data.logfile import Setting
-from baq_cli.data.minari_folder import local_datasets
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.folder import local_datasets
+from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError, UsageError
 
 
@@ -164,9 +164,9 @@ ON_A_FULL_DISK = """
 import gc, resource, sys
 from pathlib import Path
 from baq_cli.data.exchange import export_file
-from baq_cli.data.minari_folder import open_minari
-from baq_cli.data.minari_read import read_recording
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.minari.folder import open_minari
+from baq_cli.data.minari.read import read_recording
+from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError
 
 made = read_recording(open_minari("made/first-v0"))

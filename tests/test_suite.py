@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from baq_cli.data.card import card
-from baq_cli.data.minari_folder import local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes
+from baq_cli.data.minari.folder import local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.suite import SUITE, ReferenceDataset, Trained, Uniform, Waypoints
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.checkpoint import load

@@ -24,10 +24,10 @@ from logs import (
     written,
 )
 
-from baq_cli.data.cutting import CutRules
-from baq_cli.data.mapping import read_mapping
-from baq_cli.data.minari_folder import local_datasets, open_minari
-from baq_cli.data.minari_read import load_episodes
+from baq_cli.data.logs.cutting import CutRules
+from baq_cli.data.logs.mapping import read_mapping
+from baq_cli.data.minari.folder import local_datasets, open_minari
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.errors import BaqError, DataError, UsageError
 
 every_form = pytest.mark.parametrize("form", FORMS)

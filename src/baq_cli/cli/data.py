@@ -27,7 +27,7 @@ DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list'
 def list_datasets(json: opt.Json = False) -> None:
     """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.data.minari_folder import local_datasets, open_minari
+    from baq_cli.data.minari.folder import local_datasets, open_minari
 
     rows = []
     for dataset_id in local_datasets():
@@ -62,7 +62,7 @@ def show(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import print_card, print_json
     from baq_cli.data.card import card
-    from baq_cli.data.minari_folder import open_minari
+    from baq_cli.data.minari.folder import open_minari
     from baq_cli.engine.datasets import open_dataset
 
     with watch(dataset) as observer:

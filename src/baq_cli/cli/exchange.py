@@ -12,8 +12,8 @@ from baq_cli.cli import options as opt
 from baq_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from baq_cli.data.logfile import Setting
-    from baq_cli.data.mapping import Mapping
+    from baq_cli.data.logs.logfile import Setting
+    from baq_cli.data.logs.mapping import Mapping
 
 DatasetId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id.")]
 Bounds = Annotated[
@@ -53,9 +53,9 @@ def import_dataset(
 ) -> None:
     """Make a Minari dataset of a log: checked first, saved whole or not at all."""
     from baq_cli.cli.results import print_json
-    from baq_cli.data.cutting import CutRules
     from baq_cli.data.exchange import import_file
-    from baq_cli.data.mapping import read_mapping
+    from baq_cli.data.logs.cutting import CutRules
+    from baq_cli.data.logs.mapping import read_mapping
 
     rules = CutRules(max_episode_steps, only_terminations, split_gaps, drop_last_truncated)
     mapped = None if mapping is None else read_mapping(mapping)
@@ -92,7 +92,7 @@ def _setting(
     env: str | None, low: str | None, high: str | None, mapping: Mapping | None, rules: Any
 ) -> Setting:
     """Put flags before what the mapping says."""
-    from baq_cli.data.logfile import Setting
+    from baq_cli.data.logs.logfile import Setting
 
     bounds = [_numbers("--action-low", low), _numbers("--action-high", high)]
     if mapping is not None and env is None and bounds == [None, None]:
@@ -139,7 +139,7 @@ def export_dataset(
 
 def download_dataset(dataset: DatasetId) -> None:
     """Fetch a public Minari dataset into the Minari folder."""
-    from baq_cli.data.minari_place import download
+    from baq_cli.data.minari.place import download
 
     typer.echo(f"downloading {dataset} …", err=True)
     download(dataset)

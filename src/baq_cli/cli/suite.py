@@ -19,7 +19,7 @@ app = typer.Typer(
 def list_suite(json: opt.Json = False) -> None:
     """List the reference datasets: environment, size, behaviour, and which are here."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.data.minari_folder import local_datasets
+    from baq_cli.data.minari.folder import local_datasets
     from baq_cli.data.suite import SUITE
 
     here = local_datasets()
@@ -52,7 +52,7 @@ def build(
 ) -> None:
     """Build reference datasets into the Minari folder; those that are there stay as they are."""
     from baq_cli.cli.progress import watch
-    from baq_cli.data.minari_folder import local_datasets
+    from baq_cli.data.minari.folder import local_datasets
     from baq_cli.data.suite import SUITE
     from baq_cli.engine.datasets import build as build_reference
     from baq_cli.engine.datasets import reference

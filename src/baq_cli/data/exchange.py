@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from baq_cli.data.checks import content_findings, refuse
-from baq_cli.data.columns import checked_log
-from baq_cli.data.cutting import CutRules
-from baq_cli.data.d4rl import read_d4rl, write_d4rl
 from baq_cli.data.episodes import Episodes
-from baq_cli.data.filecard import card_of
-from baq_cli.data.logfile import LogFile, Setting, to_log, to_recording
-from baq_cli.data.mapping import Mapping
-from baq_cli.data.minari_folder import check_new_id, open_minari
-from baq_cli.data.minari_read import read_recording
-from baq_cli.data.minari_write import write_minari
-from baq_cli.data.tables import read_csv, read_npz, read_parquet, write_npz, write_parquet
+from baq_cli.data.logs.columns import checked_log
+from baq_cli.data.logs.cutting import CutRules
+from baq_cli.data.logs.d4rl import read_d4rl, write_d4rl
+from baq_cli.data.logs.filecard import card_of
+from baq_cli.data.logs.logfile import LogFile, Setting, to_log, to_recording
+from baq_cli.data.logs.mapping import Mapping
+from baq_cli.data.logs.tables import read_csv, read_npz, read_parquet, write_npz, write_parquet
+from baq_cli.data.minari.folder import check_new_id, open_minari
+from baq_cli.data.minari.read import read_recording
+from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError, UsageError
 
 D4RL_SUFFIXES = (".hdf5", ".h5")

@@ -48,8 +48,9 @@ class ReferenceDataset:
     """A dataset that the tool builds itself, the same wherever the simulator is the same.
 
     Each behaviour gives an equal share of `transitions` (environment steps); `seed` decides start
-    states and action noise; a `deterministic` one takes its policies' modes. `threads` is part of what decides the data: the order of a sum depends
-    on it, and a chaotic simulator on every last bit.
+    states and action noise; a `deterministic` one takes its policies' modes. `threads` is part of
+    what decides the data: the order of a sum depends on it, and a chaotic simulator on every last
+    bit.
     """
 
     dataset_id: str

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from baq_cli.data.checks import content_findings, environment_findings
 from baq_cli.data.episodes import Episodes, Finding
-from baq_cli.data.minari_folder import check_new_id, dataset_path, open_minari
-from baq_cli.data.minari_read import load_episodes, read_episodes
-from baq_cli.data.minari_write import write_minari
+from baq_cli.data.minari.folder import check_new_id, dataset_path, open_minari
+from baq_cli.data.minari.read import load_episodes, read_episodes
+from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.data.suite import SUITE, Behavior, ReferenceDataset
 from baq_cli.engine.collecting import roll_out

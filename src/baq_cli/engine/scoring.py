@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from baq_cli.data.minari_folder import StoredDataset, open_minari, update_metadata
+from baq_cli.data.minari.folder import StoredDataset, open_minari, update_metadata
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.restore import evaluate_checkpoint
 from baq_cli.engine.rundir import versions

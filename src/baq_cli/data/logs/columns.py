@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.cutting import FlatLog
-from baq_cli.data.filecard import Card
-from baq_cli.data.logfile import LogFile
-from baq_cli.data.mapping import Mapping, Names, expand, expand_one
+from baq_cli.data.logs.cutting import FlatLog
+from baq_cli.data.logs.filecard import Card
+from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.logs.mapping import Mapping, Names, expand, expand_one
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]

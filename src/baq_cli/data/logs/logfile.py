@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.cutting import CutRules, FlatLog, cut
-from baq_cli.data.filecard import Card
+from baq_cli.data.logs.cutting import CutRules, FlatLog, cut
+from baq_cli.data.logs.filecard import Card
 from baq_cli.data.recording import Recording
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts

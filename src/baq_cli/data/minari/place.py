@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from baq_cli.data.minari_folder import check_new_id, dataset_path, quiet
+from baq_cli.data.minari.folder import check_new_id, dataset_path, quiet
 from baq_cli.errors import DataError
 
 

@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError, field_validator
 
-from baq_cli.data.minari_folder import parse_space, parse_spec
+from baq_cli.data.minari.folder import parse_space, parse_spec
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from baq_cli.data import cache
 from baq_cli.data.checks import content_findings, refuse
-from baq_cli.data.episode_file import EpisodeFile, open_lean
 from baq_cli.data.episodes import Episodes
-from baq_cli.data.minari_folder import StoredDataset, open_minari, quiet
+from baq_cli.data.minari.episode_file import EpisodeFile, open_lean
+from baq_cli.data.minari.folder import StoredDataset, open_minari, quiet
 from baq_cli.data.recording import Recording, origin_of
 from baq_cli.envs.spaces import Spaces, observation_parts
 from baq_cli.errors import DataError

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.columns import Columns, to_columns, to_log_file
-from baq_cli.data.filecard import Card, parse_card
-from baq_cli.data.logfile import LogFile
-from baq_cli.data.mapping import Mapping
+from baq_cli.data.logs.columns import Columns, to_columns, to_log_file
+from baq_cli.data.logs.filecard import Card, parse_card
+from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.logs.mapping import Mapping
 from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.cutting import FlatLog
-from baq_cli.data.episode_file import check_size
-from baq_cli.data.filecard import parse_card
-from baq_cli.data.logfile import LogFile
+from baq_cli.data.logs.cutting import FlatLog
+from baq_cli.data.logs.filecard import parse_card
+from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.minari.episode_file import check_size
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
 

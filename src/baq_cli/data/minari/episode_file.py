@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.minari_folder import StoredDataset
+from baq_cli.data.minari.folder import StoredDataset
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,1 @@
+"""Logs in other formats: rows of a file to episodes, and back."""
