@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import minari
 import pytest
 from minari.dataset._storages.hdf5_storage import HDF5Storage
 from recordings import (
     FORMS,
     FULL,
     ID,
+    assert_same_recording,
     plain_recording,
 )
 
 from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
 from baq_cli.data.logs.logfile import Setting
-from baq_cli.data.minari.folder import local_datasets
+from baq_cli.data.minari.folder import local_datasets, open_minari
+from baq_cli.data.minari.place import download
+from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari
+from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError
 
 
@@ -196,4 +201,36 @@ def test_a_disk_that_is_really_full_is_told_in_words(folder: Path, form: str) ->
         timeout=100,
     )
     assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr[-500:]
+    assert tree(folder) == before
+
+
+# -- downloads, without a network
+
+
+def publish(made: Recording) -> Callable[[str], None]:
+    """Return what stands for Minari's download: it writes where Minari's folder is then."""
+    return lambda dataset_id: write_minari(dataset_id, made)
+
+
+def test_a_download_appears_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plain_recording()
+    monkeypatch.setattr(minari, "download_dataset", publish(made))
+    download(ID)
+    assert_same_recording(read_recording(open_minari(ID)), made)
+    assert local_datasets() == [ID]
+
+
+def test_a_download_that_breaks_off_leaves_nothing_and_says_what_else_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_it = publish(plain_recording())
+
+    def break_off(dataset_id: str) -> None:
+        publish_it(dataset_id)
+        raise ConnectionError("Name or service not known\nand more")
+
+    monkeypatch.setattr(minari, "download_dataset", break_off)
+    before = tree(folder)
+    with pytest.raises(DataError, match=rf"service not known\. Where there .* copy the .*{ID}"):
+        download(ID)
     assert tree(folder) == before
