@@ -68,13 +68,16 @@ def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) ->
 
 
 def _by_custom(columns: Columns) -> FlatLog:
-    known = {name: _custom(columns, name) for name in ALIASES}
+    known = {name: _custom(columns, name) for name in ALIASES if name != "episode"}
     missing = [n for n in ("observations", "actions", "rewards") if known[n] is None]
     if missing:
         raise DataError(
             f"no column is called {' or '.join(missing)}; found {', '.join(columns)}. Say which "
             "columns mean what with --mapping FILE.yaml."
         )
+    numbers = [alias for alias in ("episode", *ALIASES["episode"]) if alias in columns]
+    if numbers:
+        known["episode"] = _numbered(columns, numbers[0], list(columns))
     observations = known["observations"]
     assert observations is not None
     return checked_log(
@@ -136,8 +139,10 @@ def _numbered(columns: Columns, name: str | None, names: list[str]) -> Array | N
     """Return a column of episode names as numbers: any words will do."""
     if name is None:
         return None
-    column = expand_one(name, names)
-    words = [str(value) for value in np.asarray(columns.raw(column)).reshape(-1).tolist()]
+    column = columns.raw(expand_one(name, names))
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
+        return column
+    words = [str(value) for value in np.asarray(column).reshape(-1).tolist()]
     return np.unique(words, return_inverse=True)[1].reshape(-1)
 
 
@@ -156,7 +161,7 @@ def checked_log(observations: Parts, following: Parts | None, **single: Any) -> 
     column = {n: _column(n, a, rows) for n, a in single.items() if n != "actions" and a is not None}
     if not column.keys() & {"terminated", "truncated", "episode"}:
         raise DataError("no column says where an episode ends: terminated, truncated, episode")
-    log = FlatLog(
+    return FlatLog(
         observations=_two_axes(observations),
         actions=single["actions"].reshape(rows, -1),
         rewards=column["rewards"],
@@ -165,69 +170,10 @@ def checked_log(observations: Parts, following: Parts | None, **single: Any) -> 
         episode=column.get("episode"),
         next_observations=None if following is None else _two_axes(following),
     )
-    return _without_bare_rows(log)
 
 
 def _two_axes(parts: Parts) -> Parts:
     return {name: a.reshape(len(a), -1) if a.ndim == 1 else a for name, a in parts.items()}
-
-
-def _without_bare_rows(log: FlatLog) -> FlatLog:
-    """Take rows that hold an observation and nothing else as the end of their episode.
-
-    Logs often write the last observation with neither action nor reward; such a row is no step.
-    Where an episode ends in such a row, its last step has a next observation; where it doesn't,
-    it is cut as logs without such rows are.
-    """
-    if log.next_observations is not None or not np.issubdtype(log.rewards.dtype, np.floating):
-        return log
-    bare = np.isnan(log.rewards) & np.isnan(log.actions.astype(np.float64)).all(1)
-    if not bare.any():
-        return log
-    if bare[0] or (bare[1:] & bare[:-1]).any():
-        raise DataError("a row without action and reward has no step before it")
-    terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
-    last = np.zeros(len(bare), dtype=np.bool_)
-    last[-1] = True
-    if log.episode is not None:
-        last[:-1] |= log.episode[1:] != log.episode[:-1]
-    else:
-        ends = terminated if truncated is None else terminated | truncated
-        unmarked = bare[1:-1] & ~ends[:-2]
-        if unmarked.any():
-            raise DataError(
-                f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no "
-                "end is marked there: fill it, or say where episodes end with terminated, "
-                "truncated or episode numbers"
-            )
-        last |= bare | ends
-        last[:-1] &= bare[:-1] | ~bare[1:]  # the bare row behind an end is the end
-    unfinished = last & ~bare & ~terminated
-    first = np.append(True, last[:-1])
-    steps = ~bare & ~unfinished
-    if not steps.any():
-        raise DataError("no row has an action, a reward and a next observation")
-    row = np.arange(len(bare))
-    following = np.where(last, row, row + 1)
-    return FlatLog(
-        observations={name: part[steps] for name, part in log.observations.items()},
-        actions=log.actions[steps],
-        rewards=log.rewards[steps],
-        terminated=terminated[steps],
-        truncated=None if truncated is None else _moved(truncated, unfinished & ~first)[steps],
-        episode=(np.cumsum(last) - last)[steps],
-        next_observations={name: part[following[steps]] for name, part in log.observations.items()},
-        lost=int(unfinished.sum()),
-    )
-
-
-def _moved(flags: Any, rows: Array) -> Any:
-    """Move the flags of some rows to the rows before them."""
-    if flags is None:
-        return None
-    known = np.asarray(np.nan_to_num(flags.astype(np.float64)) != 0)
-    known[:-1] |= known[1:] & rows[1:]
-    return known
 
 
 def _check(name: str, array: Any, rows: int) -> None:

@@ -75,6 +75,9 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
     previous step's next one, and the last row's action and reward are lost.
     Raises DataError when the file doesn't say where episodes end, or contradicts itself.
     """
+    if not len(log.rewards):
+        raise DataError("the log holds no rows")
+    log = _without_bare_rows(log)
     terminated, truncated, last = _ends(log, rules)
     stops = np.flatnonzero(last) + 1
     lengths = np.diff(stops, prepend=0)
@@ -102,11 +105,67 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
     )
 
 
+def _without_bare_rows(log: FlatLog) -> FlatLog:
+    """Take rows that hold an observation and nothing else as the end of their episode.
+
+    Logs often write the last observation with neither action nor reward; such a row is no step.
+    Where an episode ends in such a row, its last step has a next observation; where it doesn't,
+    it is cut as logs without such rows are.
+    """
+    flat = log.actions.reshape(len(log.rewards), -1).astype(np.float64)
+    bare = np.isnan(log.rewards.astype(np.float64)) & np.isnan(flat).all(1)
+    if log.next_observations is not None or not bare.any():
+        return log
+    if bare[0] or (bare[1:] & bare[:-1]).any():
+        raise DataError("a row without action and reward has no step before it")
+    terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
+    last = np.zeros(len(bare), dtype=np.bool_)
+    last[-1] = True
+    if log.episode is not None:
+        last[:-1] |= log.episode[1:] != log.episode[:-1]
+    else:
+        ends = terminated if truncated is None else terminated | truncated
+        unmarked = bare[1:-1] & ~ends[:-2]
+        if unmarked.any():
+            raise DataError(
+                f"row {int(unmarked.argmax()) + 1} (from 0) has neither action nor reward, but no "
+                "end is marked there: fill it, or say where episodes end with terminated, "
+                "truncated or episode numbers"
+            )
+        last |= bare | ends
+        last[:-1] &= bare[:-1] | ~bare[1:]  # the bare row behind an end is the end
+    unfinished = last & ~bare & ~terminated
+    first = np.append(True, last[:-1])
+    steps = ~bare & ~unfinished
+    if not steps.any():
+        raise DataError("no row has an action, a reward and a next observation")
+    row = np.arange(len(bare))
+    following = np.where(last, row, row + 1)
+    return FlatLog(
+        observations={name: part[steps] for name, part in log.observations.items()},
+        actions=log.actions[steps],
+        rewards=log.rewards[steps],
+        terminated=terminated[steps],
+        truncated=None if truncated is None else _moved(truncated, unfinished & ~first)[steps],
+        episode=(np.cumsum(last) - last)[steps],
+        next_observations={name: part[following[steps]] for name, part in log.observations.items()},
+        infos={name: info[steps] for name, info in log.infos.items()},
+        lost=int(unfinished.sum()),
+    )
+
+
+def _moved(flags: Any, rows: Array) -> Any:
+    """Move the flags of some rows to the rows before them."""
+    if flags is None:
+        return None
+    known = np.asarray(np.nan_to_num(flags.astype(np.float64)) != 0)
+    known[:-1] |= known[1:] & rows[1:]
+    return known
+
+
 def _ends(log: FlatLog, rules: CutRules) -> tuple[Array, Array, Array]:
     """Return terminated, truncated and last, `[N]` bool: last marks the end of each episode."""
     rows = len(log.rewards)
-    if rows == 0:
-        raise DataError("the log holds no rows")
     terminated = log.terminated.astype(np.bool_)
     final = np.zeros(rows, dtype=np.bool_)
     final[-1] = True
