@@ -146,6 +146,12 @@ SUITE = {
             _ABOUT,
             _stages("halfcheetah", "40", "20 30 40 60", "90"),
         ),
+        *_task(
+            "walker2d",
+            "Walker2d-v5",
+            _ABOUT,
+            _stages("walker2d", "170", "50 80 130 170", None),
+        ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )
