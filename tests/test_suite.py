@@ -13,6 +13,7 @@ import minari
 import mujoco
 import numpy as np
 import pytest
+from builders import make_episodes
 
 from baq_cli.data.card import card
 from baq_cli.data.minari.folder import local_datasets, open_minari
@@ -24,7 +25,8 @@ from baq_cli.engine.datasets import build, check_dataset, reference
 from baq_cli.engine.scoring import find_reference, measure_random, store_reference
 from baq_cli.envs.pool import EnvPool, make_env
 from baq_cli.envs.scores import Reference, published
-from baq_cli.errors import EnvironmentMismatch, UsageError
+from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
+from baq_cli.report.dataset import draw_dataset
 
 SMALL, SHORT = 242, 5
 """Steps of a dataset and of its episodes: ten are collected at once, and a share needs more."""
@@ -253,3 +255,32 @@ def test_an_environment_in_a_namespace_has_none_of_d4rls_references() -> None:
 def test_ids_of_reference_datasets_hold_nothing_else(taken: str) -> None:
     with pytest.raises(UsageError, match="those of reference datasets"):
         build(SUITE["baq/pendulum/random-v0"], ignore, 100, None, taken)
+
+
+# -- the card and its picture
+
+
+def test_the_card_counts_each_kind_of_end_once() -> None:
+    episodes = make_episodes([2, 3, 1, 4], [True, False, True, False])
+    last = episodes.starts + episodes.lengths - 1
+    episodes.truncated[last[2]] = True
+    episodes.truncated[last[3]] = False
+    ends = card(episodes, {})["ends"]
+    assert ends == {"terminated": 1, "truncated": 1, "both": 1, "neither": 1}
+
+
+def test_actions_cover_the_bins_that_hold_a_thousandth_of_them() -> None:
+    episodes = make_episodes([2000], [False])
+    episodes.action[:] = np.linspace(-1, 1, 2000)[:, None]
+    episodes.action[:, 1] = 0.5
+    facts = card(episodes, {})
+    assert facts["action_coverage"] == pytest.approx((1 + 1 / 20) / 2)
+    assert facts["actions_on_bounds"] == pytest.approx(2 / 2000)
+
+
+def test_a_dataset_is_drawn_to_a_picture_or_the_reason_is_told(tmp_path: Path) -> None:
+    episodes = make_episodes([5, 5], [True, False])
+    assert draw_dataset(episodes, tmp_path / "new" / "a.png").read_bytes()[1:4] == b"PNG"
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        draw_dataset(episodes, tmp_path / "file" / "a.png")

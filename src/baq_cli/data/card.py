@@ -27,8 +27,6 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
     number exactly on its bound.
     """
     spaces, origin = episodes.spaces, episodes.origin
-    last = episodes.starts + episodes.lengths - 1
-    terminated, truncated = episodes.terminated[last], episodes.truncated[last]
     action = spaces.to_env(episodes.action)
     return {
         "dataset": episodes.dataset_id,
@@ -46,12 +44,7 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "return_quantiles": _quantiles(episodes.returns),
         "scores": _scores(episodes, metadata),
         "length_quantiles": _quantiles(episodes.lengths),
-        "ends": {
-            "terminated": int((terminated & ~truncated).sum()),
-            "truncated": int((truncated & ~terminated).sum()),
-            "both": int((terminated & truncated).sum()),
-            "neither": int((~terminated & ~truncated).sum()),
-        },
+        "ends": _ends(episodes),
         "reward_range": [float(episodes.reward.min()), float(episodes.reward.max())],
         "reward_density": float((episodes.reward != 0).mean()),
         "obs_min": episodes.observations.min(0).tolist(),
@@ -70,6 +63,17 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
 def _quantiles(values: Array) -> dict[str, float]:
     found = np.quantile(values, QUANTILES)
     return {f"{round(100 * q)}%": float(v) for q, v in zip(QUANTILES, found, strict=True)}
+
+
+def _ends(episodes: Episodes) -> dict[str, int]:
+    last = episodes.starts + episodes.lengths - 1
+    terminated, truncated = episodes.terminated[last], episodes.truncated[last]
+    return {
+        "terminated": int((terminated & ~truncated).sum()),
+        "truncated": int((truncated & ~terminated).sum()),
+        "both": int((terminated & truncated).sum()),
+        "neither": int((~terminated & ~truncated).sum()),
+    }
 
 
 def _scores(episodes: Episodes, metadata: dict[str, Any]) -> list[dict[str, Any]]:

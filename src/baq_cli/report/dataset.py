@@ -46,9 +46,10 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
     for k in range(dims):
         row, column = divmod(k, columns)
         axes = figure.add_subplot(grid[1 + row, 2 * column : 2 * column + 2])
-        bounds = episodes.spaces.action_low[k], episodes.spaces.action_high[k]
-        axes.hist(action[:, k], bins=40, range=bounds, color=PALE)
-        axes.set(xlim=bounds, yticks=[], xlabel=f"action {k}")
+        _marginal(
+            axes, action[:, k], (episodes.spaces.action_low[k], episodes.spaces.action_high[k])
+        )
+        axes.set_xlabel(f"action {k}")
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
@@ -60,6 +61,11 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def _marginal(axes: Any, values: Any, bounds: tuple[float, float]) -> None:
+    axes.hist(values, bins=40, range=bounds, color=PALE)
+    axes.set(xlim=bounds, yticks=[])
 
 
 def _histogram(axes: Any, values: Any, color: str) -> None:
