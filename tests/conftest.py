@@ -94,3 +94,9 @@ def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
         return said.replace(str(path), "")
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _exact_small_numbers() -> None:
+    """Runs flush denormals to zero; a test that follows one shall not depend on it."""
+    torch.set_flush_denormal(False)
