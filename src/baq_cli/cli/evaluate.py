@@ -29,11 +29,12 @@ def evaluate(
 ) -> None:
     """Run a checkpoint's deterministic policies and print their raw returns."""
     from baq_cli.cli.results import show_evaluation
-    from baq_cli.engine.checkpoint import load
+    from baq_cli.engine.checkpoint import locate
+    from baq_cli.engine.files import read_document
     from baq_cli.engine.restore import evaluate_checkpoint
     from baq_cli.engine.scoring import find_reference
 
-    env_id = env or str(load(checkpoint).document["env_id"])
+    env_id = env or str(read_document(locate(checkpoint)).get("env_id"))
     scored_by = None if reference is None else find_reference(reference, env_id)
     returns, lengths, saved = evaluate_checkpoint(checkpoint, env, episodes, number)
     show_evaluation(saved.document, env_id, returns, lengths, json, scored_by)

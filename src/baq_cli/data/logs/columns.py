@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) ->
         firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
         resets = {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
         resets = {n: a for n, a in resets.items() if a.dtype.kind in "fiub"}
-    return LogFile(FlatLog(**{**vars(log), "infos": infos}), resets, card)
+    return LogFile(replace(log, infos=infos), resets, card)
 
 
 def _by_custom(columns: Columns) -> FlatLog:

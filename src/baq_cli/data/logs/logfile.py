@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -66,7 +66,7 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
             "--max-episode-steps and --only-terminations out"
         )
     if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
-        rules = CutRules(spec.max_episode_steps, False, rules.split_gaps, rules.drop_last_truncated)
+        rules = replace(rules, max_episode_steps=spec.max_episode_steps)
     done = cut(log, rules)
     if not len(done.lengths):
         raise DataError("no transition of the log can be kept: no episode has a next observation")
@@ -167,13 +167,13 @@ def _with_actions(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
             f"actions of the log have {log.actions.reshape(rows, -1).shape[1]} dimensions, the "
             f"action space has the shape {list(wanted)}"
         )
-    return _replace(log, actions=log.actions.reshape(rows, *wanted))
+    return replace(log, actions=log.actions.reshape(rows, *wanted))
 
 
 def _in_parts(log: FlatLog, space: gym.Space[Any]) -> FlatLog:
     """Give observations the parts that the space has, splitting flat ones in Gymnasium's order."""
     following = log.next_observations
-    return _replace(
+    return replace(
         log,
         observations=_split(log.observations, space),
         next_observations=None if following is None else _split(following, space),
@@ -187,7 +187,7 @@ def _in_types(log: FlatLog, types: dict[str, str]) -> FlatLog:
         return {name: part.astype(types.get(name, part.dtype)) for name, part in parts.items()}
 
     following = log.next_observations
-    return _replace(
+    return replace(
         log,
         observations=typed(log.observations),
         next_observations=None if following is None else typed(following),
@@ -216,10 +216,6 @@ def _split(parts: dict[str, Array], space: gym.Space[Any]) -> dict[str, Array]:
             f"observations of the log have {flat.shape[1]} numbers, the space {space} has {width}"
         )
     return split_parts(flat, space)
-
-
-def _replace(log: FlatLog, **changes: Any) -> FlatLog:
-    return FlatLog(**{**vars(log), **changes})
 
 
 def _joined(steps: Array, resets: Array | None, lengths: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The user's Minari folder: what is in it, what may be added, and fetching more."""
+"""The user's Minari folder: what is in it, and what may be added."""
 
 from __future__ import annotations
 
