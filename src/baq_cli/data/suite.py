@@ -99,15 +99,13 @@ def _task(
     ]
 
 
-def _stages(
-    task: str, medium: str, replay: str, expert: str | None
-) -> dict[str, tuple[Behavior, ...]]:
+def _stages(task: str, medium: str, replay: str, expert: str) -> dict[str, tuple[Behavior, ...]]:
     """Return the behaviours of a trained task by thousands of environment steps."""
-    found: dict[str, tuple[Behavior, ...]] = {
+    return {
         "medium": (Trained(f"{task}-{medium}k"),),
         "replay": tuple(Trained(f"{task}-{stage}k") for stage in replay.split()),
+        "expert": (Trained(f"{task}-{expert}k"),),
     }
-    return found if expert is None else {**found, "expert": (Trained(f"{task}-{expert}k"),)}
 
 
 _MAZE: dict[str, tuple[Behavior, ...]] = {
@@ -150,7 +148,7 @@ SUITE = {
             "walker2d",
             "Walker2d-v5",
             _ABOUT,
-            _stages("walker2d", "170", "50 80 130 170", None),
+            _stages("walker2d", "170", "50 80 130 170", "330"),
         ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
