@@ -21,7 +21,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine.inputs import Inputs, offline_store
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.offline import StoreReader
-from baq_cli.engine.online import annotate, make_stores
+from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.store import Store
 from baq_cli.envs.spaces import Spaces

@@ -28,8 +28,8 @@ def test_a_cosine_rate_falls_offline_and_is_constant_online() -> None:
                 object.__setattr__(batch, name, value.float())
         seen = []
         for _ in range(steps):
+            seen.append(learner.learning_rates()["policy"] / 3e-4)
             learner.update(batch)
-            seen.append(learner._optimizers["policy"].param_groups[0]["lr"] / 3e-4)
         return seen
 
     expected = [1.0, 0.5 + 0.5 * np.cos(np.pi / 4), 0.5, 0.5 + 0.5 * np.cos(3 * np.pi / 4)]

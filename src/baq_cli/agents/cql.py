@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,7 +22,7 @@ class CQL(SAC):
 
     The penalty, a critic, is `α_c · mean_B[logsumexp_k(Q(s, a_k) − log q(a_k)) − Q(s, a)]` over K
     uniform actions, K of π(s) and K of π(s'), importance-sampled. Departures: no Lagrange form;
-    critics, policy and temperature step on one backward pass.
+    critics, policy and temperature step on one backward pass; `gradient: sampled` is ours.
     """
 
     name = "cql"
@@ -37,6 +37,10 @@ class CQL(SAC):
         entropy_backup: bool = Field(False, description="entropy term in the critic's target")
         cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
         cql_actions: int = Field(10, ge=1, description="K sampled actions of each kind a state")
+        gradient: Literal["full", "sampled"] = Field(
+            "full", description="of the log-sum-exp: through all actions, or through a sample"
+        )
+        gradient_actions: int = Field(1, ge=1, description="M, actions of a sampled gradient")
         max_target_backup: bool = Field(
             False, description="bootstrap on the best of K policy actions"
         )
@@ -51,7 +55,7 @@ class CQL(SAC):
         config = self.config
         with torch.no_grad():
             actions, log_prob = self.policy.sample_many(batch.next_obs, config.cql_actions, noise)
-            q = self.q_many(batch.next_obs, actions, target=True)  # [S, N, B, K]
+            q = self.critic_target.many(batch.next_obs, actions)  # [S, N, B, K]
             q = reduce_q(q.flatten(2), config.target_reduction, noise)
             next_value, best = q.unflatten(1, (-1, config.cql_actions)).max(2)
             if config.entropy_backup:
@@ -59,32 +63,64 @@ class CQL(SAC):
                 next_value = next_value - self.alpha * chosen
             return batch.reward + config.discount * batch.bootstrap * next_value
 
-    def q_many(self, obs: Tensor, actions: Tensor, target: bool = False) -> Tensor:
-        """Return Q_i(s, a_k), `[S, N, B, K]`, for actions `[S, B, K, action_dim]`."""
-        count = actions.shape[2]
-        states = obs.unsqueeze(2).expand(-1, -1, count, -1).flatten(1, 2)
-        critic = self.critic_target if target else self.critic
-        q: Tensor = critic(states, actions.flatten(1, 2))
-        return q.unflatten(2, (-1, count))
-
     def calibrate(self, q_policy: Tensor, batch: Batch) -> Tensor:
-        """Return the values at policy actions, `[S, N, B, 2K]`, as the penalty should see them."""
+        """Return values at policy actions, `[S, N, B, any]`, as the penalty should see them."""
         return q_policy
 
     def penalty(self, batch: Batch, q: Tensor, noise: SeedStream) -> Tensor:
         """Return the conservative gap summed over critics, `[S]`, before its weight."""
-        count = self.config.cql_actions
         with torch.no_grad():
-            uniform = 2 * noise.uniform(batch.obs.shape[1], count, self.spec.action_dim) - 1
-            here, log_here = self.policy.sample_many(batch.obs, count, noise)
-            after, log_after = self.policy.sample_many(batch.next_obs, count, noise)
-        q_uniform = self.q_many(batch.obs, uniform)
-        q_policy = self.q_many(batch.obs, torch.cat([here, after], dim=2))
-        q_policy = self.calibrate(q_policy, batch)
-        log_policy = torch.cat([log_here, log_after], dim=2).unsqueeze(1)
-        log_uniform = -self.spec.action_dim * math.log(2)
-        every = torch.cat([q_uniform - log_uniform, q_policy - log_policy], dim=3)
-        return (torch.logsumexp(every, dim=3) - q).mean(2).sum(1)
+            actions, log_density = self.penalised_actions(batch, noise)
+        if self.config.gradient == "sampled":
+            every = self.sampled_logsumexp(batch, actions, log_density, noise)
+        else:
+            values = self.seen_values(self.critic.many(batch.obs, actions), batch)
+            every = torch.logsumexp(values - log_density.unsqueeze(1), dim=3)
+        return (every - q).mean(2).sum(1)
+
+    def penalised_actions(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
+        """Return K uniform actions, K of π(s), K of π(s'), and the log-density of each.
+
+        Shapes: `[S, B, 3K, action_dim]` and `[S, B, 3K]`.
+        """
+        count, size = self.config.cql_actions, self.spec.action_dim
+        uniform = 2 * noise.uniform(batch.obs.shape[1], count, size) - 1
+        here, log_here = self.policy.sample_many(batch.obs, count, noise)
+        after, log_after = self.policy.sample_many(batch.next_obs, count, noise)
+        log_uniform = torch.full_like(log_here, -size * math.log(2))
+        actions = torch.cat([uniform, here, after], dim=2)
+        return actions, torch.cat([log_uniform, log_here, log_after], dim=2)
+
+    def seen_values(self, q: Tensor, batch: Batch) -> Tensor:
+        """Calibrate the values `[S, N, B, 3K]` of policy actions; uniform ones come first."""
+        count = self.config.cql_actions
+        return torch.cat([q[..., :count], self.calibrate(q[..., count:], batch)], dim=3)
+
+    def sampled_logsumexp(
+        self, batch: Batch, actions: Tensor, log_density: Tensor, noise: SeedStream
+    ) -> Tensor:
+        """Return `logsumexp_k(Q_i(s, a_k) − log q(a_k))`, `[S, N, B]`, with a sampled gradient.
+
+        The exact gradient is `Σ_k p_k ∇Q_i(s, a_k)` with p the softmax of what is summed. M actions
+        drawn from p, for each critic its own, give an unbiased estimate, and need a backward pass
+        over M actions instead of 3K. The value is exact.
+        """
+        with torch.no_grad():
+            values = self.seen_values(self.critic.many(batch.obs, actions), batch)
+            values = values - log_density.unsqueeze(1)
+            chosen = self.draw_from_softmax(values, noise)  # [S, N, B, M]
+            at = chosen.unsqueeze(4).expand(*chosen.shape, actions.shape[3])
+            own = actions.unsqueeze(1).expand(-1, chosen.shape[1], -1, -1, -1).gather(3, at)
+        q = self.critic.own(batch.obs, own)
+        q = torch.where(chosen < self.config.cql_actions, q, self.calibrate(q, batch))
+        slope = q.mean(3)
+        return torch.logsumexp(values, dim=3) + slope - slope.detach()
+
+    def draw_from_softmax(self, values: Tensor, noise: SeedStream) -> Tensor:
+        """Draw M of the last axis's indices in proportion to exp(values), `[S, N, B, M]`."""
+        u = noise.uniform(*values.shape[1:3], self.config.gradient_actions)
+        reached = torch.softmax(values, dim=3).cumsum(3)
+        return torch.searchsorted(reached, u * reached[..., -1:]).clamp(max=values.shape[3] - 1)
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(batch.obs, batch.action)

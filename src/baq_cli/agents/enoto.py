@@ -83,7 +83,7 @@ class ENOTO(CQL):
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
         """Return the best of K sampled actions by `mean_i Q_i + c · std_i Q_i`."""
         actions, _ = self.policy.sample_many(obs, self.config.ucb_actions, noise)
-        q = self.q_many(obs, actions)  # [S, N, E, K]
+        q = self.critic.many(obs, actions)  # [S, N, E, K]
         best = (q.mean(1) + self.config.ucb_bonus * q.std(1)).argmax(2)  # [S, E]
         chosen = best.unsqueeze(2).unsqueeze(3).expand(-1, -1, -1, actions.shape[-1])
         return actions.gather(2, chosen).squeeze(2)

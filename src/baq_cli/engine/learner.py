@@ -9,6 +9,7 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Group
+from baq_cli.engine.adam import Adam
 from baq_cli.engine.events import Phase
 from baq_cli.engine.flat import FlatParameters
 from baq_cli.nets.streams import SeedStream
@@ -32,10 +33,10 @@ class Learner:
         self.cosine_steps: int | None = None
         self._groups: dict[str, Group] = agent.groups()
         self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
-        self._optimizers = {
-            name: torch.optim.Adam([self._flat[name].flat], lr=group.learning_rate, fused=True)
-            for name, group in self._groups.items()
-        }
+        self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
+        self._rates: dict[str, float | Tensor] = {}
+        if agent.spec.device.type == "cuda":  # a captured step reads its rates from the device
+            self._rates = {name: torch.zeros((), device=agent.spec.device) for name in self._flat}
         self._targets = [
             (self._span(online), FlatParameters([target]).flat.data)
             for online, target in agent.targets()
@@ -49,9 +50,26 @@ class Learner:
 
     def update(self, batch: Batch) -> None:
         """Take one gradient step from a batch of `[S, B]` transitions."""
-        step = self.gradient_steps + 1
-        every = self.agent.every
-        active = frozenset(name for name in self._groups if step % every.get(name, 1) == 0)
+        self.prepare()
+        self.compute(batch, self.active())
+        self.count()
+
+    def active(self) -> frozenset[str]:
+        """Return the groups that the next update trains."""
+        step, every = self.gradient_steps + 1, self.agent.every
+        return frozenset(name for name in self._groups if step % every.get(name, 1) == 0)
+
+    def prepare(self) -> None:
+        """Set what the next `compute` reads and the host decides: the learning rates."""
+        for name, rate in self.learning_rates().items():
+            held = self._rates.get(name)
+            if isinstance(held, Tensor):
+                held.fill_(rate)
+            else:
+                self._rates[name] = rate
+
+    def compute(self, batch: Batch, active: frozenset[str]) -> None:
+        """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host."""
         losses = self._loss(batch, self.noise, active)
         # A group without a term is left alone: its old momentum must not move it.
         for name in losses.terms:
@@ -59,23 +77,27 @@ class Learner:
             assert gradient is not None
             gradient.zero_()
         losses.total().backward()
-        for name in losses.terms:
-            self._step_group(name)
+        self._adam.step(losses.terms, self._rates)
         for online, target in self._targets:
             target.lerp_(online, self.agent.config.tau)
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
-        self.gradient_steps = step
 
-    def _step_group(self, name: str) -> None:
-        optimizer, group = self._optimizers[name], self._groups[name]
-        rate = group.learning_rate
-        if group.cosine and self.cosine_steps:
+    def count(self) -> None:
+        """Note that an update was made."""
+        self.gradient_steps += 1
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return every group's learning rate at the next update."""
+        progress = 0.0
+        if self.cosine_steps:
             progress = min(self.gradient_steps / self.cosine_steps, 1.0)
-            rate *= 0.5 * (1 + math.cos(math.pi * progress))
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+        return {
+            name: group.learning_rate * (fall if group.cosine else 1.0)
+            for name, group in self._groups.items()
+        }
 
     def is_finite(self) -> bool:
         """Whether every trained parameter is finite. Waits for the device."""
@@ -84,8 +106,8 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """Return optimiser moments and the noise stream, by name."""
         tensors = {"stream.noise": self.noise.state()}
-        for name, optimizer in self._optimizers.items():
-            for key, value in optimizer.state[self._flat[name].flat].items():
+        for name, state in self._adam.state.items():
+            for key, value in state.items():
                 tensors[f"optimizer.{name}.{key}"] = value
         return tensors
 
@@ -98,14 +120,13 @@ class Learner:
     def restore_optimizers(self, tensors: dict[str, Tensor]) -> list[str]:
         """Load the moments of the groups that fit; return the names of those left fresh."""
         fresh = []
-        for name, optimizer in self._optimizers.items():
-            prefix = f"optimizer.{name}."
-            saved = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            flat = self._flat[name].flat
-            if saved and saved["exp_avg"].shape == flat.shape:
-                optimizer.state[flat] = {
-                    key: value.clone().to(flat.device) for key, value in saved.items()
-                }
+        for name, state in self._adam.state.items():
+            keys = {key: f"optimizer.{name}.{key}" for key in state}
+            if all(
+                k in tensors and tensors[k].shape == state[key].shape for key, k in keys.items()
+            ):
+                for key, k in keys.items():
+                    state[key].copy_(tensors[k])
             else:
                 fresh.append(name)
         return fresh

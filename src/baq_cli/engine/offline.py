@@ -11,6 +11,7 @@ from baq_cli.engine.checkpoint import Checkpoint
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
 from baq_cli.engine.store import Store
+from baq_cli.engine.updater import Updater
 
 CHUNK_ROWS = 4096
 
@@ -53,13 +54,14 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     replay = Replay(
         (Draw("offline"),), store, None, run.streams["batch"], run.recipe.method.batch_size
     )
+    updater = Updater(learner, replay, config.capture)
     reader = StoreReader(store, len(run.spec.seeds))
     done = run.restore(saved) if saved else 0
     while done < total:
-        batch = replay.batch()
-        learner.update(batch)
+        batch = updater.step()
         done += 1
         run.after_update(batch)
+        run.laps.lap("update")
         run.tick(done, total)
         at_interval = done % every == 0 or done == total
         if at_interval:
@@ -67,7 +69,9 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
             if done == total:
                 agent.finish_offline(reader)
             run.evaluate(done)
+            run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
             run.save(done, {}, {})
+            run.laps.lap("write")
             if done < total:
                 run.stop_if_asked(resume_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,22 +11,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import OnlinePlan
 from baq_cli.data.episodes import returns_to_go
 from baq_cli.engine.checkpoint import Checkpoint
 from baq_cli.engine.evaluation import env_seed
+from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
-from baq_cli.engine.store import Layout, Store
-from baq_cli.engine.sumtree import SumTree
-from baq_cli.envs.pool import EnvPool
-from baq_cli.nets.streams import SeedStream
+from baq_cli.engine.store import Store
+from baq_cli.engine.updater import Updater
+from baq_cli.envs.pool import EnvPool, seconds_a_step
 
 Array = npt.NDArray[Any]
 UNKNOWN_RETURN = -1e9
 """Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
-ANNOTATE_ROWS = 8192
+SLOW_STEP_SECONDS = 2e-3
+"""All seeds' steps one after the other, from which handing them to processes pays."""
 
 
 @dataclass
@@ -53,15 +53,17 @@ class OnlineLoop:
             run.restore(saved)  # first: the method annotates the dataset with its own parameters
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
-        self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds))
+        self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run))
         self.offline, self.online = make_stores(run, self.plan, offline)
-        self.replay = Replay(
+        replay = Replay(
             self.plan.draws,
             self.offline,
             self.online,
             run.streams["batch"],
             run.recipe.method.batch_size,
         )
+        self.updater = Updater(run.learner, replay, run.recipe.run.capture)
+        self.owed = False
         self.running: list[RunningEpisode] = []
         self.obs: Array = np.empty(0)
         if saved is not None:
@@ -71,9 +73,14 @@ class OnlineLoop:
 
     def step(self) -> None:
         """Act, step the environments, store the transitions, then take the gradient steps."""
-        run = self.run
+        run, laps = self.run, self.run.laps
         action = self._choose_action()
-        next_obs, reward, terminated, truncated = self.pool.step(action)
+        laps.lap("act")
+        self.pool.begin_step(action)
+        if self.owed:
+            self._update()
+        next_obs, reward, terminated, truncated = self.pool.end_step()
+        laps.lap("environment")
         slot = self._store(action, reward, next_obs, terminated)
         for episode, a, r in zip(self.running, action, reward, strict=True):
             episode.actions.append(a)
@@ -84,11 +91,20 @@ class OnlineLoop:
         over = terminated | truncated
         if over.any():
             self._end_episodes(over, terminated)
-        if run.env_steps > self.plan.warmup_env_steps:
-            for _ in range(self.plan.utd):
-                batch = self.replay.batch()
-                run.learner.update(batch)
-                run.after_update(batch)
+        laps.lap("store")
+        self.owed = run.env_steps > self.plan.warmup_env_steps
+        if self.owed and not run.recipe.run.overlap:
+            self._update()
+
+    def _update(self) -> None:
+        """Take the gradient steps of one environment step.
+
+        When they overlap the next one, they are owed until it has begun.
+        """
+        for _ in range(self.plan.utd):
+            self.run.after_update(self.updater.step())
+        self.owed = False
+        self.run.laps.lap("update")
 
     def _choose_action(self) -> Array:
         run, stream = self.run, self.run.streams["explore"]
@@ -171,6 +187,7 @@ class OnlineLoop:
         """Return the counters that go with `replay_tensors`."""
         return {
             "written": self.online.written,
+            "owed": self.owed,
             "running": [
                 {"start_seed": e.start_seed, "rewards": e.rewards, "slots": e.slots}
                 for e in self.running
@@ -183,11 +200,10 @@ class OnlineLoop:
         A running episode is rebuilt by resetting with its seed and repeating its actions, because
         a simulator's inner state can't be read in general.
         """
-        rows = saved.replay["rows"].to(self.online.rows.device)
-        self.online.rows[:, : rows.shape[1]] = rows
-        self.online.size, self.online.written = rows.shape[1], int(saved.state["written"])
+        self.owed = bool(saved.state["owed"])
+        self.online.refill(saved.replay["rows"], int(saved.state["written"]))
         if self.online.priorities is not None:
-            self.online.priorities.fill(saved.replay["priorities"].to(rows.device))
+            self.online.priorities.fill(saved.replay["priorities"].to(self.run.spec.device))
         self.start()
         longest = 0
         for i, kept in enumerate(saved.state["running"]):
@@ -223,55 +239,14 @@ class OnlineLoop:
             self.obs = self.pool.reset(seeds, lengths == 0)
 
 
-def annotate(agent: Agent, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-    """Return the method's own columns for transitions `[S, B]`, without gradients."""
-    with torch.no_grad():
-        return agent.annotate(obs, action)
-
-
-def make_stores(run: Run, plan: OnlinePlan, offline: Store | None) -> tuple[Store | None, Store]:
-    """Return the offline store as the plan wants it in reach, and an empty online store."""
-    agent, spec = run.agent, run.spec
-    seeds = len(spec.seeds)
-    probe = torch.zeros(seeds, 1, spec.obs_dim, device=spec.device)
-    none = torch.zeros(seeds, 1, spec.action_dim, device=spec.device)
-    own = tuple(annotate(agent, probe, none))
-    layout = Layout(spec.obs_dim, spec.action_dim, (*agent.data_columns, *own))
-    capacity = min(plan.capacity, max(run.recipe.run.env_steps, run.env_steps))
-    online = Store.empty(layout, seeds, capacity, spec.device)
-    prioritised = any(draw.prioritised for draw in plan.draws)
-    if prioritised:
-        online.priorities = SumTree(seeds, capacity, spec.device)
-    if offline is None or not plan.uses_offline:
-        return None, online
-    offline = Store(layout, offline.rows, offline.size)
-    if own:
-        _annotate_store(offline, agent, own)
-    if plan.offline_share < 1:
-        offline.subset = _subset(offline.size, plan, spec.seeds, spec.device)
-    if prioritised and offline.own is not None:
-        priority = offline.own[..., own.index("priority")]
-        if offline.subset is not None:
-            priority = priority.gather(1, offline.subset)
-        offline.priorities = SumTree(seeds, offline.reach, spec.device)
-        offline.priorities.fill(priority.double())
-    return offline, online
-
-
-def _annotate_store(offline: Store, agent: Agent, own: tuple[str, ...]) -> None:
-    where = offline.layout.slices
-    parts = []
-    for rows in offline.rows[0, : offline.size].split(ANNOTATE_ROWS):
-        shared = rows.unsqueeze(0).expand(len(agent.spec.seeds), -1, -1)
-        columns = annotate(agent, shared[..., where["obs"]], shared[..., where["action"]])
-        parts.append(torch.stack([columns[name] for name in own], dim=-1))
-    offline.own = torch.cat(parts, dim=1)
-
-
-def _subset(size: int, plan: OnlinePlan, seeds: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return the rows that stay in reach, `[S, K]`, drawn once for each seed."""
-    keep = min(size, max(plan.offline_min_rows, round(plan.offline_share * size)))
-    return SeedStream(seeds, "subset", device).permutation(size)[:, :keep].contiguous()
+def _in_workers(run: Run) -> bool:
+    """Whether the environments step in processes: as the recipe says, or when they are slow."""
+    asked, seeds = run.recipe.run.env_workers, len(run.spec.seeds)
+    if asked is not None:
+        return asked
+    if (os.cpu_count() or 1) == 1 or (seeds == 1 and not run.recipe.run.overlap):
+        return False
+    return seeds * seconds_a_step(run.origin.env_id) > SLOW_STEP_SECONDS
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:
@@ -287,6 +262,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     if not loop.running:
         loop.start()
         run.evaluate(0)
+        run.laps.lap("evaluate")
     while run.env_steps < total:
         loop.step()
         done = run.env_steps
@@ -294,7 +270,9 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         at_interval = done % every == 0 or done == total
         if at_interval:
             run.evaluate(done)
+            run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
             run.save(done, loop.replay_tensors(), loop.replay_state())
+            run.laps.lap("write")
             if done < total:
                 run.stop_if_asked(resume_command)

@@ -10,7 +10,7 @@ from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.device import prepare
-from baq_cli.engine.events import Phase
+from baq_cli.engine.events import Note, Phase
 from baq_cli.engine.handover import check_inputs, hand_over_optimizers, hand_over_parameters
 from baq_cli.engine.inputs import Inputs, offline_store
 from baq_cli.engine.interrupt import Interruption, listen
@@ -28,6 +28,7 @@ from baq_cli.engine.sources import (
     open_checked,
     saved_run,
 )
+from baq_cli.engine.threads import choose_threads
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
@@ -43,7 +44,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
         )
     if recipe.run.dataset is None:
         raise UsageError("pre-training needs a dataset: give --dataset ID ('baq data list')")
-    device = prepare(recipe.run.device, recipe.run.threads)
+    device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     directory = RunDirectory(order.out)
     saved = saved_run(directory, recipe, order, "offline")
     episodes = open_checked(recipe.run.dataset, saved, order.observer)
@@ -65,7 +66,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     A dataset is opened only for a method that draws from it online.
     """
     _check_online(recipe, source)
-    device = prepare(recipe.run.device, recipe.run.threads)
+    device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     saved = saved_run(RunDirectory(order.out), recipe, order, "online")
     known = saved or source
     dataset = recipe.run.dataset
@@ -169,6 +170,18 @@ def _inputs(
     return Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
 
 
+def _set_threads(recipe: Recipe, spec: Spec, order: Order, saved: ckpt.Checkpoint | None) -> None:
+    """Use the threads that the recipe names, or the resumed run used, or that are faster here.
+
+    The order of a sum, and with it the last bit of a number, may depend on them.
+    """
+    if recipe.run.threads is not None or spec.device.type != "cpu":
+        return
+    count = int(saved.state["threads"]) if saved else choose_threads(recipe, spec)
+    torch.set_num_threads(count)
+    order.observer(Note(f"{count} CPU thread{'s' if count > 1 else ''} (threads=N sets them)"))
+
+
 def _begin(
     phase: Phase,
     recipe: Recipe,
@@ -181,6 +194,7 @@ def _begin(
 ) -> Run:
     """Return the run, its directory begun unless it resumes from a checkpoint."""
     directory = RunDirectory(order.out)
+    _set_threads(recipe, learner.agent.spec, order, saved)
     if saved is None:
         manifest = {
             "command": order.command,

@@ -76,14 +76,15 @@ def _mass(store: Store, u: Tensor, prioritised: bool) -> Tensor:
     """Return how much a store counts in a union, `[S, 1]` float64: rows, or priorities."""
     if prioritised and store.priorities is not None:
         return store.priorities.total.unsqueeze(1)
-    return torch.full((u.shape[0], 1), float(store.reach), dtype=u.dtype, device=u.device)
+    return store.reach_on_device().expand(u.shape[0], 1)
 
 
 def _locate(store: Store, u: Tensor, prioritised: bool) -> Tensor:
     """Turn numbers in [0, 1) into row indices, `[S, B]` int64."""
     if prioritised and store.priorities is not None:
         return store.priorities.find(u * store.priorities.total.unsqueeze(1))
-    return (u * store.reach).long().clamp(max=store.reach - 1)
+    reach = store.reach_on_device()
+    return torch.minimum(u * reach, reach - 1).long()
 
 
 def split(batch_size: int, shares: Sequence[float]) -> list[int]:

@@ -18,6 +18,7 @@ from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
+from baq_cli.engine.laps import Laps
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
@@ -63,6 +64,7 @@ class Run:
         self.evaluator = Evaluator(
             self.origin.env_id, spec.seeds, self.recipe.run.evaluation.episodes
         )
+        self.laps = Laps()
         self._sums: dict[str, Array] = {}
         self._counts: dict[str, Array] = {}
         self._earlier_seconds = 0.0
@@ -198,6 +200,7 @@ class Run:
             "metrics_sum": {name: total.tolist() for name, total in self._sums.items()},
             "metrics_count": {name: n.tolist() for name, n in self._counts.items()},
             "wall_seconds": self._wall_seconds(),
+            "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
             **state,
         }
@@ -248,7 +251,8 @@ class Run:
     def close(self) -> None:
         """Note the end of the run, and let go of its environments."""
         self.evaluator.close()
-        self.directory.finish()
+        seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
+        self.directory.finish({"seconds_of_last_session": seconds})
 
     def stop_if_asked(self, resume_command: str) -> None:
         """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""

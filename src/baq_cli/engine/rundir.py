@@ -76,11 +76,11 @@ class RunDirectory:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         replace_file(self.path / "manifest.json", json.dumps(manifest, indent=1).encode())
 
-    def finish(self) -> None:
-        """Note when the run ended."""
+    def finish(self, facts: dict[str, Any]) -> None:
+        """Note when the run ended, and what is known of it by then."""
         manifest = read_json(self.path / "manifest.json")
         with disk_errors(f"finish the run in {self.path}"):
-            self.write_manifest(manifest | {"ended": now()})
+            self.write_manifest(manifest | {"ended": now()} | facts)
 
     def append(self, name: str, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Add rows to `<name>.csv`."""
@@ -147,6 +147,7 @@ def hardware(device: str) -> dict[str, Any]:
     }
     if device == "cuda":
         found["card"] = torch.cuda.get_device_name()
+        found["tf32"] = torch.backends.cuda.matmul.allow_tf32
     return found
 
 

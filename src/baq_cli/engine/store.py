@@ -61,8 +61,10 @@ class Store:
         self.layout = layout
         self.rows = rows
         self.capacity = rows.shape[1]
-        self.size = size
-        self.written = size
+        self.written = 0
+        self.size = 0
+        self._size_on_device = torch.zeros((), dtype=torch.float64, device=rows.device)
+        self._count(size)
         self.own_columns = tuple(own_columns)
         self.own: Tensor | None = None
         self.subset: Tensor | None = None
@@ -83,9 +85,20 @@ class Store:
         if priorities is not None and self.priorities is not None:
             at = torch.full((rows.shape[0], 1), slot, dtype=torch.int64, device=rows.device)
             self.priorities.set(at, priorities.unsqueeze(1))
-        self.written += 1
-        self.size = min(self.written, self.capacity)
+        self._count(self.written + 1)
         return slot
+
+    def refill(self, rows: Tensor, written: int) -> None:
+        """Continue from the rows `[S, size, width]` of a checkpoint, after `written` appends."""
+        self.rows[:, : rows.shape[1]] = rows.to(self.rows.device)
+        self._count(written)
+
+    def _count(self, written: int) -> None:
+        self.written = written
+        size = min(written, self.capacity)
+        if size != self.size:
+            self.size = size
+            self._size_on_device.fill_(size)
 
     def overwrite(self, seed_index: int, slots: Tensor, column: str, values: Tensor) -> None:
         """Fill in a column that was not known when the rows were written, `[K]` values."""
@@ -108,6 +121,12 @@ class Store:
     def reach(self) -> int:
         """Rows that a draw may return: all in use, or the size of the subset."""
         return self.size if self.subset is None else self.subset.shape[1]
+
+    def reach_on_device(self) -> Tensor:
+        """Return `reach` as a float64 scalar that a captured draw reads anew at each replay."""
+        if self.subset is None:
+            return self._size_on_device
+        return torch.full_like(self._size_on_device, self.subset.shape[1])
 
 
 def _gather_by_seed(rows: Tensor, index: Tensor) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
+import time
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch
@@ -89,33 +92,77 @@ def environment_spaces(env_id: str) -> Spaces:
 
 
 class EnvPool:
-    """K copies of one environment behind Gymnasium's synchronous vector, autoreset disabled.
+    """K copies of one environment behind Gymnasium's vector, autoreset disabled.
 
     Nothing resets by itself, so the observation after a last step is the true one and no
-    reset-crossing transition can be stored. Actions are in [−1, 1] here.
+    reset-crossing transition can be stored. Actions are in [−1, 1] here. With `workers` each copy
+    steps in a process of its own, to the same results; that pays when a step takes longer than
+    handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
     """
 
-    def __init__(self, env_id: str, count: int):
+    def __init__(self, env_id: str, count: int, workers: bool = False):
         self.env_id = env_id
         self.spaces = environment_spaces(env_id)
-        with quiet_simulator():
-            self._envs = SyncVectorEnv(
-                [lambda: _make_flat(env_id)] * count, autoreset_mode=AutoresetMode.DISABLED
-            )
         self.count = count
+        self.workers = workers
+        self._envs: SyncVectorEnv | AsyncVectorEnv
+        self._begun: Array | None = None
+        with quiet_simulator():
+            if workers:
+                make = partial(_make_in_worker, env_id)
+                self._envs = AsyncVectorEnv(
+                    [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+                )
+            else:
+                make = partial(_make_flat, env_id)
+                self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
 
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
         options = None if mask is None else {"reset_mask": mask}
         obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
-        return np.asarray(obs, dtype=np.float32)
+        return np.array(obs, dtype=np.float32)
+
+    def begin_step(self, action: Array) -> None:
+        """Hand the actions over; with workers the environments step from now on."""
+        self._begun = self.spaces.to_env(action)
+        if isinstance(self._envs, AsyncVectorEnv):
+            self._envs.step_async(self._begun)
+
+    def end_step(self) -> tuple[Array, Array, Array, Array]:
+        """Return what the step begun led to: observations, rewards, terminated and truncated."""
+        if isinstance(self._envs, AsyncVectorEnv):
+            obs, reward, terminated, truncated, _ = self._envs.step_wait()
+        else:
+            obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
+        return np.array(obs, dtype=np.float32), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """Step all; return observations, rewards, terminated and truncated."""
-        obs, reward, terminated, truncated, _ = self._envs.step(self.spaces.to_env(action))
-        return np.asarray(obs, dtype=np.float32), reward, terminated, truncated
+        self.begin_step(action)
+        return self.end_step()
 
     def close(self) -> None:
         self._envs.close()
+
+
+def seconds_a_step(env_id: str, steps: int = 30) -> float:
+    """Measure one environment's step, with actions of zero."""
+    pool = EnvPool(env_id, 1)
+    pool.reset([0])
+    idle = np.zeros((1, pool.spaces.action_dim), dtype=np.float32)
+    started = time.perf_counter()
+    for i in range(steps):
+        _, _, terminated, truncated = pool.step(idle)
+        if (terminated | truncated).any():
+            pool.reset([i])
+    spent = time.perf_counter() - started
+    pool.close()
+    return spent / steps
+
+
+def _make_in_worker(env_id: str) -> gym.Env[Any, Any]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    return _make_flat(env_id)

@@ -34,6 +34,18 @@ class QEnsemble(nn.Module):
         values: Tensor = self.net(torch.cat([obs, action], dim=-1), frozen)
         return values.squeeze(-1)
 
+    def many(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return Q_i(s, a_k), `[S, N, B, K]`, for actions `[S, B, K, action_dim]`."""
+        values: Tensor = self.net(obs, each=actions)
+        return values.squeeze(-1).unflatten(2, actions.shape[1:3])
+
+    def own(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return Q_i(s, a_ik), `[S, N, B, M]`, for each critic's own actions `[S, N, B, M, …]`."""
+        members, count = actions.shape[1], actions.shape[3]
+        states = obs.unsqueeze(1).unsqueeze(3).expand(-1, members, -1, count, -1)
+        values: Tensor = self.net(torch.cat([states, actions], dim=-1).flatten(2, 3))
+        return values.squeeze(-1).unflatten(2, (-1, count))
+
 
 class ValueNet(nn.Module):
     """A state value V(s) a seed. Input `[S, B, obs_dim]`; output `[S, B]`."""

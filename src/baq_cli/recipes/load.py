@@ -115,7 +115,7 @@ def to_yaml(recipe: Recipe, command: str) -> str:
 
 FREE_ON_RESUME = (
     *("gradient_steps", "env_steps", "evaluation", "threads"),
-    *("keep_checkpoints", "keep_agents"),
+    *("keep_checkpoints", "keep_agents", "env_workers"),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""
 

@@ -30,9 +30,19 @@ class RunConfig(Closed):
     env: str | None = Field(None, description="a Gymnasium id; null: the dataset's environment")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads of this process; null: all")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of this process; null: the faster of one and all"
+    )
+    capture: bool = Field(True, description="CUDA: replay whole updates as captured graphs")
+    tf32: bool = Field(False, description="CUDA: matrix products in TF32, faster and coarser")
     gradient_steps: int = Field(100_000, ge=1, description="offline updates a seed")
     env_steps: int = Field(100_000, ge=1, description="online environment steps a seed")
+    env_workers: bool | None = Field(
+        None, description="step environments in processes of their own; null: when they are slow"
+    )
+    overlap: bool = Field(
+        False, description="update while the environments step: actions are one step older"
+    )
     evaluation: EvaluationConfig = EvaluationConfig()
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")

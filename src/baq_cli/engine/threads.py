@@ -1,0 +1,76 @@
+"""How many CPU threads a run's updates are worth, by measurement."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from baq_cli.agents.interface import Draw, Spec
+from baq_cli.agents.registry import make_agent
+from baq_cli.engine.device import on_threads
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.replay import Replay
+from baq_cli.engine.store import Layout, Store
+from baq_cli.engine.updater import Updater
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.schema import Recipe
+
+CORES = torch.get_num_threads()
+"""What PyTorch found to be its share of the machine, before any run changed it."""
+SMALL_UPDATE = 1e8
+"""Floating-point operations below which threads wait for each other longer than they work."""
+WORTH = 1.15
+"""All cores must be this much faster than one to be taken."""
+ROUNDS = 3
+LEAST_SECONDS = 0.1
+
+
+def choose_threads(recipe: Recipe, spec: Spec) -> int:
+    """Return 1 or the number of cores, whichever updates faster on this machine now.
+
+    Measured on an agent of its own, so that nothing of the run moves. Small updates take one
+    thread without being measured.
+    """
+    cores = CORES
+    if cores == 1 or spec.device.type != "cpu":
+        return cores
+    updater = synthetic_updater(recipe, spec)
+    if _operations(updater, recipe) < SMALL_UPDATE:
+        return 1
+    times: dict[int, list[float]] = {1: [], cores: []}
+    for _ in range(ROUNDS):
+        for count, found in times.items():
+            with on_threads(count):
+                found.append(_seconds_an_update(updater))
+    return cores if min(times[1]) > WORTH * min(times[cores]) else 1
+
+
+def synthetic_updater(recipe: Recipe, spec: Spec, rows: int = 4096) -> Updater:
+    """Return an updater of a fresh agent on random transitions: what an update costs, no more."""
+    agent = make_agent(recipe.run.algo, recipe.method, spec)
+    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    generator = torch.Generator().manual_seed(0)
+    data = torch.rand(1, rows, layout.width, generator=generator) * 2 - 1
+    for name in ("bootstrap", *agent.data_columns):
+        data[..., layout.slices[name]] = 0.0
+    data[..., layout.slices["bootstrap"]] = 1.0
+    store = Store(layout, data.to(spec.device), rows)
+    stream = SeedStream(spec.seeds, "batch/synthetic", spec.device)
+    replay = Replay((Draw("offline"),), store, None, stream, recipe.method.batch_size)
+    return Updater(Learner(agent, "offline"), replay, recipe.run.capture)
+
+
+def _operations(updater: Updater, recipe: Recipe) -> float:
+    """Estimate an update's operations: two a weight forward, four backward, for every row."""
+    trained = sum(p.numel() for p in updater.learner.agent.parameters() if p.requires_grad)
+    return 6.0 * trained * recipe.method.batch_size
+
+
+def _seconds_an_update(updater: Updater) -> float:
+    updater.step()
+    started, count = time.perf_counter(), 0
+    while (spent := time.perf_counter() - started) < LEAST_SECONDS:
+        updater.step()
+        count += 1
+    return spent / count
