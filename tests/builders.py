@@ -249,15 +249,17 @@ def next_value(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
 # -- runs in small: real float32 agents, stores and learners
 
 
-def small_spec(seeds: tuple[int, ...]) -> Spec:
-    return tiny_spec(seeds, obs_dim=3, action_dim=2)
+def small_spec(seeds: tuple[int, ...], device: str = "cpu") -> Spec:
+    return Spec(seeds, obs_dim=3, action_dim=2, device=torch.device(device))
 
 
-def small_agent(algo: str, seeds: tuple[int, ...], **settings: Any) -> Agent:
+def small_agent(
+    algo: str, seeds: tuple[int, ...], device: str = "cpu", **settings: Any
+) -> Agent:
     settings = {"hidden": (16, 16), "batch_size": 16} | settings
     if algo == "baq":
         settings.setdefault("behavior_hidden", (16, 16))
-    return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds))
+    return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds, device))
 
 
 def make_episodes(
@@ -290,7 +292,7 @@ def dataset_store(agent: Agent) -> Store:
 
 
 def offline_replay(agent: Agent) -> Replay:
-    stream = SeedStream(agent.spec.seeds, "batch/offline")
+    stream = SeedStream(agent.spec.seeds, "batch/offline", agent.spec.device)
     store = dataset_store(agent)
     return Replay((Draw("offline"),), store, None, stream, agent.config.batch_size)
 
@@ -299,13 +301,7 @@ def stores_in_reach(
     agent: Any, plan: OnlinePlan, offline: Store | None, capacity: int = 64
 ) -> tuple[Store | None, Store]:
     """Return the stores that fine-tuning would use."""
-    run = SimpleNamespace(
-        agent=agent,
-        spec=agent.spec,
-        recipe=SimpleNamespace(run=SimpleNamespace(env_steps=capacity)),
-        env_steps=0,
-    )
-    return make_stores(run, plan, offline)  # type: ignore[arg-type]
+    return make_stores(agent, plan, offline, capacity)
 
 
 def add_online(agent: Agent, store: Store, step: int) -> None:
@@ -313,7 +309,8 @@ def add_online(agent: Agent, store: Store, step: int) -> None:
     per_seed = [np.random.default_rng([seed, step]) for seed in agent.spec.seeds]
 
     def draw(make: Callable[[np.random.Generator], Any]) -> Tensor:
-        return torch.from_numpy(np.stack([make(rng) for rng in per_seed])).float()
+        drawn = torch.from_numpy(np.stack([make(rng) for rng in per_seed]))
+        return drawn.float().to(agent.spec.device)
 
     fields = {
         "obs": draw(lambda rng: rng.normal(size=3)),
@@ -324,7 +321,8 @@ def add_online(agent: Agent, store: Store, step: int) -> None:
     }
     annotated = annotate(agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
     unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
-    fields |= {n: torch.full((len(per_seed),), unknown[n]) for n in agent.data_columns}
+    for name in agent.data_columns:
+        fields[name] = torch.full_like(fields["reward"], unknown[name])
     fields |= {name: column.squeeze(1) for name, column in annotated.items()}
     store.append(store.layout.pack(fields), fields.get("priority"))
 

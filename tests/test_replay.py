@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import Array, stores_in_reach, tiny_spec
+from chance import is_fair
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,14 +28,6 @@ def tree_of(*priorities: list[float]) -> SumTree:
     tree = SumTree(len(priorities), len(priorities[0]), CPU)
     tree.fill(torch.tensor(priorities, dtype=torch.float64))
     return tree
-
-
-def is_fair(counts: Array, shares: Array) -> bool:
-    """Tell whether counts fit shares: chi-square within five standard deviations of its mean."""
-    expected = counts.sum() * shares / shares.sum()
-    chi_square = float(((counts - expected) ** 2 / expected).sum())
-    freedom = len(counts) - 1
-    return chi_square < freedom + 5 * np.sqrt(2 * freedom)
 
 
 # -- priorities

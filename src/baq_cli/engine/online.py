@@ -54,7 +54,8 @@ class OnlineLoop:
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
         self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run))
-        self.offline, self.online = make_stores(run, self.plan, offline)
+        env_steps = max(run.recipe.run.env_steps, run.env_steps)
+        self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
         replay = Replay(
             self.plan.draws,
             self.offline,

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import OnlinePlan
-from baq_cli.engine.run import Run
 from baq_cli.engine.store import Layout, Store
 from baq_cli.engine.sumtree import SumTree
 from baq_cli.nets.streams import SeedStream
@@ -21,15 +20,20 @@ def annotate(agent: Agent, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
         return agent.annotate(obs, action)
 
 
-def make_stores(run: Run, plan: OnlinePlan, offline: Store | None) -> tuple[Store | None, Store]:
-    """Return the offline store as the plan wants it in reach, and an empty online store."""
-    agent, spec = run.agent, run.spec
+def make_stores(
+    agent: Agent, plan: OnlinePlan, offline: Store | None, env_steps: int
+) -> tuple[Store | None, Store]:
+    """Return the offline store as the plan wants it in reach, and an empty online store.
+
+    The online store has room for `env_steps` transitions a seed, or the plan's capacity.
+    """
+    spec = agent.spec
     seeds = len(spec.seeds)
     probe = torch.zeros(seeds, 1, spec.obs_dim, device=spec.device)
     none = torch.zeros(seeds, 1, spec.action_dim, device=spec.device)
     own = tuple(annotate(agent, probe, none))
     layout = Layout(spec.obs_dim, spec.action_dim, (*agent.data_columns, *own))
-    capacity = min(plan.capacity, max(run.recipe.run.env_steps, run.env_steps))
+    capacity = min(plan.capacity, env_steps)
     online = Store.empty(layout, seeds, capacity, spec.device)
     prioritised = any(draw.prioritised for draw in plan.draws)
     if prioritised:

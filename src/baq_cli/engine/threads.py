@@ -6,14 +6,10 @@ import time
 
 import torch
 
-from baq_cli.agents.interface import Draw, Spec
-from baq_cli.agents.registry import make_agent
+from baq_cli.agents.interface import Spec
 from baq_cli.engine.device import on_threads
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.replay import Replay
-from baq_cli.engine.store import Layout, Store
+from baq_cli.engine.synthetic import synthetic_updater
 from baq_cli.engine.updater import Updater
-from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 
 CORES = torch.get_num_threads()
@@ -44,21 +40,6 @@ def choose_threads(recipe: Recipe, spec: Spec) -> int:
             with on_threads(count):
                 found.append(_seconds_an_update(updater))
     return cores if min(times[1]) > WORTH * min(times[cores]) else 1
-
-
-def synthetic_updater(recipe: Recipe, spec: Spec, rows: int = 4096) -> Updater:
-    """Return an updater of a fresh agent on random transitions: what an update costs, no more."""
-    agent = make_agent(recipe.run.algo, recipe.method, spec)
-    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
-    generator = torch.Generator().manual_seed(0)
-    data = torch.rand(1, rows, layout.width, generator=generator) * 2 - 1
-    for name in ("bootstrap", *agent.data_columns):
-        data[..., layout.slices[name]] = 0.0
-    data[..., layout.slices["bootstrap"]] = 1.0
-    store = Store(layout, data.to(spec.device), rows)
-    stream = SeedStream(spec.seeds, "batch/synthetic", spec.device)
-    replay = Replay((Draw("offline"),), store, None, stream, recipe.method.batch_size)
-    return Updater(Learner(agent, "offline"), replay, recipe.run.capture)
 
 
 def _operations(updater: Updater, recipe: Recipe) -> float:

@@ -1,0 +1,1 @@
+"""How fast this machine trains, against its own limit and against others."""

@@ -1,0 +1,111 @@
+"""Where the time of a fine-tuning goes, measured on a real one."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import METHODS, make_agent, method_configs
+from baq_cli.bench.updates import Case, Sizes
+from baq_cli.engine.inputs import Inputs
+from baq_cli.engine.interrupt import listen
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.online import OnlineLoop, finetune
+from baq_cli.engine.run import Run
+from baq_cli.engine.rundir import RunDirectory
+from baq_cli.engine.sources import Origin
+from baq_cli.engine.store import Layout, Store
+from baq_cli.engine.synthetic import random_rows
+from baq_cli.engine.threads import choose_threads
+from baq_cli.errors import UsageError
+from baq_cli.recipes.load import resolve
+from baq_cli.recipes.schema import Recipe
+
+ESSENTIAL = ("act", "environment", "update")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Seconds of a fine-tuning by what they were spent on; `stepping` leaves out the pauses.
+
+    The loop's own part is what is neither acting, nor the environment, nor updating; evaluations
+    and checkpoints are pauses, as rare as a recipe makes them.
+    """
+
+    algo: str
+    env_id: str
+    seeds: int
+    env_steps: int
+    threads: int
+    workers: bool
+    seconds: dict[str, float]
+
+    @property
+    def stepping(self) -> float:
+        return sum(self.seconds.get(name, 0.0) for name in (*ESSENTIAL, "store"))
+
+    @property
+    def own_share(self) -> float:
+        """Return the share of stepping outside act, environment and update."""
+        return self.seconds.get("store", 0.0) / self.stepping
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "own_share": self.own_share}
+
+
+def split_of(case: Case, sizes: Sizes, env_id: str, env_steps: int, device: torch.device) -> Split:
+    """Fine-tune for `env_steps` a seed on random offline transitions, and split the time.
+
+    Raises UsageError for a method without an online phase.
+    """
+    if not METHODS[case.algo].learns_online:
+        raise UsageError(f"'{case.algo}' has no online phase: leave out --env")
+    origin = Origin.make(env_id)
+    spaces = origin.spaces
+    recipe = _recipe(case, sizes, env_id, env_steps)
+    seeds = recipe.run.seeds
+    spec = Spec(seeds, spaces.obs_dim, spaces.action_dim, (0.0, 1.0), device)
+    threads = case.threads or choose_threads(recipe, spec)
+    torch.set_num_threads(threads)
+    agent = make_agent(case.algo, recipe.method, spec)
+    learner = Learner(agent, "online")
+    agent.begin_online()
+    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    offline = Store(layout, random_rows(layout, (1, sizes.rows), device), sizes.rows)
+    with tempfile.TemporaryDirectory() as folder, listen() as interruption:
+        directory = RunDirectory(Path(folder) / "run")
+        directory.begin("", {})
+        inputs = Inputs.fit(recipe.method, spec.obs_dim, None)
+        run = Run(
+            *(recipe, "online", origin, agent, inputs, learner, directory),
+            observer=lambda event: None,
+            interruption=interruption,
+        )
+        loop = OnlineLoop(run, offline, from_scratch=False)
+        finetune(loop, "")
+        workers = loop.pool.workers
+        loop.pool.close()
+        run.close()
+    return Split(
+        case.title, env_id, len(seeds), env_steps, threads, workers, dict(run.laps.seconds)
+    )
+
+
+def _recipe(case: Case, sizes: Sizes, env_id: str, env_steps: int) -> Recipe:
+    section: dict[str, Any] = {"batch_size": sizes.batch, "hidden": list(sizes.hidden)}
+    section |= {"warmup_env_steps": 0} | dict(case.settings)
+    layer = {
+        "algo": case.algo,
+        "env": env_id,
+        "seeds": list(range(case.seeds)),
+        "env_steps": env_steps,
+        "capture": case.path == "captured",
+        "evaluation": {"every_env_steps": env_steps, "episodes": 1},
+        case.algo: section,
+    }
+    return resolve([layer], method_configs())

@@ -1,0 +1,164 @@
+"""d3rlpy's own updates beside ours, in its own virtual environment, turn by turn."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_dir
+
+from baq_cli.bench.updates import Case, Sizes, Subject, rate_of
+from baq_cli.engine.device import on_threads
+from baq_cli.errors import UsageError
+
+VERSION = "2.8.1"
+BESIDE = (
+    *("numpy", "gymnasium", "gym", "minari", "h5py", "click", "tqdm", "structlog", "colorama"),
+    *("dataclasses-json", "tensorboardX", "scikit-learn", "typing_extensions"),
+)
+"""What d3rlpy imports. Its own pins ask for older versions of some, so it is installed alone."""
+SCRIPT = Path(__file__).with_name("d3rlpy_side.py")
+COMPARABLE = ("iql", "awac", "td3_bc", "cql")
+Note = Callable[[str], None]
+
+
+@dataclass
+class Pairs:
+    """A case against d3rlpy's, pair by pair, both in seed-updates per second.
+
+    `update` is the update alone, on one fixed batch; `training` draws the batch too, as training
+    does.
+    """
+
+    case: Case
+    threads: int
+    ours: dict[str, list[float]] = field(default_factory=lambda: {"update": [], "training": []})
+    theirs: dict[str, list[float]] = field(default_factory=lambda: {"update": [], "training": []})
+
+    def ratios(self, what: str) -> list[float]:
+        """Return ours over theirs, pair by pair."""
+        return [a / b for a, b in zip(self.ours[what], self.theirs[what], strict=True)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the pairs, their ratios and medians."""
+        ratios = {what: self.ratios(what) for what in self.ours}
+        return {
+            "algo": self.case.algo,
+            "seeds": self.case.seeds,
+            "settings": dict(self.case.settings),
+            "threads": self.threads,
+            "ours": self.ours,
+            "theirs": self.theirs,
+            "ratios": ratios,
+            "median_ratios": {what: statistics.median(found) for what, found in ratios.items()},
+        }
+
+
+class D3rlpy:
+    """One of d3rlpy's algorithms in a process of its own, timed on request."""
+
+    def __init__(self, python: Path, algo: str, sizes: Sizes, threads: int):
+        facts = asdict(sizes) | {"algo": algo, "threads": threads}
+        self._process = subprocess.Popen(
+            [str(python), str(SCRIPT), json.dumps(facts)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def rate(self, what: str, seconds: float) -> float:
+        """Return calls per second over a window."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"what": what, "seconds": seconds}) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise UsageError(
+                "d3rlpy's process ended: remove its environment and run the benchmark again"
+            )
+        return float(json.loads(answer))
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def compare_with_d3rlpy(
+    cases: Sequence[Case], sizes: Sizes, rounds: int, seconds: float, note: Note
+) -> list[Pairs]:
+    """Time each case and d3rlpy's counterpart in turn; return the pairs.
+
+    d3rlpy runs with PyTorch's default threads. Raises UsageError for a method that d3rlpy lacks.
+    """
+    missing = sorted({case.algo for case in cases} - set(COMPARABLE))
+    if missing:
+        raise UsageError(
+            f"'{missing[0]}' has no counterpart here: choose among {', '.join(COMPARABLE)}"
+        )
+    python = prepared_environment(note)
+    return [_pairs_of(case, sizes, python, rounds, seconds, note) for case in cases]
+
+
+def _pairs_of(
+    case: Case, sizes: Sizes, python: Path, rounds: int, seconds: float, note: Note
+) -> Pairs:
+    note(f"{case.title}, {case.seeds} seed(s), against d3rlpy")
+    threads = torch.get_num_threads()
+    subject = Subject(case, sizes, torch.device("cpu"))
+    rival = D3rlpy(python, case.algo, sizes, threads)
+    found = Pairs(case, subject.threads)
+    learner, batch = subject.updater.learner, subject.updater.replay.batch()
+    try:
+        for _ in range(rounds):
+            with on_threads(subject.threads):
+                update = rate_of(lambda: learner.update(batch), seconds, subject.device)
+                training = rate_of(subject.updater.step, seconds, subject.device)
+            their_update = rival.rate("update", seconds)
+            their_draw = rival.rate("draw", seconds / 2)
+            found.ours["update"].append(update * case.seeds)
+            found.ours["training"].append(training * case.seeds)
+            found.theirs["update"].append(their_update)
+            found.theirs["training"].append(1 / (1 / their_update + 1 / their_draw))
+    finally:
+        rival.close()
+    return found
+
+
+def prepared_environment(note: Note) -> Path:
+    """Return the Python of d3rlpy's virtual environment; make it at the first call.
+
+    Raises UsageError when it can't be made.
+    """
+    folder = Path(user_cache_dir("baq")) / "bench" / f"d3rlpy-{VERSION}"
+    python = folder / "bin" / "python"
+    done = folder / "done"
+    if done.exists():
+        return python
+    note(f"making d3rlpy {VERSION}'s virtual environment in {folder}")
+    shutil.rmtree(folder, ignore_errors=True)
+    installed = metadata.version("torch").split("+")[0]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for command in (
+        [sys.executable, "-m", "venv", str(folder)],
+        [*pip, f"torch=={installed}", *BESIDE],
+        [*pip, "--no-deps", f"d3rlpy=={VERSION}"],
+    ):
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise UsageError(
+                f"d3rlpy's environment can't be made: {' '.join(command)} said\n"
+                f"{made.stderr.strip()[-1000:]}"
+            )
+    done.touch()
+    return python

@@ -1,0 +1,176 @@
+"""`baq bench`: how fast this machine trains, and against what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from baq_cli.cli import options as opt
+from baq_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from baq_cli.bench.updates import Case, Sizes
+
+
+def bench(
+    algo: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "iql",
+    seeds: Annotated[str, typer.Option(help="Seed counts, separated by commas (1,4,10).")] = "1,4",
+    device: opt.Device = None,
+    phase: Annotated[str, typer.Option(help="offline or online updates.")] = "offline",
+    env: Annotated[
+        str | None, typer.Option(help="Also split the time of a fine-tuning here.")
+    ] = None,
+    env_steps: Annotated[int, typer.Option(help="Its environment steps a seed.", min=1)] = 1000,
+    against: Annotated[
+        str | None, typer.Option(help="d3rlpy: time its own updates in turn with ours (CPU).")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Transitions a seed and update.", min=1)] = 256,
+    hidden: Annotated[str, typer.Option(help="Hidden widths, separated by commas.")] = "256,256",
+    obs_dim: Annotated[int, typer.Option(help="Numbers of an observation.", min=1)] = 17,
+    action_dim: Annotated[int, typer.Option(help="Numbers of an action.", min=1)] = 6,
+    rows: Annotated[int, typer.Option(help="Transitions in each store.", min=1)] = 100_000,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads; 0: the faster of one and all.", min=0)
+    ] = 0,
+    rounds: Annotated[int, typer.Option(help="Windows a case, in turn.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of a window.", min=0.01)] = 1.0,
+    no_capture: Annotated[
+        bool, typer.Option("--no-capture", help="CUDA: eager updates only.")
+    ] = False,
+    tf32: Annotated[bool, typer.Option("--tf32", help="CUDA: matrix products in TF32.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Keep the results in this folder, by the hardware's name.")
+    ] = None,
+    json: opt.Json = False,
+    overrides: opt.Overrides = None,
+) -> None:
+    """Measure updates per second, the share of this machine's limit, and where time goes.
+
+    Data are random; what counts is their size. Windows of all cases take turns, and the machine's
+    limit (a float32 matrix product of the network's size) is measured beside each window.
+    """
+    from baq_cli.bench.updates import Sizes
+    from baq_cli.engine.device import prepare
+
+    chosen = prepare(device or "auto", None, tf32)
+    sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)
+    paths = ["eager"] if chosen.type == "cpu" or no_capture else ["eager", "captured"]
+    settings = _settings(overrides)
+    cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
+    if against is not None:
+        _against(against, cases, sizes, rounds, seconds, save, json)
+        return
+    _own(cases, sizes, chosen, rounds, seconds, env, env_steps, save, json)
+
+
+def _own(
+    cases: list[Case],
+    sizes: Sizes,
+    device: Any,
+    rounds: int,
+    seconds: float,
+    env: str | None,
+    env_steps: int,
+    save: Path | None,
+    json: bool,
+) -> None:
+    from baq_cli.bench import results
+    from baq_cli.bench.loop import split_of
+    from baq_cli.bench.updates import large_ceiling, measure_cases
+    from baq_cli.cli.results import print_json, print_table
+
+    found = measure_cases(cases, sizes, device, rounds, seconds)
+    splits = [] if env is None else [split_of(c, sizes, env, env_steps, device) for c in cases]
+    facts = {
+        "large_product_gflops": large_ceiling(device, seconds),
+        "updates": [f.as_dict() for f in found],
+        "splits": [split.as_dict() for split in splits],
+    }
+    whole = results.document(device, sizes, facts)
+    if json:
+        print_json(whole)
+    else:
+        print_table(results.speed_rows(found))
+        if splits:
+            print_table(results.split_rows(splits))
+        typer.echo(results.footnote(whole, found))
+    _save(save, None, whole)
+
+
+def _against(
+    rival: str,
+    cases: list[Case],
+    sizes: Sizes,
+    rounds: int,
+    seconds: float,
+    save: Path | None,
+    json: bool,
+) -> None:
+    import torch
+
+    from baq_cli.bench import results
+    from baq_cli.bench.rival import compare_with_d3rlpy
+    from baq_cli.cli.results import print_json, print_table
+
+    if rival != "d3rlpy":
+        raise UsageError(f"--against {rival}: only d3rlpy is known")
+    pairs = compare_with_d3rlpy(
+        cases, sizes, rounds, seconds, lambda text: typer.echo(text, err=True)
+    )
+    facts = {"against_d3rlpy": [p.as_dict() for p in pairs]}
+    whole = results.document(torch.device("cpu"), sizes, facts)
+    if json:
+        print_json(whole)
+    else:
+        print_table(results.pair_rows(pairs))
+    _save(save, "against-d3rlpy", whole)
+
+
+def _save(folder: Path | None, suffix: str | None, whole: dict[str, Any]) -> None:
+    from baq_cli.bench.results import save
+
+    if folder is not None:
+        typer.echo(f"saved in {save(folder, suffix, whole)}", err=True)
+
+
+def _integers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise UsageError(f"{option} {text}: expected numbers above zero, separated by commas")
+    return found
+
+
+def _settings(overrides: list[str] | None) -> dict[str, dict[str, Any]]:
+    from baq_cli.recipes.load import parse_overrides
+
+    return dict(parse_overrides(overrides or []))
+
+
+def _cases(
+    algos: str,
+    seeds: tuple[int, ...],
+    phase: str,
+    paths: list[str],
+    threads: int,
+    settings: dict[str, dict[str, Any]],
+) -> list[Case]:
+    from baq_cli.agents.registry import METHODS
+    from baq_cli.bench.updates import Case
+
+    names = [name.strip() for name in algos.split(",") if name.strip()]
+    unknown = sorted(set(names) - set(METHODS))
+    if unknown or not names:
+        raise UsageError(f"--algo {algos}: expected methods among {', '.join(METHODS)}")
+    if phase not in ("offline", "online"):
+        raise UsageError(f"--phase {phase}: expected offline or online")
+    return [
+        Case(name, count, phase, path, threads, tuple(settings.get(name, {}).items()))  # type: ignore[arg-type]
+        for name in names
+        for count in seeds
+        for path in paths
+    ]
