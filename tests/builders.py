@@ -253,9 +253,7 @@ def small_spec(seeds: tuple[int, ...], device: str = "cpu") -> Spec:
     return Spec(seeds, obs_dim=3, action_dim=2, device=torch.device(device))
 
 
-def small_agent(
-    algo: str, seeds: tuple[int, ...], device: str = "cpu", **settings: Any
-) -> Agent:
+def small_agent(algo: str, seeds: tuple[int, ...], device: str = "cpu", **settings: Any) -> Agent:
     settings = {"hidden": (16, 16), "batch_size": 16} | settings
     if algo == "baq":
         settings.setdefault("behavior_hidden", (16, 16))

@@ -6,6 +6,7 @@ its gradient: S seeds are S independent draws of one gradient.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def test_only_the_critics_gradient_is_sampled() -> None:
         found.append({n: p.grad for n, p in agent.named_parameters() if p.requires_grad})
     for name in found[0]:
         same = torch.equal(found[0][name], found[1][name])
-        assert same == (not name.startswith("critic.") or name == "critic.net.layers.1.bias"), name
+        assert same != name.startswith("critic."), name
 
 
 # -- the gradient
@@ -160,16 +161,14 @@ def test_actions_drawn_by_other_probabilities_would_give_another_mean(
         assert standard_errors(sampled(algo, 4), exact) > 5, "the check must be able to fail"
 
 
-def test_where_every_calibration_binds_cal_ql_pushes_down_uniform_actions_alone() -> None:
-    drawn = {}
-    for gradient in ("full", "sampled"):
-        agent = same_agent("cal_ql", 500, gradient=gradient)
-        batch = same_batch(500)
-        batch.columns["mc_return"].add_(100.0)  # every policy action outweighs the uniform ones
-        agent.penalty(batch, torch.zeros(500, 2, 3), SameActions(500)).sum().backward()
-        drawn[gradient] = torch.cat([p.grad.flatten() for p in agent.critic.parameters()])
-    assert drawn["full"].abs().max() < 1e-12
-    assert not drawn["sampled"].any()
+@pytest.mark.parametrize("gradient", ["full", "sampled"])
+def test_where_every_calibration_binds_cal_ql_pushes_no_value_down(gradient: str) -> None:
+    agent = same_agent("cal_ql", 500, gradient=gradient)
+    batch = same_batch(500)
+    high = torch.full_like(batch.reward, 100.0)  # policy actions outweigh the uniform ones
+    batch = replace(batch, columns={"mc_return": high})
+    agent.penalty(batch, torch.zeros(500, 2, 3), SameActions(500)).sum().backward()
+    assert max(float(p.grad.abs().max()) for p in agent.critic.parameters()) < 1e-12
 
 
 # -- the draws

@@ -56,9 +56,7 @@ class Net:
     def parameters(self) -> list[Tensor]:
         return [*self.affine, *self.norms]
 
-    def __call__(
-        self, x: Tensor, frozen: bool = False, each: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, frozen: bool = False, each: Tensor | None = None) -> Tensor:
         return perceptron(x, self.affine, self.norms, frozen, each)
 
     def plainly(self, x: Tensor) -> Tensor:

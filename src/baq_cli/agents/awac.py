@@ -50,12 +50,13 @@ class AWAC(Agent):
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
             q_target = batch.reward + config.discount * batch.bootstrap * next_value
-            action, _ = self.policy.sample(batch.obs, noise)
+        action, log_prob = self.policy.sample_beside(batch.obs, batch.action, noise)
+        with torch.no_grad():
             value = reduce_q(self.critic(batch.obs, action), "min")
         advantage = reduce_q(q.detach(), "min") - value
         weight = advantage_weight(advantage, 1.0 / config.temperature)
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
             critic=td_loss(q, q_target, batch.weight),
-            policy=-weight * self.policy.log_prob(batch.obs, batch.action),
+            policy=-weight * log_prob,
         )

@@ -1,16 +1,18 @@
 """d3rlpy's own update, timed on request. Runs in d3rlpy's own virtual environment, as a script.
 
-It reads one request a line, `{"seconds": …, "what": "update" | "draw"}`, and answers with calls per
-second. The sizes come as the script's argument, as JSON.
+It reads one request a line, `{"seconds": …, "what": "update" | "training"}`, and answers with
+updates per second: of `update` on one batch, or of d3rlpy's own training loop (draw, update,
+bookkeeping), as its users run it, without files and a progress bar. The sizes come as the script's
+argument, as JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.
 
 from d3rlpy import algos  # noqa: E402  (the logger must be quiet before)
 from d3rlpy.dataset import MDPDataset  # noqa: E402
+from d3rlpy.logging import NoopAdapterFactory  # noqa: E402
 from d3rlpy.models import VectorEncoderFactory  # noqa: E402
 
 CONFIGS = {
@@ -30,6 +33,7 @@ CONFIGS = {
     "cql": algos.CQLConfig,
 }
 EPISODE = 1000
+EPOCH_STEPS = 10_000  # d3rlpy's default
 
 
 def make_dataset(sizes: dict[str, Any]) -> Any:
@@ -56,13 +60,39 @@ def make_algo(sizes: dict[str, Any], dataset: Any) -> Any:
     return algo
 
 
-def calls_per_second(act: Callable[[], Any], seconds: float) -> float:
-    act()
+class Over(Exception):
+    """Ends d3rlpy's loop when a window is over."""
+
+
+def updates_per_second(algo: Any, batch: Any, seconds: float) -> float:
+    algo.update(batch)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        act()
+        algo.update(batch)
         count += 1
     return count / (time.perf_counter() - started)
+
+
+def training_steps_per_second(algo: Any, dataset: Any, seconds: float) -> float:
+    started, last = 0.0, 0
+
+    def stop(_: Any, epoch: int, step: int) -> None:
+        nonlocal started, last
+        last = step
+        started = started or time.perf_counter()
+        if time.perf_counter() - started >= seconds:
+            raise Over
+
+    with contextlib.suppress(Over):
+        algo.fit(
+            dataset,
+            n_steps=10**9,
+            n_steps_per_epoch=EPOCH_STEPS,
+            logger_adapter=NoopAdapterFactory(),
+            show_progress=False,
+            callback=stop,
+        )
+    return (last - 1) / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -71,13 +101,13 @@ def main() -> None:
     dataset = make_dataset(sizes)
     algo = make_algo(sizes, dataset)
     batch = dataset.sample_transition_batch(sizes["batch"])
-    acts = {
-        "update": lambda: algo.update(batch),
-        "draw": lambda: dataset.sample_transition_batch(sizes["batch"]),
-    }
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps(calls_per_second(acts[request["what"]], request["seconds"])), flush=True)
+        if request["what"] == "update":
+            rate = updates_per_second(algo, batch, request["seconds"])
+        else:
+            rate = training_steps_per_second(algo, dataset, request["seconds"])
+        print(json.dumps(rate), flush=True)
 
 
 if __name__ == "__main__":

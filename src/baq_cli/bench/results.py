@@ -66,7 +66,7 @@ def split_rows(splits: Sequence[Split]) -> list[Row]:
     return [
         {
             "method": s.algo,
-            "environment": s.env_id,
+            "task": s.env_id,
             "seeds": s.seeds,
             "env_steps/s": f"{s.seeds * s.env_steps / s.stepping:.0f}",
             **{

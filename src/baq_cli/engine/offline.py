@@ -68,7 +68,7 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
             agent.assess(reader)
             if done == total:
                 agent.finish_offline(reader)
-            run.evaluate(done)
+            run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
             run.save(done, {}, {})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.data.episodes import returns_to_go
+from baq_cli.engine.actor import Actor, Place, faster_place
 from baq_cli.engine.checkpoint import Checkpoint
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.online_stores import annotate, make_stores
@@ -20,6 +21,7 @@ from baq_cli.engine.run import Run
 from baq_cli.engine.store import Store
 from baq_cli.engine.updater import Updater
 from baq_cli.envs.pool import EnvPool, seconds_a_step
+from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
 UNKNOWN_RETURN = -1e9
@@ -49,8 +51,15 @@ class OnlineLoop:
         saved: Checkpoint | None = None,
     ):
         self.run = run
+        recipe, learner, inputs = run.recipe, run.learner, run.inputs
+        self.acting: Place = (
+            saved.state["acting"] if saved else faster_place(recipe, learner, inputs)
+        )
+        if self.acting == "cpu":
+            run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
+        self.actor = Actor(recipe, learner, inputs, run.streams["explore"], self.acting)
         if saved is not None:
-            run.restore(saved)  # first: the method annotates the dataset with its own parameters
+            run.restore(saved)  # before the stores: the method annotates with its own parameters
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
         self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run))
@@ -112,9 +121,7 @@ class OnlineLoop:
         if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
             random = 2 * stream.uniform(run.spec.action_dim) - 1
             return random.cpu().numpy()
-        with torch.no_grad():
-            obs = run.inputs.obs(self.obs).unsqueeze(1).to(run.spec.device)
-            return run.agent.explore(obs, stream).squeeze(1).cpu().numpy()
+        return self.actor.act(self.obs)
 
     def _store(self, action: Array, reward: Array, next_obs: Array, terminated: Array) -> int:
         run = self.run
@@ -189,6 +196,7 @@ class OnlineLoop:
         return {
             "written": self.online.written,
             "owed": self.owed,
+            "acting": self.acting,
             "running": [
                 {"start_seed": e.start_seed, "rewards": e.rewards, "slots": e.slots}
                 for e in self.running
@@ -262,7 +270,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     every = config.evaluation.every_env_steps or max(1, total // 10)
     if not loop.running:
         loop.start()
-        run.evaluate(0)
+        run.evaluate(0, wait=False)
         run.laps.lap("evaluate")
     while run.env_steps < total:
         loop.step()
@@ -270,7 +278,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         run.tick(done, total)
         at_interval = done % every == 0 or done == total
         if at_interval:
-            run.evaluate(done)
+            run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
             run.save(done, loop.replay_tensors(), loop.replay_state())

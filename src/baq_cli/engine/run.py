@@ -14,6 +14,9 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.background import BackgroundEvaluator, evaluates_in_background
+from baq_cli.engine.device import on_threads
+from baq_cli.engine.diagnostics import Diagnostics
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
 from baq_cli.engine.inputs import Inputs
@@ -31,6 +34,14 @@ METRICS_EVERY = 100
 REPORT_SECONDS = 0.5
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An evaluation under way: the phase's counter, and its rows as far as they are known."""
+
+    done: int
+    counters: list[Row]
 
 
 @dataclass
@@ -61,12 +72,18 @@ class Run:
             for name in ("batch", "explore")
         }
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
-        self.evaluator = Evaluator(
-            self.origin.env_id, spec.seeds, self.recipe.run.evaluation.episodes
-        )
+        env_id = self.origin.env_id
+        self.pending: Pending | None = None
+        self.background: BackgroundEvaluator | None = None
+        if evaluates_in_background(self.recipe, spec.device):
+            self.background = BackgroundEvaluator(
+                self.recipe, self.phase, self.agent, env_id, self.inputs
+            )
+        else:
+            episodes = self.recipe.run.evaluation.episodes
+            self.evaluator = Evaluator(env_id, spec.seeds, episodes)
         self.laps = Laps()
-        self._sums: dict[str, Array] = {}
-        self._counts: dict[str, Array] = {}
+        self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -84,29 +101,8 @@ class Run:
         """
         if self.learner.gradient_steps % METRICS_EVERY:
             return
-        for name, value in self._read({**self.learner.metrics, **self.agent.diagnose(batch)}):
-            known = np.isfinite(value)
-            self._sums[name] = self._sums.get(name, 0.0) + np.where(known, value, 0.0)
-            self._counts[name] = self._counts.get(name, 0.0) + known
-
-    def _read(self, metrics: dict[str, Tensor]) -> list[tuple[str, Array]]:
-        """Return metrics as `[S]` arrays, after checking that the losses are finite."""
-        if not metrics:
-            return []
-        values = torch.stack(list(metrics.values())).double().cpu().numpy()
-        found = list(zip(metrics, values, strict=True))
-        for name, value in found:
-            if name.startswith("loss_") and not np.isfinite(value).all():
-                self._fail_non_finite(name, value)
-        return found
-
-    def _fail_non_finite(self, name: str, value: Array) -> None:
-        seeds = [s for s, ok in zip(self.spec.seeds, np.isfinite(value), strict=True) if not ok]
-        raise NonFiniteError(
-            f"{name} became NaN or infinite by gradient step {self.learner.gradient_steps} "
-            f"(seeds {seeds}). The last checkpoint in {self.directory.path} is intact. Lower "
-            "learning_rate or reward_scale, and look at the dataset with 'baq data show'."
-        )
+        found = {**self.learner.metrics, **self.agent.diagnose(batch)}
+        self.diagnostics.add(found, self.learner.gradient_steps)
 
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
@@ -121,34 +117,63 @@ class Run:
 
     # -- at evaluations
 
-    def evaluate(self, done: int) -> None:
+    def evaluate(self, done: int, wait: bool = True) -> None:
         """Evaluate all seeds, log the rows, tell the observer.
 
+        With `wait=False` and a background evaluator the rows come later: with the next evaluation,
+        or before the next checkpoint of other parameters.
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
-        self._read(self.learner.metrics)  # nothing non-finite is evaluated or saved
+        self.diagnostics.check(self.learner.metrics, self.learner.gradient_steps)
+        self.collect()
         number = f"{self.phase}/{self.evaluations}"
-        returns, lengths = self.evaluator.evaluate(self.agent, self.inputs, number)
         self.evaluations += 1
-        rows: list[Row] = [
+        self.pending = Pending(done, self._counters())
+        self._log_diagnostics()
+        if self.background is None:
+            with on_threads(1):  # too few observations at a time for several to share
+                found = self.evaluator.evaluate(self.agent, self.inputs, number)
+            self._log_evaluation(*found)
+            return
+        self.background.begin(self.agent, number)
+        if wait:
+            self.collect()
+
+    def collect(self) -> None:
+        """Wait for the evaluation under way, if there is one, and log it."""
+        if self.pending is not None and self.background is not None:
+            self._log_evaluation(*self.background.end())
+
+    def _counters(self) -> list[Row]:
+        """Return what is known of an evaluation before its episodes, a row a seed."""
+        return [
             {
                 "phase": self.phase,
                 "seed": seed,
                 "gradient_steps": self.learner.gradient_steps,
                 "env_steps": self.env_steps,
                 "episodes": int(self.episodes[i]),
-                "return_mean": float(returns[i].mean()),
-                "return_std": float(returns[i].std()),
-                "length_env_steps": float(lengths[i].mean()),
-                "evaluation_episodes": returns.shape[1],
                 "wall_seconds": round(self._wall_seconds(), 3),
             }
             for i, seed in enumerate(self.spec.seeds)
         ]
+
+    def _log_evaluation(self, returns: Array, lengths: Array) -> None:
+        assert self.pending is not None
+        pending, self.pending = self.pending, None
+        rows: list[Row] = [
+            {
+                **counters,
+                "return_mean": float(returns[i].mean()),
+                "return_std": float(returns[i].std()),
+                "length_env_steps": float(lengths[i].mean()),
+                "evaluation_episodes": returns.shape[1],
+            }
+            for i, counters in enumerate(pending.counters)
+        ]
         self.history += rows
         self.directory.append("metrics", METRICS, rows)
-        self._log_diagnostics()
-        self.observer(Evaluated(self.phase, done, returns))
+        self.observer(Evaluated(self.phase, pending.done, returns))
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
@@ -161,21 +186,13 @@ class Run:
         return self._earlier_seconds + time.monotonic() - self._started
 
     def _log_diagnostics(self) -> None:
-        rows = [
-            {
-                "phase": self.phase,
-                "seed": seed,
-                "gradient_steps": self.learner.gradient_steps,
-                "env_steps": self.env_steps,
-                "name": name,
-                "value": float(total[i] / self._counts[name][i]),
-            }
-            for name, total in self._sums.items()
-            for i, seed in enumerate(self.spec.seeds)
-            if self._counts[name][i]
-        ]
+        counters = {
+            "phase": self.phase,
+            "gradient_steps": self.learner.gradient_steps,
+            "env_steps": self.env_steps,
+        }
+        rows = [counters | row for row in self.diagnostics.take()]
         self.directory.append("diagnostics", DIAGNOSTICS, rows)
-        self._sums, self._counts = {}, {}
 
     # -- checkpoints
 
@@ -190,15 +207,17 @@ class Run:
                 f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
                 "intact. Lower learning_rate or reward_scale."
             )
+        if self.pending is not None and self.pending.done != done:
+            self.collect()
         training = self.learner.state()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
         state = {
             "phase": self.phase,
             "done": done,
-            "evaluations": self.evaluations,
+            "evaluations": self.evaluations - (self.pending is not None),
+            "pending": self.pending is not None,
             "episodes": self.episodes.tolist(),
-            "metrics_sum": {name: total.tolist() for name, total in self._sums.items()},
-            "metrics_count": {name: n.tolist() for name, n in self._counts.items()},
+            **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
@@ -238,19 +257,23 @@ class Run:
         self.env_steps = int(saved.document["env_steps"])
         self.evaluations = int(state["evaluations"])
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
-        self._sums = {name: np.asarray(v) for name, v in state["metrics_sum"].items()}
-        self._counts = {name: np.asarray(v) for name, v in state["metrics_count"].items()}
+        self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
         self.directory.truncate(state["sizes"])
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
+        if state["pending"]:  # the parameters are those it was begun with
+            self.evaluate(done)
         return done
 
     def close(self) -> None:
         """Note the end of the run, and let go of its environments."""
-        self.evaluator.close()
+        if self.background is not None:
+            self.background.close()
+        else:
+            self.evaluator.close()
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
         self.directory.finish({"seconds_of_last_session": seconds})
 

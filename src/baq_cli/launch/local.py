@@ -74,7 +74,13 @@ def _run_in_processes(cells: Sequence[Cell], workers: int, watch: Watcher) -> di
 
 
 def _on_threads(cell: Cell, threads: int) -> dict[str, Any]:
-    return cell.recipe | {"threads": cell.recipe["threads"] or threads}
+    """Return the cell's recipe with its share of the cores, unless it says otherwise."""
+    evaluation = cell.recipe["evaluation"]
+    background = bool(evaluation["background"])  # by default no core is free
+    return cell.recipe | {
+        "threads": cell.recipe["threads"] or threads,
+        "evaluation": evaluation | {"background": background},
+    }
 
 
 _events: Any = None

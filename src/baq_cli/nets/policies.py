@@ -84,6 +84,16 @@ class GaussianPolicy(Policy):
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
         return self._log_density(action, self.mode(obs), self.log_std.clamp(-5.0, 2.0))
 
+    def sample_beside(
+        self, obs: Tensor, action: Tensor, noise: SeedStream
+    ) -> tuple[Tensor, Tensor]:
+        """Return a sample of π(s), without a gradient, and `log π(a|s)`, in one pass."""
+        mean, log_std = self.mode(obs), self.log_std.clamp(-5.0, 2.0)
+        with torch.no_grad():
+            eps = noise.normal(*mean.shape[1:])
+            sampled = (mean + log_std.exp() * eps).clamp(-1.0, 1.0)
+        return sampled, self._log_density(action, mean, log_std)
+
     @staticmethod
     def _log_density(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         z = (action - mean) * torch.exp(-log_std)

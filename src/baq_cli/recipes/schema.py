@@ -20,6 +20,9 @@ class EvaluationConfig(Closed):
     every_env_steps: int | None = Field(
         None, ge=1, description="online; null: a tenth of the phase"
     )
+    background: bool | None = Field(
+        None, description="in a process of its own, while training goes on; null: on free cores"
+    )
 
 
 class RunConfig(Closed):
@@ -39,6 +42,9 @@ class RunConfig(Closed):
     env_steps: int = Field(100_000, ge=1, description="online environment steps a seed")
     env_workers: bool | None = Field(
         None, description="step environments in processes of their own; null: when they are slow"
+    )
+    acting: Literal["auto", "cpu", "device"] = Field(
+        "auto", description="where exploring actions are computed; auto: where that is faster"
     )
     overlap: bool = Field(
         False, description="update while the environments step: actions are one step older"

@@ -1,0 +1,148 @@
+"""An update captured as a CUDA graph is the update; elsewhere the updater is learner and replay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from builders import add_online, dataset_store, offline_replay, small_agent, stores_in_reach
+
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.registry import METHODS
+from baq_cli.engine.events import Phase
+from baq_cli.engine.learner import Learner
+from baq_cli.engine.replay import Replay
+from baq_cli.engine.store import Store
+from baq_cli.engine.updater import EAGER_FIRST, Updater
+from baq_cli.nets.streams import SeedStream
+
+SEEDS = (0, 1)
+UPDATES = 40
+CAPACITY = 24
+"""Of the online store: it grows, fills up and is written over within a run of updates."""
+NEEDS_CUDA = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device"
+)
+
+Case = tuple[str, Phase, dict[str, Any]]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("cql", {"gradient": "sampled", "gradient_actions": 2}),
+    ("cal_ql", {"gradient": "sampled"}),
+    ("cql", {"max_target_backup": True}),
+    ("baq", {"base": "iql", "online_share": None}),
+    ("baq", {"base": "cql", "priority": "falling"}),
+    ("td3_bc", {"layer_norm": True, "target_reduction": "weighted_min_pair", "critics": 3}),
+]
+
+
+def cases(marks: Any = ()) -> list[Any]:
+    """Return every method, and some variants, in each of its phases, as parameters with names."""
+    found = []
+    for algo, settings in [*((algo, {}) for algo in METHODS), *VARIANTS]:
+        method = METHODS[algo]
+        has: dict[Phase, bool] = {
+            "offline": method.learns_offline,
+            "online": method.learns_online,
+        }
+        words = [f"{key}={value}" for key, value in settings.items()]
+        for phase in (phase for phase, there in has.items() if there):
+            name = "-".join([algo, phase, *words])
+            found.append(pytest.param((algo, phase, settings), id=name, marks=marks))
+    return found
+
+
+class Training:
+    """Updates of one case: with an online store that grows between them in an online phase."""
+
+    def __init__(self, case: Case, device: str):
+        algo, phase, settings = case
+        if algo == "adaptive_bc":
+            settings = {"distilled_min_rows": 20} | settings
+        self.agent = small_agent(algo, SEEDS, device, **settings)
+        self.learner = Learner(self.agent, phase)
+        self.learner.cosine_steps = UPDATES  # IQL's rate is another at every update
+        self.online: Store | None = None
+        if phase == "offline":
+            self.replay = offline_replay(self.agent)
+            return
+        self.agent.begin_online()
+        plan = self.agent.online_plan()
+        dataset = dataset_store(self.agent)
+        offline, self.online = stores_in_reach(self.agent, plan, dataset, CAPACITY)
+        stream = SeedStream(SEEDS, "batch/online", self.agent.spec.device)
+        size = self.agent.config.batch_size
+        self.replay = Replay(plan.draws, offline, self.online, stream, size)
+
+    def before_update(self, step: int) -> None:
+        if self.online is not None:
+            add_online(self.agent, self.online, step)
+
+    def by_updater(self, updates: int, capture: bool) -> Updater:
+        updater = Updater(self.learner, self.replay, capture)
+        for step in range(updates):
+            self.before_update(step)
+            self.last = updater.step()
+        return updater
+
+    def by_hand(self, updates: int) -> None:
+        for step in range(updates):
+            self.before_update(step)
+            self.last = self.replay.batch()
+            self.learner.update(self.last)
+
+    last: Batch
+
+
+def assert_same(one: Training, other: Training, **within: float) -> None:
+    """Check what was drawn exactly; parameters, moments and metrics within a tolerance."""
+    assert one.learner.gradient_steps == other.learner.gradient_steps
+    assert torch.equal(one.learner.noise.state(), other.learner.noise.state())
+    assert torch.equal(one.replay.stream.state(), other.replay.stream.state())
+    for name, values in vars(one.last).items():
+        if name != "columns":
+            assert torch.equal(values, getattr(other.last, name)), name
+    tensors = [
+        training.agent.state_dict() | training.learner.state() | training.learner.metrics
+        for training in (one, other)
+    ]
+    assert tensors[0].keys() == tensors[1].keys()
+    for name, value in tensors[0].items():
+        np.testing.assert_allclose(
+            value.cpu(), tensors[1][name].cpu(), **within, equal_nan=True, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("case", cases(NEEDS_CUDA))
+def test_a_captured_update_is_the_eager_one(case: Case) -> None:
+    captured, eager = Training(case, "cuda"), Training(case, "cuda")
+    updater = captured.by_updater(UPDATES, capture=True)
+    assert updater._graphs, "the test is of captured updates"
+    assert not eager.by_updater(UPDATES, capture=False)._graphs
+    assert_same(captured, eager, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(("td3_bc", "offline", {}), id="td3_bc", marks=NEEDS_CUDA)]
+)
+def test_each_set_of_groups_has_a_graph_of_its_own(case: Case) -> None:
+    updater = Training(case, "cuda").by_updater(4 * EAGER_FIRST, capture=True)
+    both = frozenset({"critic", "policy"})
+    assert set(updater._graphs) == {both, both - {"policy"}}
+
+
+@pytest.mark.parametrize("case", cases())
+def test_on_a_cpu_nothing_is_captured_and_a_step_is_an_update_with_a_drawn_batch(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a CPU has no graphs")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
+    monkeypatch.setattr(torch.cuda, "Stream", refuse)
+    stepped, by_hand = Training(case, "cpu"), Training(case, "cpu")
+    updater = stepped.by_updater(12, capture=True)
+    by_hand.by_hand(12)
+    assert not updater.captures
+    assert_same(stepped, by_hand, rtol=0, atol=0)

@@ -1,0 +1,215 @@
+"""Environments in processes, and updates while they step: what changes, and what must not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from baq_cli.agents.registry import method_configs
+from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.operations import run_finetune
+from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.sources import Order
+from baq_cli.engine.updater import Updater
+from baq_cli.envs.pool import EnvPool
+from baq_cli.errors import UsageError
+from baq_cli.recipes.load import resolve
+from baq_cli.recipes.schema import Recipe
+
+WARMUP, UTD = 4, 2
+
+
+def recipe_of(env: str, env_steps: int, algo: str = "sac", **run: Any) -> Recipe:
+    """Return a small fine-tuning from scratch, evaluated and saved every eight steps."""
+    method = {"hidden": [8, 8], "batch_size": 8, "warmup_env_steps": WARMUP, "utd": UTD}
+    settings = {"device": "cpu", "threads": 1, "env_workers": False, "seeds": [0, 1]}
+    watched = {"episodes": 1, "every_env_steps": 8}
+    layer = {"algo": algo, "env": env, "env_steps": env_steps, "evaluation": watched}
+    if algo == "cal_ql":
+        method |= {"online_share": None, "cql_actions": 2, "gradient": "sampled"}
+    return resolve([layer | settings | run | {algo: method}], method_configs())
+
+
+def finetune(recipe: Recipe, out: Path, resume: bool = False) -> None:
+    order = Order(out, lambda event: None, "baq finetune", "baq finetune --resume", resume)
+    run_finetune(recipe, order, None)
+
+
+def saved(run: Path) -> dict[str, Tensor]:
+    """Return every tensor of a run's last checkpoint."""
+    folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
+    found = {}
+    for name in ("agent", "training", "replay"):
+        tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
+        found |= {f"{name}/{key}": value for key, value in tensors.items()}
+    return found
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Check checkpoints bit for bit, and metrics but for the time they took."""
+    first, second = saved(one), saved(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    metrics = [
+        [{k: v for k, v in row.items() if k != "wall_seconds"} for row in read_metrics(run)]
+        for run in (one, other)
+    ]
+    assert metrics[0] == metrics[1]
+
+
+# -- environments in processes of their own
+
+
+@pytest.fixture
+def pools() -> Iterator[tuple[EnvPool, EnvPool]]:
+    both = EnvPool("Pendulum-v1", 2), EnvPool("Pendulum-v1", 2, workers=True)
+    yield both
+    for pool in both:
+        pool.close()
+
+
+def test_workers_step_and_reset_to_the_same_results(pools: tuple[EnvPool, EnvPool]) -> None:
+    rng, seen = np.random.default_rng(0), {"truncated": 0}
+    first = [pool.reset([3, 4]) for pool in pools]
+    assert np.array_equal(*first)
+    for t in range(260):
+        action = rng.uniform(-1, 1, size=(2, 1)).astype(np.float32)
+        here, there = (pool.step(action) for pool in pools)
+        for plain, worked in zip(here, there, strict=True):
+            assert np.array_equal(plain, worked)
+            assert plain.dtype == worked.dtype
+        over = here[3]
+        if t == 50:
+            over = np.array([False, True])  # one goes on while the other starts anew
+        if over.any():
+            seen["truncated"] += int(here[3].sum())
+            resets = [pool.reset([100 + t, 200 + t], over) for pool in pools]
+            assert np.array_equal(*resets)
+            assert np.array_equal(resets[0][~over], here[0][~over])
+            assert not np.array_equal(resets[0][over], here[0][over])
+    assert seen == {"truncated": 2}, "the copies end apart: after 200 and after 251 steps"
+
+
+def test_a_step_that_has_begun_can_be_ended_later(pools: tuple[EnvPool, EnvPool]) -> None:
+    found = []
+    for pool in pools:
+        pool.reset([1, 2])
+        action = np.array([[0.5], [-0.5]], dtype=np.float32)
+        pool.begin_step(action)
+        action[:] = 0.0  # what was handed over is what counts
+        found.append(pool.end_step())
+    expected = EnvPool("Pendulum-v1", 2)
+    expected.reset([1, 2])
+    wanted = expected.step(np.array([[0.5], [-0.5]], dtype=np.float32))
+    for outcome in found:
+        assert all(np.array_equal(a, b) for a, b in zip(outcome, wanted, strict=True))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_fine_tuning_in_workers_ends_where_it_ends_without(overlap: bool, tmp_path: Path) -> None:
+    for name, workers in (("here", False), ("workers", True)):
+        recipe = recipe_of("Pendulum-v1", 16, env_workers=workers, overlap=overlap)
+        finetune(recipe, tmp_path / name)
+    assert_same_end(tmp_path / "here", tmp_path / "workers")
+
+
+# -- updates while the environments step
+
+
+STEP = {
+    False: {"idle": "act begin end", "learning": "act begin end" + UTD * " update"},
+    True: {"idle": "act begin end", "learning": "act begin" + UTD * " update" + " end"},
+}
+"""What happens in an environment step, before updates and with them, by whether they overlap."""
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What an online loop does, in order; evaluations step nothing."""
+    found: list[str] = []
+
+    def noting(name: str, method: Any) -> Any:
+        def noted(*args: Any) -> Any:
+            found.append(name)
+            return method(*args)
+
+        return noted
+
+    for owner, method, name in (
+        (OnlineLoop, "_choose_action", "act"),
+        (EnvPool, "begin_step", "begin"),
+        (EnvPool, "end_step", "end"),
+        (Updater, "step", "update"),
+    ):
+        monkeypatch.setattr(owner, method, noting(name, getattr(owner, method)))
+    nothing = np.zeros((2, 1))
+    monkeypatch.setattr(Evaluator, "evaluate", lambda *_: (nothing, nothing))
+    return found
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_updates_follow_their_step_or_fall_into_the_next_one_after_its_action(
+    overlap: bool, short_env: str, tmp_path: Path, events: list[str]
+) -> None:
+    steps = 11
+    finetune(recipe_of(short_env, steps, overlap=overlap), tmp_path)
+    idle = WARMUP + overlap  # an overlapped run owes the first updates until the step after
+    expected = idle * [STEP[overlap]["idle"]] + (steps - idle) * [STEP[overlap]["learning"]]
+    assert " ".join(events) == " ".join(expected)
+    assert read_metrics(tmp_path)[-1]["gradient_steps"] == UTD * (steps - idle)
+
+
+def test_an_overlapped_action_is_that_of_the_parameters_before_the_updates(
+    short_env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[bool, list[int]] = {}
+    choose = OnlineLoop._choose_action
+    for overlap in (False, True):
+        known[overlap] = []
+
+        def noted(loop: OnlineLoop, found: list[int] = known[overlap]) -> Any:
+            found.append(loop.run.learner.gradient_steps)
+            return choose(loop)
+
+        monkeypatch.setattr(OnlineLoop, "_choose_action", noted)
+        finetune(recipe_of(short_env, 9, overlap=overlap), tmp_path / str(overlap))
+    assert known[False] == [0, 0, 0, 0, 0, 2, 4, 6, 8]
+    assert known[True] == [0, 0, 0, 0, 0, 0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("algo", ["sac", "cal_ql"])
+@pytest.mark.parametrize("steps", [WARMUP, WARMUP + 1, 8, 9])
+def test_a_run_of_n_steps_resumed_to_2n_is_a_run_of_2n_steps(
+    steps: int, algo: str, overlap: bool, short_env: str, tmp_path: Path
+) -> None:
+    watched = {"episodes": 1, "every_env_steps": steps}
+    half, whole = (
+        recipe_of(short_env, count, algo, overlap=overlap, evaluation=watched)
+        for count in (steps, 2 * steps)
+    )
+    finetune(whole, tmp_path / "whole")
+    finetune(half, tmp_path / "parts")
+    before = saved(tmp_path / "parts")
+    finetune(whole, tmp_path / "parts", resume=True)
+    assert_same_end(tmp_path / "whole", tmp_path / "parts")
+    after = saved(tmp_path / "parts")
+    assert not torch.equal(before["training/stream.noise"], after["training/stream.noise"])
+
+
+def test_overlapping_is_another_run_and_can_t_be_switched_on_later(
+    short_env: str, tmp_path: Path
+) -> None:
+    finetune(recipe_of(short_env, 8), tmp_path)
+    with pytest.raises(UsageError, match="overlap was False"):
+        finetune(recipe_of(short_env, 16, overlap=True), tmp_path, resume=True)
+    finetune(recipe_of(short_env, 16), tmp_path, resume=True)
