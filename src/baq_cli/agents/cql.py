@@ -114,13 +114,13 @@ class CQL(SAC):
         q = self.critic.own(batch.obs, own)
         q = torch.where(chosen < self.config.cql_actions, q, self.calibrate(q, batch))
         slope = q.mean(3)
-        return torch.logsumexp(values, dim=3) + slope - slope.detach()
+        return torch.logsumexp(values, dim=3) + (slope - slope.detach())
 
     def draw_from_softmax(self, values: Tensor, noise: SeedStream) -> Tensor:
         """Draw M of the last axis's indices in proportion to exp(values), `[S, N, B, M]`."""
         u = noise.uniform(*values.shape[1:3], self.config.gradient_actions)
         reached = torch.softmax(values, dim=3).cumsum(3)
-        return torch.searchsorted(reached, u * reached[..., -1:]).clamp(max=values.shape[3] - 1)
+        return torch.searchsorted(reached, (1 - u) * reached[..., -1:])  # never one without mass
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(batch.obs, batch.action)

@@ -9,16 +9,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import method_configs
 from baq_cli.bench.ceiling import LARGE, Ceiling
 from baq_cli.engine.device import on_threads
 from baq_cli.engine.events import Phase
-from baq_cli.engine.synthetic import synthetic_updater
+from baq_cli.engine.synthetic import operations_of, synthetic_updater
 from baq_cli.engine.threads import choose_threads
-from baq_cli.engine.updater import Updater
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
@@ -95,20 +93,10 @@ class Subject:
         with on_threads(self.threads):
             for _ in range(WARM_UP):
                 self.updater.step()
-            operations = self._operations() / case.seeds
+            operations = operations_of(self.updater) / case.seeds
             width = max(sizes.hidden)
             self.ceiling = Ceiling(case.seeds * recipe.method.critics, width, device)
         self.found = Found(case, self.threads, operations / 1e9)
-
-    def _operations(self) -> float:
-        """Count the operations of an update's matrix products, over a whole schedule of groups."""
-        learner = self.updater.learner
-        period = max(learner.agent.every.values(), default=1)
-        eager = Updater(learner, self.updater.replay, capture=False)
-        with FlopCounterMode(display=False) as counter:
-            for _ in range(period):
-                eager.step()
-        return counter.get_total_flops() / period
 
     def measure(self, seconds: float) -> None:
         """Add a window of updates, one of draws and one of the machine's limit."""

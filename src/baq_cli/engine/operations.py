@@ -104,8 +104,10 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
-        finetune(loop, order.resume_command)
-    loop.pool.close()
+        try:
+            finetune(loop, order.resume_command)
+        finally:
+            loop.pool.close()
     run.close()
 
 

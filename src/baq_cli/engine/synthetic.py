@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Draw, Spec
@@ -37,6 +38,17 @@ def synthetic_updater(
         plan = agent.online_plan()
         replay = Replay(plan.draws, *_online_stores(agent, offline, rows), stream, size)
     return Updater(Learner(agent, phase), replay, recipe.run.capture)
+
+
+def operations_of(updater: Updater) -> float:
+    """Count the operations of an update's matrix products, over a whole schedule of groups."""
+    learner = updater.learner
+    period = max(learner.agent.every.values(), default=1)
+    eager = Updater(learner, updater.replay, capture=False)
+    with FlopCounterMode(display=False) as counter:
+        for _ in range(period):
+            eager.step()
+    return counter.get_total_flops() / period
 
 
 def _online_stores(agent: Agent, offline: Store, rows: int) -> tuple[Store | None, Store]:

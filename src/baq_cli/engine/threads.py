@@ -8,14 +8,14 @@ import torch
 
 from baq_cli.agents.interface import Spec
 from baq_cli.engine.device import on_threads
-from baq_cli.engine.synthetic import synthetic_updater
+from baq_cli.engine.synthetic import operations_of, synthetic_updater
 from baq_cli.engine.updater import Updater
 from baq_cli.recipes.schema import Recipe
 
 CORES = torch.get_num_threads()
 """What PyTorch found to be its share of the machine, before any run changed it."""
 SMALL_UPDATE = 1e8
-"""Floating-point operations below which threads wait for each other longer than they work."""
+"""Operations of an update's matrix products, below which threads wait longer than they work."""
 WORTH = 1.15
 """All cores must be this much faster than one to be taken."""
 ROUNDS = 3
@@ -32,7 +32,7 @@ def choose_threads(recipe: Recipe, spec: Spec) -> int:
     if cores == 1 or spec.device.type != "cpu":
         return cores
     updater = synthetic_updater(recipe, spec)
-    if _operations(updater, recipe) < SMALL_UPDATE:
+    if operations_of(updater) < SMALL_UPDATE:
         return 1
     times: dict[int, list[float]] = {1: [], cores: []}
     for _ in range(ROUNDS):
@@ -42,16 +42,11 @@ def choose_threads(recipe: Recipe, spec: Spec) -> int:
     return cores if min(times[1]) > WORTH * min(times[cores]) else 1
 
 
-def _operations(updater: Updater, recipe: Recipe) -> float:
-    """Estimate an update's operations: two a weight forward, four backward, for every row."""
-    trained = sum(p.numel() for p in updater.learner.agent.parameters() if p.requires_grad)
-    return 6.0 * trained * recipe.method.batch_size
-
-
 def _seconds_an_update(updater: Updater) -> float:
     updater.step()
-    started, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - started) < LEAST_SECONDS:
+    started, count, spent = time.perf_counter(), 0, 0.0
+    while spent < LEAST_SECONDS:
         updater.step()
         count += 1
+        spent = time.perf_counter() - started
     return spent / count

@@ -109,6 +109,7 @@ class EnvPool:
         self.workers = workers
         self._envs: SyncVectorEnv | AsyncVectorEnv
         self._begun: Array | None = None
+        self._under_way = False
         with quiet_simulator():
             if workers:
                 make = partial(_make_in_worker, env_id)
@@ -130,10 +131,12 @@ class EnvPool:
         self._begun = self.spaces.to_env(action)
         if isinstance(self._envs, AsyncVectorEnv):
             self._envs.step_async(self._begun)
+            self._under_way = True
 
     def end_step(self) -> tuple[Array, Array, Array, Array]:
         """Return what the step begun led to: observations, rewards, terminated and truncated."""
         if isinstance(self._envs, AsyncVectorEnv):
+            self._under_way = False
             obs, reward, terminated, truncated, _ = self._envs.step_wait()
         else:
             obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
@@ -145,6 +148,8 @@ class EnvPool:
         return self.end_step()
 
     def close(self) -> None:
+        if self._under_way:
+            self.end_step()
         self._envs.close()
 
 
@@ -164,5 +169,8 @@ def seconds_a_step(env_id: str, steps: int = 30) -> float:
 
 
 def _make_in_worker(env_id: str) -> gym.Env[Any, Any]:
+    import torch
+
+    torch.set_flush_denormal(True)  # as in the main process: the simulator's numbers depend on it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     return _make_flat(env_id)
