@@ -50,13 +50,14 @@ class AWAC(Agent):
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
             q_target = batch.reward + config.discount * batch.bootstrap * next_value
-        action, log_prob = self.policy.sample_beside(batch.obs, batch.action, noise)
+        mean = self.policy.mode(batch.obs)
         with torch.no_grad():
+            action = self.policy.sample_about(mean, noise)
             value = reduce_q(self.critic(batch.obs, action), "min")
         advantage = reduce_q(q.detach(), "min") - value
         weight = advantage_weight(advantage, 1.0 / config.temperature)
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
             critic=td_loss(q, q_target, batch.weight),
-            policy=-weight * log_prob,
+            policy=-weight * self.policy.log_density(mean, batch.action),
         )

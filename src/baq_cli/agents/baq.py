@@ -282,10 +282,12 @@ class BAQ(Agent):
 
     def _policy_values(self, losses: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return π(s) with its gradient and Q_i(s, π(s)), from the base's pass where it has one."""
-        if "q_policy" in losses.seen:
-            return losses.seen["action"], losses.seen["q_policy"]
-        action = self.policy.mode(batch.obs)
-        return action, self.critic(batch.obs, action.detach(), frozen=True)
+        seen = losses.seen
+        action = seen["action"] if "action" in seen else self.policy.mode(batch.obs)
+        if "q_policy" in seen:
+            return action, seen["q_policy"]
+        with torch.no_grad():
+            return action, self.critic(batch.obs, action)
 
     def _raise_confidence(self, u: Tensor, online: Tensor) -> None:
         """Move κ towards `1 − mean u` over online rows; without any, κ stays.

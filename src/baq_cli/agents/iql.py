@@ -60,9 +60,11 @@ class IQL(Agent):
         q = self.critic(batch.obs, batch.action)
         advantage = q_data - v
         weight = advantage_weight(advantage, config.beta)
+        action = self.policy.mode(batch.obs)
         return Losses(
             {"q": q.mean((1, 2)), "v": v.mean(1), "awr_weight": weight.mean(1)},
+            {"action": action},
             value=expectile_loss(advantage, config.expectile),
             critic=td_loss(q, q_target, batch.weight),
-            policy=-weight * self.policy.log_prob(batch.obs, batch.action),
+            policy=-weight * self.policy.log_density(action, batch.action),
         )

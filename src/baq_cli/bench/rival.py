@@ -120,6 +120,8 @@ def _pairs_of(
     found = Pairs(case, subject.threads)
     learner, batch = subject.updater.learner, subject.updater.replay.batch()
     try:
+        for what in found.theirs:
+            rival.rate(what, seconds / 4)  # it has started when it answers
         for _ in range(rounds):
             with on_threads(subject.threads):
                 update = rate_of(lambda: learner.update(batch), seconds, subject.device)

@@ -76,26 +76,21 @@ class GaussianPolicy(Policy):
         return torch.tanh(self.net(obs, frozen).squeeze(1))
 
     def sample(self, obs: Tensor, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.mode(obs), self.log_std.clamp(-5.0, 2.0)
-        eps = noise.normal(*mean.shape[1:])
-        action = (mean + log_std.exp() * eps).clamp(-1.0, 1.0)
-        return action, self._log_density(action, mean, log_std)
+        mean = self.mode(obs)
+        action = self.sample_about(mean, noise)
+        return action, self.log_density(mean, action)
 
     def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self._log_density(action, self.mode(obs), self.log_std.clamp(-5.0, 2.0))
+        return self.log_density(self.mode(obs), action)
 
-    def sample_beside(
-        self, obs: Tensor, action: Tensor, noise: SeedStream
-    ) -> tuple[Tensor, Tensor]:
-        """Return a sample of π(s), without a gradient, and `log π(a|s)`, in one pass."""
-        mean, log_std = self.mode(obs), self.log_std.clamp(-5.0, 2.0)
-        with torch.no_grad():
-            eps = noise.normal(*mean.shape[1:])
-            sampled = (mean + log_std.exp() * eps).clamp(-1.0, 1.0)
-        return sampled, self._log_density(action, mean, log_std)
+    def sample_about(self, mean: Tensor, noise: SeedStream) -> Tensor:
+        """Return a reparametrised action for a mean that `mode` returned, in its shape."""
+        eps = noise.normal(*mean.shape[1:])
+        return (mean + self.log_std.clamp(-5.0, 2.0).exp() * eps).clamp(-1.0, 1.0)
 
-    @staticmethod
-    def _log_density(action: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    def log_density(self, mean: Tensor, action: Tensor) -> Tensor:
+        """Return `log π(a|s)`, `[S, B]`, for the mean that `mode` returned at s."""
+        log_std = self.log_std.clamp(-5.0, 2.0)
         z = (action - mean) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
 
