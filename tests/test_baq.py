@@ -218,7 +218,7 @@ def test_transitions_enter_a_store_with_their_distance_and_priority() -> None:
     distance = ((mean - batch.action.numpy()) ** 2).mean(-1)
     assert_allclose(batch.columns["behavior_distance"], distance, rtol=1e-4, atol=1e-6)
     priority = 1 - np.exp(-3 * distance * 0.1) + 0.05  # d_ref is 1 before pre-training ends
-    leaves = offline.priorities.nodes[:, offline.priorities.leaves :][:, :120]
+    leaves = offline.priorities.priorities[:, :120]
     assert_allclose(leaves, priority, rtol=1e-4, atol=1e-6)
 
 

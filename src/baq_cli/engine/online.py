@@ -184,8 +184,7 @@ class OnlineLoop:
         """Return the online store and the running episodes, for a checkpoint."""
         tensors = {"rows": self.online.rows[:, : self.online.size]}
         if self.online.priorities is not None:
-            leaves = self.online.priorities.leaves
-            tensors["priorities"] = self.online.priorities.nodes[:, leaves:][:, : self.online.size]
+            tensors["priorities"] = self.online.priorities.priorities[:, : self.online.size]
         for i, episode in enumerate(self.running):
             if episode.actions:
                 tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))

@@ -5,49 +5,67 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FAN = 32
+"""Children of a node: a million rows are four levels, each a few operations on FAN numbers."""
+JUST_BELOW = 1.0 - 2.0**-52
+
 
 class SumTree:
-    """A complete binary tree of sums a seed; drawing and setting cost O(log capacity) a row.
+    """A tree of sums a seed; drawing and setting cost O(FAN · log_FAN(capacity)) a row.
 
     Shapes: S seeds; priorities of rows are leaves `[S, capacity]`, zero until set; every inner
     node is its children's sum (float64, so that a million small priorities don't drift).
     """
 
     def __init__(self, seeds: int, capacity: int, device: torch.device):
-        self.depth = max(1, (capacity - 1).bit_length())
-        self.leaves = 1 << self.depth
-        self.nodes = torch.zeros(seeds, 2 * self.leaves, dtype=torch.float64, device=device)
+        sizes = [capacity]
+        while sizes[-1] > FAN:
+            sizes.append(-(-sizes[-1] // FAN))
+        self._levels = [
+            torch.zeros(seeds, -(-size // FAN) * FAN, dtype=torch.float64, device=device)
+            for size in reversed(sizes)
+        ]
 
     @property
     def total(self) -> Tensor:
         """The sum of all priorities, `[S]`."""
-        return self.nodes[:, 1]
+        return self._levels[0].sum(1)
+
+    @property
+    def priorities(self) -> Tensor:
+        """Every row's priority, `[S, at least capacity]`."""
+        return self._levels[-1]
 
     def fill(self, priorities: Tensor) -> None:
-        """Set the first rows' priorities, `[S, M]`, and rebuild the sums."""
-        self.nodes.zero_()
-        self.nodes[:, self.leaves : self.leaves + priorities.shape[1]] = priorities
-        for level in range(self.depth - 1, -1, -1):
-            children = self.nodes[:, 2 << level : 4 << level]
-            self.nodes[:, 1 << level : 2 << level] = children.unflatten(1, (-1, 2)).sum(-1)
+        """Set the first rows' priorities, `[S, M]`, the others to zero, and rebuild the sums."""
+        for level in self._levels:
+            level.zero_()
+        self._levels[-1][:, : priorities.shape[1]] = priorities
+        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+            sums = below.unflatten(1, (-1, FAN)).sum(-1)
+            above[:, : sums.shape[1]] = sums
 
     def set(self, rows: Tensor, priorities: Tensor) -> None:
         """Set the priorities `[S, K]` of K distinct rows `[S, K]` (int64)."""
-        node = rows + self.leaves
-        self.nodes.scatter_(1, node, priorities.to(self.nodes.dtype))
-        for _ in range(self.depth):
-            node = node >> 1
-            left = self.nodes.gather(1, 2 * node)
-            self.nodes.scatter_(1, node, left + self.nodes.gather(1, 2 * node + 1))
+        self._levels[-1].scatter_(1, rows, priorities.to(torch.float64))
+        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+            rows = rows // FAN
+            above.scatter_(1, rows, _children(below, rows).sum(-1))
 
     def find(self, mass: Tensor) -> Tensor:
         """Return the row in which each cumulative mass `[S, B]` (float64, below total) falls."""
-        node = torch.ones_like(mass, dtype=torch.int64)
-        for _ in range(self.depth):
-            node = 2 * node
-            left = self.nodes.gather(1, node)
-            right_has_mass = self.nodes.gather(1, node + 1) > 0
-            go_right = (mass >= left) & right_has_mass  # rounding must not end on an empty row
-            mass = torch.where(go_right, mass - left, mass)
-            node = node + go_right
-        return node - self.leaves
+        node = torch.zeros_like(mass, dtype=torch.int64)
+        for level in self._levels:
+            reached = _children(level, node).cumsum(-1)  # [S, B, FAN]
+            mass = torch.minimum(mass, reached[..., -1] * JUST_BELOW)  # rounding must not pass it
+            child = (reached <= mass.unsqueeze(-1)).sum(-1)  # the first that reaches further
+            before = reached.gather(-1, (child - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
+            mass = mass - torch.where(child > 0, before, 0.0)
+            node = node * FAN + child
+        return node
+
+
+def _children(level: Tensor, nodes: Tensor) -> Tensor:
+    """Return the children of nodes `[S, K]`, `[S, K, FAN]`."""
+    at = nodes.unsqueeze(-1).expand(-1, -1, FAN)
+    return level.unflatten(1, (-1, FAN)).gather(1, at)

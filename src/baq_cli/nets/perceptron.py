@@ -41,8 +41,11 @@ def perceptron(
     Differentiable once, in x, `each` and, unless frozen, the parameters.
     """
     parts = [(x, each)] if x.is_cuda else _in_blocks(x, each)
-    apply: Any = _Perceptron.apply
-    results = [apply(*part, len(affine), frozen, *affine, *norms) for part in parts]
+    if torch.is_grad_enabled():
+        apply: Any = _Perceptron.apply
+        results = [apply(*part, len(affine), frozen, *affine, *norms) for part in parts]
+    else:
+        results = [_forward(*part, len(affine), [*affine, *norms])[0] for part in parts]
     return results[0] if len(results) == 1 else torch.cat(results, dim=2)
 
 
@@ -64,26 +67,11 @@ class _Perceptron(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, each: Tensor | None, affine: int, frozen: bool, *parameters: Tensor
     ) -> Tensor:
-        seeds, members = parameters[0].shape[:2]
-        layers = [p.flatten(0, 1) for p in parameters]
-        norms = layers[affine:]
-        entering = [_by_network(x, members)]
-        if each is not None:
-            entering.append(_by_network(each.flatten(1, 2), members))
-        h = _first_affine(entering, layers[0], layers[1])
-        hidden: list[Tensor] = []
-        standard: list[Tensor] = []
-        for i in range(2, affine, 2):
-            if norms:
-                unit, mean, rstd = torch.native_layer_norm(h, h.shape[-1:], None, None, NORM_EPS)
-                standard += [h, mean, rstd]
-                h = torch.addcmul(norms[i - 1], unit, norms[i - 2])
-            hidden.append(h.relu_())
-            h = _affine(hidden[-1], layers[i], layers[i + 1])
+        out, entering, hidden, standard = _forward(x, each, affine, parameters)
         ctx.counts = len(parameters), affine, len(entering), len(hidden)
         ctx.frozen, ctx.shared = frozen, x.ndim == 3
         ctx.save_for_backward(*parameters, *entering, *hidden, *standard)
-        return h.unflatten(0, (seeds, members))
+        return out
 
     @staticmethod
     @once_differentiable
@@ -118,6 +106,29 @@ class _Perceptron(torch.autograd.Function):
         if each_grad is not None:
             each_grad = each_grad.unflatten(0, axes).sum(1).unflatten(1, (entering[0].shape[1], -1))
         return (x_grad, each_grad, *[None] * (NO_INPUTS - 2), *own)
+
+
+def _forward(
+    x: Tensor, each: Tensor | None, affine: int, parameters: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+    """Return the output, and what a backward pass needs: inputs, hidden layers, norms' inputs."""
+    seeds, members = parameters[0].shape[:2]
+    layers = [p.flatten(0, 1) for p in parameters]
+    norms = layers[affine:]
+    entering = [_by_network(x, members)]
+    if each is not None:
+        entering.append(_by_network(each.flatten(1, 2), members))
+    h = _first_affine(entering, layers[0], layers[1])
+    hidden: list[Tensor] = []
+    standard: list[Tensor] = []
+    for i in range(2, affine, 2):
+        if norms:
+            unit, mean, rstd = torch.native_layer_norm(h, h.shape[-1:], None, None, NORM_EPS)
+            standard += [h, mean, rstd]
+            h = torch.addcmul(norms[i - 1], unit, norms[i - 2])
+        hidden.append(h.relu_())
+        h = _affine(hidden[-1], layers[i], layers[i + 1])
+    return h.unflatten(0, (seeds, members)), entering, hidden, standard
 
 
 def _by_network(x: Tensor, members: int) -> Tensor:
