@@ -30,6 +30,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/speed.py --out runs/speed --figure runs/speed/speed.png
+	$(BIN)/python benchmarks/cql_gradient.py
 	$(BIN)/python benchmarks/learning.py --out runs/learning
 
 clean:

@@ -36,9 +36,7 @@ def bench(
     ] = 0,
     rounds: Annotated[int, typer.Option(help="Windows a case, in turn.", min=1)] = 5,
     seconds: Annotated[float, typer.Option(help="Length of a window.", min=0.01)] = 1.0,
-    no_capture: Annotated[
-        bool, typer.Option("--no-capture", help="CUDA: eager updates only.")
-    ] = False,
+    no_capture: opt.NoCapture = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="CUDA: matrix products in TF32.")] = False,
     save: Annotated[
         Path | None, typer.Option(help="Keep the results in this folder, by the hardware's name.")

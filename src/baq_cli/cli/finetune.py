@@ -37,6 +37,7 @@ def finetune(
     recipe: opt.RecipeName = None,
     seeds: opt.Seeds = None,
     device: opt.Device = None,
+    no_capture: opt.NoCapture = False,
     resume: opt.Resume = False,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
@@ -50,7 +51,13 @@ def finetune(
 
     source = None if checkpoint is None else ckpt.load(checkpoint)
     given = opt.flags(
-        env=env, env_steps=env_steps, algo=algo, dataset=dataset, seeds=seeds, device=device
+        env=env,
+        env_steps=env_steps,
+        algo=algo,
+        dataset=dataset,
+        seeds=seeds,
+        device=device,
+        capture=False if no_capture else None,
     )
     resolved = opt.build_recipe(inherited(source, algo), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:

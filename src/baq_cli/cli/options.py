@@ -24,6 +24,9 @@ Seeds = Annotated[
     str | None, typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; one: 4,).")
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+NoCapture = Annotated[
+    bool, typer.Option("--no-capture", help="CUDA: update eagerly instead of by captured graphs.")
+]
 Out = Annotated[Path, typer.Option(help="The run's folder; it must not hold a run yet.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]

@@ -25,6 +25,7 @@ def pretrain(
         str | None, typer.Option(help="Evaluate here instead of the dataset's environment.")
     ] = None,
     device: opt.Device = None,
+    no_capture: opt.NoCapture = False,
     resume: opt.Resume = False,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
@@ -42,6 +43,7 @@ def pretrain(
         gradient_steps=gradient_steps,
         env=env,
         device=device,
+        capture=False if no_capture else None,
     )
     resolved = opt.build_recipe([], recipe, given, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
