@@ -31,7 +31,7 @@ def recipe_of(env: str, env_steps: int, algo: str = "sac", **run: Any) -> Recipe
     """Return a small fine-tuning from scratch, evaluated and saved every eight steps."""
     method = {"hidden": [8, 8], "batch_size": 8, "warmup_env_steps": WARMUP, "utd": UTD}
     settings = {"device": "cpu", "threads": 1, "env_workers": False, "seeds": [0, 1]}
-    watched = {"episodes": 1, "every_env_steps": 8}
+    watched = {"episodes": 1, "every_env_steps": 8, "background": False}
     layer = {"algo": algo, "env": env, "env_steps": env_steps, "evaluation": watched}
     if algo == "cal_ql":
         method |= {"online_share": None, "cql_actions": 2, "gradient": "sampled"}
@@ -192,7 +192,7 @@ def test_an_overlapped_action_is_that_of_the_parameters_before_the_updates(
 def test_a_run_of_n_steps_resumed_to_2n_is_a_run_of_2n_steps(
     steps: int, algo: str, overlap: bool, short_env: str, tmp_path: Path
 ) -> None:
-    watched = {"episodes": 1, "every_env_steps": steps}
+    watched = {"episodes": 1, "every_env_steps": steps, "background": False}
     half, whole = (
         recipe_of(short_env, count, algo, overlap=overlap, evaluation=watched)
         for count in (steps, 2 * steps)

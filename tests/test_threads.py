@@ -38,7 +38,7 @@ def _two_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def recipe_of(env: str = "Pendulum-v1", env_steps: int = 8, **run: Any) -> Recipe:
     method = {"hidden": [8, 8], "batch_size": 8, "warmup_env_steps": 4}
     layer = {"algo": "sac", "env": env, "env_steps": env_steps, "seeds": [0, 1], "device": "cpu"}
-    layer |= {"env_workers": False, "evaluation": {"episodes": 1}}
+    layer |= {"env_workers": False, "evaluation": {"episodes": 1, "background": False}}
     return resolve([layer | run | {"sac": method}], method_configs())
 
 

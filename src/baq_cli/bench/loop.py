@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import METHODS, make_agent, method_configs
+from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.bench.updates import Case, Sizes
+from baq_cli.engine.device import on_threads
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import listen
 from baq_cli.engine.learner import Learner
@@ -22,7 +24,6 @@ from baq_cli.engine.sources import Origin
 from baq_cli.engine.store import Layout, Store
 from baq_cli.engine.synthetic import random_rows
 from baq_cli.engine.threads import choose_threads
-from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
@@ -59,24 +60,26 @@ class Split:
 
 
 def split_of(case: Case, sizes: Sizes, env_id: str, env_steps: int, device: torch.device) -> Split:
-    """Fine-tune for `env_steps` a seed on random offline transitions, and split the time.
-
-    Raises UsageError for a method without an online phase.
-    """
-    if not METHODS[case.algo].learns_online:
-        raise UsageError(f"'{case.algo}' has no online phase: leave out --env")
+    """Fine-tune for `env_steps` a seed on random offline transitions, and split the time."""
     origin = Origin.make(env_id)
     spaces = origin.spaces
     recipe = _recipe(case, sizes, env_id, env_steps)
     seeds = recipe.run.seeds
     spec = Spec(seeds, spaces.obs_dim, spaces.action_dim, (0.0, 1.0), device)
     threads = case.threads or choose_threads(recipe, spec)
-    torch.set_num_threads(threads)
-    agent = make_agent(case.algo, recipe.method, spec)
+    with on_threads(threads):
+        run, workers = _fine_tuned(recipe, spec, origin, sizes.rows)
+    seconds = dict(run.laps.seconds)
+    return Split(case.title, env_id, len(seeds), env_steps, threads, workers, seconds)
+
+
+def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[Run, bool]:
+    """Return a run that is over, and whether its environments stepped in processes."""
+    agent = make_agent(recipe.run.algo, recipe.method, spec)
     learner = Learner(agent, "online")
     agent.begin_online()
     layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
-    offline = Store(layout, random_rows(layout, (1, sizes.rows), device), sizes.rows)
+    offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     with tempfile.TemporaryDirectory() as folder, listen() as interruption:
         directory = RunDirectory(Path(folder) / "run")
         directory.begin("", {})
@@ -86,14 +89,11 @@ def split_of(case: Case, sizes: Sizes, env_id: str, env_steps: int, device: torc
             observer=lambda event: None,
             interruption=interruption,
         )
-        loop = OnlineLoop(run, offline, from_scratch=False)
-        finetune(loop, "")
-        workers = loop.pool.workers
-        loop.pool.close()
-        run.close()
-    return Split(
-        case.title, env_id, len(seeds), env_steps, threads, workers, dict(run.laps.seconds)
-    )
+        with closing(run):
+            loop = OnlineLoop(run, offline, from_scratch=False)
+            with closing(loop.pool):
+                finetune(loop, "")
+    return run, loop.pool.workers
 
 
 def _recipe(case: Case, sizes: Sizes, env_id: str, env_steps: int) -> Recipe:

@@ -56,6 +56,11 @@ def bench(
     sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)
     paths = ["eager"] if chosen.type == "cpu" or no_capture else ["eager", "captured"]
     settings = _settings(overrides)
+    if against is not None and (phase != "offline" or env or chosen.type != "cpu"):
+        raise UsageError("--against measures offline updates on the CPU: leave out --phase and --env, and say "
+            "--device cpu where there is a card")
+    if env is not None:
+        _refuse_without("online", algo)
     cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
     if against is not None:
         _against(against, cases, sizes, rounds, seconds, save, json)
@@ -149,6 +154,15 @@ def _settings(overrides: list[str] | None) -> dict[str, dict[str, Any]]:
     return dict(parse_overrides(overrides or []))
 
 
+def _refuse_without(phase: str, algos: str) -> None:
+    """Raise UsageError when a method doesn't have the phase."""
+    from baq_cli.agents.registry import METHODS
+
+    for name in (part.strip() for part in algos.split(",")):
+        if name in METHODS and not getattr(METHODS[name], f"learns_{phase}"):
+            raise UsageError(f"'{name}' has no {phase} phase: choose another, or leave it out")
+
+
 def _cases(
     algos: str,
     seeds: tuple[int, ...],
@@ -166,6 +180,7 @@ def _cases(
         raise UsageError(f"--algo {algos}: expected methods among {', '.join(METHODS)}")
     if phase not in ("offline", "online"):
         raise UsageError(f"--phase {phase}: expected offline or online")
+    _refuse_without(phase, algos)
     return [
         Case(name, count, phase, path, threads, tuple(settings.get(name, {}).items()))  # type: ignore[arg-type]
         for name in names

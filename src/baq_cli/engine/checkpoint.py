@@ -28,7 +28,7 @@ DOCUMENT_KEYS = (
     *("algo", "phase", "recipe", "seeds", "env_id", "spaces", "return_range", "dataset"),
     *("gradient_steps", "env_steps", "history"),
 )
-STATE_KEYS = ("phase", "done", "evaluations", "episodes", "sizes")
+STATE_KEYS = ("phase", "done", "evaluations", "pending", "episodes", "threads", "sizes")
 AGENT, TRAINING, REPLAY, STATE = (
     "agent.safetensors",
     "training.safetensors",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 
 from baq_cli.agents.base import Agent
@@ -56,8 +58,9 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     learner = Learner(agent, "offline")
     with listen() as interruption:
         run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
-        pretrain(run, store, saved, order.resume_command)
-    run.close()
+        with closing(run):
+            pretrain(run, store, saved, order.resume_command)
+            run.finish()
 
 
 def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -> None:
@@ -103,12 +106,11 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
         run = _begin("online", recipe, order, origin, learner, inputs, interruption, saved)
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
-        loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
-        try:
-            finetune(loop, order.resume_command)
-        finally:
-            loop.pool.close()
-    run.close()
+        with closing(run):
+            loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
+            with closing(loop.pool):
+                finetune(loop, order.resume_command)
+            run.finish()
 
 
 # -- parts

@@ -77,7 +77,7 @@ class Run:
         self.background: BackgroundEvaluator | None = None
         if evaluates_in_background(self.recipe, spec.device):
             self.background = BackgroundEvaluator(
-                self.recipe, self.phase, self.agent, env_id, self.inputs
+                *(self.recipe, self.phase, self.agent, env_id, self.inputs), self.observer
             )
         else:
             episodes = self.recipe.run.evaluation.episodes
@@ -268,14 +268,14 @@ class Run:
             self.evaluate(done)
         return done
 
-    def close(self) -> None:
-        """Note the end of the run, and let go of its environments."""
-        if self.background is not None:
-            self.background.close()
-        else:
-            self.evaluator.close()
+    def finish(self) -> None:
+        """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
         self.directory.finish({"seconds_of_last_session": seconds})
+
+    def close(self) -> None:
+        """Let go of the evaluation's environments, whether the run is done or not."""
+        (self.background or self.evaluator).close()
 
     def stop_if_asked(self, resume_command: str) -> None:
         """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""

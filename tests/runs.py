@@ -1,0 +1,93 @@
+"""Small runs for the tests, in this process: their recipes, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from baq_cli.agents.registry import method_configs
+from baq_cli.engine.events import Evaluated, Event
+from baq_cli.engine.operations import run_finetune, run_pretrain
+from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.sources import Order
+from baq_cli.recipes.load import resolve
+from baq_cli.recipes.schema import Recipe
+
+Evaluations = list[tuple[int, list[list[float]]]]
+"""When an observer heard of evaluations, by the phase's counter, and of which returns."""
+
+
+def recipe_of(algo: str, method: dict[str, Any], **run: Any) -> Recipe:
+    """Return a recipe of two seeds and networks of 8 units, which keeps every checkpoint."""
+    small = {"hidden": [8, 8], "batch_size": 8}
+    layer = {"algo": algo, "seeds": [0, 1], "device": "cpu", "threads": 1, "keep_checkpoints": 99}
+    layer |= {"env_workers": False, "evaluation": {"episodes": 1, "background": False}}
+    return resolve([layer, run, {algo: small | method}], method_configs())
+
+
+def execute(recipe: Recipe, out: Path, resume: bool = False) -> Evaluations:
+    """Pre-train where the recipe has a dataset, else fine-tune from scratch."""
+    heard: Evaluations = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Evaluated):
+            heard.append((event.done, event.returns.tolist()))
+
+    order = Order(out, observe, "baq", "baq --resume", resume)
+    if recipe.run.dataset is None:
+        run_finetune(recipe, order, None)
+    else:
+        run_pretrain(recipe, order)
+    return heard
+
+
+def states(run: Path) -> dict[str, dict[str, Any]]:
+    """Return what state.json says of each whole checkpoint, oldest first, by the folder's name."""
+    files = (run / "checkpoints").glob("*/state.json")
+    found = {file.parent.name: json.loads(file.read_text()) for file in files}
+    return dict(sorted(found.items(), key=lambda item: int(item[1]["done"])))
+
+
+def stopped_at(run: Path, name: str, copy: Path) -> Path:
+    """Copy a run as it would be had it died after this checkpoint; its CSVs may have gone on."""
+    shutil.copytree(run, copy)
+    names = list(states(run))
+    for later in names[names.index(name) + 1 :]:
+        shutil.rmtree(copy / "checkpoints" / later)
+    (copy / "checkpoints" / "latest").write_text(name)
+    return copy
+
+
+def last_tensors(run: Path) -> dict[str, Tensor]:
+    """Return every tensor of a run's last checkpoint."""
+    folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
+    found: dict[str, Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        tensors = safetensors.torch.load_file(file)
+        found |= {f"{file.stem}/{name}": value for name, value in tensors.items()}
+    return found
+
+
+def assert_same_logs(one: Path, other: Path) -> None:
+    """Check metrics, but for the time they took, and diagnostics."""
+    metrics = [
+        [{k: v for k, v in row.items() if k != "wall_seconds"} for row in read_metrics(run)]
+        for run in (one, other)
+    ]
+    assert metrics[0] == metrics[1]
+    assert (one / "diagnostics.csv").read_text() == (other / "diagnostics.csv").read_text()
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    """Check logs, and last checkpoints bit for bit."""
+    assert_same_logs(one, other)
+    first, second = last_tensors(one), last_tensors(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name

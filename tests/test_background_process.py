@@ -1,0 +1,146 @@
+"""When evaluations leave a run's process, and what happens when theirs dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from runs import assert_same_end, execute, recipe_of
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import make_agent
+from baq_cli.engine.background import FREE_CORES, BackgroundEvaluator, evaluates_in_background
+from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.inputs import Inputs
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.local import _on_threads
+from baq_cli.recipes.schema import Recipe
+
+
+def finetuning(background: bool | None) -> Recipe:
+    watched = {"episodes": 1, "background": background, "every_env_steps": 8}
+    run = {"env": "Pendulum-v1", "env_steps": 24, "evaluation": watched}
+    return recipe_of("sac", {"warmup_env_steps": 4}, **run)
+
+
+# -- where evaluations go
+
+
+@pytest.mark.parametrize("cores", [1, 64, None])
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_a_recipe_asks_for_is_done_on_any_machine(
+    asked: bool, cores: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert evaluates_in_background(finetuning(asked), torch.device("cpu")) is asked
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "device", "expected"),
+    [
+        (3, 1, "cpu", True),
+        (2, 1, "cpu", False),
+        (8, 8 - FREE_CORES, "cpu", True),
+        (8, 9 - FREE_CORES, "cpu", False),
+        (8, 8, "cuda", True),  # the host only hands out work
+        (2, 8, "cuda", False),
+        (None, 1, "cpu", False),
+    ],
+)
+def test_otherwise_they_leave_the_process_where_cores_are_free(
+    cores: int | None,
+    threads: int,
+    device: str,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert evaluates_in_background(finetuning(None), torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, False), (False, False), (True, True)], ids=str
+)
+def test_cells_beside_each_other_share_the_cores_and_none_is_free(
+    asked: bool | None, expected: bool
+) -> None:
+    recipe = finetuning(asked).as_dict()
+    cell = Cell("sac", Path("sac"), recipe, "baq", "baq --resume")
+    found = _on_threads(replace(cell, recipe=recipe | {"threads": None}), 3)
+    assert found["evaluation"] == recipe["evaluation"] | {"background": expected}  # type: ignore[operator]
+    assert found["threads"] == 3
+    assert _on_threads(cell, 3)["threads"] == recipe["threads"] == 1, "as it says itself"
+    assert found.keys() == recipe.keys()
+    assert cell.recipe["evaluation"]["background"] is asked, "the cell is not changed"
+
+
+# -- when the process dies
+
+
+Stopped = tuple[BackgroundEvaluator, Agent, Inputs, list[str]]
+
+
+@pytest.fixture
+def stopped() -> Iterator[Stopped]:
+    """An evaluator whose process was halted before it could do anything, and an agent for it."""
+    recipe, notes = finetuning(True), []
+    agent = make_agent("sac", recipe.method, Spec((0, 1), obs_dim=3, action_dim=1))
+    inputs = Inputs.fit(recipe.method, 3, None)
+    note = lambda event: notes.append(event.text)  # noqa: E731
+    evaluator = BackgroundEvaluator(recipe, "online", agent, "Pendulum-v1", inputs, note)
+    halt(evaluator)
+    yield evaluator, agent, inputs, notes
+    evaluator._process.kill()
+    evaluator.close()
+
+
+def halt(evaluator: BackgroundEvaluator) -> None:
+    assert evaluator._process.pid is not None
+    os.kill(evaluator._process.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("during", [True, False], ids=["during", "before"])
+def test_without_its_process_an_evaluation_is_made_here_of_what_was_handed_over(
+    during: bool, stopped: Stopped
+) -> None:
+    evaluator, agent, inputs, notes = stopped
+    here = Evaluator("Pendulum-v1", (0, 1), finetuning(True).run.evaluation.episodes)
+    expected = here.evaluate(agent, inputs, "online/0")
+    here.close()
+    if not during:
+        evaluator._process.kill()
+        evaluator._process.join()
+    evaluator.begin(agent, "online/0")
+    with torch.no_grad():
+        for parameter in agent.parameters():  # training goes on meanwhile
+            parameter.add_(0.1)
+    evaluator._process.kill()
+    found = evaluator.end()
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+    assert len(notes) == 1
+
+
+def test_a_run_whose_evaluation_died_goes_on_to_the_same_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = BackgroundEvaluator.begin
+
+    def dies(evaluator: BackgroundEvaluator, agent: Agent, number: str) -> None:
+        last = number == "online/2"
+        if last:
+            halt(evaluator)  # it shall not answer before it dies
+        begin(evaluator, agent, number)
+        if last:
+            evaluator._process.kill()
+
+    monkeypatch.setattr(BackgroundEvaluator, "begin", dies)
+    execute(finetuning(True), tmp_path / "died")
+    execute(finetuning(False), tmp_path / "whole")
+    assert_same_end(tmp_path / "whole", tmp_path / "died")
