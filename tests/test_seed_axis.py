@@ -37,7 +37,7 @@ OWN_ONLINE_PHASE = ["baq", "enoto", "adaptive_bc", "sac"]
 
 def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
     agent = copy.deepcopy(agent)
-    getattr(agent, loss)(batch, KnownNoise(), ALL_GROUPS).total().backward()
+    getattr(agent, loss)(batch, KnownNoise(), ALL_GROUPS).backward()
     return {n: p.grad for n, p in agent.named_parameters() if p.grad is not None}
 
 

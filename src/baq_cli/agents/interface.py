@@ -63,9 +63,10 @@ class Losses:
         self.seen = seen or {}
         self.metrics = {k: v.detach() for k, v in (metrics or {}).items()}
 
-    def total(self) -> Tensor:
-        """Return the scalar to differentiate."""
-        return torch.stack([term.sum() for term in self.terms.values()]).sum()
+    def backward(self) -> None:
+        """Add the gradient of the terms' sum, over seeds too, to the parameters' gradients."""
+        terms = list(self.terms.values())
+        torch.autograd.backward(terms, [torch.ones_like(term) for term in terms])
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,10 @@ def bench(
     paths = ["eager"] if chosen.type == "cpu" or no_capture else ["eager", "captured"]
     settings = _settings(overrides)
     if against is not None and (phase != "offline" or env or chosen.type != "cpu"):
-        raise UsageError("--against measures offline updates on the CPU: leave out --phase and --env, and say "
-            "--device cpu where there is a card")
+        raise UsageError(
+            "--against measures offline updates on the CPU: leave out --phase and --env, and say "
+            "--device cpu where there is a card"
+        )
     if env is not None:
         _refuse_without("online", algo)
     cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)

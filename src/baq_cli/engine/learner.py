@@ -76,7 +76,7 @@ class Learner:
             gradient = self._flat[name].flat.grad
             assert gradient is not None
             gradient.zero_()
-        losses.total().backward()
+        losses.backward()
         self._adam.step(losses.terms, self._rates)
         for online, target in self._targets:
             target.lerp_(online, self.agent.config.tau)

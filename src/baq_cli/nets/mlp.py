@@ -63,10 +63,13 @@ class MLP(nn.Module):
             for width in (hidden if layer_norm else ())
         )
 
+        self._affine, self._norms = _parameters(self.layers), _parameters(self.norms)
+
     def forward(self, x: Tensor, frozen: bool = False, each: Tensor | None = None) -> Tensor:
-        return perceptron(x, _parameters(self.layers), _parameters(self.norms), frozen, each)
+        return perceptron(x, self._affine, self._norms, frozen, each)
 
 
 def _parameters(layers: nn.ModuleList) -> list[Tensor]:
+    """Return weight and bias of each layer; looking them up takes longer than a small product."""
     found: list[Any] = [p for layer in layers for p in (layer.weight, layer.bias)]
     return found
