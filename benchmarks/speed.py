@@ -187,6 +187,8 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set_title(points[0]["algo"] + (" online" if name == "dataset" else ""))
         if name != "dataset":
             axis.set_xticks(x, [str(v) for v in x])
+        axis.set_ylim(0.4, 40)
+        axis.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("ms a seed-update")
