@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def execute(recipe: Recipe, out: Path, resume: bool = False) -> Evaluations:
     else:
         run_pretrain(recipe, order)
     return heard
+
+
+def noting(found: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that notes its name before it does what it did."""
+
+    def noted(*args: Any) -> Any:
+        found.append(name)
+        return method(*args)
+
+    return noted
 
 
 def states(run: Path) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from recordings import ID, own_folders, plain_recording
-from runs import Evaluations, assert_same_end, execute, recipe_of, states, stopped_at
+from runs import Evaluations, assert_same_end, execute, noting, recipe_of, states, stopped_at
 
 from baq_cli.agents.base import Agent
 from baq_cli.data.minari.write import write_minari
@@ -119,16 +119,9 @@ def order_of_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run does, in order: environment steps, and evaluations begun and ended."""
     found: list[str] = []
 
-    def noting(name: str, method: Any) -> Any:
-        def noted(*args: Any) -> Any:
-            found.append(name)
-            return method(*args)
-
-        return noted
-
     monkeypatch.setattr("baq_cli.engine.run.BackgroundEvaluator", HereLater)
     for owner, method in ((HereLater, "begin"), (HereLater, "end"), (OnlineLoop, "step")):
-        monkeypatch.setattr(owner, method, noting(method, getattr(owner, method)))
+        monkeypatch.setattr(owner, method, noting(found, method, getattr(owner, method)))
     return found
 
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from torch import Tensor
+from runs import assert_same_end, last_tensors, noting
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.evaluation import Evaluator
@@ -41,29 +40,6 @@ def recipe_of(env: str, env_steps: int, algo: str = "sac", **run: Any) -> Recipe
 def finetune(recipe: Recipe, out: Path, resume: bool = False) -> None:
     order = Order(out, lambda event: None, "baq finetune", "baq finetune --resume", resume)
     run_finetune(recipe, order, None)
-
-
-def saved(run: Path) -> dict[str, Tensor]:
-    """Return every tensor of a run's last checkpoint."""
-    folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
-    found = {}
-    for name in ("agent", "training", "replay"):
-        tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
-        found |= {f"{name}/{key}": value for key, value in tensors.items()}
-    return found
-
-
-def assert_same_end(one: Path, other: Path) -> None:
-    """Check checkpoints bit for bit, and metrics but for the time they took."""
-    first, second = saved(one), saved(other)
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
-    metrics = [
-        [{k: v for k, v in row.items() if k != "wall_seconds"} for row in read_metrics(run)]
-        for run in (one, other)
-    ]
-    assert metrics[0] == metrics[1]
 
 
 # -- environments in processes of their own
@@ -137,20 +113,13 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What an online loop does, in order; evaluations step nothing."""
     found: list[str] = []
 
-    def noting(name: str, method: Any) -> Any:
-        def noted(*args: Any) -> Any:
-            found.append(name)
-            return method(*args)
-
-        return noted
-
     for owner, method, name in (
         (OnlineLoop, "_choose_action", "act"),
         (EnvPool, "begin_step", "begin"),
         (EnvPool, "end_step", "end"),
         (Updater, "step", "update"),
     ):
-        monkeypatch.setattr(owner, method, noting(name, getattr(owner, method)))
+        monkeypatch.setattr(owner, method, noting(found, name, getattr(owner, method)))
     nothing = np.zeros((2, 1))
     monkeypatch.setattr(Evaluator, "evaluate", lambda *_: (nothing, nothing))
     return found
@@ -199,10 +168,10 @@ def test_a_run_of_n_steps_resumed_to_2n_is_a_run_of_2n_steps(
     )
     finetune(whole, tmp_path / "whole")
     finetune(half, tmp_path / "parts")
-    before = saved(tmp_path / "parts")
+    before = last_tensors(tmp_path / "parts")
     finetune(whole, tmp_path / "parts", resume=True)
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
-    after = saved(tmp_path / "parts")
+    after = last_tensors(tmp_path / "parts")
     assert not torch.equal(before["training/stream.noise"], after["training/stream.noise"])
 
 

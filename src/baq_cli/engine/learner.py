@@ -35,6 +35,7 @@ class Learner:
         self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
         self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
         self._rates: dict[str, float | Tensor] = {}
+        self._written: dict[str, float] = {}
         if agent.spec.device.type == "cuda":  # a captured step reads its rates from the device
             self._rates = {name: torch.zeros((), device=agent.spec.device) for name in self._flat}
         self._targets = [
@@ -61,12 +62,14 @@ class Learner:
 
     def prepare(self) -> None:
         """Set what the next `compute` reads and the host decides: the learning rates."""
-        for name, rate in self.learning_rates().items():
+        rates = self.learning_rates()
+        for name, rate in rates.items():
             held = self._rates.get(name)
-            if isinstance(held, Tensor):
-                held.fill_(rate)
-            else:
+            if not isinstance(held, Tensor):
                 self._rates[name] = rate
+            elif rate != self._written.get(name):  # constant rates cost the device nothing
+                held.fill_(rate)
+        self._written = rates
 
     def compute(self, batch: Batch, active: frozenset[str]) -> None:
         """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host."""
