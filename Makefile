@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/baq demo --out $(OUT) --resume
+	$(BIN)/baq demo --out $(OUT)
 
 test: $(READY)
 	$(BIN)/pytest

@@ -19,19 +19,19 @@ ALGOS = {
 }
 
 
-def compare(task: str, out: Path, resume: bool) -> dict[str, Any]:
-    """Run a comparison and return its results by method."""
+def compare(task: str, out: Path) -> dict[str, Any]:
+    """Run a comparison, or continue it, and return its statistics by method."""
     command = [sys.executable, "-m", "baq_cli.cli.main", "compare", "--recipe", f"{task}/compare"]
     command += ["--algos", ALGOS[task], "--out", str(out), "--json"]
-    command += ["--resume"] if resume else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {record["method"]: record for record in json.loads(done.stdout)["results"]}
+    (found,) = json.loads(done.stdout)["tasks"]
+    return {name: entry["statistics"] for name, entry in found["methods"].items()}
 
 
 def dataset_return(out: Path) -> float:
-    """Return the dataset's mean return, from a run's manifest."""
-    manifest = json.loads((out / "baq" / "offline" / "manifest.json").read_text())
-    return float(manifest["dataset"]["return_mean"])
+    """Return the dataset's mean return, from a comparison's results."""
+    (task,) = json.loads((out / "results.json").read_text())["tasks"]
+    return float(task["dataset"]["return_mean"])
 
 
 def bounds(task: str, results: dict[str, Any], data: float) -> list[tuple[str, bool]]:
@@ -63,19 +63,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     parser.add_argument("--task", choices=ALGOS, action="append")
-    parser.add_argument("--resume", action="store_true", help="continue the runs in --out")
     arguments = parser.parse_args()
     missed = 0
     for task in arguments.task or ALGOS:
         out = arguments.out / task
-        results = compare(task, out, arguments.resume)
+        results = compare(task, out)
         data = dataset_return(out)
         print(f"\n{task}: dataset mean return {data:.0f}\n")
         print("| method | offline | at hand-over | deepest dip | final | seeds |")
         print("|---|---|---|---|---|---|")
         for name, r in results.items():
             cells = [cell(r[key]) for key in ("offline", "handover", "deepest_dip", "final")]
-            print(f"| {name} | {' | '.join(cells)} | {len(r['seeds'])} |")
+            print(f"| {name} | {' | '.join(cells)} | {len(r['final']['per_seed'])} |")
         print()
         for text, holds in bounds(task, results, data):
             print(f"{'holds' if holds else 'MISSED'}: {text}")

@@ -19,7 +19,6 @@ from baq_cli.engine.background import FREE_CORES, BackgroundEvaluator, evaluates
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.local import _on_threads
 from baq_cli.recipes.schema import Recipe
 
 
@@ -72,11 +71,11 @@ def test_cells_beside_each_other_share_the_cores_and_none_is_free(
     asked: bool | None, expected: bool
 ) -> None:
     recipe = finetuning(asked).as_dict()
-    cell = Cell("sac", Path("sac"), recipe, "baq", "baq --resume")
-    found = _on_threads(replace(cell, recipe=recipe | {"threads": None}), 3)
+    cell = Cell("task", "sac", Path("sac"), recipe, "baq")
+    found = replace(cell, recipe=recipe | {"threads": None}).on_threads(3).recipe
     assert found["evaluation"] == recipe["evaluation"] | {"background": expected}  # type: ignore[operator]
     assert found["threads"] == 3
-    assert _on_threads(cell, 3)["threads"] == recipe["threads"] == 1, "as it says itself"
+    assert cell.on_threads(3).recipe["threads"] == recipe["threads"] == 1, "as it says itself"
     assert found.keys() == recipe.keys()
     assert cell.recipe["evaluation"]["background"] is asked, "the cell is not changed"
 

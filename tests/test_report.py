@@ -116,7 +116,7 @@ def test_statistics_equal_hand_computed_values():
     assert summary["handover"].mean == 120
     assert summary["handover"].std == pytest.approx(20)
     assert summary["final"].std == pytest.approx(math.sqrt((50**2 + 20**2 + 70**2) / 2))
-    assert [summary[name].count for name in summary.statistics] == [3, 3, 3, 3]
+    assert all(summary[name].count == 3 for name in ("offline", "handover", "deepest_dip", "final"))
     assert (summary.gradient_steps, summary.env_steps) == (20_000, 8000)
 
 
@@ -184,10 +184,14 @@ def test_records_are_json_without_nan():
     assert record["offline"] == {
         "mean": 120.0,
         "std": pytest.approx(26.4575131),
+        "low": 100.0,  # of three seeds, one draw in 27 is all of the lowest
+        "high": 150.0,
         "count": 3,
+        "never": 0,
         "per_seed": [100.0, 110.0, 150.0],
     }
-    assert record["final"] == {"mean": None, "std": None, "count": 0, "per_seed": [None] * 3}
+    unknown = dict.fromkeys(("mean", "std", "low", "high"))
+    assert record["final"] == {**unknown, "count": 0, "never": 0, "per_seed": [None] * 3}
     assert record["env_steps"] is None
 
 

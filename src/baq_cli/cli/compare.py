@@ -1,25 +1,60 @@
-"""`baq compare`: several methods on one dataset, from offline to online, side by side."""
+"""`baq compare`: methods × datasets × seeds, from offline to online, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from baq_cli.cli import options as opt
-from baq_cli.errors import UsageError
+from baq_cli.cli.report import write_and_show
+from baq_cli.errors import DataError
 
 if TYPE_CHECKING:
+    from baq_cli.data.episodes import Episodes
+    from baq_cli.engine.events import Event
     from baq_cli.launch.cells import Cell
     from baq_cli.recipes.load import Layer
 
+RUN, STATUS = "run", "status"
 
+
+class _RunByDefault(TyperGroup):
+    """`baq compare …` is `baq compare run …`, unless the first word is a sub-command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = [RUN, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    help="Compare methods on datasets, offline to online; 'baq compare status OUT' says how far.",
+    cls=_RunByDefault,
+    rich_markup_mode=None,
+)
+
+
+@app.command(RUN)
 def compare(
-    out: opt.Out,
-    algos: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "baq,awac,iql,cql",
-    dataset: Annotated[str | None, typer.Option(help="A Minari dataset.")] = None,
-    recipe: opt.RecipeName = None,
+    out: Annotated[Path, typer.Option(help="The comparison's folder.")],
+    algos: Annotated[
+        str | None, typer.Option(help="Methods, separated by commas; default: baq,awac,iql,cql.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Minari datasets, separated by commas: a task each.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Shipped recipes or YAML files, separated by commas: a task each."),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="Values to try, KEY.SUB=V1,V2: a cell each. Repeatable.", metavar="…"),
+    ] = None,
     seeds: opt.Seeds = None,
     gradient_steps: Annotated[
         int | None, typer.Option(help="Offline gradient steps a seed.", min=1)
@@ -32,96 +67,149 @@ def compare(
     ] = None,
     device: opt.Device = None,
     workers: Annotated[
-        int | None, typer.Option(help="Methods run at once; default: one a core.", min=1)
+        int | None,
+        typer.Option(help="Cells run at once; default: one a core. 1: in this process.", min=1),
     ] = None,
-    resume: opt.Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")
+    ] = False,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
 ) -> None:
-    """Pre-train and fine-tune several methods, and print and draw them together."""
-    given = opt.flags(
-        dataset=dataset,
-        seeds=seeds,
-        gradient_steps=gradient_steps,
-        env_steps=env_steps,
-        env=env,
-        device=device,
+    """Pre-train and fine-tune methods on datasets; print, draw and write down what came of it.
+
+    Each cell (a method on a dataset) trains its seeds as one program. The same command again
+    continues: finished cells are kept, half-finished ones resume, failed ones are tried again.
+    'baq compare status OUT' says from another terminal how far it is.
+    """
+    flags = opt.flags(
+        seeds=seeds, gradient_steps=gradient_steps, env_steps=env_steps, env=env, device=device
     )
-    run_comparison(algos, recipe, given, overrides or [], out, workers, resume, json)
+    cells = plan_cells(
+        opt.words(recipe),
+        opt.flags(algos=opt.words(algos) or None, datasets=opt.words(dataset) or None),
+        grid or [],
+        flags,
+        overrides or [],
+        out,
+    )
+    if dry_run:
+        show_plan(cells, out, workers, json)
+    else:
+        run_comparison(cells, out, workers, json)
 
 
-def run_comparison(
-    algos: str,
-    recipe: str | None,
-    given: Layer,
-    overrides: list[str],
-    out: Path,
-    workers: int | None,
-    resume: bool,
-    json: bool,
+@app.command(STATUS)
+def status(
+    out: Annotated[Path, typer.Argument(help="The comparison's folder.")],
+    json: opt.Json = False,
 ) -> None:
+    """Show how far a comparison is, from another terminal."""
+    from baq_cli.cli.results import print_json, print_table
+    from baq_cli.launch.matrix import load_cells
+    from baq_cli.launch.standing import standing_of
+
+    cells = load_cells(out)
+    if not cells:
+        raise DataError(f"{out} holds no comparison: expected the --out of a 'baq compare'")
+    rows = [standing_of(cell) for cell in cells]
+    if json:
+        print_json([row.as_dict() for row in rows])
+    else:
+        print_table([row.as_row() for row in rows])
+
+
+def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
+    """Print the cells and about how long each takes, from a short measurement."""
+    from baq_cli.cli.progress import watch
+    from baq_cli.cli.results import in_words, print_json, print_table
+    from baq_cli.launch.estimate import estimate, makespan
+    from baq_cli.launch.local import share_of_cores, slots_for
+    from baq_cli.launch.matrix import is_finished
+
+    slots = slots_for(len(cells), workers)
+    with watch("measuring") as observer:
+        cells, data = open_tasks(cells, out, lambda _, event: observer(event))
+        seconds = [
+            0.0 if is_finished(cell) else estimate(cell, data[cell.task], share_of_cores(slots))
+            for cell in cells
+        ]
+    total = makespan(seconds, slots)
+    if json:
+        rows = [
+            {"task": c.task, "method": c.method, "seconds": s, "recipe": c.recipe}
+            for c, s in zip(cells, seconds, strict=True)
+        ]
+        print_json({"cells": rows, "workers": slots, "seconds": total})
+        return
+    print_table(
+        [
+            {
+                "task": cell.task,
+                "method": cell.method,
+                "seeds": str(len(cell.recipe["seeds"])),
+                "gradient_steps": f"{cell.recipe['gradient_steps']:,}",
+                "env_steps": f"{cell.recipe['env_steps']:,}",
+                "about": "finished" if not spent else in_words(spent),
+            }
+            for cell, spent in zip(cells, seconds, strict=True)
+        ]
+    )
+    typer.echo(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
+
+
+def plan_cells(
+    recipes: list[str],
+    asked: Layer,
+    grid: Sequence[str],
+    flags: Layer,
+    overrides: Sequence[str],
+    out: Path,
+) -> list[Cell]:
+    """Return the cells that a command asks for."""
+    from baq_cli.launch.matrix import asked_for, lay_out, parse_grid, tasks_of
+
+    asked = asked | ({"grid": parse_grid(grid)} if grid else {})
+    config = asked_for(recipes, asked)
+    tasks = tasks_of(config, recipes, flags, overrides)
+    return lay_out(tasks, config.algos, config.grid, out, opt.command_line())
+
+
+def open_tasks(
+    cells: Sequence[Cell], out: Path, watch: Callable[[str, Event], None]
+) -> tuple[list[Cell], dict[str, Episodes]]:
+    """Open each task's dataset, so that it is built once and not by each worker.
+
+    Returns the cells with their environments, checked against those that `out` holds.
+    """
+    from baq_cli.engine.datasets import open_dataset
+    from baq_cli.launch.matrix import check_known
+
+    tasks = dict.fromkeys(cell.task for cell in cells)
+    data = {task: open_dataset(task, lambda event: watch("data", event)) for task in tasks}
+    cells = [cell.in_environment(data[cell.task].origin.env_id) for cell in cells]
+    check_known(cells, out)
+    return cells, data
+
+
+def run_comparison(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
     """Run the cells of a comparison, then show its results.
 
     Raises the first cell's failure after the others have finished.
     """
     from baq_cli.cli.progress import watch_cells
-    from baq_cli.cli.results import show_comparison
-    from baq_cli.engine.datasets import open_dataset
-    from baq_cli.engine.events import Note
-    from baq_cli.launch.local import run_cells
+    from baq_cli.engine.lock import held
+    from baq_cli.launch.drive import run_cells
+    from baq_cli.launch.local import launcher_for
+    from baq_cli.launch.matrix import is_finished, save_matrix
 
-    names = [name.strip() for name in algos.split(",") if name.strip()]
-    if not names or len(set(names)) != len(names):
-        raise UsageError(f"--algos {algos}: expected different methods, separated by commas")
-    if (out / "comparison.json").exists() and not resume:
-        raise UsageError(
-            f"{out} already holds a comparison: choose another --out, or add --resume."
-        )
-    cells = [_cell(name, recipe, given, overrides, out, resume) for name in names]
-    data = cells[0].recipe["dataset"]
-    if data is None:
-        raise UsageError("a comparison needs a dataset: give --dataset ID ('baq data list')")
-    with watch_cells(f"{', '.join(names)} on {data}") as watcher:
-        # Opened here, so that it is built once and not by each worker.
-        episodes = open_dataset(data, lambda event: watcher("data", event))
-        cells = [cell.in_environment(episodes.origin.env_id) for cell in cells]
-        _write_comparison(out, names)
-        failures = run_cells(cells, workers or _cores(), watcher)
-        for name, error in failures.items():
-            watcher(name, Note(f"{name} failed: {error}"))
-    show_comparison(out, [cell for cell in cells if cell.name not in failures], json)
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
+    title = f"{', '.join(dict.fromkeys(cell.method for cell in cells))} on {', '.join(tasks)}"
+    with held(out), watch_cells(title) as watcher:
+        cells, _ = open_tasks(cells, out, watcher)
+        left = [cell for cell in cells if not is_finished(cell)]
+        save_matrix(cells, out)
+        failures = run_cells(left, launcher_for(len(left), workers), watcher)
+    write_and_show([out], [], out, None, None, json)
     if failures:
         raise next(iter(failures.values()))
-
-
-def _cell(
-    algo: str, recipe: str | None, given: Layer, overrides: list[str], out: Path, resume: bool
-) -> Cell:
-    from baq_cli.launch.cells import Cell
-
-    resolved = opt.build_recipe([], recipe, {**given, "algo": algo}, overrides)
-    return Cell(
-        algo,
-        out / algo,
-        resolved.as_dict(),
-        opt.command_line(),
-        opt.resume_command(),
-        resume,
-    )
-
-
-def _write_comparison(out: Path, names: list[str]) -> None:
-    import json as json_module
-
-    from baq_cli.engine.files import disk_errors, replace_file
-
-    with disk_errors(f"start a comparison in {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-        content = {"command": opt.command_line(), "algos": names}
-        replace_file(out / "comparison.json", json_module.dumps(content, indent=1).encode())
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1

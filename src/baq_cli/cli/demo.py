@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
-from baq_cli.cli.compare import run_comparison
+from baq_cli.cli.compare import plan_cells, run_comparison
 
 DEMO_RECIPE = "pendulum/demo"
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="The comparison's folder.")] = Path("runs/demo"),
-    resume: opt.Resume = False,
     json: opt.Json = False,
 ) -> None:
     """Compare BAQ with AWAC, IQL and CQL on Pendulum, 3 seeds each, offline to online."""
-    run_comparison("baq,awac,iql,cql", DEMO_RECIPE, {}, [], out, None, resume, json)
+    run_comparison(plan_cells([DEMO_RECIPE], {}, [], {}, [], out), out, None, json)

@@ -38,6 +38,7 @@ def finetune(
     seeds: opt.Seeds = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
+    track: opt.Track = None,
     resume: opt.Resume = False,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
@@ -58,6 +59,7 @@ def finetune(
         seeds=seeds,
         device=device,
         capture=False if no_capture else None,
+        track=track,
     )
     resolved = opt.build_recipe(inherited(source, algo), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
@@ -71,6 +73,7 @@ def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
     if source is None:
         return []
     recipe = dict(source.document["recipe"])
+    recipe.pop("track", None)  # where a run is followed is no property of its policy
     section = recipe.pop(source.document["algo"])
     if algo is None or algo == source.document["algo"]:
         recipe[source.document["algo"]] = section

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from baq_cli import __version__
-from baq_cli.cli import bench, compare, data, demo, evaluate, finetune, pretrain, recipes
+from baq_cli.cli import bench, compare, data, demo, evaluate, finetune, pretrain, recipes, report
 from baq_cli.errors import BaqError, ExitStatus
 
 app = typer.Typer(
@@ -24,9 +24,10 @@ app = typer.Typer(
 app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(evaluate.evaluate)
-app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
+app.add_typer(compare.app, name="compare")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 

@@ -27,6 +27,10 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 NoCapture = Annotated[
     bool, typer.Option("--no-capture", help="CUDA: update eagerly instead of by captured graphs.")
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(help="Log to tensorboard, wandb or mlflow too; several, separated by commas."),
+]
 Out = Annotated[Path, typer.Option(help="The run's folder; it must not hold a run yet.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
@@ -54,11 +58,18 @@ def parse_seeds(text: str) -> list[int]:
     return list(range(count))
 
 
+def words(text: str | None) -> list[str]:
+    """Return the words of a list that is separated by commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
 def flags(**given: Any) -> Layer:
     """Return the flags that were given as a layer of a recipe."""
     layer = {key: value for key, value in given.items() if value is not None}
     if "seeds" in layer:
         layer["seeds"] = parse_seeds(layer["seeds"])
+    if "track" in layer:
+        layer["track"] = words(layer["track"])
     return layer
 
 

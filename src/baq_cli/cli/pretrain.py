@@ -26,6 +26,7 @@ def pretrain(
     ] = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
+    track: opt.Track = None,
     resume: opt.Resume = False,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
@@ -44,6 +45,7 @@ def pretrain(
         env=env,
         device=device,
         capture=False if no_capture else None,
+        track=track,
     )
     resolved = opt.build_recipe([], recipe, given, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:

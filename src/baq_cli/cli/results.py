@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from baq_cli.data.episodes import Finding
     from baq_cli.envs.scores import Reference
-    from baq_cli.launch.cells import Cell
+    from baq_cli.report.document import Document
 
 Array = npt.NDArray[Any]
 PIPE_WIDTH = 160
@@ -39,6 +39,15 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         table.add_row(*(Text("" if v is None else _cell(v)) for v in row.values()))
     _console().print(table)
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {left} s"
 
 
 def print_card(facts: dict[str, Any]) -> None:
@@ -100,32 +109,13 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
-def show_comparison(out: Path, cells: Sequence[Cell], as_json: bool) -> None:
-    """Draw the cells' curves in one figure, and print their summary."""
-    from baq_cli.engine.files import read_json
-    from baq_cli.engine.rundir import read_metrics
-    from baq_cli.report.curves import phase_curves
-    from baq_cli.report.figure import draw
-    from baq_cli.report.summary import summarise
-    from baq_cli.report.tables import as_records, compare_table
+def show_comparison(document: Document, page: Path) -> None:
+    """Print a report's tables, and where its page is."""
+    from baq_cli.report.terminal import comparison_tables
 
-    if not cells:
-        return
-    manifests = {cell.name: read_json(cell.last_run() / "manifest.json") for cell in cells}
-    curves = {cell.name: phase_curves(read_metrics(cell.last_run()), cell.name) for cell in cells}
-    first = next(iter(manifests.values()))
-    env_id, dataset_id = first["environment"]["id"], cells[0].recipe["dataset"]
-    summaries = [summarise(name, curve, env_id, dataset_id) for name, curve in curves.items()]
-    known = [m["dataset"] for m in manifests.values() if m["dataset"]]
-    mean = known[0]["return_mean"] if known else None
-    png, _ = draw(curves, out, f"{env_id} · {dataset_id}", dataset_return=mean)
-    if as_json:
-        results = as_records(summaries)
-        print_json({"comparison": str(out), "curves": str(png), "results": results})
-        return
     console = _console()
-    console.print(compare_table(summaries))
-    console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
+    console.print(comparison_tables(document))
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_run(run: Path, as_json: bool) -> None:

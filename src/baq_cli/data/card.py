@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
-from baq_cli.envs.scores import published, stored
+from baq_cli.envs.scores import known_reference, stored
 
 Array = npt.NDArray[Any]
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -79,7 +79,7 @@ def _ends(episodes: Episodes) -> dict[str, int]:
 def _scores(episodes: Episodes, metadata: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the mean return normalised by each reference that is known for it."""
     env_id = episodes.origin.env_id
-    known = [stored(metadata, episodes.dataset_id), published(env_id) if env_id else None]
+    known = [stored(metadata, episodes.dataset_id), known_reference(env_id) if env_id else None]
     return [
         {
             "reference": reference.label,

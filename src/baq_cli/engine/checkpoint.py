@@ -128,6 +128,22 @@ def load(path: Path) -> Checkpoint:
 
     Raises DataError when it is missing, damaged, or of a newer format.
     """
+    checkpoint = load_agent_file(path)
+    folder = locate(path).parent
+    if (folder / STATE).is_file():
+        checkpoint.state = read_json(folder / STATE)
+        _require(checkpoint.state, STATE_KEYS, folder / STATE)
+        checkpoint.training = read_tensors(folder / TRAINING)
+        if (folder / REPLAY).is_file():
+            checkpoint.replay = read_tensors(folder / REPLAY)
+    return checkpoint
+
+
+def load_agent_file(path: Path) -> Checkpoint:
+    """Read a checkpoint's agent and nothing beside it: acting needs no more.
+
+    Raises DataError as `load` does.
+    """
     file = locate(path)
     document = read_document(file)
     if document.get("format") != FORMAT:
@@ -136,15 +152,7 @@ def load(path: Path) -> Checkpoint:
             "Upgrade with 'pip install --upgrade baq-cli'."
         )
     _require(document, DOCUMENT_KEYS, file)
-    checkpoint = Checkpoint(document, read_tensors(file))
-    folder = file.parent
-    if (folder / STATE).is_file():
-        checkpoint.state = read_json(folder / STATE)
-        _require(checkpoint.state, STATE_KEYS, folder / STATE)
-        checkpoint.training = read_tensors(folder / TRAINING)
-        if (folder / REPLAY).is_file():
-            checkpoint.replay = read_tensors(folder / REPLAY)
-    return checkpoint
+    return Checkpoint(document, read_tensors(file))
 
 
 def _require(found: dict[str, Any], keys: tuple[str, ...], file: Path) -> None:

@@ -31,6 +31,7 @@ from baq_cli.engine.sources import (
     saved_run,
 )
 from baq_cli.engine.threads import choose_threads
+from baq_cli.engine.trackers.hub import require_trackers
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
@@ -46,6 +47,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
         )
     if recipe.run.dataset is None:
         raise UsageError("pre-training needs a dataset: give --dataset ID ('baq data list')")
+    require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     directory = RunDirectory(order.out)
     saved = saved_run(directory, recipe, order, "offline")
@@ -69,6 +71,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     A dataset is opened only for a method that draws from it online.
     """
     _check_online(recipe, source)
+    require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     saved = saved_run(RunDirectory(order.out), recipe, order, "online")
     known = saved or source
@@ -211,7 +214,7 @@ def _begin(
             "environment": origin.environment,
         }
         directory.begin(to_yaml(recipe, order.command), manifest)
-    return Run(
+    run = Run(
         recipe,
         phase,
         origin,
@@ -222,3 +225,6 @@ def _begin(
         order.observer,
         interruption,
     )
+    if saved is None:
+        run.trackers.begin()
+    return run

@@ -29,12 +29,21 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Che
     Raises DataError when the checkpoint is missing, damaged, or doesn't fit its own recipe.
     """
     saved = ckpt.load(path)
+    agent = build_agent(saved, prepare(device, None), path)
+    return agent, Inputs.from_tensors(saved.agent), saved
+
+
+def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Agent:
+    """Build the agent of a checkpoint that was read from `path`.
+
+    Raises DataError when the checkpoint doesn't fit its own recipe.
+    """
     document = saved.document
     try:
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
         raise DataError(f"{path} holds a recipe that this version refuses: {error}") from error
-    spec = _spec_of(document, prepare(device, None))
+    spec = _spec_of(document, device)
     agent = make_agent(document["algo"], recipe.method, spec)
     if document["phase"] == "online":
         agent.begin_online()
@@ -45,7 +54,7 @@ def load_agent(path: Path, device: str = "cpu") -> tuple[Agent, Inputs, ckpt.Che
             raise DataError(f"{path} is damaged: it lacks {sorted(acting - tensors.keys())[:3]}")
         tensors = agent.state_dict() | tensors
     load_exactly(agent, tensors, path)
-    return agent, Inputs.from_tensors(saved.agent), saved
+    return agent
 
 
 def evaluate_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from baq_cli.engine.laps import Laps
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
+from baq_cli.engine.trackers.hub import Log, Trackers
 from baq_cli.errors import Interrupted, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -84,6 +86,7 @@ class Run:
             self.evaluator = Evaluator(env_id, spec.seeds, episodes)
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
+        self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -172,14 +175,14 @@ class Run:
             for i, counters in enumerate(pending.counters)
         ]
         self.history += rows
-        self.directory.append("metrics", METRICS, rows)
+        self._log("metrics", METRICS, rows)
         self.observer(Evaluated(self.phase, pending.done, returns))
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
         kept = [row for row in rows if row["seed"] in self.spec.seeds]
         self.history += kept
-        self.directory.append("metrics", METRICS, kept)
+        self._log("metrics", METRICS, kept)
 
     def _wall_seconds(self) -> float:
         """Return the seconds that the phase has taken, over all its sessions."""
@@ -192,7 +195,11 @@ class Run:
             "env_steps": self.env_steps,
         }
         rows = [counters | row for row in self.diagnostics.take()]
-        self.directory.append("diagnostics", DIAGNOSTICS, rows)
+        self._log("diagnostics", DIAGNOSTICS, rows)
+
+    def _log(self, log: Log, header: Sequence[str], rows: list[Row]) -> None:
+        self.directory.append(log, header, rows)
+        self.trackers.log(log, rows)
 
     # -- checkpoints
 
@@ -261,6 +268,7 @@ class Run:
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
         self.directory.truncate(state["sizes"])
+        self.trackers.resume()
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
@@ -272,10 +280,12 @@ class Run:
         """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
         self.directory.finish({"seconds_of_last_session": seconds})
+        self.trackers.close(done=True)
 
     def close(self) -> None:
-        """Let go of the evaluation's environments, whether the run is done or not."""
+        """Let go of the evaluation's environments and the trackers, done or not."""
         (self.background or self.evaluator).close()
+        self.trackers.close(done=False)
 
     def stop_if_asked(self, resume_command: str) -> None:
         """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from baq_cli.data.checks import environment_findings
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.minari.folder import open_minari
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.restore import spaces_of
 from baq_cli.engine.rundir import RunDirectory
 from baq_cli.envs.pool import make_env
+from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
 from baq_cli.recipes.load import differences
@@ -65,6 +67,7 @@ class Origin:
         episodes.spaces.check_same(
             self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env_id}'"
         )
+        kept = stored(open_minari(episodes.dataset_id).metadata, episodes.dataset_id)
         dataset = {
             "id": episodes.dataset_id,
             "sha256": episodes.content_hash,
@@ -73,6 +76,7 @@ class Origin:
             "return_mean": float(episodes.returns.mean()),
             "return_std": float(episodes.returns.std()),
             "warnings": [finding.text for finding in episodes.findings],
+            "reference": None if kept is None else asdict(kept),
         }
         return replace(self, dataset=dataset)
 

@@ -1,34 +1,43 @@
-"""One cell of a comparison: a method on a dataset, pre-trained then fine-tuned."""
+"""One cell of a comparison: a method on a dataset, pre-trained then fine-tuned, all its seeds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.events import Note, Observer
+from baq_cli.engine.files import disk_errors, read_json, replace_file
 from baq_cli.engine.operations import run_finetune, run_pretrain
 from baq_cli.engine.sources import Order
+from baq_cli.errors import DataError
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+
+FILE = "cell.json"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A method's whole course; its phases are runs in `folder/offline` and `folder/online`.
+    """A method's whole course on a task; its phases are runs in `folder/offline` and `…/online`.
 
-    `recipe` is a resolved recipe as a mapping; it names the dataset, and the environment where
-    that isn't the dataset's.
+    `task` is a dataset's id; `method` is a label, the algorithm with what a grid sets. `recipe`
+    is a resolved recipe as a mapping; it names the dataset, and the environment where that isn't
+    the dataset's. `command` made the cell, and continues it.
     """
 
-    name: str
+    task: str
+    method: str
     folder: Path
     recipe: dict[str, Any]
     command: str
-    resume_command: str
-    resume: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}: {self.method}"
 
     def in_environment(self, env_id: str | None) -> Cell:
         """Return the cell with an environment named, if its method sees no dataset to ask."""
@@ -36,14 +45,38 @@ class Cell:
             return self
         return replace(self, recipe=self.recipe | {"env": self.recipe["env"] or env_id})
 
-    def last_run(self) -> Path:
-        """Return the run that holds all of the cell's evaluations."""
-        online = self.folder / "online"
-        return online if METHODS[self.recipe["algo"]].learns_online else self.folder / "offline"
+    def on_threads(self, threads: int) -> Cell:
+        """Return the cell with its share of the cores, unless its recipe says otherwise."""
+        evaluation = self.recipe["evaluation"]
+        background = bool(evaluation["background"])  # by default no core is free
+        shared = {
+            "threads": self.recipe["threads"] or threads,
+            "evaluation": evaluation | {"background": background},
+        }
+        return replace(self, recipe=self.recipe | shared)
+
+    def save(self) -> None:
+        """Write the cell into its folder, for whoever runs it."""
+        with disk_errors(f"prepare {self.folder}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = {key: value for key, value in asdict(self).items() if key != "folder"}
+            replace_file(self.folder / FILE, json.dumps(content, indent=1).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Cell:
+        """Read a cell from its folder.
+
+        Raises DataError when there is none, or it is damaged.
+        """
+        content = read_json(folder / FILE)
+        try:
+            return cls(folder=folder, **content)
+        except TypeError as error:
+            raise DataError(f"{folder / FILE} is damaged: {error}") from error
 
 
 def run_cell(cell: Cell, observer: Observer) -> None:
-    """Run a cell's phases, those that its method has; finished ones are kept on a resume."""
+    """Run a cell's phases, those that its method has, from where they were left."""
     recipe = resolve([cell.recipe], method_configs())
     method = METHODS[recipe.run.algo]
     source = None
@@ -58,8 +91,7 @@ def run_cell(cell: Cell, observer: Observer) -> None:
 
 
 def _order(cell: Cell, phase: str, observer: Observer) -> Order:
-    folder = cell.folder / phase
-    return Order(folder, observer, cell.command, cell.resume_command, cell.resume)
+    return Order(cell.folder / phase, observer, cell.command, cell.command, resume=True)
 
 
 def _without_data(recipe: Recipe) -> Recipe:

@@ -2,122 +2,95 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
-from queue import Empty
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
 
 from baq_cli.engine.events import Event
-from baq_cli.engine.interrupt import listen
-from baq_cli.errors import BaqError, Interrupted
-from baq_cli.launch.cells import Cell, run_cell
+from baq_cli.errors import ExitStatus, Interrupted
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.child import Child
+from baq_cli.launch.drive import Launcher, Watcher
+from baq_cli.launch.journal import Reader, read_state
+from baq_cli.launch.worker import work
 
-POLL_SECONDS = 0.2
-Watcher = Callable[[str, Event], None]
-"""Sees a cell's name and what happened in it."""
 
+def launcher_for(cells: int, workers: int | None) -> Launcher:
+    """Return what runs cells on this machine, `workers` at once: by default one a core.
 
-def run_cells(cells: Sequence[Cell], workers: int, watch: Watcher) -> dict[str, BaqError]:
-    """Run cells, `workers` at a time, each with its share of the cores; return the failures.
-
-    A cell that fails doesn't stop the others. Raises Interrupted when a signal asked to stop:
-    cells that were running are saved, the others don't start.
+    One cell alone, or one worker, runs in this process with all cores.
     """
-    if workers > 1 and len(cells) > 1:
-        return _run_in_processes(cells, workers, watch)
-    failures = {}
-    for cell in cells:
-        try:
-            run_cell(cell, _observer(cell.name, watch))
-        except Interrupted:
-            raise
-        except BaqError as error:
-            failures[cell.name] = error
-    return failures
+    slots = slots_for(cells, workers)
+    return Here() if slots <= 1 else Processes(slots)
 
 
-def _observer(name: str, watch: Watcher) -> Callable[[Event], None]:
-    return lambda event: watch(name, event)
+def slots_for(cells: int, workers: int | None) -> int:
+    """Return how many cells run at once."""
+    return max(1, min(cells, workers or os.cpu_count() or 1))
 
 
-def _run_in_processes(cells: Sequence[Cell], workers: int, watch: Watcher) -> dict[str, BaqError]:
-    context = multiprocessing.get_context("spawn")
-    queue: Any = context.Queue()
-    stop: Any = context.Event()
-    workers = min(workers, len(cells))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, _begin, (queue, stop))
-    with listen() as interruption, pool:
-        futures = {
-            cell.name: pool.submit(_work, replace(cell, recipe=_on_threads(cell, threads)))
-            for cell in cells
-        }
-        while not all(future.done() for future in futures.values()):
-            _drain(queue, watch)
-            if interruption.requested:
-                stop.set()
-                for worker in multiprocessing.active_children():
-                    worker.terminate()  # a running phase takes SIGTERM as a request to save
-                break
-    _drain(queue, watch)
-    if interruption.requested:
-        raise Interrupted(
-            f"stopped by {interruption.requested}; finished and half-finished methods are saved. "
-            f"Continue with:\n  {cells[0].resume_command}"
-        )
-    return _failures(futures)
+def share_of_cores(slots: int) -> int:
+    """Return the CPU threads of each of `slots` cells that run at once."""
+    return max(1, (os.cpu_count() or 1) // slots)
 
 
-def _on_threads(cell: Cell, threads: int) -> dict[str, Any]:
-    """Return the cell's recipe with its share of the cores, unless it says otherwise."""
-    evaluation = cell.recipe["evaluation"]
-    background = bool(evaluation["background"])  # by default no core is free
-    return cell.recipe | {
-        "threads": cell.recipe["threads"] or threads,
-        "evaluation": evaluation | {"background": background},
-    }
+class Here:
+    """Runs one cell at a time, in this process, with all cores."""
+
+    slots = 1
+
+    def start(self, cell: Cell, watch: Watcher) -> Ended:
+        status = work(cell.folder, watch=lambda event: watch(cell.name, event))
+        if status == ExitStatus.INTERRUPTED:
+            raise Interrupted(read_state(cell.folder).error or "stopped")
+        return Ended()
+
+    def close(self) -> None:
+        """Hold nothing."""
 
 
-_events: Any = None
-"""A worker's way to its watcher."""
-_stop: Any = None
-"""Set when no further cell may start: the pool hands one out ahead of need."""
+class Ended:
+    """A cell that has run already, and was watched while it did."""
+
+    def events(self) -> Iterable[Event]:
+        return ()
+
+    def ended(self) -> str | None:
+        return "in this process"
+
+    def stop(self) -> None:
+        """Do nothing: it has ended."""
 
 
-def _begin(queue: Any, stop: Any) -> None:
-    """Prepare a worker; Ctrl-C reaches it too, and is its parent's to handle."""
-    global _events, _stop
-    _events, _stop = queue, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Processes:
+    """Runs cells in `slots` processes, each with its share of the cores.
+
+    Raises nothing of its own; a process's own output goes to worker.log in its cell's folder.
+    """
+
+    def __init__(self, slots: int):
+        self.slots = slots
+        self._threads = share_of_cores(slots)
+
+    def start(self, cell: Cell, watch: Watcher) -> Process:
+        return Process(cell.folder, self._threads)
+
+    def close(self) -> None:
+        """Hold nothing: each job is its own process."""
 
 
-def _work(cell: Cell) -> None:
-    if _stop.is_set():
-        raise Interrupted(f"{cell.name} was not started")
-    run_cell(cell, lambda event: _events.put((cell.name, event)))
+class Process:
+    """A cell in a process of its own."""
 
+    def __init__(self, folder: Path, threads: int):
+        self._reader = Reader(folder)
+        self._child = Child(folder, threads)
 
-def _drain(queue: Any, watch: Watcher) -> None:
-    """Hand on what has happened, waiting for something to happen for POLL_SECONDS at most."""
-    end = time.monotonic() + POLL_SECONDS
-    try:
-        while (left := end - time.monotonic()) > 0:
-            watch(*queue.get(timeout=left))
-    except Empty:
-        return
+    def events(self) -> Iterable[Event]:
+        return self._reader.new()
 
+    def ended(self) -> str | None:
+        return self._child.ended()
 
-def _failures(futures: dict[str, Future[None]]) -> dict[str, BaqError]:
-    failures = {}
-    for name, future in futures.items():
-        error = future.exception()
-        if isinstance(error, BaqError):
-            failures[name] = error
-        elif error is not None:
-            raise error
-    return failures
+    def stop(self) -> None:
+        self._child.stop()

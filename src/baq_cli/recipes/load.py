@@ -11,11 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from baq_cli.errors import UsageError, nearest
 from baq_cli.recipes.closed import AgentConfig
-from baq_cli.recipes.schema import Recipe, RunConfig
+from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
 
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
-SHARED = "shared"
+SHARED, COMPARE = "shared", "compare"
 MOST_SHOWN = 80
 """Characters of a wrong value that an error repeats."""
 
@@ -25,7 +25,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
 
     A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
     that has them, unless a section of the same or a later layer sets them. Sections of other
-    methods are validated and dropped.
+    methods, and `compare`, are validated and dropped.
 
     Raises UsageError for unknown keys or methods, naming the nearest, and for values that don't
     fit.
@@ -33,7 +33,9 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     run: Layer = {}
     sections: dict[str, Layer] = {}
     for layer in layers:
-        own = {key: value for key, value in layer.items() if key not in (SHARED, *methods)}
+        aside = (SHARED, COMPARE, *methods)
+        own = {key: value for key, value in layer.items() if key not in aside}
+        comparison_of(layer)
         run = _merge(run, own)
         shared = _mapping(layer, SHARED)
         _check_shared(shared)
@@ -49,7 +51,18 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     parsed = {
         name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
     }
-    return Recipe(run=_validate(RunConfig, run, "", extra=[SHARED, *methods]), method=parsed[algo])
+    return Recipe(
+        run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, *methods]), method=parsed[algo]
+    )
+
+
+def comparison_of(layer: Layer) -> CompareConfig:
+    """Return a layer's section `compare`.
+
+    Raises UsageError as `resolve` does.
+    """
+    config: CompareConfig = _validate(CompareConfig, _mapping(layer, COMPARE), f"{COMPARE}.")
+    return config
 
 
 def _mapping(layer: Layer, name: str) -> Layer:
@@ -115,7 +128,7 @@ def to_yaml(recipe: Recipe, command: str) -> str:
 
 FREE_ON_RESUME = (
     *("gradient_steps", "env_steps", "evaluation", "threads"),
-    *("keep_checkpoints", "keep_agents", "env_workers"),
+    *("keep_checkpoints", "keep_agents", "env_workers", "track"),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""
 

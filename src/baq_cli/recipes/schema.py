@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from baq_cli.recipes.closed import AgentConfig, Closed
+
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 
 class EvaluationConfig(Closed):
@@ -52,6 +54,7 @@ class RunConfig(Closed):
     evaluation: EvaluationConfig = EvaluationConfig()
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
+    track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
 
     @field_validator("seeds")
     @classmethod
@@ -61,6 +64,17 @@ class RunConfig(Closed):
         if min(seeds) < 0:
             raise ValueError(f"seeds are 0 or more, found {min(seeds)}")
         return seeds
+
+
+class CompareConfig(Closed):
+    """A recipe's section `compare`: a matrix of runs, of which the recipe's other keys are true."""
+
+    algos: tuple[str, ...] = Field(
+        ("baq", "awac", "iql", "cql"), min_length=1, description="methods"
+    )
+    recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
+    datasets: tuple[str, ...] = Field((), description="a task each, by one recipe")
+    grid: dict[str, list[Any]] = Field({}, description="values to try, by key")
 
 
 @dataclass(frozen=True)

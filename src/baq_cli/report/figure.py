@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,48 +11,37 @@ import numpy as np
 
 from baq_cli.engine.events import Phase
 from baq_cli.errors import DataError
-from baq_cli.report.curves import Array, Counters, Curve, PhaseCurves
+from baq_cli.report.curves import Array, Curve, PhaseCurves
+from baq_cli.report.names import wrapped
+from baq_cli.report.style import (
+    FAINT,
+    INK,
+    WIDE,
+    draw_band,
+    draw_legend,
+    new_figure,
+    save,
+    styled,
+)
+from baq_cli.report.style import OKABE_ITO as OKABE_ITO
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OKABE_ITO = (
-    "#0072B2",  # blue
-    "#D55E00",  # vermilion
-    "#009E73",  # bluish green
-    "#CC79A7",  # reddish purple
-    "#E69F00",  # orange
-    "#56B4E9",  # sky blue
-    "#000000",  # black
-)
-"""Colours that the colour-blind can tell apart; the palette's yellow is too pale on white."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1, 1.5, 1)))
 NBSP = "\u00a0"
-INK, FAINT = "#333333", "#8a8a8a"
+HEIGHT = 4.3
 OFFLINE_SHARE = 0.4
 """Part of the width that the offline phase gets when there are both phases."""
 MOST_MARKERS = 25
-LEGEND_WIDTH = 85
-"""How many characters fit beside each other below the figure."""
-AXIS_NAMES: dict[Phase, str] = {
-    "offline": "offline: gradient steps",
-    "online": "online: environment steps",
-}
-STYLE: dict[str, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "text.parse_math": False,  # a method's name may hold a dollar sign
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "baq",  # the same curves give the same bytes
+PER_CENT = "per cent"
+"""What a phase counts whose curves count different things: each curve's share of its own budget."""
+COUNTED = {
+    "gradient_steps": "gradient steps",
+    "env_steps": "environment steps",
+    "evaluations": "evaluations",
+    PER_CENT: "% of each method's budget",
 }
 
 
@@ -64,30 +52,45 @@ def draw(
     stem: str = "curves",
     dataset_return: float | None = None,
 ) -> tuple[Path, Path]:
-    """Draw methods' curves to `<stem>.png` and `<stem>.svg` in `out_dir`; return both paths.
+    """Draw methods' raw returns to `<stem>.png` and `<stem>.svg` in `out_dir`; return both paths.
 
-    The offline phase lies left of the hand-over in gradient steps, the online phase right of it
-    in environment steps, each with its own scale. Lines are means over seeds, bands ± 1 sample
-    standard deviation. `dataset_return` is the dataset's mean return.
+    `dataset_return` is the dataset's mean return. What is drawn: see `curves_figure`.
     Raises DataError when there is nothing to draw, or the files can't be written.
     """
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    curves = [curve for method in curves_by_method.values() for curve in method.values()]
-    if not curves:
+    if not any(curves_by_method.values()):
         raise DataError(f"no evaluation to draw in {out_dir}: every method's metrics are empty")
-    with style.context(["default", STYLE]):  # not the user's matplotlibrc
-        figure = Figure(figsize=(7.2, 4.3), dpi=150, layout="constrained")
+    return save(curves_figure(curves_by_method, title, dataset_mean=dataset_return), out_dir, stem)
+
+
+def curves_figure(
+    curves_by_method: Mapping[str, PhaseCurves],
+    title: str,
+    unit: str = "return",
+    dataset_mean: float | None = None,
+    indices: Mapping[str, int] | None = None,
+) -> Figure:
+    """Return the figure of methods' curves, at least one.
+
+    The offline phase lies left of the hand-over in gradient steps, the online phase right of it
+    in environment steps, each with its own scale; or in evaluations, or in per cent of each
+    curve's own end where curves of a phase count different things. Lines are means over seeds,
+    bands ± 1 sample standard deviation. `unit` is the scores' and `dataset_mean`'s. `indices` say
+    how methods look; without, it is by their order.
+    """
+    curves = [curve for method in curves_by_method.values() for curve in method.values()]
+    with styled(WIDE):
+        figure = new_figure(WIDE, HEIGHT)
         axes = figure.add_subplot()
         axis = TwoPartAxis.of(curves)
-        entries = _draw_methods(axes, axis, curves_by_method)
-        if dataset_return is not None:
-            _draw_dataset(axes, dataset_return)
+        if indices is None:
+            indices = {method: i for i, method in enumerate(curves_by_method)}
+        entries = _draw_methods(axes, axis, curves_by_method, indices)
+        if dataset_mean is not None:
+            _draw_dataset(axes, dataset_mean)
         _draw_frame(axes, axis, title)
-        axes.set_ylabel(f"return, {_over_seeds(curves)}")
-        _draw_legend(figure, entries)
-        return _save(figure, out_dir, stem)
+        axes.set_ylabel(f"{unit}, {_over_seeds(curves)}")
+        draw_legend(figure, entries)
+    return figure
 
 
 # -- the x axis
@@ -95,16 +98,24 @@ def draw(
 
 @dataclass(frozen=True)
 class TwoPartAxis:
-    """An x axis from 0 to 1 that the phases share: `ends` holds each phase's last counter."""
+    """An x axis from 0 to 1 that the phases share.
+
+    `ends` holds each phase's last counter, `units` what it counts.
+    """
 
     ends: dict[Phase, int]
+    units: dict[Phase, str]
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> TwoPartAxis:
         ends: dict[Phase, int] = {}
+        units: dict[Phase, str] = {}
         for curve in curves:
             ends[curve.phase] = max(ends.get(curve.phase, 1), int(curve.counters[-1]))
-        return cls(ends)
+            if units.setdefault(curve.phase, curve.unit) != curve.unit:
+                units[curve.phase] = PER_CENT
+        ends |= {phase: 100 for phase, unit in units.items() if unit == PER_CENT}
+        return cls(ends, units)
 
     @property
     def handover(self) -> float | None:
@@ -117,17 +128,25 @@ class TwoPartAxis:
             return 0.0, 1.0
         return (0.0, self.handover) if phase == "offline" else (self.handover, 1.0)
 
-    def place(self, phase: Phase, counters: Counters | Array) -> Array:
+    def place(self, phase: Phase, counters: Array) -> Array:
         """Return where a phase's counters `[T]` lie."""
         begin, end = self.span(phase)
-        part = np.asarray(counters, dtype=np.float64) / self.ends[phase]  # 1.0 at the end
-        return begin + (end - begin) * part
+        return begin + (end - begin) * (counters / self.ends[phase])  # 1.0 at the end
+
+    def positions(self, curve: Curve) -> Array:
+        """Return where a curve's evaluations `[T]` lie."""
+        counters = curve.counters.astype(np.float64)
+        if self.units[curve.phase] == PER_CENT:
+            counters *= 100 / max(counters[-1], 1)
+        return self.place(curve.phase, counters)
 
     def ticks(self, phase: Phase) -> list[tuple[float, str]]:
         """Return a phase's ticks and their labels; the offline ones keep clear of online's 0."""
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
-        locator = MaxNLocator(nbins=4 if self.handover else 6, steps=[1, 2, 2.5, 5, 10])
+        locator = MaxNLocator(
+            nbins=4 if self.handover else 6, steps=[1, 2, 2.5, 5, 10], integer=True
+        )
         counters = np.asarray(locator.tick_values(0, self.ends[phase]))
         counters = counters[(counters >= 0) & (counters <= self.ends[phase])]
         if self.handover and phase == "offline":
@@ -142,38 +161,27 @@ class TwoPartAxis:
 
 
 def _draw_methods(
-    axes: Axes, axis: TwoPartAxis, curves_by_method: Mapping[str, PhaseCurves]
+    axes: Axes,
+    axis: TwoPartAxis,
+    curves_by_method: Mapping[str, PhaseCurves],
+    indices: Mapping[str, int],
 ) -> dict[str, Any]:
     """Draw each method's lines and bands; return a handle for each in the legend."""
     entries: dict[str, Any] = {}
-    for i, (method, curves) in enumerate(curves_by_method.items()):
-        style = {
-            "color": OKABE_ITO[i % len(OKABE_ITO)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "ls": DASHES[i % len(DASHES)],
-            "zorder": 3 - 0.01 * i,
-        }
+    for method, curves in curves_by_method.items():
         for curve in curves.values():
-            entries[method] = _draw_curve(axes, axis, curve, style)
+            mean, std = mean_over_seeds(curve.returns), std_over_seeds(curve.returns)
+            entries[method] = draw_band(
+                axes,
+                axis.positions(curve),
+                mean,
+                mean - std,
+                mean + std,
+                index=indices[method],
+                methods=len(curves_by_method),
+                markevery=max(1, -(-len(mean) // MOST_MARKERS)),
+            )
     return entries
-
-
-def _draw_curve(axes: Axes, axis: TwoPartAxis, curve: Curve, style: dict[str, Any]) -> Any:
-    x = axis.place(curve.phase, curve.counters)
-    mean, std = mean_over_seeds(curve.returns), std_over_seeds(curve.returns)
-    axes.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, lw=0, zorder=2)
-    (line,) = axes.plot(
-        x,
-        mean,
-        lw=1.7,
-        ms=4.5,
-        mec="white",
-        mew=0.6,
-        markevery=max(1, -(-len(x) // MOST_MARKERS)),
-        clip_on=False,
-        **style,
-    )
-    return line
 
 
 def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
@@ -182,9 +190,10 @@ def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
 
     across = blended_transform_factory(axes.transData, axes.transAxes)
     axes.set_xlim(0, 1)
-    axes.set_title(title, loc="left", fontsize=11, pad=20 if axis.handover else 8)
-    axes.grid(axis="y", color="#e6e6e6", lw=0.7)
-    axes.set_axisbelow(True)
+    axes.set_title(
+        wrapped(title, 85, lines=2), loc="left", fontsize=11, pad=20 if axis.handover else 8
+    )
+    axes.grid(axis="y")
     if axis.handover:
         axes.axvspan(0, axis.handover, color="#f5f5f5", lw=0, zorder=0)
         axes.axvline(axis.handover, ymin=-0.085, color=INK, lw=1.1, zorder=2.5, clip_on=False)
@@ -192,7 +201,8 @@ def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
     _draw_ticks(axes, axis)
     for phase in axis.ends:
         middle = sum(axis.span(phase)) / 2
-        axes.text(middle, -0.1, AXIS_NAMES[phase], transform=across, ha="center", va="top")
+        name = f"{phase}: {COUNTED[axis.units[phase]]}"
+        axes.text(middle, -0.1, name, transform=across, ha="center", va="top")
 
 
 def _draw_ticks(axes: Axes, axis: TwoPartAxis) -> None:
@@ -228,22 +238,6 @@ def _draw_dataset(axes: Axes, dataset_return: float) -> None:
     )
 
 
-def _draw_legend(figure: Figure, entries: dict[str, Any]) -> None:
-    """Put the legend below the axes: in one row where the names leave room for it."""
-    widths = [len(method) + 8 for method in entries]  # in characters, with the line before it
-    columns = len(widths) if sum(widths) <= LEGEND_WIDTH else LEGEND_WIDTH // max(widths)
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside lower center",
-        ncols=max(1, columns),
-        frameon=False,
-        handlelength=2.8,
-        borderpad=0,
-        borderaxespad=0.3,
-    )
-
-
 def _over_seeds(curves: Sequence[Curve]) -> str:
     """Say what lines and bands are, and over how many seeds."""
     counts = {len(curve.seeds) for curve in curves}
@@ -251,16 +245,3 @@ def _over_seeds(curves: Sequence[Curve]) -> str:
     if most == 1:
         return "1 seed"
     return f"mean ± std over {most if fewest == most else f'{fewest}–{most}'} seeds"
-
-
-def _save(figure: Figure, out_dir: Path, stem: str) -> tuple[Path, Path]:
-    from baq_cli.engine.files import disk_errors, replace_file  # imports torch
-
-    png, svg = out_dir / f"{stem}.png", out_dir / f"{stem}.svg"
-    with disk_errors(f"write the figure {png}"):
-        out_dir.mkdir(parents=True, exist_ok=True)
-        for path, metadata in ((png, {}), (svg, {"Date": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=path.suffix[1:], metadata=metadata)
-            replace_file(path, content.getvalue())
-    return png, svg

@@ -1,14 +1,17 @@
-"""A run in four numbers. Every statistic that `baq` prints is defined here, and only here."""
+"""A run in numbers: each statistic of `definitions.py` over the run's seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from baq_cli.engine.events import Phase
+from baq_cli.report import aggregates
+from baq_cli.report.bootstrap import Interval, interval
 from baq_cli.report.curves import Array, Curve, PhaseCurves
+from baq_cli.report.definitions import DEFINITIONS, UNKNOWN, Definition, Goals
 
 # -- over seeds
 
@@ -35,85 +38,53 @@ def std_over_seeds(values: Array) -> Array:
     return np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan)
 
 
-# -- per seed: a curve of S seeds to `[S]`, in units of raw return
-
-
-def offline_score(curve: Curve) -> Array:
-    """Return the last offline evaluation, `[S]`: what pre-training ended with."""
-    return curve.returns[:, -1]
-
-
-def handover_score(curve: Curve) -> Array:
-    """Return the online evaluation at env_steps 0, `[S]`: before any environment step or update.
-
-    NaN when that evaluation is missing.
-    """
-    if curve.counters[0] != 0:
-        return np.full(len(curve.seeds), np.nan)
-    return curve.returns[:, 0]
-
-
-def deepest_dip(curve: Curve) -> Array:
-    """Return the hand-over score minus the lowest early online evaluation, `[S]`, at least zero.
-
-    Early: after env_steps 0, and within the first quarter of the env_steps of the last online
-    evaluation; when none falls there, the first evaluation after 0. The lowest is taken for each
-    seed by itself. NaN when there is no hand-over score or no evaluation after it.
-    """
-    handover = handover_score(curve)
-    after = curve.counters > 0
-    if not after.any():
-        return np.full(len(curve.seeds), np.nan)
-    early = after & (4 * curve.counters <= curve.counters[-1])
-    if not early.any():
-        early = curve.counters == curve.counters[after][0]
-    return np.maximum(handover - curve.returns[:, early].min(axis=1), 0.0)
-
-
-def final_score(curve: Curve) -> Array:
-    """Return the last online evaluation, `[S]`; the last, not the best."""
-    return curve.returns[:, -1]
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A statistic: its heading in tables, the phase it is read from, and its value for each seed"""
-
-    heading: str
-    phase: Phase
-    per_seed: Callable[[Curve], Array]
-
-
-DEFINITIONS = {
-    "offline": Definition("offline", "offline", offline_score),
-    "handover": Definition("at hand-over", "online", handover_score),
-    "deepest_dip": Definition("deepest dip", "online", deepest_dip),
-    "final": Definition("final", "online", final_score),
-}
-
-
-# -- a run
+# -- a run of S seeds
 
 
 @dataclass(frozen=True, eq=False)
 class Statistic:
-    """One number a seed, `values [S]`, with NaN where a seed doesn't have it."""
+    """One number a seed, `values [S]`: NaN where it isn't known, infinity where it never came.
+
+    Where a seed never got there, the mean, its spread and its interval are NaN: the mean of the
+    others alone would favour the method that fails more often. `never` says which did.
+    """
 
     values: Array
 
     @property
     def mean(self) -> float:
-        return float(mean_over_seeds(self.values))
+        """Mean over seeds; NaN with none, or with one that never got there."""
+        return np.nan if self.never.any() else float(mean_over_seeds(self.values))
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over seeds; NaN with fewer than two."""
-        return float(std_over_seeds(self.values))
+        """Sample standard deviation over seeds; NaN with fewer than two, or where the mean is."""
+        return np.nan if self.never.any() else float(std_over_seeds(self.values))
 
     @property
     def count(self) -> int:
-        """How many seeds have a value."""
+        """How many seeds were measured, those that never got there among them."""
         return int((~np.isnan(self.values)).sum())
+
+    @property
+    def never(self) -> npt.NDArray[np.bool_]:
+        """Which seeds never got there, `[S]`."""
+        return np.isinf(self.values)
+
+    @cached_property
+    def interval(self) -> Interval:
+        """The mean with its 95 % bootstrap interval over seeds; NaN bounds with fewer than two."""
+        if self.never.any():
+            return Interval(np.nan, np.nan, np.nan)
+        return interval([self.values], aggregates.mean)
+
+    @property
+    def low(self) -> float:
+        return self.interval.low
+
+    @property
+    def high(self) -> float:
+        return self.interval.high
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +108,20 @@ class RunSummary:
 
 
 def summarise(
-    label: str, curves: PhaseCurves, environment: str, dataset: str | None = None
+    label: str,
+    curves: PhaseCurves,
+    environment: str,
+    dataset: str | None = None,
+    goals: Goals = UNKNOWN,
 ) -> RunSummary:
-    """Return a method's summary on an environment, from its curves."""
+    """Return a method's summary on an environment, from its curves.
+
+    Without `goals`, what is measured against them is unknown.
+    """
     seeds = tuple(dict.fromkeys(seed for curve in curves.values() for seed in curve.seeds))
     last = {phase: int(curve.counters[-1]) for phase, curve in curves.items()}
     statistics = {
-        name: Statistic(_at_seeds(definition, curves.get(definition.phase), seeds))
+        name: Statistic(_at_seeds(definition, curves.get(definition.phase), goals, seeds))
         for name, definition in DEFINITIONS.items()
     }
     return RunSummary(
@@ -151,9 +129,11 @@ def summarise(
     )
 
 
-def _at_seeds(definition: Definition, curve: Curve | None, seeds: tuple[int, ...]) -> Array:
+def _at_seeds(
+    definition: Definition, curve: Curve | None, goals: Goals, seeds: tuple[int, ...]
+) -> Array:
     """Return a statistic for each of `seeds`, NaN for those that the curve doesn't have."""
     values = np.full(len(seeds), np.nan)
     if curve is not None:
-        values[[seeds.index(seed) for seed in curve.seeds]] = definition.per_seed(curve)
+        values[[seeds.index(seed) for seed in curve.seeds]] = definition.per_seed(curve, goals)
     return values

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from baq_cli.report.summary import DEFINITIONS, RunSummary, Statistic
+from baq_cli.report.definitions import DEFINITIONS
+from baq_cli.report.summary import RunSummary, Statistic
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 SPREAD = "mean ± standard deviation over seeds"
+SHOWN = ("offline", "handover", "deepest_dip", "final")
+"""The statistics that fit beside each other in a terminal; records have all of them."""
 
 
 def compare_table(summaries: Sequence[RunSummary]) -> Group:
@@ -21,11 +24,11 @@ def compare_table(summaries: Sequence[RunSummary]) -> Group:
     decimals = _decimals(summaries)
     table = _table()
     table.add_column("method", no_wrap=True)
-    for definition in DEFINITIONS.values():
-        table.add_column(definition.heading, justify="right")
+    for name in SHOWN:
+        table.add_column(DEFINITIONS[name].heading, justify="right")
     table.add_column("seeds", justify="right")
     for summary in summaries:
-        cells = [_mean_and_spread(summary[name], decimals) for name in DEFINITIONS]
+        cells = [_mean_and_spread(summary[name], decimals) for name in SHOWN]
         table.add_row(_text(summary.label), *cells, _seed_count(summary))
     return _framed(_title(summaries), table, f"Raw return, {SPREAD}. {_notes(summaries)}")
 
@@ -36,7 +39,7 @@ def run_table(summary: RunSummary) -> Group:
     Statistics of a phase that the run doesn't have are left out.
     """
     decimals = _decimals([summary])
-    names = [name for name in DEFINITIONS if summary[name].count]
+    names = [name for name in SHOWN if summary[name].count]
     table = _table()
     table.add_column("seed", no_wrap=True)
     for name in names:
@@ -52,8 +55,10 @@ def run_table(summary: RunSummary) -> Group:
 def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
     """Return summaries as dicts that JSON can hold: None stands for what is not known.
 
-    Each statistic has `mean`, `std` (over seeds), `count` (of seeds) and `per_seed`, which is in
-    the order of `seeds`. `gradient_steps` and `env_steps` are those of the last evaluation.
+    Each statistic has `mean`, `std` (over seeds), `low` and `high` (the 95 % bootstrap interval of
+    the mean), `count` (of seeds with a value), `never` (of seeds that never got there: theirs is
+    None, and so is the mean) and `per_seed`, in the order of `seeds`. `gradient_steps` and
+    `env_steps` are those of the last evaluation.
     """
     return [
         {
@@ -70,10 +75,14 @@ def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
 
 
 def _record(statistic: Statistic) -> dict[str, Any]:
+    never = int(statistic.never.sum())
     return {
         "mean": _finite(statistic.mean),
         "std": _finite(statistic.std),
-        "count": statistic.count,
+        "low": _finite(statistic.low),
+        "high": _finite(statistic.high),
+        "count": statistic.count - never,
+        "never": never,
         "per_seed": [_finite(float(value)) for value in statistic.values],
     }
 
@@ -130,13 +139,13 @@ def _notes(summaries: Sequence[RunSummary]) -> str:
 
 def _seed_count(summary: RunSummary) -> str:
     """Return how many seeds the row's numbers are over: a range when they differ."""
-    counts = {summary[name].count for name in DEFINITIONS} - {0}
+    counts = {summary[name].count for name in SHOWN} - {0}
     return "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
 
 
 def _decimals(summaries: Sequence[RunSummary]) -> int:
     """Return one number of decimals for a table, by its largest mean."""
-    means = [abs(summary[name].mean) for summary in summaries for name in DEFINITIONS]
+    means = [abs(summary[name].mean) for summary in summaries for name in SHOWN]
     largest = max((mean for mean in means if math.isfinite(mean)), default=0.0)
     return 3 if largest < 10 else 1 if largest < 1000 else 0
 

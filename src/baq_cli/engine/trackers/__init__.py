@@ -1,0 +1,1 @@
+"""Following a run in TensorBoard, Weights & Biases or MLflow."""

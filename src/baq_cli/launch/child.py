@@ -1,0 +1,99 @@
+"""The process that runs a cell, seen from the one that started it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+LOG = "worker.log"
+POLL_SECONDS = 0.2
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
+"""How a process is asked to stop: by ray.cancel, by Slurm, by Slurm's time limit."""
+
+
+class Child:
+    """A cell in a process of its own, in a process group that Ctrl-C doesn't reach.
+
+    It ends with us, however we end: its stdin is a pipe that we hold open. What it prints goes to
+    worker.log in the cell's folder. A `scratch` folder is dropped with it when we are gone.
+    `environment` is added to our own variables; it starts in `directory`, or where we are.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        threads: int,
+        *,
+        scratch: bool = False,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+    ):
+        words = [sys.executable, "-m", "baq_cli.launch.worker", str(folder), str(threads)]
+        with (folder / LOG).open("ab") as log:
+            self._process = subprocess.Popen(
+                [*words, "scratch"] if scratch else words,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=os.environ | (environment or {}),
+                cwd=directory,
+                start_new_session=True,
+            )
+
+    def ended(self) -> str | None:
+        """Return None while it goes on, then how it ended, in words."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if code < 0:
+            return f"its process was killed by {signal.Signals(-code).name}"
+        return f"its process ended with status {code}, see {LOG} in its folder"
+
+    def stop(self) -> None:
+        """Ask it to save and stop."""
+        if self._process.poll() is None:
+            self._process.terminate()
+
+    def attend(self, asked: list[int]) -> str:
+        """Wait for its end, and return how it was; stop it when a signal is noted in `asked`."""
+        while (how := self.ended()) is None:
+            if asked:
+                asked.clear()
+                self.stop()
+            time.sleep(POLL_SECONDS)
+        return how
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Note the signals that ask this process to stop, instead of dying of them."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_in_child(folder: Path, threads: int) -> str:
+    """Run the cell of a folder in a process of its own; return how that ended, in words.
+
+    A signal that asks this process to stop has the cell save and stop first.
+    """
+    with noted_signals() as asked:
+        return Child(folder, threads).attend(asked)

@@ -1,0 +1,80 @@
+"""What a Ray worker does with a cell. Imports nothing heavy: the cell's own process does."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baq_cli.launch.baggage import contents, pack, unpack
+from baq_cli.launch.child import Child, noted_signals
+
+TOKEN = ".token"
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a worker is told of a cell.
+
+    A worker that finds `token` in the cell's folder shares a disk with who sent it: the cell runs
+    there, with the sender's `environment` and `directory`.
+    """
+
+    folder: str
+    token: str
+    threads: int
+    environment: dict[str, str]
+    directory: str
+
+    @property
+    def shares_disk(self) -> bool:
+        try:
+            return (Path(self.folder) / TOKEN).read_text(encoding="utf-8") == self.token
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Return:
+    """How a cell's process ended, and its folder where no disk is shared.
+
+    `how` is None when the cell didn't start, because no baggage came with it and it is needed.
+    """
+
+    how: str | None
+    baggage: bytes | None = None
+
+
+def run_errand(errand: Errand, baggage: list[Any]) -> Return:
+    """Run a cell where its folder is, or in a scratch folder from `baggage` and back.
+
+    `baggage` is a list of none or one reference to a packed folder in Ray's object store.
+    A signal has the cell save and stop first.
+    """
+    with noted_signals() as asked:
+        if errand.shares_disk:
+            return Return(_child_in_place(errand).attend(asked))
+        if not baggage:
+            return Return(None)
+        import ray
+
+        scratch = Path(tempfile.mkdtemp(prefix="baq-cell-"))
+        try:
+            sent = unpack(ray.get(baggage[0]), scratch)
+            how = Child(scratch, errand.threads, scratch=True).attend(asked)
+            names = contents(scratch)
+            return Return(how, pack(scratch, names, set(sent) - set(names)))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _child_in_place(errand: Errand) -> Child:
+    directory = Path(errand.directory)
+    return Child(
+        Path(errand.folder),
+        errand.threads,
+        environment=errand.environment,
+        directory=directory if directory.is_dir() else None,
+    )

@@ -1,0 +1,136 @@
+"""What happens in a cell, on disk: whoever can read its folder can watch it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from baq_cli.engine.events import Evaluated, Event, Note, Progress
+from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.rundir import now
+from baq_cli.errors import DataError
+
+STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"
+PROGRESS_SECONDS = 1.0
+
+Stage = Literal["waiting", "running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a cell stands. `status` is its exit status, `error` what to tell the user.
+
+    `host` and `pid` are of the process that runs it, or ran it last; `at` is when this was noted.
+    """
+
+    stage: Stage
+    error: str | None = None
+    status: int | None = None
+    host: str | None = None
+    pid: int | None = None
+    at: str | None = None
+
+
+def read_state(folder: Path) -> State:
+    """Return a cell's state; one that was never started is waiting."""
+    if not (folder / STATE).exists():
+        return State("waiting")
+    content = read_json(folder / STATE)
+    try:
+        return State(**content)
+    except TypeError as error:
+        raise DataError(f"{folder / STATE} is damaged: {error}") from error
+
+
+def write_state(
+    folder: Path, stage: Stage, error: str | None = None, status: int | None = None
+) -> None:
+    """Note where a cell stands, as of now and by this process."""
+    state = State(stage, error, status, socket.gethostname(), os.getpid(), now())
+    with disk_errors(f"write {folder / STATE}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / STATE, json.dumps(asdict(state), indent=1).encode())
+
+
+class Journal:
+    """An observer that writes a cell's events into its folder.
+
+    Notes and evaluations are appended to a file; progress is a file of its own, replaced once a
+    second at most. Both serve those who watch: no run reads them, so they aren't synced.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._progress_at = float("-inf")
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._note_progress(event)
+            return
+        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_encode(event)) + "\n")
+
+    def _note_progress(self, event: Progress) -> None:
+        at = time.monotonic()
+        if at - self._progress_at < PROGRESS_SECONDS and event.done < event.total:
+            return
+        self._progress_at = at
+        temporary = self.folder / f".{PROGRESS}.partial"
+        temporary.write_text(json.dumps(asdict(event)), encoding="utf-8")
+        os.replace(temporary, self.folder / PROGRESS)
+
+
+class Reader:
+    """Reads what a journal has added since the last look."""
+
+    def __init__(self, folder: Path):
+        """Begin at the end of what is there."""
+        self.folder = folder
+        self._offset = 0
+        self._progress: Progress | None = None
+        for _ in self.new():
+            continue
+
+    def new(self) -> Iterator[Event]:
+        """Yield the events since the last call; a line that is still being written comes later."""
+        path = self.folder / EVENTS
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    yield _decode(json.loads(line))
+        progress = read_progress(self.folder)
+        if progress is not None and progress != self._progress:
+            self._progress = progress
+            yield progress
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Return how far a cell's phase has come, or None when nothing is known."""
+    try:
+        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _encode(event: Note | Evaluated) -> dict[str, Any]:
+    if isinstance(event, Note):
+        return {"note": event.text}
+    return {"phase": event.phase, "done": event.done, "returns": event.returns.tolist()}
+
+
+def _decode(record: dict[str, Any]) -> Event:
+    if "note" in record:
+        return Note(record["note"])
+    return Evaluated(record["phase"], record["done"], np.asarray(record["returns"]))

@@ -1,0 +1,210 @@
+"""A matrix of runs: methods × tasks × what a grid sets, each cell with all its seeds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.protocol import check_same_protocol, protocol_of
+from baq_cli.errors import UsageError, nearest
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.journal import read_state
+from baq_cli.recipes.load import Layer, comparison_of, differences, parse_overrides, resolve
+from baq_cli.recipes.schema import CompareConfig
+from baq_cli.recipes.shipped import open_recipe
+
+FILE = "matrix.json"
+Grid = Mapping[str, Sequence[Any]]
+"""Values to try, by a recipe's key."""
+
+
+def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
+    """Read `key.sub=1,3,10` words; values are YAML.
+
+    Raises UsageError for a word of another form.
+    """
+    grid: dict[str, list[Any]] = {}
+    for word in words:
+        key, _, text = word.partition("=")
+        try:
+            values = yaml.safe_load(f"[{text}]")
+        except yaml.YAMLError:
+            values = None
+        if not all(key.split(".")) or not values:
+            raise UsageError(f"cannot read --grid {word}: expected key.sub=value,value,…")
+        grid[key] = values
+    return grid
+
+
+def asked_for(recipes: Sequence[str], given: Layer) -> CompareConfig:
+    """Return what is to be compared: what recipes say of it, and flags, which win.
+
+    Raises UsageError when several recipes are given and one of them has a matrix of its own.
+    """
+    layers = [open_recipe(name) for name in recipes]
+    own = [layer for layer in layers if comparison_of(layer).recipes]
+    if own and len(recipes) > 1:
+        raise UsageError(
+            f"--recipe {','.join(recipes)}: one of them is a matrix of recipes: give it alone"
+        )
+    found: Layer = layers[0].get("compare") or {} if len(layers) == 1 else {}
+    return comparison_of({"compare": found | given})
+
+
+def tasks_of(
+    asked: CompareConfig, recipes: Sequence[str], flags: Layer, overrides: Sequence[str]
+) -> list[list[Layer]]:
+    """Return the layers of each task: its recipe, what all share, its dataset, overrides.
+
+    A task is a recipe; or, where one recipe or none is given, a dataset.
+    """
+    over = [flags, parse_overrides(overrides)]
+    shared = [open_recipe(name) for name in recipes]
+    if asked.recipes:
+        bases = [[open_recipe(name), *shared] for name in asked.recipes]
+    else:
+        bases = [[layer] for layer in shared] or [[]]
+    if len(bases) > 1:
+        if asked.datasets:
+            raise UsageError(
+                f"{len(bases)} recipes name their own datasets: expected no --dataset beside them"
+            )
+        return [[*base, *over] for base in bases]
+    if not asked.datasets:
+        return [[*bases[0], *over]]
+    return [[*bases[0], flags, {"dataset": name}, over[1]] for name in asked.datasets]
+
+
+def lay_out(
+    tasks: Sequence[Sequence[Layer]], algos: Sequence[str], grid: Grid, out: Path, command: str
+) -> list[Cell]:
+    """Return the cells of a matrix.
+
+    A task is the layers of its recipe, without a method; each names a dataset. A grid's key that
+    begins with a method's name holds for that method alone.
+    Raises UsageError for what a recipe refuses, for tasks without a dataset or with the same, for
+    a grid's key that no method has, and for cells of one task that couldn't be compared.
+    """
+    if len(set(algos)) != len(algos):
+        raise UsageError(f"--algos {','.join(algos)}: expected different methods")
+    _check_grid(grid, algos)
+    cells: dict[tuple[str, str], Cell] = {}
+    for layers in tasks:
+        of_task = [
+            _cell([*layers, {"algo": algo}], algo, settings, out, command)
+            for algo in algos
+            for settings in _settings(grid, algo)
+        ]
+        if of_task[0].task in {task for task, _ in cells}:
+            raise UsageError(f"two tasks are on dataset '{of_task[0].task}': expected one")
+        protocols = {cell.method: protocol_of(cell.recipe) for cell in of_task}
+        check_same_protocol(of_task[0].task, protocols)
+        cells |= {(cell.task, cell.method): cell for cell in of_task}
+    return list(cells.values())
+
+
+def check_known(cells: Sequence[Cell], out: Path) -> None:
+    """Compare cells with those that a matrix in `out` holds already.
+
+    Raises UsageError for a cell that is there with another recipe, naming the keys.
+    """
+    for cell in cells:
+        if not (cell.folder / "cell.json").exists():
+            continue
+        before = Cell.load(cell.folder)
+        changed = differences(before.recipe, cell.recipe)
+        if changed:
+            raise UsageError(
+                f"{out} holds '{cell.name}' with another recipe: {'; '.join(changed)}. Give the "
+                "values it was begun with, or choose another --out."
+            )
+
+
+def is_finished(cell: Cell) -> bool:
+    """Return whether a cell was run to its end by this very recipe."""
+    if read_state(cell.folder).stage != "done":
+        return False
+    return Cell.load(cell.folder).recipe == cell.recipe
+
+
+def save_matrix(cells: Sequence[Cell], out: Path) -> None:
+    """Note the cells of a comparison in its folder; those of earlier commands stay."""
+    entries = {(cell.task, cell.method): cell.folder for cell in [*cells, *load_cells(out)]}
+    content = {
+        "cells": [
+            {"task": task, "method": method, "folder": folder.relative_to(out).as_posix()}
+            for (task, method), folder in entries.items()
+        ],
+    }
+    with disk_errors(f"start a comparison in {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / FILE, json.dumps(content, indent=1).encode())
+        for cell in cells:
+            cell.save()
+
+
+def load_cells(out: Path) -> list[Cell]:
+    """Return the cells of the comparison in a folder; none where none was begun.
+
+    Raises DataError when a file of it is damaged.
+    """
+    if not (out / FILE).exists():
+        return []
+    entries = read_json(out / FILE)["cells"]
+    return [Cell.load(_inside(out, entry["folder"])) for entry in entries]
+
+
+def _inside(out: Path, folder: str) -> Path:
+    """Return a cell's folder; a file from somewhere else can't name one outside."""
+    path = out / folder
+    if not path.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{out / FILE} names a folder outside of it: {folder}")
+    return path
+
+
+def _check_grid(grid: Grid, algos: Sequence[str]) -> None:
+    for key in grid:
+        section = key.split(".")[0]
+        if section in METHODS and section not in algos:
+            raise UsageError(
+                f"--grid {key}: '{section}' is not among the methods; {nearest(section, [*algos])}"
+            )
+
+
+def _settings(grid: Grid, algo: str) -> list[dict[str, Any]]:
+    """Return every choice of a grid's values, of the keys that concern a method."""
+    keys = [key for key in grid if key.split(".")[0] not in METHODS or key.startswith(f"{algo}.")]
+    return [
+        dict(zip(keys, values, strict=True))
+        for values in itertools.product(*(grid[key] for key in keys))
+    ]
+
+
+def _cell(
+    layers: Sequence[Layer], algo: str, settings: dict[str, Any], out: Path, command: str
+) -> Cell:
+    asked = parse_overrides([f"{key}={json.dumps(value)}" for key, value in settings.items()])
+    recipe = resolve([*layers, asked], method_configs()).as_dict()
+    task = recipe["dataset"]
+    if not isinstance(task, str):
+        raise UsageError("a comparison needs a dataset: give --dataset ID ('baq data list')")
+    names = [f"{key.removeprefix(f'{algo}.')}={_short(value)}" for key, value in settings.items()]
+    method = " ".join([algo, *names])
+    return Cell(task, method, out / "cells" / task / _file_name(method), recipe, command)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _file_name(method: str) -> str:
+    """Return a folder's name for a label; labels that differ must not meet in one folder."""
+    return re.sub(r"[^\w.=,+\[\]-]", lambda found: f"%{ord(found.group()):02x}", method)

@@ -1,0 +1,93 @@
+"""The process that runs one cell: `python -m baq_cli.launch.worker FOLDER [THREADS [scratch]]`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from baq_cli.engine.events import Event, Observer
+from baq_cli.engine.lock import held
+from baq_cli.errors import BaqError, ExitStatus, Interrupted
+from baq_cli.launch.cells import Cell, run_cell
+from baq_cli.launch.journal import Journal, write_state
+
+WAIT_SECONDS = 60.0
+"""How long a worker waits for one before it that is still saving."""
+
+
+def work(folder: Path, threads: int | None = None, watch: Observer | None = None) -> ExitStatus:
+    """Run the cell of a folder, on `threads` unless its recipe says otherwise.
+
+    What comes of it is in the folder, and told to `watch` as well.
+
+    Raises nothing that a cell can fail of.
+    """
+    journal = Journal(folder)
+
+    def observe(event: Event) -> None:
+        journal(event)
+        if watch is not None:
+            watch(event)
+
+    try:
+        with held(folder, WAIT_SECONDS):
+            return _run(folder, threads, observe)
+    except BaqError as error:  # somebody else runs it: the state is theirs
+        print(error, file=sys.stderr)
+        return error.status
+
+
+def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
+    write_state(folder, "running")
+    try:
+        cell = Cell.load(folder)
+        run_cell(cell if threads is None else cell.on_threads(threads), observer)
+    except Interrupted as error:
+        write_state(folder, "stopped", str(error), error.status)
+        return error.status
+    except BaqError as error:
+        write_state(folder, "failed", str(error), error.status)
+        return error.status
+    except Exception as error:
+        traceback.print_exc()
+        text = f"unexpected {type(error).__name__}: {error}. This is a fault of baq."
+        write_state(folder, "failed", text, ExitStatus.FAULT)
+        return ExitStatus.FAULT
+    write_state(folder, "done", status=ExitStatus.DONE)
+    return ExitStatus.DONE
+
+
+def _stop_with_parent() -> threading.Event:
+    """Ask this process to save and stop when its parent is gone, which closes our stdin.
+
+    The event says that it is.
+    """
+    gone = threading.Event()
+
+    def wait() -> None:
+        while sys.stdin.buffer.read(1):
+            continue
+        gone.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return gone
+
+
+def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> ExitStatus:
+    """Run a cell; a scratch folder that nobody will fetch is dropped."""
+    parent_gone = _stop_with_parent()
+    status = work(folder, threads)
+    if scratch and parent_gone.is_set():
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
+
+
+if __name__ == "__main__":
+    place, *rest = sys.argv[1:]
+    sys.exit(int(_main(Path(place), int(rest[0]) if rest else None, "scratch" in rest[1:])))

@@ -1,0 +1,107 @@
+"""Numbers across tasks: each method in a few, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from baq_cli.report import aggregates as agg
+from baq_cli.report.bootstrap import Band, Strata, interval
+from baq_cli.report.courses import Course
+from baq_cli.report.curves import Array
+
+STATISTIC = "final"
+
+Tasks = Sequence[Mapping[str, Course]]
+
+
+def across_tasks(tasks: Tasks, methods: Sequence[str]) -> tuple[dict[str, Any] | None, list[str]]:
+    """Return the aggregates over tasks of the methods that every task has, and what to know.
+
+    Several tasks are brought together by normalised scores; one task keeps its unit. None when
+    that can't be, or there is nothing to compare.
+    """
+    complete = [m for m in methods if all("online" in t[m].curves for t in tasks if m in t)]
+    complete = [m for m in complete if all(m in task for task in tasks)]
+    if not tasks or not complete:
+        return None, ["No method has an online phase on every task: nothing to aggregate."]
+    notes = []
+    if len(complete) < len(methods):
+        left = ", ".join(name for name in methods if name not in complete)
+        notes.append(f"Not in the aggregates, for want of an online phase on every task: {left}.")
+    chosen = [{name: task[name] for name in complete} for task in tasks]
+    normalized = len(tasks) > 1 or _is_normalized(chosen[0])
+    if normalized:
+        missing = [next(iter(t.values())).task for t in chosen if not _can_normalize(t)]
+        if missing:
+            notes.append(
+                f"No aggregates across tasks: {', '.join(missing)} has no reference scores, and "
+                "raw returns of different tasks can't be averaged. 'baq data score-reference' "
+                "measures them."
+            )
+            return None, notes
+        chosen = [{name: c.normalized() for name, c in task.items()} for task in chosen]
+        sources = {c.reference.label for task in chosen for c in task.values() if c.reference}
+        if sources:
+            notes.append(f"Normalised by {', '.join(sorted(sources))}.")
+    return _aggregates(chosen, complete, normalized), notes
+
+
+def _is_normalized(task: Mapping[str, Course]) -> bool:
+    return all(course.unit == "normalized score" for course in task.values())
+
+
+def _can_normalize(task: Mapping[str, Course]) -> bool:
+    return all(c.unit == "normalized score" or c.reference is not None for c in task.values())
+
+
+def _aggregates(tasks: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:
+    scores = {
+        name: [task[name].curves["online"].returns[:, -1] for task in tasks] for name in methods
+    }
+    thresholds = agg.profile_thresholds(scores.values())
+    grid = agg.common_grid([task[name].curves["online"] for task in tasks for name in methods])
+    return {
+        "statistic": STATISTIC,
+        "unit": "normalized score" if normalized else "return",
+        "tasks": [next(iter(task.values())).task for task in tasks],
+        "runs": {name: sum(map(len, strata)) for name, strata in scores.items()},
+        "methods": {name: _numbers(strata, normalized) for name, strata in scores.items()},
+        "improvement": [
+            {"x": x, "y": y, **asdict(found)} for (x, y), found in agg.improvements(scores).items()
+        ],
+        "profile": {
+            "thresholds": thresholds.tolist(),
+            "methods": {
+                name: _band(agg.performance_profile(strata, thresholds))
+                for name, strata in scores.items()
+            },
+        },
+        "efficiency": {
+            "x": grid.x.tolist(),
+            "x_label": grid.label,
+            "methods": {
+                name: _band(agg.efficiency(_on_grid(tasks, name, grid))) for name in methods
+            },
+        },
+    }
+
+
+def _numbers(strata: Strata, normalized: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: asdict(interval(strata, statistic))
+        for name, statistic in (("mean", agg.mean), ("median", agg.median), ("iqm", agg.iqm))
+    }
+    gap = asdict(interval(strata, agg.optimality_gap)) if normalized else None
+    return found | {"optimality_gap": gap}
+
+
+def _on_grid(tasks: Tasks, name: str, grid: agg.Grid) -> list[Array]:
+    return [np.asarray(grid.scores(task[name].curves["online"])) for task in tasks]
+
+
+def _band(band: Band) -> dict[str, list[float]]:
+    return {key: getattr(band, key).tolist() for key in ("value", "low", "high")}

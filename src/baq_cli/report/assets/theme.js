@@ -1,0 +1,19 @@
+"use strict";
+// Runs in the head, so that a dark page is never white at first. A choice lasts until the page closes.
+const baqTheme = (() => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let chosen = null;
+  const apply = () => {
+    root.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
+    root.dispatchEvent(new Event("baq-theme"));
+  };
+  dark.addEventListener("change", apply);
+  apply();
+  return {
+    toggle() {
+      chosen = root.dataset.theme === "dark" ? "light" : "dark";
+      apply();
+    },
+  };
+})();

@@ -1,0 +1,121 @@
+"""What is compared: each method's course on a task, from runs on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from baq_cli.engine.files import read_json
+from baq_cli.engine.protocol import Protocol, protocol_of
+from baq_cli.engine.rundir import read_metrics
+from baq_cli.envs.scores import Reference, known_reference
+from baq_cli.errors import DataError, UsageError
+from baq_cli.report.curves import PhaseCurves, phase_curves
+
+Unit = Literal["return", "normalized score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A method on a task, all its seeds, from offline to online.
+
+    `curves` are in `unit`. `runs` are the runs that made them, by phase; a course from a file of
+    curves has none, and no protocol but what its counters say.
+    """
+
+    task: str
+    method: str
+    curves: PhaseCurves
+    unit: Unit
+    protocol: Protocol
+    runs: tuple[RunFacts, ...] = ()
+    environment: dict[str, Any] | None = None
+    dataset: dict[str, Any] | None = None
+    reference: Reference | None = None
+    steps_known: bool = True
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(seed for c in self.curves.values() for seed in c.seeds))
+
+    def normalized(self) -> Course:
+        """Return the course in normalised scores.
+
+        Raises UsageError when nothing says what its returns are measured against.
+        """
+        if self.unit == "normalized score":
+            return self
+        if self.reference is None:
+            raise UsageError(
+                f"{self.task}: the returns of '{self.method}' can't be put beside normalised "
+                "scores, for want of a reference: measure one with 'baq data score-reference'"
+            )
+        curves = {
+            phase: replace(curve, returns=self.reference.normalize(curve.returns))
+            for phase, curve in self.curves.items()
+        }
+        return replace(self, curves=curves, unit="normalized score")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A finished run: where it is, its resolved recipe and its manifest."""
+
+    folder: Path
+    recipe: dict[str, Any]
+    manifest: dict[str, Any]
+
+
+def read_run(folder: Path) -> RunFacts:
+    """Read a run's recipe and manifest.
+
+    Raises DataError when they are missing or damaged, or the run has not ended.
+    """
+    manifest = read_json(folder / "manifest.json")
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        if not isinstance(recipe, dict):
+            raise TypeError("not a mapping")
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise DataError(f"{folder / 'recipe.yaml'} can't be read as a recipe: {error}") from error
+    if "ended" not in manifest:
+        raise DataError(f"the run in {folder} has not ended: continue it, then report it")
+    return RunFacts(folder, recipe, manifest)
+
+
+def course_of(
+    folders: Sequence[Path], method: str | None = None, task: str | None = None
+) -> Course:
+    """Return the course that finished runs make: one run, or an offline and an online one.
+
+    The last run's metrics hold all evaluations. Without labels, the method's own name and the
+    dataset's, or the environment's, are those.
+    Raises DataError for what can't be read as runs.
+    """
+    runs = tuple(read_run(folder) for folder in folders)
+    last = runs[-1]
+    try:
+        dataset, environment = last.manifest["dataset"], last.manifest["environment"]
+        protocol = protocol_of(last.recipe) | {"environment": environment}
+        if dataset is not None:
+            protocol["dataset's sha256"] = dataset["sha256"]
+        label = method or last.recipe["algo"]
+        known = (task, last.recipe["dataset"], environment["id"])
+        task = next(name for name in known if name)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{last.folder} can't be read as a run: {error!r} is missing") from error
+    curves = phase_curves(read_metrics(last.folder), label)
+    reference = reference_of(environment["id"], dataset)
+    return Course(*(task, label, curves, "return", protocol, runs), environment, dataset, reference)
+
+
+def reference_of(env_id: str, dataset: dict[str, Any] | None) -> Reference | None:
+    """Return what returns of a task are measured against: the dataset's own reference first."""
+    own = None if dataset is None else dataset.get("reference")
+    if own is not None:
+        return Reference(**own)
+    return known_reference(env_id)

@@ -1,0 +1,53 @@
+"""Where the recipes of a task's methods differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from baq_cli.report.courses import Course
+
+NOT_METHOD = ("algo", "dataset", "env", "seeds", "device", "threads", "env_workers", "track")
+"""A run's keys that say where and on what it ran, not how it learns."""
+
+
+def recipe_differences(courses: Mapping[str, Course]) -> list[dict[str, Any]]:
+    """Return the keys that several methods of a task have and that differ, a row a key.
+
+    A key of a method's own section counts by its name alone, so that the methods' learning rates
+    stand beside each other.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    task = ""
+    for name, course in courses.items():
+        task = course.task
+        if course.runs:
+            for key, value in _flat(_settings(course.runs[-1].recipe)).items():
+                values.setdefault(key, {})[name] = value
+    return [
+        {"task": task, "key": key, "values": {name: _text(value) for name, value in row.items()}}
+        for key, row in values.items()
+        if len({_text(value) for value in row.values()}) > 1
+    ]
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    algo = recipe["algo"]
+    own = {key: value for key, value in recipe.items() if key not in (*NOT_METHOD, algo)}
+    return own | dict(recipe[algo])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _text(value: Any) -> str:
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

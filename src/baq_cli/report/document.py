@@ -1,0 +1,276 @@
+"""The one document that every rendering of a report shows; results.json is this, written out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from baq_cli import __version__
+from baq_cli.engine.protocol import check_same_protocol
+from baq_cli.engine.rundir import now
+from baq_cli.errors import UsageError
+from baq_cli.report.across import across_tasks
+from baq_cli.report.courses import Course
+from baq_cli.report.curves import Curve
+from baq_cli.report.definitions import DEFINITIONS, Goals
+from baq_cli.report.differences import recipe_differences
+from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
+
+DIGITS = 6
+"""Significant digits of every number: more than any evaluation has."""
+ENOUGH_SEEDS = 5
+NORMALIZED_OPTIMUM, NORMALIZED_THRESHOLD = 100.0, 90.0
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A course that is missing, and why."""
+
+    task: str
+    method: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report says beside its numbers."""
+
+    title: str = "Offline to online"
+    commands: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    threshold: float | None = None
+    order: tuple[str, ...] = field(default=())
+    """Methods in the order they were asked for; others follow."""
+
+
+def build_document(courses: Sequence[Course], told: Told) -> Document:
+    """Return the document of courses, by task and method.
+
+    Raises UsageError for courses that can't be compared: two of one method on a task, another
+    protocol, or scores whose units can't be brought together.
+    """
+    by_task: dict[str, dict[str, Course]] = {}
+    for course in courses:
+        of_task = by_task.setdefault(course.task, {})
+        if course.method in of_task:
+            raise UsageError(
+                f"{course.task}: two courses are called '{course.method}': rename one of them"
+            )
+        of_task[course.method] = course
+    for task, of_task in by_task.items():
+        check_same_protocol(task, {name: course.protocol for name, course in of_task.items()})
+    in_one_unit = [_in_one_unit(of_task) for of_task in by_task.values()]
+    present = list(dict.fromkeys(name for of_task in in_one_unit for name in of_task))
+    first = [name for name in told.order if name in present]
+    methods = [*first, *(name for name in present if name not in first)]
+    aggregates, notes = across_tasks(in_one_unit, methods)
+    document = {
+        "title": told.title,
+        "made": {"baq": __version__, "at": now()},
+        "commands": list(told.commands),
+        "methods": methods,
+        "statistics": {
+            name: {
+                "heading": definition.heading,
+                "unit": definition.unit,
+                "better": definition.better,
+                "definition": definition.text,
+            }
+            for name, definition in DEFINITIONS.items()
+        },
+        "tasks": [_task(of_task, methods, told.threshold) for of_task in in_one_unit],
+        "aggregates": aggregates,
+        "failures": [asdict(failure) for failure in told.failures],
+        "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
+        "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
+        "notes": [*_notes(courses, by_task), *notes],
+    }
+    rounded: Document = _plain(document)
+    return rounded
+
+
+# -- a task
+
+
+def _in_one_unit(courses: dict[str, Course]) -> dict[str, Course]:
+    """Return a task's courses in raw returns, or all normalised where a file gives only that."""
+    if len({course.unit for course in courses.values()}) == 1:
+        return courses
+    return {name: course.normalized() for name, course in courses.items()}
+
+
+def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float | None) -> Document:
+    first = next(iter(courses.values()))
+    known = [c for c in courses.values() if c.dataset is not None] or [first]
+    dataset, unit = known[0].dataset, first.unit
+    goals = _goals(courses, threshold)
+    entries = {name: _entry(courses[name], goals) for name in methods if name in courses}
+    _mark_best(entries)
+    environment = next((c.environment for c in courses.values() if c.environment), None)
+    return {
+        "name": first.task,
+        "environment": environment and environment["id"],
+        "unit": unit,
+        "reference": None if first.reference is None else asdict(first.reference),
+        "dataset": dataset if dataset is None or unit == "return" else _normalized(known[0]),
+        "threshold": goals.threshold,
+        "optimum": goals.optimum,
+        "protocol": _protocol(courses),
+        "methods": entries,
+    }
+
+
+def _normalized(course: Course) -> dict[str, Any] | None:
+    """Return a dataset's facts with its mean return in normalised units."""
+    assert course.dataset is not None
+    if course.reference is None:
+        return course.dataset
+    mean, std = course.dataset["return_mean"], course.dataset["return_std"]
+    return course.dataset | {
+        "return_mean": course.reference.normalize(mean),
+        "return_std": course.reference.scale(std),
+    }
+
+
+def _goals(courses: dict[str, Course], threshold: float | None) -> Goals:
+    """Return what a task's scores are measured against.
+
+    The optimum is the reference's expert; without one, the best final mean of any method here.
+    The threshold, unless given, is the dataset's mean plus one standard deviation over its
+    episodes; without a dataset, 90 of a normalised score.
+    """
+    first = next(iter(courses.values()))
+    normalized = first.unit == "normalized score"
+    optimum = NORMALIZED_OPTIMUM if normalized else math.nan
+    if not normalized and first.reference is not None:
+        optimum = first.reference.expert
+    if math.isnan(optimum):
+        curves = [c.curves["online"] for c in courses.values() if "online" in c.curves]
+        finals = [float(mean_over_seeds(curve.returns[:, -1])) for curve in curves]
+        optimum = max(finals, default=math.nan)
+    data = next((c for c in courses.values() if c.dataset is not None), None)
+    if threshold is not None:
+        return Goals(optimum, threshold)
+    if data is not None:
+        facts = _normalized(data) if normalized else data.dataset
+        assert facts is not None
+        return Goals(optimum, facts["return_mean"] + facts["return_std"])
+    return Goals(optimum, NORMALIZED_THRESHOLD if normalized else math.nan)
+
+
+def _protocol(courses: dict[str, Course]) -> Document:
+    fields = {key: value for c in courses.values() for key, value in c.protocol.items()}
+    return {
+        "gradient_steps": fields.get("gradient_steps"),
+        "env_steps": fields.get("env_steps"),
+        "evaluation_episodes": fields.get("evaluation.episodes"),
+        "environment": fields.get("environment"),
+        "steps_known": all(course.steps_known for course in courses.values()),
+    }
+
+
+# -- a method on a task
+
+
+def _entry(course: Course, goals: Goals) -> Document:
+    summary = summarise(course.method, course.curves, course.task, None, goals)
+    return {
+        "source": "run" if course.runs else "file",
+        "seeds": list(course.seeds),
+        "curves": {phase: _curve(curve) for phase, curve in course.curves.items()},
+        "statistics": {name: _statistic(value) for name, value in summary.statistics.items()},
+        "best_in": [],
+    }
+
+
+def _curve(curve: Curve) -> Document:
+    counters, scores = curve.counters.tolist(), curve.returns.tolist()
+    return {"unit": curve.unit, "counters": counters, "scores": scores}
+
+
+def _statistic(found: Statistic) -> Document:
+    never = int(found.never.sum())
+    return {
+        "per_seed": found.values.tolist(),
+        "mean": found.mean,
+        "std": found.std,
+        "count": found.count - never,
+        "never": never,
+        "low": found.low,
+        "high": found.high,
+    }
+
+
+def _mark_best(entries: dict[str, Document]) -> None:
+    """Mark a method as best where its interval lies apart from every other's.
+
+    Intervals of fewer than five seeds are too narrow to say so.
+    """
+    if len(entries) < 2:
+        return
+    for name, definition in DEFINITIONS.items():
+        sign = 1 if definition.better == "higher" else -1
+        found = {method: entry["statistics"][name] for method, entry in entries.items()}
+        known = {m: s for m, s in found.items() if s["count"] >= ENOUGH_SEEDS and not s["never"]}
+        if not known or len(known) < sum(1 for s in found.values() if s["count"] or s["never"]):
+            continue
+        best = max(known, key=lambda method: sign * known[method]["mean"])
+        ends = ("low", "high") if sign > 0 else ("high", "low")
+        others = [sign * s[ends[1]] for method, s in known.items() if method != best]
+        if others and sign * known[best][ends[0]] > max(others):
+            entries[best]["best_in"].append(name)
+
+
+# -- beside the numbers
+
+
+def _run(course: Course, index: int) -> Document:
+    run = course.runs[index]
+    manifest = run.manifest
+    keys = ("command", "versions", "hardware", "git_revision", "started", "ended")
+    about = {key: manifest.get(key) for key in keys}
+    return {"task": course.task, "method": course.method, "folder": run.folder.as_posix(), **about}
+
+
+def _notes(courses: Sequence[Course], by_task: dict[str, dict[str, Course]]) -> list[str]:
+    notes = []
+    fewest = min((len(course.seeds) for course in courses), default=ENOUGH_SEEDS)
+    if fewest < ENOUGH_SEEDS:
+        notes.append(
+            f"Some results are over {fewest} seed{'s' if fewest > 1 else ''}. With fewer than "
+            f"{ENOUGH_SEEDS}, an interval is indicative: it is narrower than its 95 % say."
+        )
+    for task, of_task in by_task.items():
+        counts = {len(course.seeds) for course in of_task.values()}
+        if len(counts) > 1:
+            notes.append(f"{task}: methods have {min(counts)} to {max(counts)} seeds.")
+    if not all(course.steps_known for course in courses):
+        notes.append(
+            "A file of curves gives no gradient_steps or env_steps: its evaluations are counted, "
+            "and its last offline evaluation stands for the hand-over. Whether budgets are the "
+            "same can't be told."
+        )
+    versions = {
+        str(run.manifest.get("versions", {}).get(name))
+        for name in ("mujoco", "gymnasium")
+        for course in courses
+        for run in course.runs
+    }
+    if len(versions) > 2:
+        notes.append("Runs were made with different versions of the simulator: see the runs.")
+    return notes
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON can hold: None for what isn't finite, numbers of six digits."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

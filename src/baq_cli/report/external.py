@@ -1,0 +1,125 @@
+"""Curves from elsewhere: a CSV file with a row an evaluation."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from baq_cli.engine.events import UNITS, Phase
+from baq_cli.engine.protocol import Protocol
+from baq_cli.errors import DataError
+from baq_cli.report.courses import Course, Unit
+from baq_cli.report.curves import Curve
+
+REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
+SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
+EVALUATIONS = "evaluations"
+MOST_BYTES = 200_000_000
+
+Points = dict[int, tuple[int, float]]
+"""Counter and score of a seed's evaluations, by their index."""
+Phases = dict[Phase, dict[int, Points]]
+
+
+def read_curves(path: Path) -> list[Course]:
+    """Read the courses in a file of curves.
+
+    Columns: dataset, algo, seed_index, phase (offline or online), eval_index, and
+    normalized_score or return. With the columns gradient_steps and env_steps the counters are
+    known; without, evaluations are counted from 1, and the last offline one stands for the
+    hand-over.
+    Raises DataError that names the line of what can't be read.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path} is larger than {MOST_BYTES:,} bytes: split it")
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            score, known = _columns(path, reader.fieldnames)
+            found: dict[tuple[str, str], Phases] = defaultdict(dict)
+            for row in reader:
+                _add(found, row, score, known, f"{path}, line {reader.line_num}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the curves in {path}: {error}") from error
+    if not found:
+        raise DataError(f"{path} holds no evaluation")
+    return [_course(key, phases, SCORES[score], known) for key, phases in found.items()]
+
+
+def _columns(path: Path, names: object) -> tuple[str, bool]:
+    """Return the column of scores, and whether there are counters."""
+    columns = list(names) if isinstance(names, list | tuple) else []
+    missing = [name for name in REQUIRED if name not in columns]
+    scores = [name for name in SCORES if name in columns]
+    if missing or len(scores) != 1:
+        raise DataError(
+            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}: expected "
+            f"{', '.join(REQUIRED)}, and one of {' or '.join(SCORES)}"
+        )
+    return scores[0], all(unit in columns for unit in UNITS.values())
+
+
+def _add(
+    found: dict[tuple[str, str], Phases],
+    row: dict[str, str],
+    score: str,
+    known: bool,
+    where: str,
+) -> None:
+    phase = row["phase"]
+    if phase not in UNITS:
+        raise DataError(f"{where}: phase is '{phase}', expected offline or online")
+    try:
+        seed, index, value = int(row["seed_index"]), int(row["eval_index"]), float(row[score])
+        counter = int(row[UNITS[phase]]) if known else index + 1
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{where}: {error}") from error
+    if not math.isfinite(value) or min(seed, index, counter) < 0:
+        raise DataError(f"{where}: expected a finite score and indices of 0 or more")
+    points = found[row["dataset"], row["algo"]].setdefault(phase, {}).setdefault(seed, {})
+    if index in points:
+        raise DataError(
+            f"{where}: seed {seed} has two {phase} evaluations {index} of {row['algo']} on "
+            f"{row['dataset']}"
+        )
+    points[index] = (counter, value)
+
+
+def _course(key: tuple[str, str], phases: Phases, unit: Unit, known: bool) -> Course:
+    task, method = key
+    curves = {phase: _curve(method, phase, seeds, known) for phase, seeds in phases.items()}
+    if not known and "online" in curves and "offline" in curves:
+        curves["online"] = _from_handover(curves["online"], curves["offline"])
+    protocol: Protocol = {}
+    if known:
+        protocol = {curve.unit: int(curve.counters[-1]) for curve in curves.values()}
+    return Course(task, method, curves, unit, protocol, steps_known=known)
+
+
+def _curve(method: str, phase: Phase, seeds: dict[int, Points], known: bool) -> Curve:
+    """Return a phase's curve of the evaluations that every seed has."""
+    by_seed = {seed: dict(points.values()) for seed, points in sorted(seeds.items())}
+    counters = sorted(set.intersection(*(set(points) for points in by_seed.values())))
+    if not counters:
+        raise DataError(f"the seeds of {method} share no {phase} evaluation")
+    returns = [[points[counter] for counter in counters] for points in by_seed.values()]
+    unit = UNITS[phase] if known else EVALUATIONS
+    return Curve(method, phase, unit, np.asarray(counters), np.asarray(returns), tuple(by_seed))
+
+
+def _from_handover(online: Curve, offline: Curve) -> Curve:
+    """Begin an online curve with the last offline evaluation, at counter 0."""
+    if online.seeds != offline.seeds:
+        return online
+    return Curve(
+        online.label,
+        online.phase,
+        online.unit,
+        np.concatenate([[0], online.counters]),
+        np.concatenate([offline.returns[:, -1:], online.returns], axis=1),
+        online.seeds,
+    )

@@ -1,0 +1,114 @@
+"""A task in report.md: what its numbers are over and against, and its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from baq_cli.report import page_view as view
+from baq_cli.report.markup import escaped, table
+
+Document = Mapping[str, Any]
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+GROUPS = (
+    ("higher", "How good: higher is better."),
+    ("lower", "How safe and fast: lower is better."),
+)
+
+
+def facts(task: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a task's numbers are over and against."""
+    if task["environment"]:
+        yield f"Environment: {escaped(task['environment'])}"
+    if task["dataset"]:
+        yield from _dataset_facts(task["dataset"])
+    yield f"Scores: {task['unit']}{_measured_against(task['reference'])}"
+    marks = {
+        "the dataset's mean": view.dataset_mean(task),
+        "threshold": task["threshold"],
+        "optimum": task["optimum"],
+    }
+    known = [f"{name} {view.fixed(mark, 1)}" for name, mark in marks.items() if mark is not None]
+    if known:
+        yield f"Marks: {', '.join(known)} ({task['unit']})"
+    yield f"Protocol: {_protocol(task['protocol'])}"
+
+
+def _dataset_facts(dataset: Mapping[str, Any]) -> Iterator[str]:
+    sha256 = f", SHA-256 {escaped(dataset['sha256'])}" if dataset["sha256"] else ""
+    yield (
+        f"Dataset: {escaped(dataset['id'])}, {dataset['episodes']:,} episodes, "
+        f"{dataset['transitions']:,} transitions{sha256}"
+    )
+    yield from (f"Warning: {escaped(warning)}" for warning in dataset["warnings"])
+
+
+def _measured_against(reference: Mapping[str, Any] | None) -> str:
+    if reference is None:
+        return ""
+    low, high = (view.fixed(reference[end], 1) for end in ("random", "expert"))
+    about = f"{reference['label']}: {reference['source']}"
+    return f"; 0 is a return of {low} (random), 100 of {high} (expert); {escaped(about)}"
+
+
+def _protocol(protocol: Mapping[str, Any]) -> str:
+    counted = (
+        ("gradient_steps", "gradient steps offline"),
+        ("env_steps", "environment steps online"),
+        ("evaluation_episodes", "episodes an evaluation"),
+    )
+    parts = [f"{protocol[key]:,} {words}" for key, words in counted if protocol[key] is not None]
+    if not protocol["steps_known"]:
+        parts.append("some steps are not known, so evaluations are counted")
+    return ", ".join(parts) or "not known"
+
+
+def task_tables(document: Document, task: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of what is better higher, and one of what is better lower."""
+    for better, caption in GROUPS:
+        columns = [
+            view.column(name, about, task)
+            for name, about in document["statistics"].items()
+            if about["better"] == better and _is_known(task, name)
+        ]
+        if not columns:
+            continue
+        yield caption
+        yield table(
+            ["method", "seeds", *map(_heading, columns)],
+            [_row(task["methods"].get(name), name, columns) for name in document["methods"]],
+        )
+
+
+def _is_known(task: Mapping[str, Any], name: str) -> bool:
+    """Tell whether a statistic has a value, or was never reached, for any seed of a task."""
+    found = [of["statistics"].get(name) or {} for of in task["methods"].values()]
+    return any(of.get("count") or of.get("never") for of in found)
+
+
+def _heading(column: Mapping[str, Any]) -> str:
+    power = f" × 10{str(column['power']).translate(SUPERSCRIPTS)}" if column["power"] else ""
+    return escaped(f"{column['heading']} ({column['unit']}{power})")
+
+
+def _row(
+    results: Mapping[str, Any] | None, name: str, columns: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return a method's row; its cells are dashes where no run has finished."""
+    if results is None:
+        return [escaped(name), "0", *(view.MISSING for _ in columns)]
+    source = " (from a file)" if results["source"] == "file" else ""
+    cells = [_cell(results, column) for column in columns]
+    return [escaped(name) + source, str(len(results["seeds"])), *cells]
+
+
+def _cell(results: Mapping[str, Any], column: Mapping[str, Any]) -> str:
+    """Return mean [low, high], and how many seeds have a value where not all have."""
+    of, seeds = results["statistics"].get(column["name"]) or {}, len(results["seeds"])
+    if of.get("never"):
+        return f"never in {of['never']} of {seeds}"
+    found = view.cell(results, column, seeds)
+    text = " ".join(filter(None, (found["mean"], found["interval"])))
+    count = of.get("count", 0)
+    shown = f"**{text}**" if found["best"] else text
+    return f"{shown} ({count} of {seeds})" if 0 < count < seeds else shown

@@ -1,0 +1,271 @@
+"""What a comparison's page says: numbers as text, tables as rows, for its template."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from baq_cli.report.style import MARKER_SIZES, MARKERS, OKABE_ITO
+
+MISSING = "–"
+DASHES = ("solid", "9px,3px", "3px,2px", "9px,2px,2px,2px")
+"""Plotly's names for the figure's dashes, in its order."""
+SYMBOLS = {
+    "circle": "M17 3a4 4 0 1 1 0 8a4 4 0 1 1 0-8",
+    "square": "M13.5 3.5h7v7h-7z",
+    "triangle-up": "M17 2.5l4.5 8h-9z",
+    "diamond": "M17 2l5 5l-5 5l-5-5z",
+    "triangle-down": "M17 11.5l4.5-8h-9z",
+    "cross": "M15.5 2.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",
+    "x": "M14 2l3 3l3-3l2 2l-3 3l3 3l-2 2l-3-3l-3 3l-2-2l3-3l-3-3z",
+    "triangle-left": "M12.5 7l8-4.5v9z",
+    "triangle-right": "M21.5 7l-8-4.5v9z",
+}
+"""Plotly's names for the figure's markers, in its order, and each one's outline in a swatch."""
+ON_DARK = {"#000000": "#D0D0D0"}
+"""Colours that a dark page needs instead; the others can be told apart on both."""
+AGGREGATES = {
+    "iqm": "IQM",
+    "median": "median",
+    "mean": "mean",
+    "optimality_gap": "optimality gap",
+}
+UNITS = {"env_steps": "environment steps", "gradient_steps": "gradient steps"}
+
+# -- numbers and words
+
+
+def fixed(value: float | None, decimals: int) -> str:
+    """Return a number with so many decimals, its thousands apart; a dash when there is none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
+
+
+def magnitude(values: Iterable[float]) -> int:
+    """Return the power of ten below the largest of the values, whatever its sign; 0 for none."""
+    largest = max(map(abs, values), default=0.0)
+    return math.floor(math.log10(largest)) if largest and math.isfinite(largest) else 0
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Return with how many decimals numbers of these sizes are printed, the same for all."""
+    exponent = magnitude(values)
+    return 0 if exponent >= 3 else 1 if exponent >= 1 else min(8, 2 - exponent)
+
+
+def plain(value: Any) -> str:
+    """Return a value of a run's record as words."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {plain(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(part) for part in value)
+    return MISSING if value is None else str(value)
+
+
+def in_words(unit: str) -> str:
+    """Return a unit of the document as a reader calls it."""
+    for known, words in UNITS.items():
+        unit = unit.replace(known, words)
+    return unit
+
+
+def instant(text: str | None) -> str:
+    """Return an ISO time as words, to the minute; any other text as it is."""
+    try:
+        return f"{datetime.fromisoformat(text or ''):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return text or MISSING
+
+
+def _took(begin: str | None, end: str | None) -> str:
+    try:
+        seconds = (
+            datetime.fromisoformat(end or "") - datetime.fromisoformat(begin or "")
+        ).total_seconds()
+    except (ValueError, TypeError):  # TypeError: one of them names its zone, the other doesn't
+        return MISSING
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+def _span(counts: Iterable[int]) -> str:
+    found = sorted(set(counts))
+    return "–".join(map(str, dict.fromkeys((found[0], found[-1])))) if found else "0"
+
+
+def _many(count: int, word: str) -> str:
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+FILTERS = {"fixed": fixed, "instant": instant, "plain": plain, "unit": in_words}
+
+# -- what the template shows
+
+
+def context(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all that the template of a document's page names, but what is inlined."""
+    tasks = [task_view(task, document) for task in document["tasks"]]
+    return {
+        "document": document,
+        "colors": [(color, ON_DARK.get(color, color)) for color in OKABE_ITO],
+        "styles": method_styles(document["methods"]),
+        "compared": compared(document),
+        "tasks": tasks,
+        "switch": any(task["seeds"] != "1" for task in tasks),
+        "aggregates": document["aggregates"] and aggregates_view(document),
+        "recipes": recipe_groups(document),
+        **runs_view(document["runs"]),
+    }
+
+
+def method_styles(methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Return each method's colour (its index), dash and marker, as in the other figures."""
+    return [
+        {
+            "name": method,
+            "color": i % len(OKABE_ITO),
+            "dash": DASHES[i % len(DASHES)],
+            "symbol": (symbol := list(SYMBOLS)[i % len(SYMBOLS)]),
+            "path": SYMBOLS[symbol],
+            "size": MARKER_SIZES.get(MARKERS[i % len(MARKERS)], 1.0),
+        }
+        for i, method in enumerate(methods)
+    ]
+
+
+def compared(document: Mapping[str, Any]) -> str:
+    """Return in a sentence what was compared, on what, with how many seeds."""
+    cells = [of for task in document["tasks"] for of in task["methods"].values()]
+    methods, tasks = document["methods"], document["tasks"]
+    names = f" ({', '.join(methods)})" if 1 < len(methods) <= 6 else ""
+    who = methods[0] if len(methods) == 1 else _many(len(methods), "method") + names
+    where = tasks[0]["name"] if len(tasks) == 1 else _many(len(tasks), "task")
+    seeds = _span(len(of["seeds"]) for of in cells)
+    runs = sum(len(of["seeds"]) for of in cells)
+    each = f"{seeds} seed{'' if seeds == '1' else 's'}{' each' if len(cells) > 1 else ''}"
+    return f"{who} on {where}, {each}: {_many(runs, 'run')}."
+
+
+def task_view(task: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task's facts, its table of statistics, and its table of each seed."""
+    results = [task["methods"].get(method) for method in document["methods"]]
+    columns = [column(name, about, task) for name, about in document["statistics"].items()]
+    rows = [of and [cell(of, named, len(of["seeds"])) for named in columns] for of in results]
+    return {
+        "task": task,
+        "columns": columns,
+        "rows": list(zip(document["methods"], results, rows, strict=True)),
+        "seeds": _span(len(of["seeds"]) for of in task["methods"].values()),
+        "dataset_mean": dataset_mean(task),
+        "phases": {phase for of in task["methods"].values() for phase in of["curves"]},
+    }
+
+
+def dataset_mean(task: Mapping[str, Any]) -> float | None:
+    """Return the mean return of the dataset's episodes, in the task's unit; None if not known."""
+    mean: float | None = (task["dataset"] or {}).get("return_mean")
+    return mean
+
+
+def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a statistic's column for a task: its unit there, and how its numbers are printed."""
+    of_task = [of["statistics"] for of in task["methods"].values()]
+    values = _numbers(found.get(name) for found in of_task)
+    size = magnitude(values)
+    power = size - size % 3 if size >= 6 else 0
+    if power:
+        places = 2
+    elif about["unit"] == "score":  # one scale for all scores of a task, whatever they say of it
+        places = decimals(_numbers(found.get("final") for found in of_task) or values)
+    else:
+        places = decimals(values) if any(values) else 0
+    unit = about["unit"].replace("score", "return" if task["unit"] == "return" else "score")
+    return {**about, "name": name, "unit": in_words(unit), "power": power, "decimals": places}
+
+
+def _numbers(statistics: Iterable[Mapping[str, Any] | None]) -> list[float]:
+    """Return all numbers of a statistic of several methods: means and bounds, or those of seeds."""
+    found = [of for of in statistics if of]
+    values = [of.get(key) for of in found for key in ("mean", "low", "high")]
+    if not any(values):
+        values = [value for of in found for value in of.get("per_seed", ())]
+    return [value for value in values if value is not None]
+
+
+def cell(results: Mapping[str, Any], column: Mapping[str, Any], seeds: int) -> dict[str, Any]:
+    """Return a statistic of a method as text: mean, interval, seeds that have it, each seed."""
+    found = results["statistics"].get(column["name"]) or {}
+
+    def shown(value: float | None) -> str:
+        return fixed(value and value / 10 ** column["power"], column["decimals"])
+
+    low, high = found.get("low"), found.get("high")
+    count, never = found.get("count", 0), found.get("never", 0)
+    counted = count < seeds and (count or never)  # else nothing was measured
+    return {
+        "mean": shown(found.get("mean")),
+        "interval": "" if low is None or high is None else f"[{shown(low)}, {shown(high)}]",
+        "std": shown(found.get("std")),
+        "best": column["name"] in results["best_in"],
+        "count": f"{count} of {_many(seeds, 'seed')}" if counted else "",
+        "never": f"never in {never}" if never else "",
+        "per_seed": [shown(value) for value in found.get("per_seed", [None] * seeds)],
+    }
+
+
+def aggregates_view(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the aggregates' table, and the matrix of probabilities of improvement."""
+    found = document["aggregates"]
+    methods = [(i, name) for i, name in enumerate(document["methods"]) if name in found["methods"]]
+    kinds: dict[str, tuple[str, int]] = {}
+    for kind, heading in AGGREGATES.items():
+        values = [(found["methods"][name].get(kind) or {}).get("value") for _, name in methods]
+        known = [value for value in values if value is not None]
+        if known:
+            kinds[kind] = (heading, decimals(known))
+    pairs = {(pair["x"], pair["y"]): pair for pair in found["improvement"]}
+    return {
+        "of": found,
+        "kinds": kinds,
+        "panels": json.dumps([(kind, heading) for kind, (heading, _) in kinds.items()]),
+        "rows": [(i, name, found["methods"][name], found["runs"].get(name)) for i, name in methods],
+        "matrix": [
+            (i, name, [(j, other, pairs.get((name, other))) for j, other in methods])
+            for i, name in methods
+        ],
+    }
+
+
+def recipe_groups(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the recipes' differences, tasks that have the same ones together."""
+    by_task: dict[str, dict[str, dict[str, str]]] = {}
+    for row in document["recipes"]:
+        by_task.setdefault(row["task"], {})[row["key"]] = row["values"]
+    groups: list[dict[str, Any]] = []
+    for task, rows in by_task.items():
+        same = next((group for group in groups if group["rows"] == rows), None)
+        if same:
+            same["tasks"].append(task)
+            continue
+        named = [name for name in document["methods"] if any(name in of for of in rows.values())]
+        groups.append({"tasks": [task], "rows": rows, "methods": named})
+    return groups
+
+
+def runs_view(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return runs with how long they took, and the set-ups (versions, hardware) they share."""
+    setups: list[dict[str, Any]] = []
+    rows = []
+    for run in runs:
+        setup = {"versions": run["versions"], "hardware": run["hardware"]}
+        if setup not in setups:
+            setups.append(setup)
+        took = _took(run["started"], run["ended"])
+        rows.append({**run, "setup": setups.index(setup) + 1, "took": took})
+    commands = dict.fromkeys(run["command"] for run in runs if run["command"])
+    return {"runs": rows, "setups": setups, "run_commands": list(commands)}

@@ -1,0 +1,129 @@
+"""A report's document in the terminal: a table a task, and one across tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from baq_cli.report.document import Document
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+MISSING = "–"
+SHOWN = ("offline", "handover", "deepest_dip", "dip_env_steps", "online_mean", "final")
+"""The statistics that fit beside each other; results.csv has all of them."""
+AGGREGATES = {
+    "iqm": "IQM",
+    "median": "median",
+    "mean": "mean",
+    "optimality_gap": "optimality gap",
+}
+
+
+def comparison_tables(document: Document) -> Group:
+    """Return a document's tables and notes, as Rich prints them."""
+    from rich.console import Group
+
+    parts: list[Any] = []
+    for task in document["tasks"]:
+        parts += [_text(f"{_title(task)}\n"), _task_table(document, task), _text("")]
+    if document["aggregates"] is not None:
+        parts += _aggregates(document)
+    parts.append(
+        _text(
+            "Mean over seeds [95 % bootstrap interval]; bold where the best one's interval lies "
+            "apart from all others'."
+        )
+    )
+    parts += [_text(note) for note in document["notes"]]
+    for failure in document["failures"]:
+        parts.append(_text(f"missing: {failure['task']}, {failure['method']}: {failure['error']}"))
+    return Group(*parts)
+
+
+def _title(task: Mapping[str, Any]) -> str:
+    protocol = task["protocol"]
+    budgets = [
+        f"{protocol[unit]:,} {unit}" for unit in ("gradient_steps", "env_steps") if protocol[unit]
+    ]
+    return " · ".join(filter(None, [task["name"], task["environment"], task["unit"], *budgets]))
+
+
+def _task_table(document: Document, task: Mapping[str, Any]) -> Table:
+    table = _table()
+    table.add_column("method", no_wrap=True)
+    for name in SHOWN:
+        table.add_column(document["statistics"][name]["heading"], justify="right")
+    table.add_column("seeds", justify="right")
+    decimals = _decimals(task)
+    for method, entry in task["methods"].items():
+        cells = []
+        for name in SHOWN:
+            counted = document["statistics"][name]["unit"] != "score"
+            text = _cell(entry["statistics"][name], 0 if counted else decimals)
+            cells.append(_text(text, "bold" if name in entry["best_in"] else ""))
+        table.add_row(_text(method), *cells, str(len(entry["seeds"])))
+    return table
+
+
+def _aggregates(document: Document) -> list[Any]:
+    found = document["aggregates"]
+    unit = found["unit"]
+    count = len(found["tasks"])
+    table = _table()
+    table.add_column("method", no_wrap=True)
+    for heading in AGGREGATES.values():
+        table.add_column(heading, justify="right")
+    table.add_column("runs", justify="right")
+    for method, numbers in found["methods"].items():
+        cells = [_text(_interval(numbers[name], 1)) for name in AGGREGATES]
+        table.add_row(_text(method), *cells, str(found["runs"][method]))
+    over = f"{count} tasks" if count > 1 else "one task"
+    parts = [_text(f"across {over} · final {unit}\n"), table, _text("")]
+    first, *others = found["methods"]
+    chances = {i["y"]: i for i in found["improvement"] if i["x"] == first}
+    for other in others:
+        text = _interval(chances[other], 2)
+        parts.append(_text(f"P({first} > {other}) = {text}"))
+    return [*parts, _text("")] if others else parts
+
+
+def _cell(statistic: Mapping[str, Any], decimals: int) -> str:
+    if statistic["never"]:
+        return f"never ({statistic['never']} of {statistic['never'] + statistic['count']})"
+    if statistic["mean"] is None:
+        return MISSING
+    return _interval({**statistic, "value": statistic["mean"]}, decimals)
+
+
+def _interval(numbers: Mapping[str, Any] | None, decimals: int) -> str:
+    if numbers is None or numbers["value"] is None:
+        return MISSING
+    value = f"{numbers['value']:,.{decimals}f}"
+    if numbers["low"] is None:
+        return value
+    return f"{value} [{numbers['low']:,.{decimals}f}, {numbers['high']:,.{decimals}f}]"
+
+
+def _decimals(task: Mapping[str, Any]) -> int:
+    """Return one number of decimals for a task, by its largest final score."""
+    means = [entry["statistics"]["final"]["mean"] for entry in task["methods"].values()]
+    largest = max((abs(mean) for mean in means if mean is not None), default=0.0)
+    return 3 if largest < 10 else 1 if largest < 1000 else 0
+
+
+def _table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _text(plain: str, style: str = "") -> Text:
+    """Return text that Rich prints as it is: a name may hold brackets."""
+    from rich.text import Text
+
+    return Text(plain, style=style)

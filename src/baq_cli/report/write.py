@@ -1,0 +1,35 @@
+"""A report as files: the document, and everything that shows it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from baq_cli.engine.files import disk_errors, replace_file
+from baq_cli.report.document import Document
+from baq_cli.report.figures import draw_figures
+from baq_cli.report.markdown import write_markdown
+from baq_cli.report.page import write_page
+from baq_cli.report.sheet import write_sheet
+
+PAGE, TEXT, SHEET, DOCUMENT, FIGURES = (
+    "report.html",
+    "report.md",
+    "results.csv",
+    "results.json",
+    "figures",
+)
+
+
+def write_report(document: Document, folder: Path) -> Path:
+    """Write a report into a folder, and return its page.
+
+    Raises DataError when a file can't be written.
+    """
+    with disk_errors(f"write a report in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / DOCUMENT, json.dumps(document, allow_nan=False).encode())
+    write_sheet(document, folder / SHEET)
+    figures = draw_figures(document, folder / FIGURES)
+    write_markdown(document, folder / TEXT, figures)
+    return write_page(document, folder / PAGE)

@@ -1,0 +1,170 @@
+"""Cells through any launcher: lost ones start again, failed ones don't stop the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baq_cli.engine.events import Evaluated, Event, Note, Progress
+from baq_cli.errors import ExitStatus, Interrupted
+from baq_cli.launch import drive
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.drive import ATTEMPTS, Watcher, run_cells
+from baq_cli.launch.journal import EVENTS, Journal, Reader, Stage, read_state, write_state
+
+
+class Scripted:
+    """A launcher whose jobs end at once, each start of a cell as its script says.
+
+    A stage is what the cell's folder says by then; None leaves it as a killed process does.
+    """
+
+    def __init__(self, slots: int, script: dict[str, list[Stage | None]]):
+        self.slots, self.script = slots, script
+        self.started: list[str] = []
+        self.under_way = self.most = 0
+        self.closed = False
+
+    def start(self, cell: Cell, watch: Watcher) -> ScriptedJob:
+        self.started.append(cell.method)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        return ScriptedJob(self, cell, self.script[cell.method].pop(0))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ScriptedJob:
+    def __init__(self, launcher: Scripted, cell: Cell, stage: Stage | None):
+        self.launcher, self.cell, self.stage = launcher, cell, stage
+        write_state(cell.folder, "running")
+
+    def events(self) -> Iterable[Event]:
+        return ()
+
+    def ended(self) -> str | None:
+        self.launcher.under_way -= 1
+        if self.stage is not None:
+            write_state(self.cell.folder, self.stage, "out of luck", ExitStatus.DATA)
+        return "killed"
+
+    def stop(self) -> None:
+        raise AssertionError("nothing asked to stop")
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "POLL_SECONDS", 0.0)
+
+
+def cells(folder: Path, *methods: str) -> list[Cell]:
+    return [Cell("task", name, folder / name, {}, "baq compare …") for name in methods]
+
+
+def test_a_lost_cell_starts_again_and_a_failed_one_does_not(tmp_path: Path) -> None:
+    launcher = Scripted(2, {"a": [None, "done"], "b": ["failed"], "c": ["done"]})
+    said: list[str] = []
+    failures = run_cells(
+        cells(tmp_path, "a", "b", "c"), launcher, lambda name, event: said.append(str(event))
+    )
+    assert launcher.started == ["a", "b", "c", "a"]
+    assert launcher.most == 2
+    assert launcher.closed
+    assert list(failures) == ["task: b"]
+    assert failures["task: b"].status == ExitStatus.DATA
+    assert "out of luck" in str(failures["task: b"])
+    assert any("lost (killed)" in line for line in said)
+
+
+def test_a_cell_that_is_lost_every_time_fails_after_some_attempts(tmp_path: Path) -> None:
+    launcher = Scripted(1, {"a": [None] * 9, "b": ["done"]})
+    failures = run_cells(cells(tmp_path, "a", "b"), launcher, lambda name, event: None)
+    assert launcher.started.count("a") == ATTEMPTS
+    assert read_state(tmp_path / "b").stage == "done"
+    assert "killed" in str(failures["task: a"])
+    assert read_state(tmp_path / "a").stage == "failed"
+
+
+def test_a_machine_that_stops_its_cells_is_not_a_cell_that_fails(tmp_path: Path) -> None:
+    """A preempted cell has saved: it goes on as often as it is preempted."""
+    launcher = Scripted(1, {"a": ["stopped"] * (2 * ATTEMPTS) + ["done"]})
+    assert not run_cells(cells(tmp_path, "a"), launcher, lambda name, event: None)
+    assert read_state(tmp_path / "a").stage == "done"
+
+
+def test_what_an_earlier_command_left_behind_is_not_taken_for_an_outcome(tmp_path: Path) -> None:
+    (cell,) = cells(tmp_path, "a")
+    write_state(cell.folder, "failed", "of yesterday", 3)
+    launcher = Scripted(1, {"a": [None, "done"]})
+    assert not run_cells([cell], launcher, lambda name, event: None)
+
+
+class Endless(Scripted):
+    """Its jobs end when they are asked to."""
+
+    def start(self, cell: Cell, watch: Watcher) -> EndlessJob:
+        self.started.append(cell.method)
+        os.kill(os.getpid(), signal.SIGINT)
+        return EndlessJob(self, cell, None)
+
+
+class EndlessJob(ScriptedJob):
+    def ended(self) -> str | None:
+        return None if self.stage is None else "stopped"
+
+    def stop(self) -> None:
+        self.stage = "stopped"
+        write_state(self.cell.folder, "stopped")
+
+
+def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
+    launcher = Endless(1, {})
+    with pytest.raises(Interrupted, match="SIGINT") as stopped:
+        run_cells(cells(tmp_path, "a", "b"), launcher, lambda name, event: None)
+    assert "baq compare …" in str(stopped.value), "how to continue"
+    assert launcher.started == ["a"]
+    assert launcher.closed
+    assert read_state(tmp_path / "a").stage == "stopped"
+    assert read_state(tmp_path / "b").stage == "waiting"
+
+
+# -- the journal
+
+
+def test_a_reader_sees_every_event_once_and_none_in_half(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal(Note("before"))
+    reader = Reader(tmp_path)
+    assert list(reader.new()) == [], "what was there is not news"
+    returns = np.array([[1.0, 2.5], [3.0, -4.0]])
+    journal(Note("tab\tand\nline"))
+    journal(Evaluated("online", 30, returns))
+    note, evaluated = reader.new()
+    assert note == Note("tab\tand\nline")
+    assert isinstance(evaluated, Evaluated)
+    assert (evaluated.phase, evaluated.done) == ("online", 30)
+    np.testing.assert_array_equal(evaluated.returns, returns)
+    with (tmp_path / EVENTS).open("a") as file:
+        file.write('{"note": "ha')
+        file.flush()
+        assert list(reader.new()) == []
+        file.write('lf"}\n')
+        file.flush()
+        assert list(reader.new()) == [Note("half")]
+    assert list(reader.new()) == []
+
+
+def test_progress_is_told_once_a_second_and_at_the_end(tmp_path: Path) -> None:
+    journal, reader = Journal(tmp_path), Reader(tmp_path)
+    steps = [Progress("offline", done, 100, done, 10.0, 1.0) for done in (1, 2, 100)]
+    seen = []
+    for step in steps:
+        journal(step)
+        seen.append(list(reader.new()))
+    assert seen == [[steps[0]], [], [steps[2]]]

@@ -1,0 +1,172 @@
+"""What a comparison consists of: its cells, from flags, recipes and grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from baq_cli.errors import UsageError
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.matrix import (
+    asked_for,
+    check_known,
+    lay_out,
+    load_cells,
+    parse_grid,
+    save_matrix,
+    tasks_of,
+)
+
+OUT = Path("out")
+BASE: dict[str, Any] = {"dataset": "me/arm/monday-v0", "seeds": [0, 1]}
+
+
+def cells_of(*algos: str, grid: dict[str, list[Any]] | None = None, **more: Any) -> list[Cell]:
+    return lay_out([[BASE | more]], algos, grid or {}, OUT, "baq compare")
+
+
+def test_a_grid_multiplies_the_cells_of_the_method_it_names_and_no_others() -> None:
+    cells = cells_of("baq", "iql", grid={"baq.k_q": [1, 3], "shared.batch_size": [64, 128]})
+    assert [cell.method for cell in cells] == [
+        "baq k_q=1 shared.batch_size=64",
+        "baq k_q=1 shared.batch_size=128",
+        "baq k_q=3 shared.batch_size=64",
+        "baq k_q=3 shared.batch_size=128",
+        "iql shared.batch_size=64",
+        "iql shared.batch_size=128",
+    ]
+    assert [cell.recipe["baq"]["k_q"] for cell in cells[:4]] == [1, 1, 3, 3]
+    assert [cell.recipe["iql"]["batch_size"] for cell in cells[4:]] == [64, 128]
+
+
+def test_every_cell_has_a_folder_of_its_own_inside() -> None:
+    grid = {"baq.behavior_hidden": [[64, 64], [256]], "baq.base": ["iql", "td3_bc"]}
+    folders = [cell.folder for cell in cells_of("baq", "iql", grid=grid)]
+    assert len(set(folders)) == len(folders) == 5
+    assert all(folder.parent == OUT / "cells" / "me/arm/monday-v0" for folder in folders)
+
+
+def test_a_grid_is_read_as_yaml() -> None:
+    words = ["baq.k_q=1,3.5", "shared.hidden=[64,64],[256,256]", "iql.layer_norm=true,false"]
+    assert parse_grid(words) == {
+        "baq.k_q": [1, 3.5],
+        "shared.hidden": [[64, 64], [256, 256]],
+        "iql.layer_norm": [True, False],
+    }
+
+
+@pytest.mark.parametrize("word", ["baq.k_q", "baq.k_q=", "=1,2", "a..b=1", "k=[1", "k=]"])
+def test_a_grid_of_another_form_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="expected key"):
+        parse_grid([word])
+
+
+def test_a_grid_for_a_method_that_is_not_compared_is_refused() -> None:
+    with pytest.raises(UsageError, match="'cql' is not among the methods"):
+        cells_of("baq", "iql", grid={"cql.cql_weight": [1, 5]})
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("gradient_steps", [10, 20]), ("env_steps", [10, 20]), ("evaluation.episodes", [1, 2])],
+)
+def test_cells_of_other_budgets_or_evaluations_are_refused_by_the_field(
+    key: str, values: list[int]
+) -> None:
+    with pytest.raises(UsageError, match=rf"{key} is {values[0]} and {values[1]}"):
+        cells_of("iql", grid={key: values})
+
+
+def test_a_phase_that_a_method_lacks_is_not_compared() -> None:
+    assert [cell.method for cell in cells_of("iql", "bc", "sac")] == ["iql", "bc", "sac"]
+
+
+def test_flags_go_before_a_recipe_and_overrides_before_flags(tmp_path: Path) -> None:
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(yaml.safe_dump(BASE | {"env_steps": 10, "iql": {"expectile": 0.8}}))
+    other.write_text(yaml.safe_dump({"dataset": "me/leg/walk-v0", "env_steps": 30}))
+    recipes = [str(one), str(other)]
+    tasks = tasks_of(asked_for(recipes, {}), recipes, {"seeds": [7]}, ["iql.expectile=0.9"])
+    first, second = lay_out(tasks, ["iql"], {}, OUT, "baq compare")
+    assert (first.task, second.task) == ("me/arm/monday-v0", "me/leg/walk-v0")
+    assert (first.recipe["env_steps"], second.recipe["env_steps"]) == (10, 30)
+    assert first.recipe["seeds"] == second.recipe["seeds"] == [7]
+    assert first.recipe["iql"]["expectile"] == second.recipe["iql"]["expectile"] == 0.9
+
+
+def test_datasets_are_tasks_of_one_recipe() -> None:
+    config = asked_for([], {"datasets": ["a/b-v0", "c/d-v0"], "algos": ["iql", "bc"]})
+    cells = lay_out(tasks_of(config, [], {}, []), config.algos, {}, OUT, "baq compare")
+    assert [cell.name for cell in cells] == [
+        "a/b-v0: iql",
+        "a/b-v0: bc",
+        "c/d-v0: iql",
+        "c/d-v0: bc",
+    ]
+
+
+def test_one_file_says_it_all(tmp_path: Path) -> None:
+    matrix = {
+        "compare": {
+            "algos": ["baq", "iql"],
+            "recipes": ["pendulum/compare", "hopper/compare"],
+            "grid": {"baq.k_q": [1, 3]},
+        },
+        "seeds": [0, 1, 2, 3, 4],
+        "env_steps": 100,
+    }
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(matrix))
+    config = asked_for([str(path)], {})
+    tasks = tasks_of(config, [str(path)], {}, [])
+    cells = lay_out(tasks, config.algos, config.grid, OUT, "baq compare")
+    assert [cell.name for cell in cells] == [
+        f"baq/{task}: {method}"
+        for task in ("pendulum/replay-v0", "hopper/medium-v0")
+        for method in ("baq k_q=1", "baq k_q=3", "iql")
+    ]
+    assert all(cell.recipe["env_steps"] == 100 for cell in cells), "over the tasks' own"
+    assert cells[0].recipe["gradient_steps"] == 4000, "of the task's own recipe"
+
+
+@pytest.mark.parametrize("key", ["algo", "recipe", "workers"])
+def test_the_section_compare_is_closed(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump({"compare": {key: ["iql"]}}))
+    with pytest.raises(UsageError, match=f"unknown recipe key 'compare.{key}'"):
+        asked_for([str(path)], {})
+
+
+def test_what_makes_no_matrix_is_refused() -> None:
+    with pytest.raises(UsageError, match="--dataset"):
+        lay_out([[{}]], ["iql"], {}, OUT, "baq compare")
+    with pytest.raises(UsageError, match="two tasks are on dataset"):
+        lay_out([[BASE], [BASE]], ["iql"], {}, OUT, "baq compare")
+    with pytest.raises(UsageError, match="different methods"):
+        cells_of("iql", "iql")
+    recipes = ["pendulum/compare", "hopper/compare"]
+    with pytest.raises(UsageError, match="expected no --dataset"):
+        tasks_of(asked_for(recipes, {"datasets": ["a/b-v0"]}), recipes, {}, [])
+
+
+def test_a_matrix_grows_and_keeps_its_recipes(tmp_path: Path) -> None:
+    first = lay_out([[BASE]], ["iql"], {}, tmp_path, "one")
+    save_matrix(first, tmp_path)
+    second = lay_out([[BASE]], ["bc"], {}, tmp_path, "two")
+    check_known(second, tmp_path)
+    save_matrix(second, tmp_path)
+    assert [cell.method for cell in load_cells(tmp_path)] == ["bc", "iql"]
+    longer = lay_out([[BASE | {"gradient_steps": 7}]], ["iql"], {}, tmp_path, "three")
+    check_known(longer, tmp_path)  # how long a run goes on may change
+    other = lay_out([[BASE | {"iql": {"expectile": 0.9}}]], ["iql"], {}, tmp_path, "four")
+    with pytest.raises(UsageError, match=r"iql.expectile was 0.7, this command says 0.9"):
+        check_known(other, tmp_path)
+
+
+def test_a_strangers_matrix_names_no_folder_outside(tmp_path: Path) -> None:
+    (tmp_path / "matrix.json").write_text('{"cells": [{"folder": "../elsewhere"}]}')
+    with pytest.raises(UsageError, match="outside"):
+        load_cells(tmp_path)
