@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
-from baq_cli.engine.events import Phase
+from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
     disk_errors,
+    json_bytes,
     read_document,
     read_json,
     read_tensors,
     replace_file,
+    sync_folder,
     tensor_bytes,
     write_synced,
 )
 from baq_cli.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 DOCUMENT_KEYS = (
     *("algo", "phase", "recipe", "seeds", "env_id", "spaces", "return_range", "dataset"),
     *("gradient_steps", "env_steps", "history"),
 )
-STATE_KEYS = ("phase", "done", "evaluations", "pending", "episodes", "threads", "sizes")
+STATE_KEYS = ("phase", "done", "evaluations", "pending", "episodes", "threads", "sizes", "blocks")
 AGENT, TRAINING, REPLAY, STATE = (
     "agent.safetensors",
     "training.safetensors",
     "replay.safetensors",
     "state.json",
 )
+LATEST = "latest"
+Tensors = dict[str, Tensor]
 
 
 @dataclass
@@ -44,63 +50,117 @@ class Checkpoint:
     agent: parameters, targets, buffers and input statistics; `document` describes them (spaces,
         environment, dataset, recipe, versions, history). This file alone can be evaluated,
         fine-tuned or exported.
-    training: optimiser moments and random streams. replay: the online store. state: counters.
+    training: optimiser moments and random streams. state: counters. replay: the running episodes.
+    blocks: the online store, by blocks of rows; to save, None for a block that is as the
+        checkpoint in `folder` has it. Read back, all are there, and `folder` is where they lie.
     """
 
     document: dict[str, Any]
-    agent: dict[str, Tensor]
-    training: dict[str, Tensor] = field(default_factory=dict)
-    replay: dict[str, Tensor] = field(default_factory=dict)
+    agent: Tensors
+    training: Tensors = field(default_factory=dict)
+    replay: Tensors = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    blocks: list[Tensors | None] = field(default_factory=list)
+    folder: Path | None = None
 
 
 def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
     """Write `run/checkpoints/<phase>-<counter>` and point `latest` at it; return the folder.
 
+    What is there stays as it is: where the counter's folder exists, the new one has a number of
+    its own behind it. Unchanged blocks are links to the files of the checkpoint before.
     Raises DataError when the disk refuses; earlier checkpoints stay as they were.
     """
     root = run / "checkpoints"
-    folder = root / f"{phase}-{counter}"
-    partial = root / f".partial-{folder.name}"
-    with disk_errors(f"write the checkpoint {folder}"):
+    name = f"{phase}-{counter}"
+    partial = root / f".partial-{name}"
+    with disk_errors(f"write the checkpoint {root / name}"):
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            write_synced(partial / AGENT, tensor_bytes(checkpoint.agent, checkpoint.document))
-            write_synced(partial / TRAINING, tensor_bytes(checkpoint.training))
-            if checkpoint.replay:
-                write_synced(partial / REPLAY, tensor_bytes(checkpoint.replay))
-            write_synced(partial / STATE, json.dumps(checkpoint.state, indent=1).encode())
-            if folder.exists():
-                shutil.rmtree(folder)
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir(parents=True)
+            _write(partial, checkpoint)
+            sync_folder(partial)
+            folder = _free(root / name)
             os.rename(partial, folder)
-            _sync_folder(root)
-            replace_file(root / "latest", folder.name.encode())
+            replace_file(root / LATEST, folder.name.encode())
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return folder
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    write_synced(folder / AGENT, tensor_bytes(checkpoint.agent, checkpoint.document))
+    write_synced(folder / TRAINING, tensor_bytes(checkpoint.training))
+    if checkpoint.replay:
+        write_synced(folder / REPLAY, tensor_bytes(checkpoint.replay))
+    for number, block in enumerate(checkpoint.blocks):
+        name = _block(number)
+        if block is not None:
+            write_synced(folder / name, tensor_bytes(block))
+        else:
+            assert checkpoint.folder is not None
+            _link(checkpoint.folder / name, folder / name)
+    state = checkpoint.state | {"blocks": len(checkpoint.blocks)}
+    write_synced(folder / STATE, json_bytes(state))
+
+
+def _block(number: int) -> str:
+    return f"rows-{number:05}.safetensors"
+
+
+def _link(before: Path, now: Path) -> None:
+    """Give a file a second name; where the disk can't, copy it."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        os.link(before, now)
+    except OSError:
+        write_synced(now, before.read_bytes())
 
 
-def prune(run: Path, phase: Phase, keep: int, keep_agents: bool) -> None:
-    """Drop all but the newest `keep` checkpoints of a phase, or reduce them to their agent."""
-    folders = [
-        folder
-        for folder in (run / "checkpoints").glob(f"{phase}-*")
-        if (folder / STATE).exists() and folder.name.rpartition("-")[2].isdigit()
-    ]
-    folders.sort(key=lambda folder: int(folder.name.rpartition("-")[2]))
-    for folder in folders[:-keep]:
+def _free(folder: Path) -> Path:
+    """Return the folder, or one with a number behind it that isn't there yet."""
+    names = (folder.with_name(f"{folder.name}.{i}") for i in itertools.count(1))
+    return next(path for path in itertools.chain([folder], names) if not path.exists())
+
+
+def complete(run: Path, phase: Phase | None = None) -> list[Path]:
+    """Return a run's complete checkpoints, of a phase or both, oldest first."""
+    found = {}
+    for folder in (run / "checkpoints").glob("*-*"):
+        name, _, number = folder.name.rpartition("-")
+        parts = number.split(".")
+        is_one = name in UNITS and all(part.isdigit() for part in parts)
+        if is_one and phase in (None, name) and (folder / STATE).is_file():
+            found[folder] = (list(UNITS).index(name), *map(int, parts))
+    return sorted(found, key=lambda folder: found[folder])
+
+
+def best(run: Path, phase: Phase, history: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Return the checkpoint of a phase whose evaluation was the best, mean over seeds."""
+    counted: dict[int, list[float]] = {}
+    for row in history:
+        if row["phase"] == phase:
+            counted.setdefault(row[UNITS[phase]], []).append(row["return_mean"])
+    folders = {_counter(folder): folder for folder in complete(run, phase)}
+    known = [counter for counter in counted if counter in folders]
+    if not known:
+        return None
+    return folders[max(known, key=lambda counter: fmean(counted[counter]))]
+
+
+def _counter(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2].split(".")[0])
+
+
+def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | None = None) -> None:
+    """Drop all but the newest `keep` checkpoints of a phase and the best, or keep their agents."""
+    for folder in complete(run, phase)[:-keep]:
+        if folder == best:
+            continue
         if keep_agents:
-            for name in (STATE, TRAINING, REPLAY):
-                (folder / name).unlink(missing_ok=True)
+            for file in folder.iterdir():
+                if file.name != AGENT:
+                    file.unlink()
         else:
             shutil.rmtree(folder)
 
@@ -112,9 +172,7 @@ def locate(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    latest = path / "checkpoints" / "latest"
-    if latest.is_file():
-        path = latest.parent / latest.read_text(encoding="utf-8").strip()
+    path = _latest(path) or path
     if not (path / AGENT).is_file():
         raise DataError(
             f"no checkpoint at {path}: expected a run (with checkpoints/latest), a checkpoint "
@@ -131,12 +189,48 @@ def load(path: Path) -> Checkpoint:
     checkpoint = load_agent_file(path)
     folder = locate(path).parent
     if (folder / STATE).is_file():
+        checkpoint.folder = folder
         checkpoint.state = read_json(folder / STATE)
         _require(checkpoint.state, STATE_KEYS, folder / STATE)
         checkpoint.training = read_tensors(folder / TRAINING)
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
+        numbers = range(int(checkpoint.state["blocks"]))
+        checkpoint.blocks = [read_tensors(folder / _block(number)) for number in numbers]
     return checkpoint
+
+
+def load_newest(run: Path, observer: Observer) -> Checkpoint:
+    """Read a run's latest checkpoint; where it is damaged, the newest one that is not.
+
+    Raises DataError when none can be read.
+    """
+    folders = complete(run)[::-1]
+    if not folders:
+        return load(run)
+    latest = _latest(run)
+    if latest in folders:
+        folders = folders[folders.index(latest) :]
+    failures = []
+    for folder in folders:
+        try:
+            found = load(folder)
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        for failure in failures:
+            observer(Note(f"{failure} Going back to {folder}."))
+        return found
+    raise DataError("\n".join(failures))
+
+
+def _latest(run: Path) -> Path | None:
+    """Return the folder that `latest` names, if it can be read."""
+    try:
+        name = (run / "checkpoints" / LATEST).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return run / "checkpoints" / name
 
 
 def load_agent_file(path: Path) -> Checkpoint:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import io
-import json
-import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli import __version__
-from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_squashed, load_one_seed
-from baq_cli.engine.files import disk_errors, write_synced
-from baq_cli.errors import DataError, UsageError
+from baq_cli.engine.deploy import OneSeed
 from baq_cli.nets.perceptron import NORM_EPS
 
 Array = npt.NDArray[Any]
@@ -176,7 +170,5 @@ def run_onnx(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda obs: session.run(["action"], {"obs": obs})[0]

@@ -181,10 +181,8 @@ class OnlineLoop:
         self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
 
     def replay_tensors(self) -> dict[str, Tensor]:
-        """Return the online store and the running episodes, for a checkpoint."""
-        tensors = {"rows": self.online.rows[:, : self.online.size]}
-        if self.online.priorities is not None:
-            tensors["priorities"] = self.online.priorities.priorities[:, : self.online.size]
+        """Return what the running episodes have done, for a checkpoint."""
+        tensors = {}
         for i, episode in enumerate(self.running):
             if episode.actions:
                 tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
@@ -209,9 +207,8 @@ class OnlineLoop:
         a simulator's inner state can't be read in general.
         """
         self.owed = bool(saved.state["owed"])
-        self.online.refill(saved.replay["rows"], int(saved.state["written"]))
-        if self.online.priorities is not None:
-            self.online.priorities.fill(saved.replay["priorities"].to(self.run.spec.device))
+        blocks = [block for block in saved.blocks if block is not None]
+        self.online.refill_blocks(blocks, int(saved.state["written"]))
         self.start()
         longest = 0
         for i, kept in enumerate(saved.state["running"]):
@@ -280,7 +277,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
-            run.save(done, loop.replay_tensors(), loop.replay_state())
+            run.save(done, loop.replay_tensors(), loop.replay_state(), loop.online.blocks())
             run.laps.lap("write")
             if done < total:
                 run.stop_if_asked(resume_command)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
@@ -87,6 +87,7 @@ class Run:
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
+        self.last_saved: Path | None = None
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -203,8 +204,16 @@ class Run:
 
     # -- checkpoints
 
-    def save(self, done: int, replay: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def save(
+        self,
+        done: int,
+        replay: ckpt.Tensors,
+        state: dict[str, Any],
+        blocks: Sequence[ckpt.Tensors | None] = (),
+    ) -> None:
         """Write a checkpoint at a counter of the phase's unit, and prune older ones.
+
+        `blocks` are the online store's; None for those that are as they were at the last save.
 
         Raises NonFiniteError instead of saving parameters that are not finite.
         """
@@ -231,10 +240,13 @@ class Run:
             **state,
         }
         agent = dict(self.agent.state_dict()) | self.inputs.tensors()
-        whole = ckpt.Checkpoint(self.document(), agent, training, replay, state)
-        ckpt.save(self.directory.path, self.phase, done, whole)
+        whole = ckpt.Checkpoint(
+            *(self.document(), agent, training, replay, state, list(blocks)), self.last_saved
+        )
+        self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run
-        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents)
+        best = ckpt.best(self.directory.path, self.phase, self.history)
+        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents, best)
 
     def document(self) -> dict[str, Any]:
         """Describe the agent file: everything needed to use it without this run."""
@@ -268,6 +280,7 @@ class Run:
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
         self.directory.truncate(state["sizes"])
+        self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps

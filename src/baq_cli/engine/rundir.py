@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import platform
 import subprocess
@@ -14,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import DataError, UsageError
 
 METRICS = (
@@ -74,7 +73,7 @@ class RunDirectory:
             replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        replace_file(self.path / "manifest.json", json.dumps(manifest, indent=1).encode())
+        replace_file(self.path / "manifest.json", json_bytes(manifest))
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Note when the run ended, and what is known of it by then."""

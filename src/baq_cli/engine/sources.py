@@ -170,10 +170,10 @@ def saved_run(
     directory.check_free(order.resume)
     if not directory.holds_run:
         return None
-    if not (directory.path / "checkpoints" / "latest").exists():
+    if not ckpt.complete(directory.path):
         order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
         return None
-    saved = ckpt.load(directory.path)
+    saved = ckpt.load_newest(directory.path, order.observer)
     if saved.document["phase"] != phase:
         raise UsageError(
             f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.events import Note, Observer
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.operations import run_finetune, run_pretrain
 from baq_cli.engine.sources import Order
 from baq_cli.errors import DataError
@@ -60,7 +59,7 @@ class Cell:
         with disk_errors(f"prepare {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             content = {key: value for key, value in asdict(self).items() if key != "folder"}
-            replace_file(self.folder / FILE, json.dumps(content, indent=1).encode())
+            replace_file(self.folder / FILE, json_bytes(content))
 
     @classmethod
     def load(cls, folder: Path) -> Cell:

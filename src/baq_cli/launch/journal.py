@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from baq_cli.engine.events import Evaluated, Event, Note, Progress
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import now
 from baq_cli.errors import DataError
 
@@ -57,7 +57,7 @@ def write_state(
     state = State(stage, error, status, socket.gethostname(), os.getpid(), now())
     with disk_errors(f"write {folder / STATE}"):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / STATE, json.dumps(asdict(state), indent=1).encode())
+        replace_file(folder / STATE, json_bytes(asdict(state)))
 
 
 class Journal:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.protocol import check_same_protocol, protocol_of
 from baq_cli.errors import UsageError, nearest
 from baq_cli.launch.cells import Cell
@@ -146,7 +146,7 @@ def save_matrix(cells: Sequence[Cell], out: Path) -> None:
     }
     with disk_errors(f"start a comparison in {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / FILE, json.dumps(content, indent=1).encode())
+        replace_file(out / FILE, json_bytes(content))
         for cell in cells:
             cell.save()
 
