@@ -126,12 +126,13 @@ def _free(folder: Path) -> Path:
 def complete(run: Path, phase: Phase | None = None) -> list[Path]:
     """Return a run's complete checkpoints, of a phase or both, oldest first."""
     found = {}
+    phases: list[str] = list(UNITS)
     for folder in (run / "checkpoints").glob("*-*"):
         name, _, number = folder.name.rpartition("-")
         parts = number.split(".")
-        is_one = name in UNITS and all(part.isdigit() for part in parts)
+        is_one = name in phases and all(part.isdigit() for part in parts)
         if is_one and phase in (None, name) and (folder / STATE).is_file():
-            found[folder] = (list(UNITS).index(name), *map(int, parts))
+            found[folder] = (phases.index(name), *map(int, parts))
     return sorted(found, key=lambda folder: found[folder])
 
 

@@ -108,9 +108,10 @@ class Store:
                 found.append(None)
                 continue
             part = slice(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self.size))
-            found.append({"rows": self.rows[:, part]})
+            block = {"rows": self.rows[:, part]}
             if self.priorities is not None:
-                found[-1]["priorities"] = self.priorities.priorities[:, part]
+                block["priorities"] = self.priorities.priorities[:, part]
+            found.append(block)
         self._changed.clear()
         return found
 
