@@ -186,7 +186,7 @@ def results(i: int, seeds: int, evaluations: int, rng: np.random.Generator) -> d
             "online": curve("env_steps", 100_000, online),
         },
         "statistics": {name: statistic(found.tolist()) for name, found in values.items()},
-        "best_in": ["final", "best"] if i == 0 else [],
+        "best_in": ["final", "best"] if i == 3 else [],
     }
 
 

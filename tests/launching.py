@@ -70,6 +70,11 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def ask_to_stop() -> None:
+    """Ask this process to stop, as a terminal that closes does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def once_evaluated(deeds: dict[str, Callable[[], None]], notes: list[str]) -> Watcher:
     """Return a watcher that does something to a cell, by its method, at its first evaluation.
 

@@ -11,14 +11,12 @@ from pathlib import Path
 import documents
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from baq_cli.errors import DataError
 from baq_cli.report.figures import curves_stems, draw_figures, each_figure
-from baq_cli.report.names import file_stems, plain, wrapped
+from baq_cli.report.names import plain, wrapped
 from baq_cli.report.style import DASHES, MARKERS, NARROW, OKABE_ITO, WIDE, styled
 
 ABLATION = ["baq", *(f"baq k_q={i} online.utd={j}" for i in (1, 3, 10) for j in (1, 2, 4)), "awac"]
@@ -225,10 +223,8 @@ def test_legends_lie_below_everything_else(drawn):
     for of in drawn.values():
         for figure in of.values():
             for legend in figure.legends:
-                top = legend.get_window_extent().y1
-                own = set(legend.get_texts())
-                others = [text.get_window_extent() for text in all_texts(figure) if text not in own]
-                assert min(box.y0 for box in others) >= top
+                (axes,) = figure.axes
+                assert axes.get_tightbbox().y0 >= legend.get_window_extent().y1 + 3  # dots
 
 
 def test_a_long_legend_takes_no_height_from_the_axes(drawn):
@@ -285,35 +281,6 @@ def test_control_characters_dont_break_the_svg(tmp_path):
     assert "a\ufffdb\ufffd[31m \ufffd \ufffd _c" in svg_texts(svg)
 
 
-def test_file_names_are_slugs_that_differ():
-    stems = file_stems(["baq/hopper/medium-v0", "A b", "a-b", "../..", "", "CON"])
-    assert stems["baq/hopper/medium-v0"] == "baq-hopper-medium-v0"
-    assert stems["A b"].startswith("a-b-")
-    assert stems["a-b"].startswith("a-b-")
-    assert len({stem.lower() for stem in stems.values()}) == len(stems)
-
-
-@given(st.sets(st.text(), max_size=8))
-def test_file_names_are_safe_whatever_the_names(names):
-    stems = file_stems(names)
-    assert len(set(stems.values())) == len(names)
-    for stem in stems.values():
-        assert stem.isascii()
-        assert not set(stem) & set("/\\:*?\"<>|' ")
-        assert not stem.startswith(".")
-        assert len(stem) < 100
-
-
-@given(st.text(), st.integers(4, 40))
-def test_wrapped_names_have_short_lines_without_control_characters(name, width):
-    lines = wrapped(name, width).split("\n")
-    assert len(lines) <= 3
-    assert all(len(line) <= width for line in lines)
-    whole = "".join(plain(name).split())
-    shown = "".join("".join(lines).split())
-    assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
-
-
 # -- what is left out, and other units
 
 
@@ -361,7 +328,7 @@ def test_curves_that_count_different_things_share_no_counter():
     curve |= {"unit": "evaluations", "counters": list(range(21))}
     axes = next(iter(figures(document).values())).axes[0]
     texts = {text.get_text() for text in axes.texts}
-    assert {"offline: gradient steps", "online: % of each method's budget"} <= texts
+    assert {"offline: gradient steps", "online: % of own budget"} <= texts
     _, of_run = lines_in(axes, 0)
     _, of_file = lines_in(axes, 3)
     np.testing.assert_allclose(of_run.get_xdata(), of_file.get_xdata())

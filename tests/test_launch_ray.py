@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from launching import (
+    ask_to_stop,
     assert_same_course,
     cells_in,
     kill,
@@ -76,10 +76,6 @@ def no_shared_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         return Errand(folder, "another", *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(launch_ray, "Errand", other)
-
-
-def ask_to_stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def scratch_checkpoints() -> list[Path]:

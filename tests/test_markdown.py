@@ -156,7 +156,7 @@ def test_a_cell_is_the_mean_with_its_interval_and_bold_where_best():
     task = document["tasks"][0]
     for method, results in task["methods"].items():
         of = results["statistics"]["final"]
-        text = f"{of['mean']:.1f} [{of['low']:.1f}, {of['high']:.1f}]"
+        text = f"{of['mean']:.1f} [{of['low']:.1f},\u00a0{of['high']:.1f}]"
         assert text in markdown
         assert (text in bold_of(markdown)) == ("final" in results["best_in"]), method
 
@@ -190,6 +190,18 @@ def test_what_no_method_has_is_left_out_and_a_missing_method_has_dashes():
         assert rows[2] == ["cql", "0", *["–"] * (len(rows[0]) - 2)]
 
 
+def test_curves_from_a_file_are_told_from_runs():
+    document = documents.rich()
+    document["tasks"][0]["methods"]["iql"]["source"] = "file"
+    for results in document["tasks"][1]["methods"].values():
+        results["source"] = "file"
+    markdown = render(document | {"failures": []}, {})
+    mixed, _, of_file, _ = rows_of(markdown)[:4]
+    assert [row[0] for row in mixed[1:]] == ["baq", "baq k_q=3", "awac", "iql (from a file)"]
+    assert [row[0] for row in of_file[1:]] == document["methods"]
+    assert markdown.count("Curves: from a file") == 1
+
+
 def test_aggregates_and_improvement_are_the_documents():
     document = documents.rich()
     tables = rows_of(render(document, {}))
@@ -199,14 +211,14 @@ def test_aggregates_and_improvement_are_the_documents():
     for row, (method, numbers) in zip(rows[1:], of["methods"].items(), strict=True):
         kinds = ("iqm", "median", "mean", "optimality_gap")
         found = [numbers[kind] for kind in kinds]
-        cells = [f"{n['value']:.1f} [{n['low']:.1f}, {n['high']:.1f}]" for n in found]
+        cells = [f"{n['value']:.1f} [{n['low']:.1f},\u00a0{n['high']:.1f}]" for n in found]
         assert row == [method, str(of["runs"][method]), *cells]
     (rows,) = [rows for rows in tables if rows[0] == ["X", "Y", "P(X > Y)"]]
     found = {(pair["x"], pair["y"]): pair for pair in of["improvement"]}
     assert len(rows) == 1 + 4 * 3 / 2
     for x, y, cell in rows[1:]:
         pair = found[x, y]
-        assert cell == f"{pair['value']:.2f} [{pair['low']:.2f}, {pair['high']:.2f}]"
+        assert cell == f"{pair['value']:.2f} [{pair['low']:.2f},\u00a0{pair['high']:.2f}]"
 
 
 def test_without_aggregates_nothing_is_said_of_all_tasks():

@@ -223,7 +223,7 @@ def test_hostile_names_are_text_and_run_nothing(opened: Callable[..., Page]) -> 
     targets = [link.get_attribute("href").split("#")[0] for link in page.all("a")]
     assert set(targets) <= {page.driver.current_url.split("#")[0]}
     assert page.all("img") == page.all("b") == page.all("svg a") == []
-    assert page.js("return document.scripts.length") == 1 + 1 + 3  # head, data, Plotly and ours
+    assert page.js("return document.scripts.length") == 1 + 1 + 4  # head, data, Plotly and ours
     assert page.said() == []
 
 

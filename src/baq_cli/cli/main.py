@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from baq_cli import __version__
-from baq_cli.cli import bench, compare, data, demo, evaluate, finetune, pretrain, recipes, report
+from baq_cli.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    evaluate,
+    export,
+    finetune,
+    pretrain,
+    recipes,
+    report,
+)
 from baq_cli.errors import BaqError, ExitStatus
 
 app = typer.Typer(
@@ -24,6 +35,7 @@ app = typer.Typer(
 app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)

@@ -183,8 +183,8 @@ class DeployedPolicy:
     def _flatten(self, obs: Mapping[str, Any]) -> Array:
         """Lay the parts of a `Dict` observation side by side, as the environment's wrapper does.
 
-        Parts of `B · size` numbers with a leading axis B are a batch. With one observation that
-        can be read either way, it is a batch only if every part has two axes or more.
+        Parts of `B · size` numbers with a leading axis B are a batch. For B = 1 every part must
+        have that axis, and one another besides: else it is a single observation.
         """
         sizes = dict(self.spaces.obs_layout)
         if not sizes:
@@ -250,7 +250,8 @@ def _part(obs: Mapping[str, Any], name: str) -> Any:
 def _batch_of(parts: dict[str, Array], sizes: dict[str, int]) -> int | None:
     """Return how many observations the parts hold, None for a single one without such an axis."""
     alone = all(part.size == sizes[name] for name, part in parts.items())
-    if alone and not all(part.ndim > 1 and len(part) == 1 for part in parts.values()):
+    has_axis = all(part.ndim and len(part) == 1 for part in parts.values())
+    if alone and not (has_axis and any(part.ndim > 1 for part in parts.values())):
         return None
     counts = {len(part) if part.ndim else -1 for part in parts.values()}
     count = counts.pop()

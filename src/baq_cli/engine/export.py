@@ -1,174 +1,142 @@
-"""Policies as ONNX and TorchScript files that act alone: normaliser and action scaling inside."""
+"""Exporting a policy: its file is checked against the checkpoint before it is put in place."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable
+import copy
+import json
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from baq_cli import __version__
-from baq_cli.engine.deploy import OneSeed
-from baq_cli.nets.perceptron import NORM_EPS
+from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_squashed, load_one_seed
+from baq_cli.engine.files import disk_errors, write_synced
+from baq_cli.engine.graphs import ExportedPolicy, FormatName, Run, require_format
+from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
-Format = Literal["onnx", "torchscript"]
-Run = Callable[[Array], Array]
-"""A loaded file: observations `[B, obs_dim]` to actions `[B, action_dim]`."""
-
-METADATA = "baq"
-"""The key of the JSON document in ONNX metadata; TorchScript has it as the file `baq.json`."""
-OPSET, IR_VERSION = 17, 8
-"""The oldest that have LayerNormalization: ONNX Runtime reads them since 1.12."""
-
-GROUPS = {"ordinary": (800, 1.0), "far": (100, 10.0), "extreme": (100, 100.0)}
-"""Observations to check with: how many, and how many standard deviations they spread."""
+OBSERVATIONS = {"ordinary": (800, 1.0), "far": (100, 10.0), "extreme": (100, 100.0)}
+"""What a file is checked on: how many, and by how many standard deviations they spread."""
 TOLERANCE = 1e-5
-"""The largest difference, in halves of an action's range."""
+"""The largest difference of an action, in halves of its range: bounds of ±1 have a half of 1."""
 ROUNDING = 8.0
-"""How many times float32's own rounding in the source policy the tolerance is at least.
+"""How much more than float32's rounding in the checkpoint's own policy is allowed at least.
 
-Far from the data, sums of large numbers nearly cancel. Another order of summation, which every
-runtime has, then rounds differently, by more than 1e-5.
+Far from the data, large numbers nearly cancel. A runtime that adds them in another order, as each
+does, then rounds differently by more than the tolerance, and no float32 file can meet it.
 """
 
 
-class ExportedPolicy(nn.Module):
-    """What is exported: raw `obs [B, obs_dim]` to `action [B, action_dim]`, float32.
+def export_policy(
+    checkpoint: Path, name: FormatName, out: Path, seed: int | None = None
+) -> dict[str, Any]:
+    """Write one seed's policy to a file that acts alone; return what is known of it, for JSON.
 
-    Made of plain modules for one seed. Its actions never leave the bounds. A row that is not
-    finite gives actions of NaN: a ReLU would otherwise turn it into a plausible one.
+    The file is written under a temporary name, loaded, compared with the checkpoint's policy on
+    1,000 observations, `[B, obs_dim]` at once and one by one, and renamed.
+    Raises DataError when it acts differently or can't be written, and leaves nothing; UsageError
+    when the format's packages are missing, or the method acts with something else than a policy.
     """
-
-    def __init__(self, one: OneSeed):
-        super().__init__()
-        low, high = (np.asarray(b) for b in (one.spaces.action_low, one.spaces.action_high))
-        constants = {"low": low, "high": high, "middle": (low + high) / 2, "half": (high - low) / 2}
-        for name, value in constants.items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
-        self.register_buffer("obs_mean", one.inputs.obs_mean.clone())
-        self.register_buffer("obs_std", one.inputs.obs_std.clone())
-        self.obs_dim = one.spaces.obs_dim
-        self.layers = nn.Sequential(*_plain_layers(one.agent.policy.net, one.spaces.action_dim))
-        self.requires_grad_(False).eval()
-
-    def forward(self, obs: Tensor) -> Tensor:
-        if obs.dim() != 2 or obs.size(1) != self.obs_dim:
-            raise ValueError(f"obs has the shape {obs.size()}, expected [batch, {self.obs_dim}]")
-        action = self.layers((obs - self.obs_mean) / self.obs_std)
-        action = torch.clamp(self.middle + self.half * action, self.low, self.high)
-        return action + 0.0 * obs.sum(1, keepdim=True)
-
-
-def _plain_layers(net: Any, action_dim: int) -> list[nn.Module]:
-    """Return the modules of a perceptron of one seed, up to the tanh of its mode."""
-    found: list[nn.Module] = []
-    for number, layer in enumerate(net.layers):
-        weight, bias = layer.weight[0, 0].mT, layer.bias[0, 0, 0]
-        if number == len(net.layers) - 1:  # some have standard deviations beside their means
-            weight, bias = weight[:action_dim], bias[:action_dim]
-        found.append(nn.Linear(weight.shape[1], weight.shape[0]))
-        found[-1].load_state_dict({"weight": weight, "bias": bias})
-        if number < len(net.norms):
-            gain, offset = net.norms[number].weight[0, 0, 0], net.norms[number].bias[0, 0, 0]
-            found.append(nn.LayerNorm(len(gain), eps=NORM_EPS))
-            found[-1].load_state_dict({"weight": gain, "bias": offset})
-        found.append(nn.Tanh() if number == len(net.layers) - 1 else nn.ReLU())
-    return found
+    form = require_format(name)
+    one = load_one_seed(checkpoint, seed)
+    if not is_squashed(one.agent):
+        raise UsageError(f"the way '{one.document['algo']}' acts has no export; use load_policy")
+    facts = describe(one)
+    content = form.to_bytes(ExportedPolicy(one), json.dumps(facts, allow_nan=False))
+    partial = out.with_name(f".{out.name}.partial")
+    with disk_errors(f"write {out}"):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_synced(partial, content)
+            checks = check(one, form.run(partial), out)
+            os.replace(partial, out)
+        finally:
+            partial.unlink(missing_ok=True)
+    return {
+        "file": str(out),
+        "format": name,
+        "bytes": len(content),
+        **facts,
+        "seeds": list(one.seeds),
+        "checks": checks,
+    }
 
 
-def torchscript_bytes(policy: ExportedPolicy, facts: str) -> bytes:
-    """Return a policy as a TorchScript file.
+def describe(one: OneSeed) -> dict[str, Any]:
+    """Return the document that an exported file carries."""
+    document = one.document
+    dataset = document["dataset"]
+    return {
+        "baq": __version__,
+        "algo": document["algo"],
+        "env_id": document["env_id"],
+        "seed": one.seed,
+        "obs_dim": one.spaces.obs_dim,
+        "obs_layout": [list(part) for part in one.spaces.obs_layout],
+        "action_dim": one.spaces.action_dim,
+        "action_low": list(one.spaces.action_low),
+        "action_high": list(one.spaces.action_high),
+        "gradient_steps": document["gradient_steps"],
+        "env_steps": document["env_steps"],
+        "dataset": dataset and {"id": dataset["id"], "sha256": dataset["sha256"]},
+    }
 
-    Scripted, not traced: a trace drops the check of the shape, and observations `[B, 1]` would
-    then be broadcast against the normaliser. PyTorch calls TorchScript deprecated since 2.10 and
-    goes on reading and writing it; nothing else loads in C++ without compiling.
+
+def check(one: OneSeed, run: Run, out: Path) -> list[dict[str, Any]]:
+    """Compare a file with the policy it was made from; return what was found, by group.
+
+    Differences are in halves of an action's range. Raises DataError for one beyond what is
+    allowed, and for actions of another shape or type, outside the bounds or not finite.
     """
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(
-            torch.jit.script(policy), buffer, _extra_files={f"{METADATA}.json": facts.encode()}
-        )
-    return buffer.getvalue()
-
-
-def run_torchscript(path: Path) -> Run:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = torch.jit.load(str(path), map_location="cpu")
-
-    def run(obs: Array) -> Array:
-        with torch.inference_mode():
-            return module(torch.from_numpy(obs)).numpy()
-
-    return run
-
-
-def onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
-    """Return a policy as an ONNX file.
-
-    The graph is written here, node by node: a dozen of the oldest operators. So it needs neither
-    of PyTorch's exporters, and runtimes read it that are years older.
-    """
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    nodes: list[Any] = []
-    constants: list[Any] = []
-
-    def add(operator: str, *inputs: str | Tensor, to: str = "", **settings: Any) -> str:
-        name = to or f"{operator.lower()}_{len(nodes)}"
-        words = []
-        for value in inputs:
-            if isinstance(value, Tensor):
-                constants.append(numpy_helper.from_array(value.numpy(), f"c{len(constants)}"))
-                value = constants[-1].name
-            words.append(value)
-        nodes.append(helper.make_node(operator, words, [name], name, **settings))
-        return name
-
-    at = add("Div", add("Sub", "obs", policy.obs_mean), policy.obs_std)
-    for module in policy.layers:
-        if isinstance(module, nn.Linear):
-            at = add("Gemm", at, module.weight, module.bias, transB=1)
-        elif isinstance(module, nn.LayerNorm):
-            at = add(
-                "LayerNormalization", at, module.weight, module.bias, axis=-1, epsilon=module.eps
+    policy = DeployedPolicy(one)
+    low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
+    half = (high - low) / 2
+    rng = np.random.default_rng(0)
+    checks: list[dict[str, Any]] = []
+    for group, (count, spread) in OBSERVATIONS.items():
+        obs = _draw(one, rng, count, spread)
+        found = np.stack([run(obs), np.concatenate([run(row[None]) for row in obs])])
+        source = np.stack([policy(obs), [policy(row) for row in obs]])
+        if found.shape != source.shape or found.dtype != np.float32:
+            raise DataError(f"the file for {out} gives actions {found.dtype} {found.shape[1:]}")
+        rounding = float(np.max(np.abs(source - _exactly(one, obs)) / half))
+        largest = float(np.max(np.abs(found - source) / half))
+        allowed = max(TOLERANCE, ROUNDING * rounding)
+        inside = (low.astype(np.float32) <= found) & (found <= high.astype(np.float32))
+        if not inside.all() or not largest <= allowed:
+            raise DataError(
+                f"the file for {out} doesn't act as the checkpoint does: its actions differ by up "
+                f"to {largest:.2g} of half their range on {group} observations, where "
+                f"{allowed:.2g} is allowed. Nothing was written."
             )
-        else:
-            at = add("Tanh" if isinstance(module, nn.Tanh) else "Relu", at)
-    at = add("Add", add("Mul", at, policy.half), policy.middle)
-    at = add("Min", add("Max", at, policy.low), policy.high)
-    nothing = add("Mul", add("ReduceSum", "obs", torch.tensor([1]), keepdims=1), torch.zeros(1))
-    add("Add", at, nothing, to="action")
-
-    def port(name: str, width: int) -> Any:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
-
-    ports = [port("obs", policy.obs_dim)], [port("action", len(policy.low))]
-    graph = helper.make_graph(nodes, "policy", *ports, constants)
-    model = helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="baq-cli",
-        producer_version=__version__,
-    )
-    helper.set_model_props(model, {METADATA: facts})
-    checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+        checks.append(
+            {
+                "observations": group,
+                "count": count,
+                "standard_deviations": spread,
+                "largest_difference": largest,
+                "allowed": allowed,
+            }
+        )
+    return checks
 
 
-def run_onnx(path: Path) -> Run:
-    import onnxruntime
+def _draw(one: OneSeed, rng: np.random.Generator, count: int, spread: float) -> Array:
+    """Return observations about the mean of the data, standard normal ones without statistics."""
+    mean, std = one.inputs.obs_mean.numpy(), one.inputs.obs_std.numpy()
+    normal = rng.normal(size=(count, one.spaces.obs_dim))
+    return (mean + std * spread * normal).astype(np.float32)
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda obs: session.run(["action"], {"obs": obs})[0]
+
+def _exactly(one: OneSeed, obs: Array) -> Array:
+    """Return the actions that the method computes in float64, in the environment's units."""
+    agent = copy.deepcopy(one.agent).double()
+    mean, std = one.inputs.obs_mean.double(), one.inputs.obs_std.double()
+    with torch.inference_mode():
+        unit = agent.act(((torch.from_numpy(obs) - mean) / std).unsqueeze(0)).squeeze(0).numpy()
+    low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
+    return low + (unit + 1.0) / 2 * (high - low)

@@ -90,7 +90,8 @@ class _Drive:
     def run(self) -> dict[str, CellFailure]:
         for cell in self.waiting:
             cell.save()
-            write_state(cell.folder, "waiting")
+            if read_state(cell.folder).stage != "running":  # a Slurm job may outlive its driver
+                write_state(cell.folder, "waiting")
         while self.waiting or self.running:
             self._start_some()
             for cell, job in list(self.running.values()):

@@ -52,7 +52,7 @@ class Ray:
     ):
         self._ray = _import_ray()
         self.slots = slots or SLOTS
-        self._cpus = cpus
+        self._cpus, self._asked = cpus, f"{cpus} CPUs and {gpus:g} GPUs"
         self._disk_is_shared = True  # until a worker says that it doesn't see a cell's folder
         with contextlib.ExitStack() as undo:
             # What Ray tells of lost workers it prints to stdout, where results go.
@@ -63,9 +63,8 @@ class Ray:
             self._fits = _fits(self._ray, cpus, gpus)
             if not self._fits and _starts_own(address):
                 raise UsageError(
-                    f"no cell finds room: it asks for {cpus} CPUs and {gpus:g} GPUs, and this "
-                    f"machine has {_resources(self._ray)}. Ask for less, or name a cluster with "
-                    "--address."
+                    f"no cell finds room: it asks for {self._asked}, and this machine has "
+                    f"{_resources(self._ray)}. Ask for less, or name a cluster with --address."
                 )
             # A lost cell is started again by us, from its last checkpoint.
             task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
@@ -75,8 +74,11 @@ class Ray:
     def start(self, cell: Cell, watch: Watcher) -> RayJob:
         if not self._fits:
             self._fits = True  # said once
-            watch(cell.name, Note("no machine of the cluster has room for a cell yet: they wait"))
+            watch(
+                cell.name, Note(f"no machine of the cluster has {self._asked}: cells wait for one")
+            )
         finish_receiving(cell.folder)
+        write_state(cell.folder, "waiting")
         return RayJob(self, cell)
 
     def close(self) -> None:
@@ -216,7 +218,7 @@ def _connect(ray: Any, address: str | None) -> None:
             "--head', or leave --address out: then one is started on this machine."
         ) from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
 
 

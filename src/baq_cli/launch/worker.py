@@ -81,6 +81,8 @@ def _stop_with_parent() -> threading.Event:
 
 def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> ExitStatus:
     """Run a cell; a scratch folder that nobody will fetch is dropped."""
+    if hasattr(signal, "SIGUSR2"):  # Slurm's time limit, told to our parent, may be told to us too
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent_gone = _stop_with_parent()
     status = work(folder, threads)
     if scratch and parent_gone.is_set():

@@ -170,13 +170,15 @@ def _draw_interval(axes: Axes, found: Mapping[str, Any] | None, y: float, index:
     """Draw a bar from `low` to `high` and a marker at `value`; nothing for what is not known."""
     if found is None or found["value"] is None:
         return
+    from matplotlib import rcParams
+
     style = look(index)
-    if found["low"] is not None and found["high"] is not None:
-        ends = [found["low"], found["high"]]
-        axes.plot(
-            ends, [y, y], color=style["color"], alpha=0.35, lw=7, solid_capstyle="butt", zorder=2
-        )
     style["ms"] *= 1.3  # alone in its row
+    if found["low"] is not None and found["high"] is not None:
+        # The bar is higher than the marker, so that a narrow one shows.
+        height = 2.2 * rcParams["lines.markersize"]
+        bar = {"lw": height, "solid_capstyle": "butt", "alpha": 0.35, "zorder": 2}
+        axes.plot([found["low"], found["high"]], [y, y], color=style["color"], **bar)
     axes.plot(found["value"], y, zorder=3, **(style | {"ls": ""}))
 
 

@@ -41,7 +41,7 @@ COUNTED = {
     "gradient_steps": "gradient steps",
     "env_steps": "environment steps",
     "evaluations": "evaluations",
-    PER_CENT: "% of each method's budget",
+    PER_CENT: "% of own budget",
 }
 
 
@@ -144,9 +144,8 @@ class TwoPartAxis:
         """Return a phase's ticks and their labels; the offline ones keep clear of online's 0."""
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
-        locator = MaxNLocator(
-            nbins=4 if self.handover else 6, steps=[1, 2, 2.5, 5, 10], integer=True
-        )
+        most = 6 if not self.handover else 4 if phase == "offline" else 5
+        locator = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True)
         counters = np.asarray(locator.tick_values(0, self.ends[phase]))
         counters = counters[(counters >= 0) & (counters <= self.ends[phase])]
         if self.handover and phase == "offline":

@@ -12,7 +12,7 @@ from baq_cli.report import page_view as view
 from baq_cli.report.across_figures import aggregated, shown_pairs
 from baq_cli.report.figures import curves_stems
 from baq_cli.report.markdown_task import facts, task_tables
-from baq_cli.report.markup import bullets, code, escaped, table
+from baq_cli.report.markup import bullets, code, escaped, table, unbroken
 
 Document = Mapping[str, Any]
 Draw = Callable[[str, str], Iterator[str]]
@@ -177,7 +177,7 @@ def _interval(found: Mapping[str, Any] | None, decimals: int) -> str:
     if found is None:
         return view.MISSING
     value, low, high = (view.fixed(found[end], decimals) for end in ("value", "low", "high"))
-    return value if view.MISSING in (low, high) else f"{value} [{low}, {high}]"
+    return value if view.MISSING in (low, high) else f"{value} {unbroken(f'[{low}, {high}]')}"
 
 
 # -- beside the numbers

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from baq_cli.report import page_view as view
-from baq_cli.report.markup import escaped, table
+from baq_cli.report.markup import escaped, table, unbroken
 
 Document = Mapping[str, Any]
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -32,6 +32,12 @@ def facts(task: Mapping[str, Any]) -> Iterator[str]:
     if known:
         yield f"Marks: {', '.join(known)} ({task['unit']})"
     yield f"Protocol: {_protocol(task['protocol'])}"
+    if _sources(task) == {"file"}:
+        yield "Curves: from a file"
+
+
+def _sources(task: Mapping[str, Any]) -> set[str]:
+    return {of["source"] for of in task["methods"].values()}
 
 
 def _dataset_facts(dataset: Mapping[str, Any]) -> Iterator[str]:
@@ -59,7 +65,7 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
     )
     parts = [f"{protocol[key]:,} {words}" for key, words in counted if protocol[key] is not None]
     if not protocol["steps_known"]:
-        parts.append("some steps are not known, so evaluations are counted")
+        parts.append("steps are not known for all curves: those without count evaluations")
     return ", ".join(parts) or "not known"
 
 
@@ -76,7 +82,7 @@ def task_tables(document: Document, task: Mapping[str, Any]) -> Iterator[str]:
         yield caption
         yield table(
             ["method", "seeds", *map(_heading, columns)],
-            [_row(task["methods"].get(name), name, columns) for name in document["methods"]],
+            [_row(task, name, columns) for name in document["methods"]],
         )
 
 
@@ -91,15 +97,15 @@ def _heading(column: Mapping[str, Any]) -> str:
     return escaped(f"{column['heading']} ({column['unit']}{power})")
 
 
-def _row(
-    results: Mapping[str, Any] | None, name: str, columns: Sequence[Mapping[str, Any]]
-) -> list[str]:
+def _row(task: Mapping[str, Any], name: str, columns: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a method's row; its cells are dashes where no run has finished."""
+    results = task["methods"].get(name)
     if results is None:
         return [escaped(name), "0", *(view.MISSING for _ in columns)]
-    source = " (from a file)" if results["source"] == "file" else ""
+    beside_runs = results["source"] == "file" and len(_sources(task)) > 1
     cells = [_cell(results, column) for column in columns]
-    return [escaped(name) + source, str(len(results["seeds"])), *cells]
+    label = escaped(name) + " (from a file)" * beside_runs
+    return [label, str(len(results["seeds"])), *cells]
 
 
 def _cell(results: Mapping[str, Any], column: Mapping[str, Any]) -> str:
@@ -108,7 +114,7 @@ def _cell(results: Mapping[str, Any], column: Mapping[str, Any]) -> str:
     if of.get("never"):
         return f"never in {of['never']} of {seeds}"
     found = view.cell(results, column, seeds)
-    text = " ".join(filter(None, (found["mean"], found["interval"])))
+    text = " ".join(filter(None, (found["mean"], unbroken(found["interval"]))))
     count = of.get("count", 0)
     shown = f"**{text}**" if found["best"] else text
     return f"{shown} ({count} of {seeds})" if 0 < count < seeds else shown

@@ -29,6 +29,11 @@ def escaped(text: str) -> str:
     return _BEGINNING.sub(r"\1\\\2", line)
 
 
+def unbroken(text: str) -> str:
+    """Return text that no line end divides."""
+    return text.replace(" ", "\u00a0")
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
     """Return a table of Markdown cells; columns after the first ones are aligned right."""
     rules = ["---" if i < text_columns else "---:" for i in range(len(header))]

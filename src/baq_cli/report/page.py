@@ -17,7 +17,7 @@ import numpy as np
 from baq_cli.report import page_view
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
 
-SCRIPTS = ("theme.js", "figures.js", "report.js")
+SCRIPTS = ("theme.js", "traces.js", "figures.js", "report.js")
 SIGNIFICANT = 6
 
 

@@ -90,7 +90,9 @@ def _took(begin: str | None, end: str | None) -> str:
     except (ValueError, TypeError):  # TypeError: one of them names its zone, the other doesn't
         return MISSING
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _span(counts: Iterable[int]) -> str:
@@ -182,8 +184,8 @@ def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict
         places = 2
     elif about["unit"] == "score":  # one scale for all scores of a task, whatever they say of it
         places = decimals(_numbers(found.get("final") for found in of_task) or values)
-    else:
-        places = decimals(values) if any(values) else 0
+    else:  # steps are whole
+        places = 0 if about["unit"] == "env_steps" or not any(values) else decimals(values)
     unit = about["unit"].replace("score", "return" if task["unit"] == "return" else "score")
     return {**about, "name": name, "unit": in_words(unit), "power": power, "decimals": places}
 
@@ -231,6 +233,7 @@ def aggregates_view(document: Mapping[str, Any]) -> dict[str, Any]:
     pairs = {(pair["x"], pair["y"]): pair for pair in found["improvement"]}
     return {
         "of": found,
+        "heading": "All tasks together" if len(found["tasks"]) > 1 else "Aggregates",
         "kinds": kinds,
         "panels": json.dumps([(kind, heading) for kind, (heading, _) in kinds.items()]),
         "rows": [(i, name, found["methods"][name], found["runs"].get(name)) for i, name in methods],

@@ -92,8 +92,11 @@ def styled(width: float) -> AbstractContextManager[None]:
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure, its width one of NARROW and WIDE, its height in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH[width], layout="constrained")
+    # Space above a legend, and between the tick labels of neighbouring panels.
+    layout = ConstrainedLayoutEngine(h_pad=0.06, wspace=0.04)
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH[width], layout=layout)
 
 
 def draw_band(
@@ -133,7 +136,7 @@ def draw_legend(figure: Figure, entries: Mapping[str, Any]) -> None:
         handlelength=2.8,
         columnspacing=1.2,
         borderpad=0,
-        borderaxespad=0.5,
+        borderaxespad=0.3,
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_text(name)

@@ -45,8 +45,9 @@
     const read = (name) => styles.getPropertyValue(`--${name}`).trim();
     const colors = [];
     for (let i = 0; read(`method-${i}`); i++) colors.push(read(`method-${i}`));
-    const [ink, faint, grid, paper, shade] = ["ink", "faint", "grid", "paper", "shade"].map(read);
-    return { ink, faint, grid, paper, shade, font: read("sans"), colors };
+    const names = ["ink", "faint", "grid", "paper", "shade"];
+    const tones = Object.fromEntries(names.map((name) => [name, read(name)]));
+    return { ...tones, band: Number(read("band")), font: read("sans"), colors };
   }
 
   // -- drawing
@@ -56,8 +57,9 @@
     const first = figure.dataset.drawn !== "true";
     try {
       const { data, layout } = baqFigures[figure.dataset.kind](figure, view);
-      const displayModeBar = figure.dataset.kind === "scores" ? false : "hover"; // over its headings
-      await Plotly.react(figure.querySelector(".plot"), data, layout, { ...config, displayModeBar });
+      const tools = figure.dataset.kind === "scores" ? false : "hover"; // on its headings otherwise
+      const choices = { ...config, displayModeBar: tools };
+      await Plotly.react(figure.querySelector(".plot"), data, layout, choices);
       figure.dataset.drawn = "true";
       if (first) window.baqReport.drawn.push(figure.id);
     } catch (error) {
@@ -101,7 +103,8 @@
   function show(i, shown) {
     view.shown[i] = shown;
     buttons[i].setAttribute("aria-pressed", String(shown));
-    for (const part of document.querySelectorAll(`.matrix [data-method="${i}"]`)) part.hidden = !shown;
+    const parts = document.querySelectorAll(`.matrix [data-method="${i}"]`);
+    for (const part of parts) part.hidden = !shown;
   }
 
   buttons.forEach((button, i) => {

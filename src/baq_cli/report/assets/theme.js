@@ -1,5 +1,5 @@
 "use strict";
-// Runs in the head, so that a dark page is never white at first. A choice lasts until the page closes.
+// Runs in the head, so that a dark page is never white at first. A choice lasts while it is open.
 const baqTheme = (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");

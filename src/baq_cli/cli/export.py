@@ -1,0 +1,56 @@
+"""`baq export`: a policy as a file that acts without this program."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baq_cli.cli import options as opt
+
+
+class Format(str, Enum):
+    """What a policy can be exported to; the engine's formats, by name."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A run, a checkpoint folder or an agent.safetensors.")
+    ],
+    format: Annotated[Format, typer.Option(help="What to write.")],
+    out: Annotated[Path, typer.Option(help="The file to write.", dir_okay=False)],
+    seed: Annotated[
+        int | None, typer.Option(help="Which seed's policy; default: the checkpoint's first.")
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """Write a policy as ONNX or TorchScript: raw observations to the environment's actions.
+
+    Normaliser and action scaling are inside. The file is checked against the checkpoint's policy
+    on 1,000 observations before it is put in place.
+    """
+    from baq_cli.cli.results import print_json
+    from baq_cli.engine.export import export_policy
+
+    done = export_policy(checkpoint, format.value, out, seed)
+    if json:
+        print_json(done)
+        return
+    among = ", ".join(map(str, done["seeds"]))
+    chosen = f"seed {done['seed']}" + (f" of {among}" if len(done["seeds"]) > 1 else "")
+    found = "; ".join(
+        f"{c['count']} {c['observations']} {c['largest_difference']:.1e} (of {c['allowed']:.1e})"
+        for c in done["checks"]
+    )
+    typer.echo(
+        f"{done['algo']} on {done['env_id']}, {chosen}: obs [batch, {done['obs_dim']}] to action "
+        f"[batch, {done['action_dim']}], float32\n"
+        f"checked on observations; largest difference (and what is allowed) in halves of an "
+        f"action's range: {found}\n"
+        f"{done['format']}: {out} ({done['bytes']:,} bytes)"
+    )

@@ -1,0 +1,163 @@
+"""Cells as jobs: of submitit's local executor, and of a stand-in for Slurm's commands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake_slurm import fake_slurm
+from launching import (
+    ask_to_stop,
+    assert_same_course,
+    cells_in,
+    kill,
+    once_evaluated,
+    own_data,
+    parent_of,
+    run_here,
+    stage,
+    worker_of,
+)
+
+from baq_cli.errors import ExitStatus, Interrupted, UsageError
+from baq_cli.launch.cells import Cell
+from baq_cli.launch.drive import run_cells
+from baq_cli.launch.slurm import Slurm, parse_options
+
+pytest.importorskip("submitit")
+ALGOS = ("iql", "td3_bc")
+LOCAL = {"cluster": "local"}
+
+
+class DriverGone(Exception):
+    """What ends a driver without a word to its jobs."""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    with own_data() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def reference(place: Path) -> dict[str, Cell]:
+    """Cells that ran here, uninterrupted, by method."""
+    cells = cells_in(place / "reference", ALGOS)
+    run_here(cells)
+    return {cell.method: cell for cell in cells}
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> Iterator[Path]:
+    with fake_slurm(tmp_path) as jobs:
+        yield jobs
+
+
+def test_lost_and_preempted_jobs_change_no_number_and_a_failure_stops_no_other(
+    place: Path, reference: dict[str, Cell]
+) -> None:
+    out = place / "local"
+    bad, iql, td3_bc = cells_in(out, ["awac", *ALGOS], "awac.reward_scale=1e38")
+    notes: list[str] = []
+
+    def preempt() -> None:
+        worker = worker_of(td3_bc)
+        for pid in (worker, parent_of(worker)):
+            os.kill(pid, signal.SIGUSR2)
+
+    deeds: dict[str, Callable[[], None]] = {
+        "iql": lambda: kill(parent_of(worker_of(iql))),
+        "td3_bc": preempt,
+    }
+    watch = once_evaluated(deeds, notes)
+    failures = run_cells([bad, iql, td3_bc], Slurm(out, options=LOCAL, slots=2), watch)
+    lost = [note for note in notes if "starting it again" in note]
+    assert len(lost) == 2
+    for cell in (iql, td3_bc):
+        assert stage(cell) == "done"
+        assert_same_course(cell, reference[cell.method])
+
+    assert failures.keys() == {bad.name}
+    assert failures[bad.name].status == ExitStatus.NON_FINITE
+    assert stage(bad) == "failed"
+
+
+def test_stopped_by_a_signal_local_jobs_are_saved_first(place: Path) -> None:
+    out = place / "stopped"
+    [cell] = cells_in(out, ["bc"], "gradient_steps=5000")
+    with pytest.raises(Interrupted):
+        run_cells([cell], Slurm(out, options=LOCAL), once_evaluated({"bc": ask_to_stop}, []))
+    assert stage(cell) == "stopped"
+
+
+def test_a_job_outlives_its_driver_and_is_not_submitted_twice(place: Path, slurm: Path) -> None:
+    out = place / "slurm"
+    [cell] = cells_in(out, ["bc"], "gradient_steps=2000")
+
+    def driver_goes() -> None:
+        raise DriverGone
+
+    asked = parse_options(["partition=long", "mem_gb=2", "timeout_min=90"])
+    with pytest.raises(DriverGone):
+        run_cells([cell], Slurm(out, 3, 1, asked), once_evaluated({"bc": driver_goes}, []))
+    [script] = (out / "slurm").glob("*_submission.sh")
+    lines = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
+    assert {
+        *("#SBATCH --partition=long", "#SBATCH --mem=2GB", "#SBATCH --time=90"),
+        *("#SBATCH --cpus-per-task=3", "#SBATCH --gpus-per-node=1", "#SBATCH --no-requeue"),
+    } <= lines
+    assert "--cpus-per-task=3 " in script.read_text().rpartition("srun")[2]
+    assert stage(cell) == "running", "Slurm has it"
+
+    notes: list[str] = []
+    with pytest.raises(Interrupted):
+        run_cells([cell], Slurm(out), once_evaluated({"bc": ask_to_stop}, notes))
+    assert any("already Slurm job 1" in note for note in notes)
+    assert stage(cell) == "stopped", "scancel has it saved"
+
+    assert run_cells([cell], Slurm(out), once_evaluated({}, [])) == {}
+    assert stage(cell) == "done"
+    assert sorted(file.name for file in slurm.glob("*.pid")) == ["1.pid", "2.pid"]
+
+
+def test_what_slurm_refuses_is_told_in_its_words(place: Path, slurm: Path) -> None:
+    out = place / "refused"
+    (slurm / "refuse").touch()
+    with pytest.raises(UsageError, match=r"invalid partition.*the same command"):
+        run_cells(cells_in(out, ["bc"]), Slurm(out), once_evaluated({}, []))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["partition"], "KEY=VALUE"),
+        (["partition="], "KEY=VALUE"),
+        (["cluster=pbs"], "slurm, local"),
+        (["cpus_per_task=2"], "--cpus"),
+        (["partitoin=long"], "partitoin"),
+        (["timeout_min=soon"], "timeout_min"),
+        (["additional_parameters=3"], "additional_parameters"),
+    ],
+)
+def test_options_that_mean_nothing_are_errors(
+    words: list[str], said: str, tmp_path: Path, slurm: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        Slurm(tmp_path, options=parse_options(words))
+    with pytest.raises(UsageError, match="whole"):
+        Slurm(tmp_path, gpus=0.5)
+
+
+def test_without_slurm_or_submitit_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="cluster=local"):
+        Slurm(tmp_path)
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UsageError, match=r"pip install 'baq-cli\[slurm\]'"):
+        Slurm(tmp_path)
