@@ -70,6 +70,7 @@ def compare(
         int | None,
         typer.Option(help="Cells run at once; default: one a core. 1: in this process.", min=1),
     ] = None,
+    track: opt.Track = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")
     ] = False,
@@ -83,7 +84,12 @@ def compare(
     'baq compare status OUT' says from another terminal how far it is.
     """
     flags = opt.flags(
-        seeds=seeds, gradient_steps=gradient_steps, env_steps=env_steps, env=env, device=device
+        seeds=seeds,
+        gradient_steps=gradient_steps,
+        env_steps=env_steps,
+        env=env,
+        device=device,
+        track=track,
     )
     cells = plan_cells(
         opt.words(recipe),
