@@ -118,7 +118,8 @@ class DeployedPolicy:
         self.env_id = str(one.document["env_id"])
         self.algo = str(one.document["algo"])
         self.seed, self.seeds = one.seed, one.seeds
-        self.obs_mean, self.obs_std = one.inputs.obs_mean.numpy(), one.inputs.obs_std.numpy()
+        self.obs_mean = one.inputs.obs_mean.numpy().copy()
+        self.obs_std = one.inputs.obs_std.numpy().copy()
         self._agent, self._inputs = one.agent, one.inputs
         self._low = np.asarray(one.spaces.action_low)
         self._span = np.asarray(one.spaces.action_high) - self._low
