@@ -32,6 +32,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/speed.py --out runs/speed --figure runs/speed/speed.png
 	$(BIN)/python benchmarks/cql_gradient.py
+	$(BIN)/python benchmarks/report.py
 	$(BIN)/python benchmarks/learning.py --out runs/learning
 
 clean:

@@ -34,8 +34,8 @@ def own_data() -> Iterator[Path]:
 
 
 def cells_in(out: Path, algos: Sequence[str], *overrides: str) -> list[Cell]:
-    """Return a cell for each method: 200 gradient steps and 40 environment steps of a seed."""
-    flags = {"dataset": DATASET, "seeds": [0], "gradient_steps": 200, "env_steps": 40}
+    """Return a cell for each method: 500 gradient steps and 40 environment steps of a seed."""
+    flags = {"dataset": DATASET, "seeds": [0], "gradient_steps": 500, "env_steps": 40}
     every = ["evaluation.every_gradient_steps=100", "evaluation.every_env_steps=40"]
     words = [*SMALL, *every, *overrides]
     return lay_out([[flags, parse_overrides(words)]], algos, {}, out, "baq compare")

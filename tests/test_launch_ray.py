@@ -33,8 +33,9 @@ from launching import (
 
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.launch import ray as launch_ray
-from baq_cli.launch.baggage import GONE
+from baq_cli.launch.baggage import GONE, contents
 from baq_cli.launch.cells import Cell
+from baq_cli.launch.child import Child
 from baq_cli.launch.drive import run_cells
 from baq_cli.launch.errand import Errand, Return
 from baq_cli.launch.ray import Ray
@@ -76,6 +77,13 @@ def no_shared_disk(monkeypatch: pytest.MonkeyPatch) -> None:
         return Errand(folder, "another", *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(launch_ray, "Errand", other)
+
+
+def wait_for(it: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not it():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def scratch_checkpoints() -> list[Path]:
@@ -131,9 +139,7 @@ def test_without_a_shared_disk_folders_travel_there_and_back(
     before = set(scratch_checkpoints())
 
     def stop_when_saved() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not set(scratch_checkpoints()) - before:
-            time.sleep(0.05)
+        wait_for(lambda: bool(set(scratch_checkpoints()) - before))
         ask_to_stop()
 
     thread = threading.Thread(target=stop_when_saved)
@@ -143,7 +149,6 @@ def test_without_a_shared_disk_folders_travel_there_and_back(
     thread.join()
     assert stage(cell) == "stopped"
     assert (cell.folder / "offline" / "checkpoints" / "latest").exists(), "it came back"
-    assert not (cell.folder / "online").exists(), "it was stopped on its way"
 
     heard: list[str] = []
     assert run_cells([cell], Ray(address), once_evaluated({}, heard)) == {}
@@ -172,6 +177,16 @@ def test_what_leads_out_of_the_folder_fails_its_cell(
     assert "leads out of that folder" in str(failures[cell.name])
     assert failures[cell.name].status == ExitStatus.DATA
     assert not (place / "evil" / "x").exists()
+
+
+def test_a_scratch_folder_goes_with_the_worker_that_would_fetch_it(place: Path) -> None:
+    [cell] = cells_in(place / "orphan", ["bc"], "gradient_steps=100000")
+    cell.save()
+    child = Child(cell.folder, 1, scratch=True)
+    wait_for(lambda: bool(contents(cell.folder / "offline" / "checkpoints")))
+    assert child.ended() is None
+    child.let_go()
+    wait_for(lambda: not cell.folder.exists())
 
 
 def test_a_machine_that_is_too_small_is_an_error_and_so_is_no_cluster() -> None:

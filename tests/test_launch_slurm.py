@@ -24,6 +24,7 @@ from launching import (
 )
 
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
+from baq_cli.launch import worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import run_cells
 from baq_cli.launch.slurm import Slurm, parse_options
@@ -65,8 +66,8 @@ def test_lost_and_preempted_jobs_change_no_number_and_a_failure_stops_no_other(
     notes: list[str] = []
 
     def preempt() -> None:
-        worker = worker_of(td3_bc)
-        for pid in (worker, parent_of(worker)):
+        runs = worker_of(td3_bc)
+        for pid in (runs, parent_of(runs)):
             os.kill(pid, signal.SIGUSR2)
 
     deeds: dict[str, Callable[[], None]] = {
@@ -84,6 +85,18 @@ def test_lost_and_preempted_jobs_change_no_number_and_a_failure_stops_no_other(
     assert failures.keys() == {bad.name}
     assert failures[bad.name].status == ExitStatus.NON_FINITE
     assert stage(bad) == "failed"
+
+
+def test_a_signal_while_no_phase_listens_stops_a_cell_too(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [cell] = cells_in(place / "between", ["bc"])
+    cell.save()
+    monkeypatch.setattr(worker, "run_cell", lambda cell, observer: ask_to_stop())
+    before = signal.getsignal(signal.SIGTERM)
+    assert worker.work(cell.folder) == ExitStatus.INTERRUPTED
+    assert stage(cell) == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_stopped_by_a_signal_local_jobs_are_saved_first(place: Path) -> None:

@@ -17,7 +17,7 @@ from baq_cli.errors import DataError
 from baq_cli.report.curves import phase_curves
 from baq_cli.report.figure import draw
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds, summarise
-from baq_cli.report.tables import as_records, compare_table, run_table
+from baq_cli.report.tables import as_records, run_table
 
 
 def offline_row(seed, gradient_steps, value):
@@ -129,7 +129,7 @@ def test_a_single_seed_has_no_spread():
     summary = summary_of(online((100, 60, 10)))
     assert summary["final"].mean == 10
     assert math.isnan(summary["final"].std)
-    assert "10.0 ± –" in printed(compare_table([summary]))
+    assert "10.0 ± –" in printed(run_table(summary))
 
 
 def test_what_was_not_measured_is_unknown():
@@ -148,23 +148,6 @@ def test_mean_and_spread_skip_seeds_without_a_value():
 
 
 # -- tables
-
-
-def test_compare_table_has_a_row_a_method():
-    sac = summary_of(online((-100, -90, -80), (-120, -90, -60)), "[sac]")
-    lines = printed(compare_table([summary_of(OFFLINE + ONLINE), sac])).splitlines()
-    (baq,) = (line for line in lines if line.startswith("baq "))
-    assert baq.split("  ")[-1].strip() == "3"
-    for cell in ("120.0 ± 26.5", "120.0 ± 20.0", "26.7 ± 25.2", "350.0 ± 62.4"):
-        assert cell in baq
-    (other,) = (line for line in lines if line.startswith("[sac] "))
-    assert other.split()[1] == "–"
-    assert "-70.0 ± 14.1" in other
-
-
-def test_seed_counts_that_differ_are_shown():
-    rows = [*OFFLINE, online_row(0, 0, 5), online_row(0, 1000, 6)]
-    assert "1–3" in printed(compare_table([summary_of(rows)]))
 
 
 def test_run_table_has_a_row_a_seed():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
     from baq_cli.engine.events import Event
     from baq_cli.launch.cells import Cell
+    from baq_cli.launch.places import Place
     from baq_cli.recipes.load import Layer
 
 RUN, STATUS = "run", "status"
@@ -70,6 +71,17 @@ def compare(
         int | None,
         typer.Option(help="Cells run at once; default: one a core. 1: in this process.", min=1),
     ] = None,
+    launcher: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Ray: the cluster's address, or auto; none: one of our own.")
+    ] = None,
+    cpus: Annotated[int | None, typer.Option(help="Ray, Slurm: CPUs of a cell.", min=1)] = None,
+    gpus: Annotated[float | None, typer.Option(help="Ray, Slurm: GPUs of a cell.", min=0)] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(help="Slurm: an option of sbatch, KEY=VALUE. Repeatable.", metavar="…"),
+    ] = None,
+    track: opt.Track = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")
     ] = False,
@@ -82,8 +94,15 @@ def compare(
     continues: finished cells are kept, half-finished ones resume, failed ones are tried again.
     'baq compare status OUT' says from another terminal how far it is.
     """
+    from baq_cli.launch.places import Place
+
     flags = opt.flags(
-        seeds=seeds, gradient_steps=gradient_steps, env_steps=env_steps, env=env, device=device
+        seeds=seeds,
+        gradient_steps=gradient_steps,
+        env_steps=env_steps,
+        env=env,
+        device=device,
+        track=track,
     )
     cells = plan_cells(
         opt.words(recipe),
@@ -96,7 +115,8 @@ def compare(
     if dry_run:
         show_plan(cells, out, workers, json)
     else:
-        run_comparison(cells, out, workers, json)
+        place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
+        run_comparison(cells, out, place, json)
 
 
 @app.command(STATUS)
@@ -192,7 +212,7 @@ def open_tasks(
     return cells, data
 
 
-def run_comparison(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
+def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> None:
     """Run the cells of a comparison, then show its results.
 
     Raises the first cell's failure after the others have finished.
@@ -200,7 +220,6 @@ def run_comparison(cells: list[Cell], out: Path, workers: int | None, json: bool
     from baq_cli.cli.progress import watch_cells
     from baq_cli.engine.lock import held
     from baq_cli.launch.drive import run_cells
-    from baq_cli.launch.local import launcher_for
     from baq_cli.launch.matrix import is_finished, save_matrix
 
     tasks = list(dict.fromkeys(cell.task for cell in cells))
@@ -209,7 +228,7 @@ def run_comparison(cells: list[Cell], out: Path, workers: int | None, json: bool
         cells, _ = open_tasks(cells, out, watcher)
         left = [cell for cell in cells if not is_finished(cell)]
         save_matrix(cells, out)
-        failures = run_cells(left, launcher_for(len(left), workers), watcher)
+        failures = run_cells(left, place.open(len(left), out), watcher) if left else {}
     write_and_show([out], [], out, None, None, json)
     if failures:
         raise next(iter(failures.values()))

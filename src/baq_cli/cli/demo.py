@@ -18,4 +18,6 @@ def demo(
     json: opt.Json = False,
 ) -> None:
     """Compare BAQ with AWAC, IQL and CQL on Pendulum, 3 seeds each, offline to online."""
-    run_comparison(plan_cells([DEMO_RECIPE], {}, [], {}, [], out), out, None, json)
+    from baq_cli.launch.places import Place
+
+    run_comparison(plan_cells([DEMO_RECIPE], {}, [], {}, [], out), out, Place(), json)

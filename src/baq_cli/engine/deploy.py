@@ -106,8 +106,9 @@ class DeployedPolicy:
     for one observation at a time `torch.set_num_threads(1)` is fastest.
 
     Attributes: obs_dim, action_dim, spaces, env_id, algo, seed (the one that acts), seeds (those
-    in the checkpoint), document (what the checkpoint says of itself: recipe, dataset, versions,
-    gradient_steps, env_steps, …).
+    in the checkpoint), obs_mean and obs_std (of the data, `[obs_dim]`; zeros and ones where the
+    method doesn't normalise), document (what the checkpoint says of itself: recipe, dataset,
+    versions, gradient_steps, env_steps, …).
     Raises DataError for an observation of another shape, or that is not finite.
     """
 
@@ -117,6 +118,8 @@ class DeployedPolicy:
         self.env_id = str(one.document["env_id"])
         self.algo = str(one.document["algo"])
         self.seed, self.seeds = one.seed, one.seeds
+        self.obs_mean = one.inputs.obs_mean.numpy().copy()
+        self.obs_std = one.inputs.obs_std.numpy().copy()
         self._agent, self._inputs = one.agent, one.inputs
         self._low = np.asarray(one.spaces.action_low)
         self._span = np.asarray(one.spaces.action_high) - self._low

@@ -52,11 +52,15 @@ class Child:
         code = self._process.poll()
         if code is None:
             return None
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self.let_go()
         if code < 0:
             return f"its process was killed by {signal.Signals(-code).name}"
         return f"its process ended with status {code}, see {LOG} in its folder"
+
+    def let_go(self) -> None:
+        """Close the pipe that it watches: for it, we are gone."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def stop(self) -> None:
         """Ask it to save and stop."""

@@ -8,7 +8,10 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from baq_cli.engine.events import Event, Observer
 from baq_cli.engine.lock import held
@@ -46,7 +49,8 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
     write_state(folder, "running")
     try:
         cell = Cell.load(folder)
-        run_cell(cell if threads is None else cell.on_threads(threads), observer)
+        with _stopped_between_phases(cell.command):
+            run_cell(cell if threads is None else cell.on_threads(threads), observer)
     except Interrupted as error:
         write_state(folder, "stopped", str(error), error.status)
         return error.status
@@ -60,6 +64,22 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
         return ExitStatus.FAULT
     write_state(folder, "done", status=ExitStatus.DONE)
     return ExitStatus.DONE
+
+
+@contextmanager
+def _stopped_between_phases(command: str) -> Iterator[None]:
+    """Raise Interrupted at a signal that comes while no phase listens for it, with all saved."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise Interrupted(f"stopped by {name}; everything is saved. Continue with:\n  {command}")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop_with_parent() -> threading.Event:

@@ -23,7 +23,6 @@ from baq_cli.report.style import (
     save,
     styled,
 )
-from baq_cli.report.style import OKABE_ITO as OKABE_ITO
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
 
 if TYPE_CHECKING:

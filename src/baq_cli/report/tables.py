@@ -14,23 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"
-SPREAD = "mean ± standard deviation over seeds"
 SHOWN = ("offline", "handover", "deepest_dip", "final")
 """The statistics that fit beside each other in a terminal; records have all of them."""
-
-
-def compare_table(summaries: Sequence[RunSummary]) -> Group:
-    """Return a table of methods: each statistic's mean ± spread, and the number of seeds."""
-    decimals = _decimals(summaries)
-    table = _table()
-    table.add_column("method", no_wrap=True)
-    for name in SHOWN:
-        table.add_column(DEFINITIONS[name].heading, justify="right")
-    table.add_column("seeds", justify="right")
-    for summary in summaries:
-        cells = [_mean_and_spread(summary[name], decimals) for name in SHOWN]
-        table.add_row(_text(summary.label), *cells, _seed_count(summary))
-    return _framed(_title(summaries), table, f"Raw return, {SPREAD}. {_notes(summaries)}")
 
 
 def run_table(summary: RunSummary) -> Group:
@@ -135,12 +120,6 @@ def _notes(summaries: Sequence[RunSummary]) -> str:
     if any(summary["deepest_dip"].count for summary in summaries):
         notes.append("Deepest dip: hand-over score minus the lowest of the first quarter online.")
     return " ".join(notes)
-
-
-def _seed_count(summary: RunSummary) -> str:
-    """Return how many seeds the row's numbers are over: a range when they differ."""
-    counts = {summary[name].count for name in SHOWN} - {0}
-    return "–".join(str(count) for count in sorted({min(counts), max(counts)})) if counts else "0"
 
 
 def _decimals(summaries: Sequence[RunSummary]) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.document import Document
+from baq_cli.report.page_view import AGGREGATES
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
 MISSING = "–"
 SHOWN = ("offline", "handover", "deepest_dip", "dip_env_steps", "online_mean", "final")
 """The statistics that fit beside each other; results.csv has all of them."""
-AGGREGATES = {
-    "iqm": "IQM",
-    "median": "median",
-    "mean": "mean",
-    "optimality_gap": "optimality gap",
-}
 
 
 def comparison_tables(document: Document) -> Group:
