@@ -24,8 +24,8 @@ class Scripted:
     A stage is what the cell's folder says by then; None leaves it as a killed process does.
     """
 
-    def __init__(self, slots: int, script: dict[str, list[Stage | None]]):
-        self.slots, self.script = slots, script
+    def __init__(self, slots: int, script: dict[str, list[Stage | None]], advances: bool = False):
+        self.slots, self.script, self.advances = slots, script, advances
         self.started: list[str] = []
         self.under_way = self.most = 0
         self.closed = False
@@ -50,6 +50,9 @@ class ScriptedJob:
 
     def ended(self) -> str | None:
         self.launcher.under_way -= 1
+        if self.launcher.advances:
+            done = len(self.launcher.started)
+            Journal(self.cell.folder)(Progress("offline", done, 100, done, 1.0, 1.0))
         if self.stage is not None:
             write_state(self.cell.folder, self.stage, "out of luck", ExitStatus.DATA)
         return "killed"
@@ -92,10 +95,13 @@ def test_a_cell_that_is_lost_every_time_fails_after_some_attempts(tmp_path: Path
 
 
 def test_a_machine_that_stops_its_cells_is_not_a_cell_that_fails(tmp_path: Path) -> None:
-    """A preempted cell has saved: it goes on as often as it is preempted."""
-    launcher = Scripted(1, {"a": ["stopped"] * (2 * ATTEMPTS) + ["done"]})
+    """A preempted cell has saved: it goes on as often as it is preempted, if it gets further."""
+    launcher = Scripted(1, {"a": ["stopped"] * (2 * ATTEMPTS) + ["done"]}, advances=True)
     assert not run_cells(cells(tmp_path, "a"), launcher, lambda name, event: None)
     assert read_state(tmp_path / "a").stage == "done"
+    launcher = Scripted(1, {"b": ["stopped"] * (2 * ATTEMPTS)})
+    assert list(run_cells(cells(tmp_path, "b"), launcher, lambda name, event: None)) == ["task: b"]
+    assert len(launcher.started) == ATTEMPTS
 
 
 def test_what_an_earlier_command_left_behind_is_not_taken_for_an_outcome(tmp_path: Path) -> None:

@@ -43,14 +43,14 @@ def export(
         return
     among = ", ".join(map(str, done["seeds"]))
     chosen = f"seed {done['seed']}" + (f" of {among}" if len(done["seeds"]) > 1 else "")
-    found = "; ".join(
-        f"{c['count']} {c['observations']} {c['largest_difference']:.1e} (of {c['allowed']:.1e})"
-        for c in done["checks"]
-    )
     typer.echo(
         f"{done['algo']} on {done['env_id']}, {chosen}: obs [batch, {done['obs_dim']}] to action "
-        f"[batch, {done['action_dim']}], float32\n"
-        f"checked on observations; largest difference (and what is allowed) in halves of an "
-        f"action's range: {found}\n"
-        f"{done['format']}: {out} ({done['bytes']:,} bytes)"
+        f"[batch, {done['action_dim']}], float32"
     )
+    for check in done["checks"]:
+        typer.echo(
+            f"checked on {check['count']} {check['observations']} observations: differs by at most "
+            f"{check['largest_difference']:.1e} of half an action's range ({check['allowed']:.1e} "
+            "allowed)"
+        )
+    typer.echo(f"{done['format']}: {out} ({done['bytes']:,} bytes)")

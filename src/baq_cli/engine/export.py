@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,30 @@ from baq_cli.engine.graphs import ExportedPolicy, FormatName, Run, require_forma
 from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
-OBSERVATIONS = {"ordinary": (800, 1.0), "far": (100, 10.0), "extreme": (100, 100.0)}
-"""What a file is checked on: how many, and by how many standard deviations they spread."""
 TOLERANCE = 1e-5
 """The largest difference of an action, in halves of its range: bounds of ±1 have a half of 1."""
-ROUNDING = 8.0
-"""How much more than float32's rounding in the checkpoint's own policy is allowed at least.
 
-Far from the data, large numbers nearly cancel. A runtime that adds them in another order, as each
-does, then rounds differently by more than the tolerance, and no float32 file can meet it.
-"""
+
+@dataclass(frozen=True)
+class Group:
+    """Observations that a file is checked on, `spread` standard deviations about the mean.
+
+    Where float32 rounds in the checkpoint's own policy by more than the tolerance, `rounding`
+    times that is allowed. Far from the data large numbers nearly cancel, and a runtime that adds
+    them in another order, as each does, rounds differently: no float32 file can do better.
+    """
+
+    name: str
+    count: int
+    spread: float
+    rounding: float
+
+
+GROUPS = (
+    Group("ordinary", 800, 1.0, 3.0),
+    Group("far", 100, 10.0, 8.0),
+    Group("extreme", 100, 100.0, 8.0),
+)
 
 
 def export_policy(
@@ -97,27 +112,27 @@ def check(one: OneSeed, run: Run, out: Path) -> list[dict[str, Any]]:
     half = (high - low) / 2
     rng = np.random.default_rng(0)
     checks: list[dict[str, Any]] = []
-    for group, (count, spread) in OBSERVATIONS.items():
-        obs = _draw(one, rng, count, spread)
+    for group in GROUPS:
+        obs = _draw(one, rng, group.count, group.spread)
         found = np.stack([run(obs), np.concatenate([run(row[None]) for row in obs])])
         source = np.stack([policy(obs), [policy(row) for row in obs]])
         if found.shape != source.shape or found.dtype != np.float32:
             raise DataError(f"the file for {out} gives actions {found.dtype} {found.shape[1:]}")
         rounding = float(np.max(np.abs(source - _exactly(one, obs)) / half))
         largest = float(np.max(np.abs(found - source) / half))
-        allowed = max(TOLERANCE, ROUNDING * rounding)
+        allowed = max(TOLERANCE, group.rounding * rounding)
         inside = (low.astype(np.float32) <= found) & (found <= high.astype(np.float32))
         if not inside.all() or not largest <= allowed:
             raise DataError(
                 f"the file for {out} doesn't act as the checkpoint does: its actions differ by up "
-                f"to {largest:.2g} of half their range on {group} observations, where "
+                f"to {largest:.2g} of half their range on {group.name} observations, where "
                 f"{allowed:.2g} is allowed. Nothing was written."
             )
         checks.append(
             {
-                "observations": group,
-                "count": count,
-                "standard_deviations": spread,
+                "observations": group.name,
+                "count": group.count,
+                "standard_deviations": group.spread,
                 "largest_difference": largest,
                 "allowed": allowed,
             }

@@ -7,15 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from baq_cli.engine.events import Event, Note
+from baq_cli.engine.events import Event, Note, Progress
 from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import State, read_state, write_state
+from baq_cli.launch.journal import State, read_progress, read_state, write_state
 
 POLL_SECONDS = 0.2
 ATTEMPTS = 3
-"""How often a cell is started whose process is lost: killed, out of memory, its machine gone."""
+"""How often a cell is started whose process is lost (killed, out of memory, its machine gone), or
+stopped before it got any further."""
 
 Watcher = Callable[[str, Event], None]
 """Sees a cell's name and what happened in it."""
@@ -84,6 +85,7 @@ class _Drive:
         self.waiting = deque(cells)
         self.running: dict[str, tuple[Cell, Job]] = {}
         self.started: dict[str, int] = {}
+        self.progress: dict[str, Progress | None] = {}
         self.failures: dict[str, CellFailure] = {}
         self.stopping = False
 
@@ -129,8 +131,8 @@ class _Drive:
         if state.stage == "failed":
             self._fail(cell, state.error or how, state.status)
             return
-        if state.stage == "stopped":  # by somebody else, as preemptible machines are
-            self.started[cell.name] -= 1
+        if state.stage == "stopped" and self._has_moved(cell):
+            self.started[cell.name] -= 1  # by somebody else, as preemptible machines do
         if self.started[cell.name] < ATTEMPTS:
             self.watch(cell.name, Note(f"{cell.name}: lost ({how}); starting it again"))
             self.waiting.append(cell)
@@ -138,6 +140,12 @@ class _Drive:
             text = f"lost {ATTEMPTS} times; the last time: {how}"
             write_state(cell.folder, "failed", text, ExitStatus.FAULT)
             self._fail(cell, text, ExitStatus.FAULT)
+
+    def _has_moved(self, cell: Cell) -> bool:
+        """Whether a cell got any further since it was last asked."""
+        progress = read_progress(cell.folder)
+        before, self.progress[cell.name] = self.progress.get(cell.name), progress
+        return progress != before
 
     def _fail(self, cell: Cell, error: str, status: int | None) -> None:
         failure = CellFailure(f"{cell.name}: {error}", status)
