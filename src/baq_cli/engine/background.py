@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from dataclasses import replace
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,6 +25,7 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
+POLL_SECONDS = 0.1
 FREE_CORES = 2
 """Cores beside the training threads from which evaluating in the background takes none away."""
 
@@ -38,8 +39,20 @@ def evaluates_in_background(recipe: Recipe, device: torch.device) -> bool:
     return (os.cpu_count() or 1) - busy >= FREE_CORES
 
 
+def acting_tensors(agent: Agent) -> dict[str, Tensor]:
+    """Return a copy of the parts of an agent that act, as they are now, on the CPU."""
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in agent.state_dict().items()
+        if name.startswith(agent.acting_parts())
+    }
+
+
 class SnapshotEvaluator:
-    """Evaluate the parts of a policy that act, as they were once."""
+    """Evaluate the parts of a policy that act, as they were once; here, when it is asked for.
+
+    It has an agent of its own on the CPU: acting for a few episodes is little work.
+    """
 
     def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env_id: str, inputs: bytes):
         self._agent = make_agent(recipe.run.algo, recipe.method, spec)
@@ -47,12 +60,26 @@ class SnapshotEvaluator:
             self._agent.begin_online()
         self._inputs = Inputs.from_tensors(load(inputs))
         self._evaluator = Evaluator(env_id, spec.seeds, recipe.run.evaluation.episodes)
+        self._begun: tuple[dict[str, Tensor], str] | None = None
 
-    def evaluate(self, acting: dict[str, Tensor], number: str) -> tuple[Array, Array]:
-        """Return returns and lengths, `[S, episodes]`."""
+    @property
+    def idle(self) -> bool:
+        return self._begun is None
+
+    def begin(self, acting: dict[str, Tensor], number: str) -> None:
+        """Take what is to be evaluated."""
+        self._begun = acting, number
+
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array] | None:
+        """Return returns and lengths, `[S, episodes]`; None once `stop` says so."""
+        assert self._begun is not None
+        acting, number = self._begun
         self._agent.load_state_dict(acting, strict=False)
-        with on_threads(1):
-            return self._evaluator.evaluate(self._agent, self._inputs, number)
+        with on_threads(1):  # too few observations at a time for several to share
+            found = self._evaluator.evaluate_unless(stop, self._agent, self._inputs, number)
+        if found is not None:
+            self._begun = None
+        return found
 
     def close(self) -> None:
         self._evaluator.close()
@@ -61,53 +88,62 @@ class SnapshotEvaluator:
 class BackgroundEvaluator:
     """Evaluate snapshots of a policy in a process of its own; one at a time.
 
-    The episodes, their start states and their returns are those of an `Evaluator` here. When the
-    process is gone (it was killed, or it can't make an environment that only this process knows),
-    evaluations are made here from then on.
+    The episodes, their start states and their returns are those of a `SnapshotEvaluator` here.
+    When the process is gone (it was killed, or it can't make an environment that only this process
+    knows), evaluations are made here from then on.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         phase: Phase,
-        agent: Agent,
+        spec: Spec,
         env_id: str,
-        inputs: Inputs,
+        inputs: bytes,
         observer: Observer,
     ):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        spec = replace(agent.spec, device=torch.device("cpu"))
-        self._arguments = recipe, phase, spec, env_id, save(inputs.tensors())
+        self._arguments = recipe, phase, spec, env_id, inputs
         self._observer = observer
-        self._begun: tuple[dict[str, Tensor], str] = {}, ""
+        self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
         self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
         self._process.start()
         theirs.close()
 
-    def begin(self, agent: Agent, number: str) -> None:
-        """Hand over the parts that act, as they are now."""
-        acting = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in agent.state_dict().items()
-            if name.startswith(agent.acting_parts())
-        }
+    @property
+    def idle(self) -> bool:
+        return self._begun is None
+
+    def begin(self, acting: dict[str, Tensor], number: str) -> None:
+        """Hand over the parts that act."""
         self._begun = acting, number
         with contextlib.suppress(OSError):  # a process that is gone is found gone at the end
             self._connection.send_bytes(number.encode())
             self._connection.send_bytes(save(acting))
 
-    def end(self) -> tuple[Array, Array]:
-        """Wait for the returns and lengths, `[S, episodes]`."""
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array] | None:
+        """Wait for the returns and lengths, `[S, episodes]`; None once `stop` says so."""
+        assert self._begun is not None
         if self._here is None:
             try:
+                while not self._connection.poll(POLL_SECONDS):
+                    if stop():
+                        return None
                 found = load(self._connection.recv_bytes())
-                return found["returns"].numpy(), found["lengths"].numpy()
             except (EOFError, OSError):
                 self._observer(Note("the evaluation process is gone; evaluating in the run's own"))
                 self._here = SnapshotEvaluator(*self._arguments)
-        return self._here.evaluate(*self._begun)
+            else:
+                self._begun = None
+                return found["returns"].numpy(), found["lengths"].numpy()
+        if self._here.idle:
+            self._here.begin(*self._begun)
+        here = self._here.end(stop)
+        if here is not None:
+            self._begun = None
+        return here
 
     def close(self) -> None:
         self._connection.close()
@@ -128,7 +164,9 @@ def _serve(
     with contextlib.suppress(EOFError, OSError):
         while True:
             number = connection.recv_bytes().decode()
-            returns, lengths = evaluator.evaluate(load(connection.recv_bytes()), number)
-            found = {"returns": torch.from_numpy(returns), "lengths": torch.from_numpy(lengths)}
+            evaluator.begin(load(connection.recv_bytes()), number)
+            played = evaluator.end(lambda: False)
+            assert played is not None
+            found = dict(zip(("returns", "lengths"), map(torch.from_numpy, played), strict=True))
             connection.send_bytes(save(found))
     evaluator.close()

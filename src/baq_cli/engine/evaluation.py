@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,25 @@ class Evaluator:
 
     def evaluate(self, agent: Agent, inputs: Inputs, number: int | str) -> tuple[Array, Array]:
         """Return raw returns and lengths (env_steps), `[S, episodes]` float64 and int64."""
-        return self.play(lambda obs: self._act(agent, inputs, obs), number)
+        found = self.evaluate_unless(lambda: False, agent, inputs, number)
+        assert found is not None
+        return found
+
+    def evaluate_unless(
+        self, stop: Callable[[], bool], agent: Agent, inputs: Inputs, number: int | str
+    ) -> tuple[Array, Array] | None:
+        """Do the same, or give up between two steps once `stop` says so: then return None."""
+        return self._play(lambda obs: self._act(agent, inputs, obs), number, stop)
 
     def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
         """Do the same with any function of observations; shapes as in `Act`, K = S · width."""
+        found = self._play(act, number, lambda: False)
+        assert found is not None
+        return found
+
+    def _play(
+        self, act: Act, number: int | str, stop: Callable[[], bool]
+    ) -> tuple[Array, Array] | None:
         seeds, width = len(self.seeds), self.width
         returns = np.zeros((seeds, self.episodes))
         lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
@@ -48,6 +64,8 @@ class Evaluator:
         episode = np.tile(np.arange(width), seeds)
         obs = self.pool.reset(self._start_seeds(row, episode, number))
         while (running := episode < self.episodes).any():
+            if stop():
+                return None
             obs, reward, terminated, truncated = self.pool.step(act(obs))
             np.add.at(returns, (row[running], episode[running]), reward[running])
             np.add.at(lengths, (row[running], episode[running]), 1)

@@ -20,9 +20,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from baq_cli import untrusted
 from baq_cli.errors import DataError
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
+TYPES = (
+    *(torch.float16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int32, torch.int64),
+)
+"""What tensors are made of here."""
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -85,6 +91,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
+    odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
+    if odd:
+        raise DataError(f"{path}: '{odd[0]}' is of type {found[odd[0]].dtype}, which none is here")
     if header.get(SEAL) != _digest(found):
         raise _broken_seal(path)
     return found
@@ -161,8 +170,8 @@ def _json_digest(content: dict[str, Any]) -> str:
 
 def parse_json(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = untrusted.parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path} is damaged: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged: expected a JSON object")

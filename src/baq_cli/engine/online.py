@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from baq_cli.data.episodes import returns_to_go
 from baq_cli.engine.actor import Actor, Place, faster_place
 from baq_cli.engine.checkpoint import Checkpoint
 from baq_cli.engine.evaluation import env_seed
+from baq_cli.engine.events import Note
 from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
@@ -74,6 +74,7 @@ class OnlineLoop:
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
         self.owed = False
+        self.was_stopped_in_last_evaluation = False
         self.running: list[RunningEpisode] = []
         self.obs: Array = np.empty(0)
         if saved is not None:
@@ -180,17 +181,13 @@ class OnlineLoop:
         """Reset every environment for its first episode."""
         self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
 
-    def replay_tensors(self) -> dict[str, Tensor]:
-        """Return what the running episodes have done, for a checkpoint."""
-        tensors = {}
+    def save(self) -> None:
+        """Write a checkpoint: the run, the store, and what the running episodes have done."""
+        tensors = {"obs": torch.from_numpy(self.obs)}
         for i, episode in enumerate(self.running):
             if episode.actions:
                 tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
-        return tensors
-
-    def replay_state(self) -> dict[str, Any]:
-        """Return the counters that go with `replay_tensors`."""
-        return {
+        state = {
             "written": self.online.written,
             "owed": self.owed,
             "acting": self.acting,
@@ -199,12 +196,14 @@ class OnlineLoop:
                 for e in self.running
             ],
         }
+        self.run.save(self.run.env_steps, tensors, state, self.online.blocks())
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and replay the running episodes.
 
         A running episode is rebuilt by resetting with its seed and repeating its actions, because
-        a simulator's inner state can't be read in general.
+        a simulator's inner state can't be read in general. One that doesn't come to the same
+        observation ends where it was stored, as if truncated, and another begins.
         """
         self.owed = bool(saved.state["owed"])
         blocks = [block for block in saved.blocks if block is not None]
@@ -219,6 +218,23 @@ class OnlineLoop:
             )
             longest = max(longest, len(steps))
         self._repeat_actions(longest)
+        self._end_strays(saved.replay["obs"].numpy())
+        finished = self.run.env_steps >= self.run.recipe.run.env_steps
+        self.was_stopped_in_last_evaluation = finished and bool(saved.state["pending"])
+
+    def _end_strays(self, stored: Array) -> None:
+        """End the running episodes whose environment is not where it was, and say so."""
+        stray = (self.obs != stored).any(axis=1)
+        if not stray.any():
+            return
+        seeds = [seed for seed, s in zip(self.run.spec.seeds, stray, strict=True) if s]
+        self.run.observer(
+            Note(
+                f"'{self.pool.env_id}' doesn't repeat itself: with the same seed and actions it "
+                f"came elsewhere (seeds {seeds}). Their episodes end here, new ones begin."
+            )
+        )
+        self._end_episodes(stray, np.zeros_like(stray))
 
     def _repeat_actions(self, longest: int) -> None:
         """Step all environments until the longest running episode is where it was.
@@ -264,6 +280,8 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     config = run.recipe.run
     total = config.env_steps
     every = config.evaluation.every_env_steps or max(1, total // 10)
+    if loop.was_stopped_in_last_evaluation:
+        loop.save()  # with the evaluation that was made only now
     if not loop.running:
         loop.start()
         run.evaluate(0, wait=False)
@@ -277,7 +295,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
-            run.save(done, loop.replay_tensors(), loop.replay_state(), loop.online.blocks())
+            loop.save()
             run.laps.lap("write")
-            if done < total:
+            if done < total or run.evaluations.pending:
                 run.stop_if_asked(resume_command)

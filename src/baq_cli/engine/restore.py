@@ -16,6 +16,7 @@ from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.device import on_threads, prepare
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.pool import check_trusted
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.load import resolve
@@ -64,6 +65,7 @@ def evaluate_checkpoint(
     agent, inputs, saved = load_agent(path)
     trained_for = spaces_of(saved.document)
     env = env_id or saved.document["env_id"]
+    check_trusted(env, "" if env_id else f"the checkpoint {path}")
     evaluator = Evaluator(env, agent.spec.seeds, episodes)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
     with on_threads(1):  # too few observations at a time for several to share

@@ -15,10 +15,8 @@ import torch
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.background import BackgroundEvaluator, evaluates_in_background
-from baq_cli.engine.device import on_threads
 from baq_cli.engine.diagnostics import Diagnostics
-from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.evaluations import Evaluations, Pending
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
@@ -38,20 +36,12 @@ REPORT_SECONDS = 0.5
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Pending:
-    """An evaluation under way: the phase's counter, and its rows as far as they are known."""
-
-    done: int
-    counters: list[Row]
-
-
 @dataclass
 class Run:
     """One phase of S seeds, on its way.
 
     Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
-    of the online phase, `evaluations` of this phase.
+    of the online phase.
     """
 
     recipe: Recipe
@@ -65,7 +55,6 @@ class Run:
     interruption: Interruption
     history: list[Row] = field(default_factory=list)
     env_steps: int = 0
-    evaluations: int = 0
 
     def __post_init__(self) -> None:
         spec = self.agent.spec
@@ -74,16 +63,11 @@ class Run:
             for name in ("batch", "explore")
         }
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
-        env_id = self.origin.env_id
-        self.pending: Pending | None = None
-        self.background: BackgroundEvaluator | None = None
-        if evaluates_in_background(self.recipe, spec.device):
-            self.background = BackgroundEvaluator(
-                *(self.recipe, self.phase, self.agent, env_id, self.inputs), self.observer
-            )
-        else:
-            episodes = self.recipe.run.evaluation.episodes
-            self.evaluator = Evaluator(env_id, spec.seeds, episodes)
+        self.evaluations = Evaluations(
+            *(self.recipe, self.phase, self.agent, self.origin.env_id, self.inputs),
+            self.observer,
+            stop=lambda: self.interruption.requested is not None,
+        )
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
@@ -125,28 +109,21 @@ class Run:
         """Evaluate all seeds, log the rows, tell the observer.
 
         With `wait=False` and a background evaluator the rows come later: with the next evaluation,
-        or before the next checkpoint of other parameters.
+        or before the next checkpoint of other parameters. When the run is asked to stop meanwhile,
+        they come once it goes on.
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
         self.diagnostics.check(self.learner.metrics, self.learner.gradient_steps)
         self.collect()
-        number = f"{self.phase}/{self.evaluations}"
-        self.evaluations += 1
-        self.pending = Pending(done, self._counters())
+        self.evaluations.begin(done, self._counters())
         self._log_diagnostics()
-        if self.background is None:
-            with on_threads(1):  # too few observations at a time for several to share
-                found = self.evaluator.evaluate(self.agent, self.inputs, number)
-            self._log_evaluation(*found)
-            return
-        self.background.begin(self.agent, number)
-        if wait:
+        if wait or not self.evaluations.in_background:
             self.collect()
 
     def collect(self) -> None:
-        """Wait for the evaluation under way, if there is one, and log it."""
-        if self.pending is not None and self.background is not None:
-            self._log_evaluation(*self.background.end())
+        """Wait for the evaluations that have begun, and log them."""
+        while found := self.evaluations.end():
+            self._log_evaluation(*found)
 
     def _counters(self) -> list[Row]:
         """Return what is known of an evaluation before its episodes, a row a seed."""
@@ -162,9 +139,7 @@ class Run:
             for i, seed in enumerate(self.spec.seeds)
         ]
 
-    def _log_evaluation(self, returns: Array, lengths: Array) -> None:
-        assert self.pending is not None
-        pending, self.pending = self.pending, None
+    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
         rows: list[Row] = [
             {
                 **counters,
@@ -223,15 +198,14 @@ class Run:
                 f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
                 "intact. Lower learning_rate or reward_scale."
             )
-        if self.pending is not None and self.pending.done != done:
+        if any(pending.done != done for pending in self.evaluations.pending):
             self.collect()
-        training = self.learner.state()
+        training = self.learner.state() | self.evaluations.tensors()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
         state = {
             "phase": self.phase,
             "done": done,
-            "evaluations": self.evaluations - (self.pending is not None),
-            "pending": self.pending is not None,
+            **self.evaluations.state(),
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
@@ -274,7 +248,7 @@ class Run:
         for name, stream in self.streams.items():
             stream.restore(saved.training[f"stream.{name}"])
         self.env_steps = int(saved.document["env_steps"])
-        self.evaluations = int(state["evaluations"])
+        self.evaluations.restore(state, saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
@@ -285,8 +259,7 @@ class Run:
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
-        if state["pending"]:  # the parameters are those it was begun with
-            self.evaluate(done)
+        self.collect()
         return done
 
     def finish(self) -> None:
@@ -297,7 +270,7 @@ class Run:
 
     def close(self) -> None:
         """Let go of the evaluation's environments and the trackers, done or not."""
-        (self.background or self.evaluator).close()
+        self.evaluations.close()
         self.trackers.close(done=False)
 
     def stop_if_asked(self, resume_command: str) -> None:

@@ -14,7 +14,7 @@ from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.restore import spaces_of
 from baq_cli.engine.rundir import RunDirectory
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.pool import check_trusted, make_env
 from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
@@ -47,11 +47,13 @@ class Origin:
     dataset: dict[str, Any] | None = None
 
     @classmethod
-    def make(cls, env_id: str) -> Origin:
+    def make(cls, env_id: str, named_by: str = "") -> Origin:
         """Make the environment once, to read its spaces and settings.
 
-        Raises EnvironmentMismatch and DataError, as making it and reading its spaces do.
+        `named_by` says where its id comes from. Raises EnvironmentMismatch and DataError, as making
+        it and reading its spaces do.
         """
+        check_trusted(env_id, named_by)
         env = make_env(env_id)
         spaces, spec = Spaces.of(env.observation_space, env.action_space), env.spec
         env.close()
@@ -93,7 +95,8 @@ def offline_origin(env: str | None, episodes: Episodes, observer: Observer) -> O
         raise EnvironmentMismatch(
             f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
         )
-    origin = Origin.make(env_id)
+    named_by = "the recipe" if env else f"the dataset '{episodes.dataset_id}'"
+    origin = Origin.make(env_id, named_by)
     made = origin.environment
     settings = {"max_episode_steps": recorded.max_episode_steps, "kwargs": recorded.kwargs}
     if env is None and any(made[key] != value for key, value in settings.items()):
@@ -132,7 +135,8 @@ def online_origin(
     env_id = recipe.run.env or (source.document["env_id"] if source else None)
     if env_id is None:
         raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
-    origin = Origin.make(env_id)
+    inherited = source is not None and env_id == source.document["env_id"]
+    origin = Origin.make(env_id, "the checkpoint" if inherited else "the recipe")
     if source is None:
         return origin
     spaces_of(source.document).check_same(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 import time
 import warnings
@@ -20,6 +21,9 @@ from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch
 
 Array = npt.NDArray[Any]
+TRUST_VARIABLE = "BAQ_TRUST_ENV"
+"""Set to 1 by --trust-env; an environment variable, so that worker processes inherit it."""
+LONGEST_ID = 200
 
 
 @contextlib.contextmanager
@@ -41,11 +45,37 @@ def quiet_simulator() -> Iterator[None]:
         yield
 
 
-def make_env(env_id: str) -> gym.Env[Any, Any]:
-    """Make one environment.
+def trusted() -> bool:
+    """Return whether environment ids may import modules (--trust-env)."""
+    return os.environ.get(TRUST_VARIABLE) == "1"
 
-    Raises EnvironmentMismatch when it is unknown, or needs a package that isn't installed.
+
+def check_trusted(env_id: str, named_by: str = "") -> None:
+    """Raise EnvironmentMismatch for an id that would import a module, unless that is trusted.
+
+    `named_by` says where the id comes from, for the message.
     """
+    if ":" in env_id and not trusted():
+        source = f", which {named_by} names," if named_by else ""
+        raise EnvironmentMismatch(
+            f"the environment '{env_id}'{source} is refused: making it imports the module "
+            f"'{env_id.partition(':')[0]}', and so runs whatever is in that. If you know it and "
+            "want that, add --trust-env to the command."
+        )
+
+
+def make_env(env_id: str) -> gym.Env[Any, Any]:
+    """Make one environment. Nothing else in this program makes any.
+
+    Raises EnvironmentMismatch when it is unknown, needs a package that isn't installed, or has an
+    id that imports a module (MODULE:ID) without being trusted.
+    """
+    check_trusted(env_id)
+    if len(env_id) > LONGEST_ID or env_id.count(":") > 1:
+        raise EnvironmentMismatch(
+            f"'{env_id[:LONGEST_ID]}' can't be an environment's id: expected one such as "
+            "Pendulum-v1, or MODULE:ID for your own"
+        )
     try:
         with quiet_simulator():
             try:
@@ -59,8 +89,7 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
             "Check the id (it is case-sensitive), or install the package that registers it "
             "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
-            "found as MODULE:ID; "
-            "'--env ID' names another."
+            "found as MODULE:ID with --trust-env; '--env ID' names another."
         ) from error
 
 
