@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from baq_cli.engine.claims import check_agent, check_document, check_parts, check_state
 from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
     disk_errors,
@@ -26,6 +28,7 @@ from baq_cli.engine.files import (
     write_synced,
 )
 from baq_cli.errors import DataError
+from baq_cli.untrusted import read_text
 
 FORMAT = 2
 DOCUMENT_KEYS = (
@@ -40,6 +43,8 @@ AGENT, TRAINING, REPLAY, STATE = (
     "state.json",
 )
 LATEST = "latest"
+NAME = re.compile(r"(offline|online)-([0-9]{1,18})(?:\.([0-9]{1,9}))?")
+"""A checkpoint's folder; a name of another form leads nowhere."""
 Tensors = dict[str, Tensor]
 
 
@@ -128,11 +133,11 @@ def complete(run: Path, phase: Phase | None = None) -> list[Path]:
     found = {}
     phases: list[str] = list(UNITS)
     for folder in (run / "checkpoints").glob("*-*"):
-        name, _, number = folder.name.rpartition("-")
-        parts = number.split(".")
-        is_one = name in phases and all(part.isdigit() for part in parts)
-        if is_one and phase in (None, name) and (folder / STATE).is_file():
-            found[folder] = (phases.index(name), *map(int, parts))
+        name = NAME.fullmatch(folder.name)
+        if name is None or folder.is_symlink() or phase not in (None, name[1]):
+            continue
+        if (folder / STATE).is_file():
+            found[folder] = (phases.index(name[1]), int(name[2]), int(name[3] or 0))
     return sorted(found, key=lambda folder: found[folder])
 
 
@@ -169,11 +174,14 @@ def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | No
 def locate(path: Path) -> Path:
     """Find the agent.safetensors that a run, a checkpoint folder or a file stands for.
 
+    Of a run it is that of the newest complete checkpoint; `latest`, which names it for people, is
+    asked only where none is complete, as in a copy of an agent alone.
     Raises DataError when there is none.
     """
     if path.is_file():
         return path
-    path = _latest(path) or path
+    whole = complete(path)
+    path = whole[-1] if whole else _latest(path) or path
     if not (path / AGENT).is_file():
         raise DataError(
             f"no checkpoint at {path}: expected a run (with checkpoints/latest), a checkpoint "
@@ -193,25 +201,25 @@ def load(path: Path) -> Checkpoint:
         checkpoint.folder = folder
         checkpoint.state = read_json(folder / STATE)
         _require(checkpoint.state, STATE_KEYS, folder / STATE)
+        check_state(checkpoint.state, checkpoint.document, folder / STATE)
         checkpoint.training = read_tensors(folder / TRAINING)
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
         numbers = range(int(checkpoint.state["blocks"]))
-        checkpoint.blocks = [read_tensors(folder / _block(number)) for number in numbers]
+        blocks = [read_tensors(folder / _block(number)) for number in numbers]
+        check_parts(checkpoint.training, blocks, len(checkpoint.document["seeds"]), folder)
+        checkpoint.blocks = [*blocks]
     return checkpoint
 
 
 def load_newest(run: Path, observer: Observer) -> Checkpoint:
-    """Read a run's latest checkpoint; where it is damaged, the newest one that is not.
+    """Read a run's newest checkpoint; where it is damaged, the newest one that is not.
 
     Raises DataError when none can be read.
     """
     folders = complete(run)[::-1]
     if not folders:
         return load(run)
-    latest = _latest(run)
-    if latest in folders:
-        folders = folders[folders.index(latest) :]
     failures = []
     for folder in folders:
         try:
@@ -226,12 +234,12 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
 
 
 def _latest(run: Path) -> Path | None:
-    """Return the folder that `latest` names, if it can be read."""
+    """Return the folder that `latest` names, if it can be read and names a checkpoint."""
     try:
-        name = (run / "checkpoints" / LATEST).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        name = read_text(run / "checkpoints" / LATEST, 100).strip()
+    except (OSError, ValueError):
         return None
-    return run / "checkpoints" / name
+    return run / "checkpoints" / name if NAME.fullmatch(name) else None
 
 
 def load_agent_file(path: Path) -> Checkpoint:
@@ -247,7 +255,10 @@ def load_agent_file(path: Path) -> Checkpoint:
             "Upgrade with 'pip install --upgrade baq-cli'."
         )
     _require(document, DOCUMENT_KEYS, file)
-    return Checkpoint(document, read_tensors(file))
+    check_document(document, file)
+    tensors = read_tensors(file)
+    check_agent(document, tensors, file)
+    return Checkpoint(document, tensors)
 
 
 def _require(found: dict[str, Any], keys: tuple[str, ...], file: Path) -> None:

@@ -127,11 +127,23 @@ class _Logs(Said):
     diagnostics: _Logged | Count
 
 
+class _Pending(Said):
+    done: Count
+    number: Name
+    counters: list[dict[str, Any]]
+
+
+class _Running(Said):
+    start_seed: Count
+    rewards: list[float]
+    slots: list[Count]
+
+
 class _State(Said):
     phase: Phase
     done: Count
     evaluations: Count
-    pending: bool
+    pending: bool | list[_Pending]
     episodes: list[Count]
     threads: int = Field(ge=1, le=4096)
     sizes: _Logs
@@ -139,6 +151,8 @@ class _State(Said):
     wall_seconds: Finite = 0.0
     metrics_sum: dict[str, list[float]] = {}
     metrics_count: dict[str, list[float]] = {}
+    written: Count = 0
+    running: list[_Running] = []
 
 
 def check_document(document: dict[str, Any], file: Path) -> None:

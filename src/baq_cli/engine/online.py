@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,26 +16,15 @@ from baq_cli.engine.events import Note
 from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
+from baq_cli.engine.running import RunningEpisode, make_pool, repeat_actions
 from baq_cli.engine.store import Store
 from baq_cli.engine.updater import Updater
-from baq_cli.envs.pool import EnvPool, seconds_a_step
+from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
 UNKNOWN_RETURN = -1e9
 """Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
-SLOW_STEP_SECONDS = 2e-3
-"""All seeds' steps one after the other, from which handing them to processes pays."""
-
-
-@dataclass
-class RunningEpisode:
-    """The episode that one seed is in: where it started, what was done, where it is stored."""
-
-    start_seed: int
-    actions: list[Array] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
 
 
 class OnlineLoop:
@@ -62,7 +49,7 @@ class OnlineLoop:
             run.restore(saved)  # before the stores: the method annotates with its own parameters
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
-        self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run))
+        self.pool = make_pool(run)
         env_steps = max(run.recipe.run.env_steps, run.env_steps)
         self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
         replay = Replay(
@@ -86,12 +73,19 @@ class OnlineLoop:
         """Act, step the environments, store the transitions, then take the gradient steps."""
         run, laps = self.run, self.run.laps
         action = self._choose_action()
+        run.faults.check_transition({"action": action}, run.env_steps + 1)
         laps.lap("act")
-        self.pool.begin_step(action)
-        if self.owed:
-            self._update()
-        next_obs, reward, terminated, truncated = self.pool.end_step()
+        try:
+            self.pool.begin_step(action)
+            if self.owed:
+                self._update()
+            next_obs, reward, terminated, truncated = self.pool.end_step()
+        except EnvironmentFault as fault:
+            self._begin_anew(fault)
+            return
         laps.lap("environment")
+        parts = {"observation": next_obs, "reward": reward, "action": action}
+        run.faults.check_transition(parts, run.env_steps + 1)
         slot = self._store(action, reward, next_obs, terminated)
         for episode, a, r in zip(self.running, action, reward, strict=True):
             episode.actions.append(a)
@@ -106,6 +100,24 @@ class OnlineLoop:
         self.owed = run.env_steps > self.plan.warmup_env_steps
         if self.owed and not run.recipe.run.overlap:
             self._update()
+
+    def _begin_anew(self, fault: EnvironmentFault) -> None:
+        """Make environments that failed anew.
+
+        The step that failed leaves no transition. Which environment broke is not always known, so
+        every running episode ends where it was stored, as if truncated, and another begins.
+        """
+        run = self.run
+        none = np.zeros(self.pool.count, dtype=np.bool_)
+        while True:
+            run.faults.failed(fault, run.env_steps)
+            self.pool.abandon()
+            try:
+                self.pool = make_pool(run)
+                self._end_episodes(~none, none)
+                return
+            except EnvironmentFault as again:
+                fault = again
 
     def _update(self) -> None:
         """Take the gradient steps of one environment step.
@@ -181,6 +193,10 @@ class OnlineLoop:
         """Reset every environment for its first episode."""
         self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
 
+    def close(self) -> None:
+        """Let go of the environments."""
+        self.pool.close()
+
     def save(self) -> None:
         """Write a checkpoint: the run, the store, and what the running episodes have done."""
         tensors = {"obs": torch.from_numpy(self.obs)}
@@ -208,16 +224,15 @@ class OnlineLoop:
         self.owed = bool(saved.state["owed"])
         blocks = [block for block in saved.blocks if block is not None]
         self.online.refill_blocks(blocks, int(saved.state["written"]))
-        self.start()
-        longest = 0
         for i, kept in enumerate(saved.state["running"]):
             actions = saved.replay.get(f"running.{i}.actions")
             steps = [] if actions is None else list(actions.numpy())
-            self.running[i] = RunningEpisode(
-                kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
+            self.running.append(
+                RunningEpisode(
+                    kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
+                )
             )
-            longest = max(longest, len(steps))
-        self._repeat_actions(longest)
+        self.obs = repeat_actions(self.pool, self.running)
         self._end_strays(saved.replay["obs"].numpy())
         finished = self.run.env_steps >= self.run.recipe.run.env_steps
         self.was_stopped_in_last_evaluation = finished and bool(saved.state["pending"])
@@ -235,39 +250,6 @@ class OnlineLoop:
             )
         )
         self._end_episodes(stray, np.zeros_like(stray))
-
-    def _repeat_actions(self, longest: int) -> None:
-        """Step all environments until the longest running episode is where it was.
-
-        Shorter episodes start later, so that every environment ends at its own last step.
-        """
-        lengths = np.array([len(episode.actions) for episode in self.running])
-        seeds = [episode.start_seed for episode in self.running]
-        idle = np.zeros(self.run.spec.action_dim, dtype=np.float32)
-        for t in range(longest):
-            begin = lengths == longest - t
-            if begin.any():
-                self.obs = self.pool.reset(seeds, begin)
-            at = t - (longest - lengths)
-            action = np.stack(
-                [e.actions[k] if k >= 0 else idle for e, k in zip(self.running, at, strict=True)]
-            )
-            self.obs, _, terminated, truncated = self.pool.step(action)
-            stray = (terminated | truncated) & (at < 0)  # an idle environment that fell over
-            if stray.any():
-                self.obs = self.pool.reset(seeds, stray)
-        if (lengths == 0).any():
-            self.obs = self.pool.reset(seeds, lengths == 0)
-
-
-def _in_workers(run: Run) -> bool:
-    """Whether the environments step in processes: as the recipe says, or when they are slow."""
-    asked, seeds = run.recipe.run.env_workers, len(run.spec.seeds)
-    if asked is not None:
-        return asked
-    if (os.cpu_count() or 1) == 1 or (seeds == 1 and not run.recipe.run.overlap):
-        return False
-    return seeds * seconds_a_step(run.origin.env_id) > SLOW_STEP_SECONDS
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:
@@ -287,8 +269,11 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         run.evaluate(0, wait=False)
         run.laps.lap("evaluate")
     while run.env_steps < total:
+        before = run.env_steps
         loop.step()
         done = run.env_steps
+        if done == before:
+            continue  # the environments failed, and were made anew
         run.tick(done, total)
         at_interval = done % every == 0 or done == total
         if at_interval:

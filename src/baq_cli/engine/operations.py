@@ -112,7 +112,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
             run.inherit_history(source.document["history"])
         with closing(run):
             loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
-            with closing(loop.pool):
+            with closing(loop):
                 finetune(loop, order.resume_command)
             run.finish()
 

@@ -13,6 +13,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.claims import BEHAVIOR
 from baq_cli.engine.device import on_threads, prepare
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
@@ -49,10 +50,7 @@ def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Age
     if document["phase"] == "online":
         agent.begin_online()
     tensors = ckpt.agent_tensors(saved)
-    if document.get("kind") == "behavior":  # what acting doesn't need stays as initialised
-        acting = {name for name in agent.state_dict() if name.startswith(agent.acting_parts())}
-        if acting != tensors.keys():
-            raise DataError(f"{path} is damaged: it lacks {sorted(acting - tensors.keys())[:3]}")
+    if document.get("kind") == BEHAVIOR:  # what acting doesn't need stays as initialised
         tensors = agent.state_dict() | tensors
     load_exactly(agent, tensors, path)
     return agent

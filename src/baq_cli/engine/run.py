@@ -18,6 +18,7 @@ from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.diagnostics import Diagnostics
 from baq_cli.engine.evaluations import Evaluations, Pending
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
+from baq_cli.engine.faults import Faults
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
@@ -68,6 +69,10 @@ class Run:
             self.observer,
             stop=lambda: self.interruption.requested is not None,
         )
+        restarts = self.recipe.run.env_restarts
+        self.faults = Faults(
+            *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
+        )
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
@@ -87,7 +92,10 @@ class Run:
 
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
-        if self.learner.gradient_steps % METRICS_EVERY:
+        steps = self.learner.gradient_steps
+        if self.spec.device.type == "cpu" or steps % METRICS_EVERY == 0:
+            self.faults.check_losses(self.learner.metrics, batch, steps)
+        if steps % METRICS_EVERY:
             return
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
         self.diagnostics.add(found, self.learner.gradient_steps)
@@ -206,6 +214,7 @@ class Run:
             "phase": self.phase,
             "done": done,
             **self.evaluations.state(),
+            "faults": self.faults.count,
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
@@ -249,11 +258,12 @@ class Run:
             stream.restore(saved.training[f"stream.{name}"])
         self.env_steps = int(saved.document["env_steps"])
         self.evaluations.restore(state, saved.training)
+        self.faults.count = int(state["faults"])
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
-        self.directory.truncate(state["sizes"])
+        self.directory.restore(state["sizes"], self.history, self.observer)
         self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])

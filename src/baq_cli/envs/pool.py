@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from baq_cli.envs.faults import Checked, EnvironmentFault
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch
 
@@ -108,8 +110,8 @@ def _make_flat(env_id: str) -> gym.Env[Any, Any]:
     """Make an environment whose observations are flat; `Dict` ones are flattened."""
     env = make_env(env_id)
     if isinstance(env.observation_space, gym.spaces.Dict):
-        return gym.wrappers.FlattenObservation(env)
-    return env
+        env = gym.wrappers.FlattenObservation(env)
+    return Checked(env)
 
 
 def environment_spaces(env_id: str) -> Spaces:
@@ -129,9 +131,19 @@ class EnvPool:
     handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
+    Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
+    dies, or it takes longer than `timeout_seconds` (which needs workers). The pool is of no use
+    afterwards but to be closed.
     """
 
-    def __init__(self, env_id: str, count: int, workers: bool = False):
+    def __init__(
+        self,
+        env_id: str,
+        count: int,
+        workers: bool = False,
+        timeout_seconds: float | None = None,
+    ):
+        self._timeout = timeout_seconds
         self.env_id = env_id
         self.spaces = environment_spaces(env_id)
         self.count = count
@@ -152,23 +164,47 @@ class EnvPool:
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
         options = None if mask is None else {"reset_mask": mask}
-        obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
+        with self._faults():
+            if isinstance(self._envs, AsyncVectorEnv):
+                self._envs.reset_async(seed=[int(s) for s in seeds], options=options)
+                obs, _ = self._envs.reset_wait(timeout=self._timeout)
+            else:
+                obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
         return np.array(obs, dtype=np.float32)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Say what failed: an environment's own fault, its process, or its time."""
+        level, gym.logger.min_level = gym.logger.min_level, 1 + gym.logger.ERROR
+        try:
+            yield
+        except EnvironmentFault:
+            raise
+        except multiprocessing.TimeoutError as error:
+            raise EnvironmentFault(f"no answer within {self._timeout:g} s") from error
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise EnvironmentFault("its process ended") from error
+        except (gym.error.Error, ValueError, TypeError) as error:
+            raise EnvironmentFault(f"{type(error).__name__}: {error}") from error
+        finally:
+            gym.logger.min_level = level
 
     def begin_step(self, action: Array) -> None:
         """Hand the actions over; with workers the environments step from now on."""
         self._begun = self.spaces.to_env(action)
         if isinstance(self._envs, AsyncVectorEnv):
-            self._envs.step_async(self._begun)
+            with self._faults():
+                self._envs.step_async(self._begun)
             self._under_way = True
 
     def end_step(self) -> tuple[Array, Array, Array, Array]:
         """Return what the step begun led to: observations, rewards, terminated and truncated."""
-        if isinstance(self._envs, AsyncVectorEnv):
-            self._under_way = False
-            obs, reward, terminated, truncated, _ = self._envs.step_wait()
-        else:
-            obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
+        with self._faults():
+            if isinstance(self._envs, AsyncVectorEnv):
+                self._under_way = False
+                obs, reward, terminated, truncated, _ = self._envs.step_wait(self._timeout)
+            else:
+                obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
         return np.array(obs, dtype=np.float32), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
@@ -180,6 +216,17 @@ class EnvPool:
         if self._under_way:
             self.end_step()
         self._envs.close()
+
+    def abandon(self) -> None:
+        """Let go of environments that failed, without asking them for anything."""
+        if isinstance(self._envs, AsyncVectorEnv):
+            for process in self._envs.processes:
+                process.kill()
+                process.join()
+            self._envs.closed = True
+            return
+        with contextlib.suppress(Exception):  # what failed once may fail again
+            self._envs.close()
 
 
 def seconds_a_step(env_id: str, steps: int = 30) -> float:

@@ -135,7 +135,14 @@ def to_yaml(recipe: Recipe, command: str) -> str:
 
 FREE_ON_RESUME = (
     *("gradient_steps", "env_steps", "evaluation", "threads"),
-    *("keep_checkpoints", "keep_agents", "env_workers", "track"),
+    *(
+        "keep_checkpoints",
+        "keep_agents",
+        "env_workers",
+        "env_timeout_seconds",
+        "env_restarts",
+        "track",
+    ),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""
 

@@ -61,6 +61,12 @@ class RunConfig(Closed):
     env_workers: bool | None = Field(
         None, description="step environments in processes of their own; null: when they are slow"
     )
+    env_timeout_seconds: float | None = Field(
+        None, gt=0, description="a step that takes longer has failed; steps in processes"
+    )
+    env_restarts: int = Field(
+        3, ge=0, description="how often environments that failed are made anew"
+    )
     acting: Literal["auto", "cpu", "device"] = Field(
         "auto", description="where exploring actions are computed; auto: where that is faster"
     )
