@@ -166,6 +166,7 @@ class OnlineLoop:
         device = run.spec.device
         returns = [sum(e.rewards) if e else 0.0 for e in ended]
         lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
+        run.guard.episodes_ended(run.env_steps, over, np.array(returns))
         run.agent.on_episode_end(
             torch.from_numpy(over).to(device),
             torch.tensor(returns, device=device),
@@ -268,7 +269,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         loop.start()
         run.evaluate(0, wait=False)
         run.laps.lap("evaluate")
-    while run.env_steps < total:
+    while run.env_steps < total and not run.guard.stopped:
         before = run.env_steps
         loop.step()
         done = run.env_steps
@@ -279,7 +280,9 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         if at_interval:
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
-        if at_interval or run.interruption.requested:
+        if run.guard.is_on:
+            loop.actor.forget()  # a seed may have other parameters now
+        if at_interval or run.interruption.requested or run.guard.stopped:
             loop.save()
             run.laps.lap("write")
             if done < total or run.evaluations.pending:

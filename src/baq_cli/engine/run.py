@@ -19,6 +19,7 @@ from baq_cli.engine.diagnostics import Diagnostics
 from baq_cli.engine.evaluations import Evaluations, Pending
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
 from baq_cli.engine.faults import Faults
+from baq_cli.engine.guard import Guard
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
@@ -73,6 +74,7 @@ class Run:
         self.faults = Faults(
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
         )
+        self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
@@ -125,7 +127,7 @@ class Run:
         self.collect()
         self.evaluations.begin(done, self._counters())
         self._log_diagnostics()
-        if wait or not self.evaluations.in_background:
+        if wait or self.guard.is_on or not self.evaluations.in_background:
             self.collect()
 
     def collect(self) -> None:
@@ -161,6 +163,8 @@ class Run:
         self.history += rows
         self._log("metrics", METRICS, rows)
         self.observer(Evaluated(self.phase, pending.done, returns))
+        if self.phase == "online":
+            self.guard.evaluated(pending.done, returns)
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
@@ -208,13 +212,14 @@ class Run:
             )
         if any(pending.done != done for pending in self.evaluations.pending):
             self.collect()
-        training = self.learner.state() | self.evaluations.tensors()
+        training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
         state = {
             "phase": self.phase,
             "done": done,
             **self.evaluations.state(),
             "faults": self.faults.count,
+            "guard": self.guard.state(),
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
@@ -259,6 +264,7 @@ class Run:
         self.env_steps = int(saved.document["env_steps"])
         self.evaluations.restore(state, saved.training)
         self.faults.count = int(state["faults"])
+        self.guard.restore(state["guard"], saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
@@ -275,7 +281,7 @@ class Run:
     def finish(self) -> None:
         """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
-        self.directory.finish({"seconds_of_last_session": seconds})
+        self.directory.finish({"seconds_of_last_session": seconds} | self.guard.facts())
         self.trackers.close(done=True)
 
     def close(self) -> None:

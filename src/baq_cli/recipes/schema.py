@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
 from baq_cli.untrusted import MOST_NAME, is_dataset_id
@@ -37,6 +37,39 @@ class EvaluationConfig(Closed):
     background: bool | None = Field(
         None, description="in a process of its own, while training goes on; null: on free cores"
     )
+
+
+class HarmBound(Closed):
+    """How many bad online episodes a seed may have."""
+
+    episode_return: float = Field(description="raw return below which an episode is bad")
+    episodes: int = Field(0, ge=0, description="how many of them are allowed")
+
+
+class GuardConfig(Closed):
+    """What protects a policy from its own fine-tuning.
+
+    It looks at the recipe's evaluations (`evaluation.every_env_steps`), seed by seed.
+    """
+
+    action: Literal["off", "warn", "stop", "rollback"] = Field(
+        "off", description="what follows when a seed does too badly"
+    )
+    max_drop: float | None = Field(
+        None, gt=0, description="raw return that evaluations may lie below the hand-over score"
+    )
+    patience: int = Field(2, ge=1, description="evaluations in a row that lie lower than that")
+    shrink: float = Field(
+        0.5, gt=0, le=1, description="rollback: what remains of the size of the seed's updates"
+    )
+    max_online_episodes_below: HarmBound | None = None
+
+    @model_validator(mode="after")
+    def _watches_something(self) -> GuardConfig:
+        watched = self.max_drop is not None or self.max_online_episodes_below is not None
+        if self.action != "off" and not watched:
+            raise ValueError("a guard needs max_drop or max_online_episodes_below")
+        return self
 
 
 class RunConfig(Closed):
@@ -74,6 +107,7 @@ class RunConfig(Closed):
         False, description="update while the environments step: actions are one step older"
     )
     evaluation: EvaluationConfig = EvaluationConfig()
+    guard: GuardConfig = GuardConfig()
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
