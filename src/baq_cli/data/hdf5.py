@@ -64,9 +64,11 @@ def check_stored_inside(dataset: h5py.h5d.DatasetID, name: str) -> None:
 
 
 def _check_link(group: h5py.h5g.GroupID, name: bytes) -> None:
-    if not isinstance(group, h5py.h5g.GroupID) or not name:
-        raise KeyError(f"there is no '{name.decode(errors='replace')}'")
-    if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+    try:
+        info = group.links.get_info(name)
+    except (AttributeError, KeyError) as error:  # below what is no group, or nowhere
+        raise KeyError(f"there is no '{name.decode(errors='replace')}'") from error
+    if info.type != h5py.h5l.TYPE_HARD:
         raise ValueError(_link(name))
 
 
