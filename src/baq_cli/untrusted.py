@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ MOST_YAML_VALUES = 100_000
 
 _TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
 _ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-"""What PyYAML's constructors raise for numbers, dates and words that are none."""
+"""What PyYAML raises for letters, numbers, dates and words that are none."""
 
 
 MOST_NAME = 200
@@ -79,26 +81,29 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(
             f"it has {len(text):,} characters; expected {MOST_YAML_CHARACTERS:,} at most"
         )
-    try:
+    with _in_words():
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    except RecursionError as error:
-        raise ValueError(_TOO_DEEP) from error
     if node is None:
         return None
     _check_expanded(node)
-    try:
+    with _in_words():
         content = loader.construct_document(node)
+    _check_plain(content, keys_are_words=True)
+    return content
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Turn what PyYAML raises into a ValueError of one line."""
+    try:
+        yield
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     except _ODD as error:
         raise ValueError(f"a value in it can't be read: {error}") from error
-    _check_plain(content, keys_are_words=True)
-    return content
 
 
 def _check_expanded(document: yaml.Node) -> None:

@@ -47,11 +47,12 @@ def open_inside(group: h5py.h5g.GroupID, path: str) -> h5py.h5g.GroupID | h5py.h
 def check_links(group: h5py.h5g.GroupID) -> None:
     """Raise ValueError where anything below a group is a link; see `open_inside`."""
 
-    def check(name: bytes, info: h5py.h5l.LinkInfo) -> None:
-        if info.type != h5py.h5l.TYPE_HARD:
-            raise ValueError(_link(name))
+    def seen(name: bytes, info: h5py.h5l.LinkInfo) -> bytes | None:
+        return None if info.type == h5py.h5l.TYPE_HARD else name
 
-    group.links.visit(check, info=True)
+    found = group.links.visit(seen, info=True)  # up to the first that is one
+    if found is not None:
+        raise ValueError(_link(found))
 
 
 def check_stored_inside(dataset: h5py.h5d.DatasetID, name: str) -> None:
@@ -66,7 +67,7 @@ def check_stored_inside(dataset: h5py.h5d.DatasetID, name: str) -> None:
 def _check_link(group: h5py.h5g.GroupID, name: bytes) -> None:
     try:
         info = group.links.get_info(name)
-    except (AttributeError, KeyError) as error:  # below what is no group, or nowhere
+    except (AttributeError, RuntimeError) as error:  # below what is no group, or nowhere
         raise KeyError(f"there is no '{name.decode(errors='replace')}'") from error
     if info.type != h5py.h5l.TYPE_HARD:
         raise ValueError(_link(name))

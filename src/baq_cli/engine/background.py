@@ -22,6 +22,7 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.inputs import Inputs
+from baq_cli.errors import BaqError
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
@@ -33,6 +34,8 @@ FREE_CORES = 2
 def evaluates_in_background(recipe: Recipe, device: torch.device) -> bool:
     """Whether a run's evaluations leave its own process: as asked, or where cores are free."""
     asked = recipe.run.evaluation.background
+    if recipe.run.env_timeout_seconds is not None:
+        return False  # its environments need processes, which such a process can't have
     if asked is not None:
         return asked
     busy = 1 if device.type == "cuda" else torch.get_num_threads()
@@ -59,7 +62,10 @@ class SnapshotEvaluator:
         if phase == "online":
             self._agent.begin_online()
         self._inputs = Inputs.from_tensors(load(inputs))
-        self._evaluator = Evaluator(env_id, spec.seeds, recipe.run.evaluation.episodes)
+        self._evaluator = Evaluator(
+            *(env_id, spec.seeds, recipe.run.evaluation.episodes),
+            timeout_seconds=recipe.run.env_timeout_seconds,
+        )
         self._begun: tuple[dict[str, Tensor], str] | None = None
 
     @property
@@ -160,8 +166,10 @@ def _serve(
     """Evaluate what comes, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
     torch.set_flush_denormal(True)
-    evaluator = SnapshotEvaluator(recipe, phase, spec, env_id, inputs)
-    with contextlib.suppress(EOFError, OSError):
+    with (
+        contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself
+        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env_id, inputs)) as evaluator,
+    ):
         while True:
             number = connection.recv_bytes().decode()
             evaluator.begin(load(connection.recv_bytes()), number)
@@ -169,4 +177,3 @@ def _serve(
             assert played is not None
             found = dict(zip(("returns", "lengths"), map(torch.from_numpy, played), strict=True))
             connection.send_bytes(save(found))
-    evaluator.close()

@@ -42,7 +42,7 @@ AGENT, TRAINING, REPLAY, STATE = (
     "replay.safetensors",
     "state.json",
 )
-LATEST = "latest"
+LATEST, PARTIAL, DAMAGED = "latest", ".partial-", "damaged-"
 NAME = re.compile(r"(offline|online)-([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 """A checkpoint's folder; a name of another form leads nowhere."""
 Tensors = dict[str, Tensor]
@@ -58,6 +58,7 @@ class Checkpoint:
     training: optimiser moments and random streams. state: counters. replay: the running episodes.
     blocks: the online store, by blocks of rows; to save, None for a block that is as the
         checkpoint in `folder` has it. Read back, all are there, and `folder` is where they lie.
+    damaged: later checkpoints of the run that couldn't be read, oldest first.
     """
 
     document: dict[str, Any]
@@ -67,6 +68,7 @@ class Checkpoint:
     state: dict[str, Any] = field(default_factory=dict)
     blocks: list[Tensors | None] = field(default_factory=list)
     folder: Path | None = None
+    damaged: list[Path] = field(default_factory=list)
 
 
 def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
@@ -78,11 +80,14 @@ def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
     """
     root = run / "checkpoints"
     name = f"{phase}-{counter}"
-    partial = root / f".partial-{name}"
+    partial = root / f"{PARTIAL}{name}"
     with disk_errors(f"write the checkpoint {root / name}"):
         try:
-            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-            partial.mkdir(parents=True)
+            for left in root.glob(f"{PARTIAL}*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            root.mkdir(parents=True, exist_ok=True)
+            sync_folder(run)
+            partial.mkdir()
             _write(partial, checkpoint)
             sync_folder(partial)
             folder = _free(root / name)
@@ -163,12 +168,34 @@ def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | No
     for folder in complete(run, phase)[:-keep]:
         if folder == best:
             continue
-        if keep_agents:
-            for file in folder.iterdir():
-                if file.name != AGENT:
-                    file.unlink()
-        else:
-            shutil.rmtree(folder)
+        with disk_errors(f"remove the old checkpoint {folder}"):
+            if keep_agents:
+                (folder / STATE).unlink()  # from here on it is none
+                for file in folder.iterdir():
+                    if file.name != AGENT:
+                        file.unlink()
+            else:
+                partial = folder.with_name(f"{PARTIAL}{folder.name}")
+                os.rename(folder, partial)
+                shutil.rmtree(partial)
+
+
+def point_at(folder: Path) -> None:
+    """Let `latest` name a checkpoint; a process that was killed may have had no time to."""
+    if _latest(folder.parent.parent) != folder:
+        with disk_errors(f"write {folder.with_name(LATEST)}"):
+            replace_file(folder.with_name(LATEST), folder.name.encode())
+
+
+def put_aside(folder: Path) -> Path:
+    """Rename a checkpoint that can't be read, so that none is taken for one; return where it is.
+
+    Raises DataError when the disk refuses.
+    """
+    with disk_errors(f"put the damaged checkpoint {folder} aside"):
+        aside = _free(folder.with_name(DAMAGED + folder.name))
+        os.rename(folder, aside)
+    return aside
 
 
 def locate(path: Path) -> Path:
@@ -229,6 +256,7 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
             continue
         for failure in failures:
             observer(Note(f"{failure} Going back to {folder}."))
+        found.damaged = folders[: len(failures)][::-1]
         return found
     raise DataError("\n".join(failures))
 

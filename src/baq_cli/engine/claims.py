@@ -43,7 +43,7 @@ class _Spaces(Said):
     obs_dim: Size
     action_low: list[Finite] = Field(min_length=1)
     action_high: list[Finite]
-    obs_layout: list[tuple[str, Size]] = Field([], strict=False)
+    obs_layout: list[Annotated[tuple[str, Size], Field(strict=False)]] = []
 
     @model_validator(mode="after")
     def _fit(self) -> _Spaces:

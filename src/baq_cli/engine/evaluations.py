@@ -19,8 +19,10 @@ from baq_cli.engine.background import (
     evaluates_in_background,
 )
 from baq_cli.engine.events import Observer, Phase
+from baq_cli.engine.faults import Faults
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.rundir import Row
+from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
@@ -55,9 +57,10 @@ class Evaluations:
         env_id: str,
         inputs: Inputs,
         observer: Observer,
+        faults: Faults,
         stop: Callable[[], bool],
     ):
-        self._phase, self._agent, self._stop = phase, agent, stop
+        self._phase, self._agent, self._faults, self._stop = phase, agent, faults, stop
         self.count = 0
         self.pending: list[Pending] = []
         spec = replace(agent.spec, device=torch.device("cpu"))
@@ -84,11 +87,22 @@ class Evaluations:
         if not self.pending:
             return None
         self._hand_over()
-        found = self._evaluator.end(self._stop)
+        found = self._returns(self.pending[0])
         if found is None:
             return None
         first = self.pending.pop(0)
         return first, *found
+
+    def _returns(self, pending: Pending) -> tuple[Array, Array] | None:
+        """Wait for returns and lengths; when environments fail, begin again with others."""
+        while True:
+            try:
+                return self._evaluator.end(self._stop)
+            except EnvironmentFault as fault:
+                if self._stop():
+                    return None
+                found = EnvironmentFault(f"evaluation {pending.number}: {fault}")
+                self._faults.failed(found, int(pending.counters[0]["env_steps"]))
 
     def _hand_over(self) -> None:
         if self._evaluator.idle:

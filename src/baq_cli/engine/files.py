@@ -82,14 +82,16 @@ def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = N
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a sealed safetensors file.
+    """Read a sealed safetensors file into memory.
 
+    It isn't mapped: whoever overwrites a mapped file changes numbers that were checked, and whoever
+    shortens it ends the process that reads on.
     Raises DataError when it is missing or damaged.
     """
     header = _header(path)
     try:
-        found = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+        found = safetensors.torch.load(path.read_bytes())
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
     odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
     if odd:

@@ -59,6 +59,8 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     done = run.restore(saved) if saved else 0
     if saved and done >= total and saved.state["pending"]:
         run.save(done, {}, {})  # with the evaluation that was made only now
+        if run.evaluations.pending:
+            run.stop_if_asked(resume_command)
     while done < total:
         batch = updater.step()
         done += 1

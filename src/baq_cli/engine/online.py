@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,14 @@ from baq_cli.engine.events import Note
 from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
-from baq_cli.engine.running import RunningEpisode, make_pool, repeat_actions
+from baq_cli.engine.running import RunningEpisode, make_pool, renewed, repeat_actions
 from baq_cli.engine.store import Store
 from baq_cli.engine.updater import Updater
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
+Result = TypeVar("Result")
 UNKNOWN_RETURN = -1e9
 """Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
 
@@ -107,17 +109,18 @@ class OnlineLoop:
         The step that failed leaves no transition. Which environment broke is not always known, so
         every running episode ends where it was stored, as if truncated, and another begins.
         """
-        run = self.run
-        none = np.zeros(self.pool.count, dtype=np.bool_)
+        begun = self._begun()
+        self._close_episodes(begun, np.zeros_like(begun))
+        self.pool = renewed(self.run, self.pool, fault)
+        self.obs = self._insist(self._reset)
+
+    def _insist(self, act: Callable[[], Result]) -> Result:
+        """Return what a call returns; environments that fail are made anew before the next try."""
         while True:
-            run.faults.failed(fault, run.env_steps)
-            self.pool.abandon()
             try:
-                self.pool = make_pool(run)
-                self._end_episodes(~none, none)
-                return
-            except EnvironmentFault as again:
-                fault = again
+                return act()
+            except EnvironmentFault as fault:
+                self.pool = renewed(self.run, self.pool, fault)
 
     def _update(self) -> None:
         """Take the gradient steps of one environment step.
@@ -153,7 +156,22 @@ class OnlineLoop:
         fields |= {name: column.squeeze(1) for name, column in annotated.items()}
         return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
 
+    def _begun(self) -> Array:
+        """Return which running episodes have taken a step, `[S]`."""
+        return np.array([bool(episode.actions) for episode in self.running])
+
     def _end_episodes(self, over: Array, terminated: Array) -> None:
+        """End episodes and begin others in their place."""
+        self._close_episodes(over, terminated)
+        try:
+            self.obs = self._reset(over)
+        except EnvironmentFault as fault:
+            self._begin_anew(fault)
+
+    def _close_episodes(self, over: Array, terminated: Array) -> None:
+        """Fill in what is known of episodes only now, and note those that take their place."""
+        if not over.any():
+            return
         run = self.run
         ended = [episode if o else None for episode, o in zip(self.running, over, strict=True)]
         for i, episode in enumerate(ended):
@@ -173,26 +191,27 @@ class OnlineLoop:
             torch.tensor(lengths, device=device),
         )
         run.episodes += over
-        self._start_episodes(over)
-
-    def _start_episodes(self, mask: Array) -> None:
-        seeds = [
-            env_seed(seed, "env", int(number))
-            for seed, number in zip(self.run.spec.seeds, self.run.episodes, strict=True)
-        ]
-        self.obs = self.pool.reset(seeds, mask)
-        fresh = [RunningEpisode(seed) for seed in seeds]
-        if not self.running:
-            self.running = fresh
         self.running = [
-            new if m else old for new, old, m in zip(fresh, self.running, mask, strict=True)
+            new if o else old
+            for new, old, o in zip(self._next_episodes(), self.running, over, strict=True)
         ]
+
+    def _next_episodes(self) -> list[RunningEpisode]:
+        pairs = zip(self.run.spec.seeds, self.run.episodes.tolist(), strict=True)
+        return [RunningEpisode(env_seed(seed, "env", number)) for seed, number in pairs]
+
+    def _reset(self, mask: Array | None = None) -> Array:
+        """Return observations, `[S, obs_dim]`, after resetting the masked environments, or all."""
+        obs = self.pool.reset([episode.start_seed for episode in self.running], mask)
+        self.run.faults.check_transition({"observation": obs}, self.run.env_steps)
+        return obs
 
     # -- starting and continuing
 
     def start(self) -> None:
         """Reset every environment for its first episode."""
-        self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
+        self.running = self._next_episodes()
+        self.obs = self._insist(self._reset)
 
     def close(self) -> None:
         """Let go of the environments."""
@@ -233,14 +252,13 @@ class OnlineLoop:
                     kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
                 )
             )
-        self.obs = repeat_actions(self.pool, self.running)
-        self._end_strays(saved.replay["obs"].numpy())
-        finished = self.run.env_steps >= self.run.recipe.run.env_steps
+        self.obs, stray = self._insist(lambda: repeat_actions(self.pool, self.running))
+        self._end_strays(stray | (self.obs != saved.replay["obs"].numpy()).any(axis=1))
+        finished = self.run.env_steps >= self.run.recipe.run.env_steps or self.run.guard.stopped
         self.was_stopped_in_last_evaluation = finished and bool(saved.state["pending"])
 
-    def _end_strays(self, stored: Array) -> None:
+    def _end_strays(self, stray: Array) -> None:
         """End the running episodes whose environment is not where it was, and say so."""
-        stray = (self.obs != stored).any(axis=1)
         if not stray.any():
             return
         seeds = [seed for seed, s in zip(self.run.spec.seeds, stray, strict=True) if s]
@@ -250,7 +268,9 @@ class OnlineLoop:
                 f"came elsewhere (seeds {seeds}). Their episodes end here, new ones begin."
             )
         )
-        self._end_episodes(stray, np.zeros_like(stray))
+        begun = stray & self._begun()  # of the others the start is all that differs
+        if begun.any():
+            self._end_episodes(begun, np.zeros_like(begun))
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:
@@ -265,10 +285,15 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     every = config.evaluation.every_env_steps or max(1, total // 10)
     if loop.was_stopped_in_last_evaluation:
         loop.save()  # with the evaluation that was made only now
+        if run.evaluations.pending:
+            run.stop_if_asked(resume_command)
     if not loop.running:
         loop.start()
         run.evaluate(0, wait=False)
         run.laps.lap("evaluate")
+        if run.interruption.requested:
+            loop.save()
+            run.stop_if_asked(resume_command)
     while run.env_steps < total and not run.guard.stopped:
         before = run.env_steps
         loop.step()

@@ -30,6 +30,7 @@ from baq_cli.engine.sources import (
     online_origin,
     open_checked,
     saved_run,
+    settle,
 )
 from baq_cli.engine.threads import choose_threads
 from baq_cli.engine.trackers.hub import require_trackers
@@ -202,6 +203,7 @@ def _begin(
 ) -> Run:
     """Return the run, its directory begun unless it resumes from a checkpoint."""
     directory = RunDirectory(order.out)
+    settle(directory, saved, order)
     _set_threads(recipe, learner.agent.spec, order, saved)
     if saved is None:
         manifest = {

@@ -65,14 +65,14 @@ class Run:
             for name in ("batch", "explore")
         }
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
-        self.evaluations = Evaluations(
-            *(self.recipe, self.phase, self.agent, self.origin.env_id, self.inputs),
-            self.observer,
-            stop=lambda: self.interruption.requested is not None,
-        )
         restarts = self.recipe.run.env_restarts
         self.faults = Faults(
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
+        )
+        self.evaluations = Evaluations(
+            *(self.recipe, self.phase, self.agent, self.origin.env_id, self.inputs),
+            *(self.observer, self.faults),
+            stop=lambda: self.interruption.requested is not None,
         )
         self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
         self.laps = Laps()

@@ -190,3 +190,23 @@ def saved_run(
             "run's own values (its recipe.yaml), or choose another --out."
         )
     return saved
+
+
+def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: Order) -> None:
+    """Look again at a folder that is held from now on, and put damaged checkpoints aside.
+
+    Raises UsageError when it is not as it was when `saved` was read.
+    """
+    directory.check_free(order.resume)
+    folders = ckpt.complete(directory.path)
+    known = [] if saved is None else [saved.folder, *saved.damaged]
+    if folders[len(folders) - len(known) :] != known or (folders and not known):
+        raise UsageError(
+            f"{directory.path} has checkpoints that this command hasn't read: another process "
+            "wrote them meanwhile. Give the command again, or choose another --out."
+        )
+    if saved is None or saved.folder is None:
+        return
+    for folder in saved.damaged:
+        order.observer(Note(f"what can't be read is kept as {ckpt.put_aside(folder)}"))
+    ckpt.point_at(saved.folder)

@@ -6,11 +6,14 @@ import contextlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing.util import Finalize
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -20,7 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.faults import Checked, EnvironmentFault
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import EnvironmentMismatch
+from baq_cli.errors import BaqError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
 TRUST_VARIABLE = "BAQ_TRUST_ENV"
@@ -73,7 +76,7 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
     id that imports a module (MODULE:ID) without being trusted.
     """
     check_trusted(env_id)
-    if len(env_id) > LONGEST_ID or env_id.count(":") > 1:
+    if len(env_id) > LONGEST_ID or not re.fullmatch(r"([\w.]*\w:)?[^:]+", env_id):
         raise EnvironmentMismatch(
             f"'{env_id[:LONGEST_ID]}' can't be an environment's id: expected one such as "
             "Pendulum-v1, or MODULE:ID for your own"
@@ -145,18 +148,16 @@ class EnvPool:
     ):
         self._timeout = timeout_seconds
         self.env_id = env_id
-        self.spaces = environment_spaces(env_id)
         self.count = count
         self.workers = workers
         self._envs: SyncVectorEnv | AsyncVectorEnv
         self._begun: Array | None = None
         self._under_way = False
-        with quiet_simulator():
+        with self._faults(), quiet_simulator():
+            self.spaces = environment_spaces(env_id)
             if workers:
-                make = partial(_make_in_worker, env_id)
-                self._envs = AsyncVectorEnv(
-                    [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
-                )
+                self._envs = _in_workers(env_id, count)
+                Finalize(self, _kill, (self._envs.processes,), exitpriority=100)
             else:
                 make = partial(_make_flat, env_id)
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
@@ -178,14 +179,17 @@ class EnvPool:
         level, gym.logger.min_level = gym.logger.min_level, 1 + gym.logger.ERROR
         try:
             yield
-        except EnvironmentFault:
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(f"'{self.env_id}': {fault}") from fault
+        except BaqError:
             raise
-        except multiprocessing.TimeoutError as error:
-            raise EnvironmentFault(f"no answer within {self._timeout:g} s") from error
-        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise EnvironmentFault("its process ended") from error
-        except (gym.error.Error, ValueError, TypeError) as error:
-            raise EnvironmentFault(f"{type(error).__name__}: {error}") from error
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            if isinstance(error, multiprocessing.TimeoutError):
+                what = f"no answer within {self._timeout:g} s"
+            elif isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+                what = "its process ended"
+            raise EnvironmentFault(f"'{self.env_id}': {what}") from error
         finally:
             gym.logger.min_level = level
 
@@ -213,16 +217,18 @@ class EnvPool:
         return self.end_step()
 
     def close(self) -> None:
-        if self._under_way:
-            self.end_step()
-        self._envs.close()
+        try:
+            if self._under_way:
+                self.end_step()
+            with self._faults():
+                self._envs.close()
+        except EnvironmentFault:  # nothing more is wanted of it
+            self.abandon()
 
     def abandon(self) -> None:
         """Let go of environments that failed, without asking them for anything."""
         if isinstance(self._envs, AsyncVectorEnv):
-            for process in self._envs.processes:
-                process.kill()
-                process.join()
+            _kill(self._envs.processes)
             self._envs.closed = True
             return
         with contextlib.suppress(Exception):  # what failed once may fail again
@@ -244,9 +250,36 @@ def seconds_a_step(env_id: str, steps: int = 30) -> float:
     return spent / steps
 
 
-def _make_in_worker(env_id: str) -> gym.Env[Any, Any]:
-    import torch
+def _in_workers(env_id: str, count: int) -> AsyncVectorEnv:
+    """Make environments in processes of their own; where one can't be, end the others."""
+    before = multiprocessing.active_children()
+    make = partial(_make_in_worker, env_id, os.getpid())
+    try:
+        return AsyncVectorEnv(
+            [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+        )
+    except Exception:
+        _kill([child for child in multiprocessing.active_children() if child not in before])
+        raise
 
-    torch.set_flush_denormal(True)  # as in the main process: the simulator's numbers depend on it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _leave_it_to_main(number: int, frame: FrameType | None) -> None:
+    """Go on: whoever stops a whole group of processes means the main one, which saves first."""
+
+
+def _make_in_worker(env_id: str, main: int) -> gym.Env[Any, Any]:
+    """Make an environment for a worker of the process `main`, which makes one for itself too."""
+    if os.getpid() != main:
+        import torch
+
+        torch.set_flush_denormal(True)  # as in main: the simulator's numbers depend on it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave_it_to_main)
     return _make_flat(env_id)

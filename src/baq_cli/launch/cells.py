@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.operations import run_finetune, run_pretrain
@@ -17,6 +20,18 @@ from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
 FILE = "cell.json"
+
+
+class _RecipeSaid(Said):
+    algo: str
+    seeds: list[int] = Field(min_length=1)
+
+
+class _CellSaid(Said):
+    task: str
+    method: str
+    recipe: _RecipeSaid
+    command: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,7 @@ class Cell:
         Raises DataError when there is none, or it is damaged.
         """
         content = read_json(folder / FILE)
+        check_said(_CellSaid, content, folder / FILE)
         try:
             return cls(folder=folder, **content)
         except TypeError as error:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import Evaluated, Event, Note, Progress
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import now
@@ -39,11 +41,20 @@ class State:
     at: str | None = None
 
 
+class _StateSaid(Said):
+    stage: Stage
+    error: str | None = None
+    status: Literal[0, 1, 2, 3, 4, 5, 130] | None = None
+    host: str | None = None
+    pid: int | None = Field(None, ge=1, lt=2**31)
+
+
 def read_state(folder: Path) -> State:
     """Return a cell's state; one that was never started is waiting."""
     if not (folder / STATE).exists():
         return State("waiting")
     content = read_json(folder / STATE)
+    check_said(_StateSaid, content, folder / STATE)
     try:
         return State(**content)
     except TypeError as error:

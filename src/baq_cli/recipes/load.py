@@ -9,7 +9,7 @@ from typing import Any
 import yaml  # to write; what is read goes through `untrusted`
 from pydantic import BaseModel, ValidationError
 
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import MOST_SHOWN, UsageError, clipped, nearest
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
 from baq_cli.untrusted import parse_yaml, read_yaml
@@ -17,8 +17,6 @@ from baq_cli.untrusted import parse_yaml, read_yaml
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
 SHARED, COMPARE = "shared", "compare"
-MOST_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
 MOST_ERRORS = 20
 MOST_PARTS = 8
 """Parts of an override's key; recipes have three at most."""
@@ -51,7 +49,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     if not isinstance(algo, str):
         raise UsageError("the recipe names no method: give --algo NAME or 'algo: NAME'")
     if algo not in methods:
-        raise UsageError(f"unknown algorithm '{algo}'; {nearest(algo, list(methods))}")
+        raise UsageError(f"unknown algorithm '{clipped(algo)}'; {nearest(algo, list(methods))}")
     parsed = {
         name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
     }
@@ -75,7 +73,7 @@ def _mapping(layer: Layer, name: str) -> Layer:
         return {}
     if not isinstance(section, dict):
         raise UsageError(
-            f"recipe key '{name}': expected a mapping of keys to values, found {section!r}"
+            f"recipe key '{name}': expected a mapping of keys to values, found {clipped(section)}"
         )
     return section
 
@@ -84,7 +82,9 @@ def _check_shared(shared: Layer) -> None:
     known = list(AgentConfig.model_fields)
     for key in shared:
         if key not in known:
-            raise UsageError(f"unknown recipe key '{SHARED}.{key}'; {nearest(str(key), known)}")
+            raise UsageError(
+                f"unknown recipe key '{SHARED}.{clipped(key)}'; {nearest(str(key), known)}"
+            )
 
 
 def read_layer(path: Path) -> Layer:
@@ -113,12 +113,12 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
         key, equals, text = word.partition("=")
         parts = key.split(".")
         if not equals or not all(parts) or len(parts) > MOST_PARTS:
-            raise UsageError(f"cannot read the override '{word}': expected key.sub=value")
+            raise UsageError(f"cannot read the override '{clipped(word)}': expected key.sub=value")
         try:
             value = parse_yaml(text)
         except ValueError as error:
             raise UsageError(
-                f"the override '{word}' has a value that is not YAML: {error}"
+                f"the override '{clipped(word)}' has a value that is not YAML: {error}"
             ) from error
         for part in reversed(parts):
             value = {part: value}
@@ -182,7 +182,7 @@ def _validate(model: type[Any], values: Layer, prefix: str, extra: Sequence[str]
 
 def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[str]) -> str:
     *parents, key = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
-    path = prefix + ".".join([*parents, key])
+    path = prefix + ".".join(map(clipped, [*parents, key]))
     if detail["type"] != "extra_forbidden":
         found = repr(detail["input"])
         found = "" if len(found) > MOST_SHOWN else f", found {found}"

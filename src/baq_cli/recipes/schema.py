@@ -95,7 +95,9 @@ class RunConfig(Closed):
         None, description="step environments in processes of their own; null: when they are slow"
     )
     env_timeout_seconds: float | None = Field(
-        None, gt=0, description="a step that takes longer has failed; steps in processes"
+        None,
+        gt=0,
+        description="a step that takes longer has failed; steps in processes, evaluations' too",
     )
     env_restarts: int = Field(
         3, ge=0, description="how often environments that failed are made anew"
