@@ -208,3 +208,5 @@ def test_a_dry_run_prints_the_cells_with_times_and_leaves_nothing(
 def test_status_of_a_folder_without_a_comparison(data: Path, tmp_path: Path) -> None:
     said = baq("compare", "status", tmp_path, data=data, expect=ExitStatus.DATA).stderr
     assert "holds no comparison" in said
+    words = ("report", tmp_path, "--out", tmp_path / "report")
+    assert "neither a comparison nor a run" in baq(*words, data=data, expect=3).stderr

@@ -197,6 +197,8 @@ def test_dark_is_dark_by_preference_and_by_the_button(opened: Callable[..., Page
     paper = "return document.querySelector('.plot')._fullLayout.paper_bgcolor"
     light, light_paper = page.background(), page.js(paper)
     page.prefer("dark")
+    changed = "return getComputedStyle(document.body).backgroundColor !== arguments[0]"
+    page.wait(changed, light)
     page.settle()
     dark, dark_paper = page.background(), page.js(paper)
     assert brightness(dark) < 60 < 200 < brightness(light)

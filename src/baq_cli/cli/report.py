@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from baq_cli.cli import options as opt
-from baq_cli.errors import UsageError
+from baq_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from baq_cli.report.courses import Course
@@ -97,6 +97,11 @@ def _gather(
         commands += [cell.command for cell in cells]
         order += [cell.method for cell in cells]
         return outcome(cells)
+    if not (path / "manifest.json").exists():
+        raise DataError(
+            f"{path} holds neither a comparison nor a run: expected the --out of 'baq compare', "
+            "'baq pretrain' or 'baq finetune'"
+        )
     course = course_of([path])
     commands += [run.manifest["command"] for run in course.runs]
     return [course], []
