@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ CALLS = ("open", "fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir
 NEEDS_ROOM = ("open", "write", "flush", "fsync", "link", "mkdir", "replace", "rename")
 FAULTS = ("full", "broken", "short")
 """No room from then on; one failure of the device; half of a write, and no room from then on."""
+KILLED = "killed"
+"""Half of a write, and the process is gone."""
 
 
 class BadDisk:
@@ -33,6 +36,8 @@ class BadDisk:
         self.asked.append(call)
         if self._at is None or len(self.asked) < self._at:
             return
+        if self._fault == KILLED and call != "write":
+            os.kill(os.getpid(), signal.SIGKILL)
         if len(self.asked) == self._at or (self._fault != "broken" and call in NEEDS_ROOM):
             number = errno.EIO if self._fault == "broken" else errno.ENOSPC
             raise OSError(number, os.strerror(number))
@@ -48,9 +53,11 @@ class BadDisk:
         try:
             self.ask("write", path)
         except OSError:
-            if self._fault == "short":
+            if self._fault in ("short", KILLED):
                 file.write(content[: len(content) // 2])
                 file.flush()
+            if self._fault == KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise
         file.write(content)
 

@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-PLAN = "ODD_PLAN"
+STEADY, PLAN = "Steady-v0", "ODD_PLAN"
 LIMIT = 5
 """Steps until an episode is truncated."""
 

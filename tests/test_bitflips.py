@@ -39,7 +39,7 @@ from baq_cli.report.courses import course_of, read_run
 from baq_cli.report.external import read_curves
 
 pytestmark = pytest.mark.torture
-PLACES = 500 if os.environ.get("BAQ_TORTURE") else 24
+PLACES = 500 if os.environ.get("BAQ_TORTURE") else 40
 DATASET = "made/pendulum-v0"
 CURVES = "dataset,algo,seed_index,phase,eval_index,return\n" + "".join(
     f"hopper,{algo},{seed},{phase},{i},{100 * i + seed}.25\n"
@@ -133,7 +133,10 @@ def same(found: Any, truth: Any) -> bool:
 
 PARTS = {
     "offline": ("agent.safetensors", "training.safetensors", "state.json"),
-    "online": (*("replay.safetensors", "rows-00000.safetensors", "state.json"),),
+    "online": (
+        *("agent.safetensors", "training.safetensors", "state.json"),
+        *("replay.safetensors", "rows-00000.safetensors"),
+    ),
 }
 
 

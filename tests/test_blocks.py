@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from odd_envs import Steady
+from odd_envs import STEADY
 from runs import assert_same_end, execute, recipe_of
 from torch import Tensor
 
@@ -140,7 +140,7 @@ def finetuning(env_steps: int, algo: str = "sac", **run: Any) -> Recipe:
     method: dict[str, Any] = {"warmup_env_steps": 4, "capacity": CAPACITY + 9}
     if algo == "cal_ql":
         method |= {"online_share": None, "cql_actions": 2, "gradient": "sampled"}
-    place = {"env": f"{Steady.__name__}-v0", "env_steps": env_steps, "evaluation": watched}
+    place = {"env": STEADY, "env_steps": env_steps, "evaluation": watched}
     return recipe_of(algo, method, **place | run)
 
 
