@@ -76,6 +76,7 @@ class Odd(Steady):
             "flag": (obs, reward, 2, *rest[1:]),
             "nan": (obs * np.array([1, np.nan, 1], dtype=np.float32), reward, *rest),
             "inf-reward": (obs, np.inf, *rest),
+            "huge-reward": (obs, 1e39, *rest),
         }.get(kind, (obs, reward, *rest))
 
 

@@ -352,3 +352,19 @@ def test_a_signal_during_the_last_evaluation_beside_doesn_t_wait_for_it(
     execute(finetuning("Pendulum-v1"), tmp_path / "run", resume=True)
     execute(finetuning("Pendulum-v1"), tmp_path / "whole")
     assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("evaluation", ["online/0", "online/1", "online/2"])
+def test_a_guard_sees_an_evaluation_that_was_interrupted_as_if_it_had_not_been(
+    evaluation: str, tmp_path: Path
+) -> None:
+    guard = {"action": "rollback", "max_drop": 1e-6, "patience": 1, "shrink": 0.5}
+    recipe = finetuning("Endless-v0", guard=guard)
+    execute(recipe, tmp_path / "whole")
+    events = load(tmp_path / "whole").state["guard"]["events"]
+    assert events, "it has something to do"
+    with stopped_during(evaluation):
+        execute(recipe, tmp_path / "run")
+    execute(recipe, tmp_path / "run", resume=True)
+    assert load(tmp_path / "run").state["guard"]["events"] == events
+    assert_same_end(tmp_path / "whole", tmp_path / "run")

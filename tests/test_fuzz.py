@@ -9,6 +9,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,12 +30,13 @@ from baq_cli.data.logs.mapping import expand, expand_one, read_mapping
 from baq_cli.data.suite import Uniform
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import collect_dataset
+from baq_cli.engine.events import UNITS, Evaluated, Note, Progress
 from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.sources import Order
 from baq_cli.errors import BaqError, ExitStatus
-from baq_cli.launch.journal import read_state, write_state
+from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
 from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
 from baq_cli.launch.standing import standing_of
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve
@@ -420,6 +423,20 @@ def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
     lawful(made, look, ExitStatus.DATA)
 
 
+@cases(200)
+@given(text=JSON_TEXTS, data=st.data())
+def test_what_watchers_read(made: Made, text: str, data: st.DataObject) -> None:
+    """Nothing depends on events and progress: what can't be read is passed over."""
+    progress = asdict(Progress("offline", 1, 2, 1, 5.0, 0.5))
+    (made.inside / "events.jsonl").write_text(f"{text}\n", encoding="utf-8", errors="replace")
+    (made.inside / "progress.json").write_text(json.dumps(data.draw(changed(progress))))
+    for event in Reader(made.inside).new():
+        assert isinstance(event, Note | Evaluated | Progress)
+    Reader(made.inside)
+    found = read_progress(made.inside)
+    assert found is None or f"{found.done:,} {UNITS[found.phase]} {found.seconds_left:.0f}"
+
+
 @cases(300)
 @given(data=st.data())
 def test_manifests(made: Made, data: st.DataObject) -> None:
@@ -507,3 +524,22 @@ def test_mappings(made: Made, text: str) -> None:
                 assert set(expand(each, COLUMNS)) <= set(COLUMNS)
 
     lawful(made, read, ExitStatus.USAGE)
+
+
+# -- where atheris is installed
+
+READERS = ("recipe", "overrides", "header", "tensors", "state", "curves", "metrics", "mapping")
+
+
+@pytest.mark.skipif(not TORTURE, reason="takes a minute a reader: BAQ_TORTURE=1")
+@pytest.mark.parametrize("reader", READERS)
+def test_what_reaches_new_branches_of_a_reader_is_no_fault_either(
+    reader: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("atheris", reason="pip install atheris, where it installs")
+    script = Path(__file__).with_name("atheris_targets.py")
+    options = ("-max_total_time=60", "-max_len=2000", f"-artifact_prefix={tmp_path}/")
+    done = subprocess.run(
+        [sys.executable, script, reader, *options], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]

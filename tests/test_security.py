@@ -255,6 +255,33 @@ def test_the_watch_notices() -> None:
             in_a_fresh_process(f"{WATCH}FORBIDDEN.add('subprocess.Popen')\n{deed}")
 
 
+ONNX = """
+import socket, threading, time
+door = socket.create_server(("127.0.0.1", 0))
+seen = []
+def answer():
+    while True:
+        seen.append(door.accept())
+threading.Thread(target=answer, daemon=True).start()
+for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+    os.environ[name] = f"http://127.0.0.1:{door.getsockname()[1]}"
+os.environ.pop("ORT_DISABLE_TELEMETRY", None)
+from baq_cli.engine.graphs import require_format
+require_format("onnx")
+assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+time.sleep(SECONDS)
+print(len(seen))
+"""
+
+
+@pytest.mark.torture
+def test_an_export_reports_to_nobody() -> None:
+    """ONNX Runtime from 1.32 on calls its makers ten seconds after it was imported, unasked."""
+    pytest.importorskip("onnxruntime")
+    seconds = 20 if os.environ.get("BAQ_TORTURE") else 0
+    assert in_a_fresh_process(f"import os\nSECONDS = {seconds}\n{ONNX}") == "0\n"
+
+
 def test_nothing_calls_out_unless_it_is_asked_to(place: Path, tmp_path: Path) -> None:
     out, online = tmp_path / "offline", tmp_path / "online"
     small = [*SMALL, "evaluation.background=false", "device=cpu"]
@@ -490,6 +517,18 @@ def test_a_dataset_reads_no_other_file(kind: str, name: str, folder: Path) -> No
     else:
         assert name == "infos/qpos"
         assert "qpos" not in found.infos, "what lies elsewhere is left out"
+
+
+def test_a_damaged_dataset_stands_in_no_others_way(folder: Path, baq_here: Command) -> None:
+    for dataset_id in (ID, "made/other-v0"):
+        write_minari(dataset_id, plain_recording())
+    path = dataset_path(ID) / "data" / "metadata.json"
+    path.write_text(path.read_text().replace("-2.0", "-3.0"))
+    status, out, _ = baq_here("data", "list", "--json")
+    about = {row["dataset"]: row["about"] for row in json.loads(out)}
+    assert status == 0
+    assert "metadata.json is not what was saved" in about[ID]
+    assert about["made/other-v0"] == ""
 
 
 # -- claims

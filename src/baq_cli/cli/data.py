@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +28,15 @@ def list_datasets(json: opt.Json = False) -> None:
     """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
     from baq_cli.data.minari.folder import local_datasets, open_minari
+    from baq_cli.errors import DataError
 
+    metadata: dict[str, Any]
     rows = []
     for dataset_id in local_datasets():
-        metadata = open_minari(dataset_id).metadata
+        try:
+            metadata = open_minari(dataset_id).metadata
+        except DataError as error:  # it stands in no other's way
+            metadata = {"description": str(error)}
         about = str(metadata.get("description", "")).partition("\n")[0]
         rows.append(
             {

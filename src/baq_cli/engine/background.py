@@ -156,6 +156,7 @@ class BackgroundEvaluator:
         self._process.join(timeout=1)
         if self._process.is_alive():
             self._process.kill()
+            self._process.join()
         if self._here is not None:
             self._here.close()
 

@@ -47,13 +47,17 @@ class Faults:
                 self._refuse(name, torch.isfinite(value), f"gradient step {gradient_steps}", kept)
 
     def check_transition(self, parts: dict[str, Array], env_steps: int) -> None:
-        """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite."""
+        """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite.
+
+        So is a number that is too large for the store's float32.
+        """
         for name, value in parts.items():
-            if not np.isfinite(value).all():
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(value.astype(np.float32))
+            if not finite.all():
                 tensors = {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}
                 kept = self._keep(tensors, f"env_step-{env_steps}")
-                finite = torch.from_numpy(np.isfinite(value)).flatten(1 if value.ndim > 1 else 0)
-                ok = finite.all(1) if finite.ndim > 1 else finite
+                ok = torch.from_numpy(finite.reshape(len(finite), -1).all(axis=1))
                 self._refuse(name, ok, f"environment step {env_steps}", kept)
 
     def _keep(self, tensors: dict[str, Tensor], name: str) -> Path:

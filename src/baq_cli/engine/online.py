@@ -283,10 +283,9 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     config = run.recipe.run
     total = config.env_steps
     every = config.evaluation.every_env_steps or max(1, total // 10)
-    if loop.was_stopped_in_last_evaluation:
+    if loop.was_stopped_in_last_evaluation and not run.evaluations.pending:
         loop.save()  # with the evaluation that was made only now
-        if run.evaluations.pending:
-            run.stop_if_asked(resume_command)
+    run.stop_if_asked(resume_command)
     if not loop.running:
         loop.start()
         run.evaluate(0, wait=False)

@@ -96,6 +96,9 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
             "found as MODULE:ID with --trust-env; '--env ID' names another."
         ) from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise EnvironmentFault(f"making the environment '{env_id}' raised {what}") from error
 
 
 def _register_robotics() -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-LOG = "worker.log"
+LOG, HOW = "worker.log", ".ended"
 POLL_SECONDS = 0.2
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
 """How a process is asked to stop: by ray.cancel, by Slurm, by Slurm's time limit."""
@@ -97,7 +97,11 @@ def noted_signals() -> Iterator[list[int]]:
 def run_in_child(folder: Path, threads: int) -> str:
     """Run the cell of a folder in a process of its own; return how that ended, in words.
 
-    A signal that asks this process to stop has the cell save and stop first.
+    The words are in the folder too, for whom no value can be handed to. A signal that asks this
+    process to stop has the cell save and stop first.
     """
+    (folder / HOW).unlink(missing_ok=True)
     with noted_signals() as asked:
-        return Child(folder, threads).attend(asked)
+        how = Child(folder, threads).attend(asked)
+    (folder / HOW).write_text(how, encoding="utf-8")
+    return how

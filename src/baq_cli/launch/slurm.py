@@ -13,10 +13,10 @@ from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.child import run_in_child
+from baq_cli.launch.child import HOW, run_in_child
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
-from baq_cli.untrusted import parse_yaml
+from baq_cli.untrusted import parse_yaml, read_text
 
 JOB = "slurm.json"
 SLOTS = 1_000
@@ -30,6 +30,7 @@ ASK_SECONDS = 60.0
 ASK_SECONDS_STOPPING = 3.0
 """How often a job's files are looked at, and how often Slurm is asked of all jobs at once."""
 
+MOST_WORDS = 10_000
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED")
 CLUSTERS = ("slurm", "local")
 SHARED = ("name", "timeout_min", "mem_gb", "stderr_to_stdout")
@@ -176,9 +177,10 @@ class SlurmJob:
         name = f"job {self._job.job_id}"
         if not self._job.paths.result_pickle.exists():
             return f"{name} ended as {self._job.state}, see {self._job.paths.stderr}"
-        if self._job.exception() is not None:
+        try:  # submitit's own result is a pickle, in a folder that may be a stranger's
+            return f"{name}: {read_text(self._cell.folder / HOW, MOST_WORDS)}"
+        except (OSError, ValueError):
             return f"{name} failed, see {self._job.paths.stderr}"
-        return f"{name}: {self._job.result()}"
 
 
 def _executor(folder: Path, cluster: str, asked: Mapping[str, Any], cpus: int, gpus: float) -> Any:

@@ -1,0 +1,115 @@
+"""Two commands, pre-training and fine-tuning, as processes that can be killed at any moment.
+
+`python killing.py` imports everything once and forks a child for each order that it reads, a JSON
+object a line: `out`, and at which call to the disk the child kills itself (null: never). It prints
+the child's process id, and then how that ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from bad_disk import bad_disk
+from odd_envs import STEADY
+from recordings import ID
+from runs import execute, recipe_of
+
+from baq_cli.engine import claims, store
+from baq_cli.engine import run as engine_run
+from baq_cli.recipes.schema import Recipe
+
+STEPS, EVERY = 20, 7
+
+
+def recipe(**more: Any) -> Recipe:
+    """Return a recipe of both phases: BAQ has side models, priorities and columns of its own."""
+    watched = {"episodes": 1, "background": False}
+    watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
+    place = {"dataset": ID, "env": STEADY, "evaluation": watched}
+    method = {"behavior_hidden": [8, 8], "warmup_env_steps": 4}
+    steps = {"gradient_steps": STEPS, "env_steps": STEPS}
+    return recipe_of("baq", method, **place, **steps, keep_checkpoints=2, **more)
+
+
+def both_phases(out: Path) -> None:
+    """Do what a shell script of two commands with --resume does."""
+    store.BLOCK_ROWS = claims.BLOCK_ROWS = 4
+    engine_run.METRICS_EVERY = 3
+    execute(recipe(), out / "offline", resume=True)
+    execute(recipe(), out / "online", resume=True, source=out / "offline")
+
+
+def _child(out: Path, kill_at: int | None) -> None:
+    status = 1
+    try:
+        with bad_disk(out, kill_at, "killed") as disk:
+            both_phases(out)
+        (out / "calls").write_text(str(len(disk.asked)))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _serve() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _child(Path(order["out"]), order["kill_at"])
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+class Processes:
+    """Starts them, one after the other."""
+
+    def __enter__(self) -> Processes:
+        command = [sys.executable, __file__]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        path = os.pathsep.join(p for p in sys.path if p)
+        self._server = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | threads | {"PYTHONPATH": path},
+        )
+        return self
+
+    def run(self, out: Path, kill_at: int | None = None, after: float | None = None) -> bool:
+        """Run both phases in a folder; return whether the process was killed.
+
+        `kill_at` is a call to the disk, `after` a time in seconds.
+        """
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        out.mkdir(exist_ok=True)
+        self._server.stdin.write(json.dumps({"out": str(out), "kill_at": kill_at}) + "\n")
+        self._server.stdin.flush()
+        child = int(self._server.stdout.readline())
+        timer = threading.Timer(after or 0.0, os.kill, (child, signal.SIGKILL))
+        if after is not None:
+            timer.start()
+        status = int(self._server.stdout.readline())
+        timer.cancel()
+        assert status in (0, -signal.SIGKILL), f"the process ended with {status}"
+        return status != 0
+
+    def __exit__(self, *_: Any) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+
+if __name__ == "__main__":
+    _serve()
