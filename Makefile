@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 OUT ?= runs/demo
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test torture lint bench clean
 
 setup: $(READY)
 
@@ -20,6 +20,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+torture: $(READY)
+	BAQ_TORTURE=1 $(BIN)/pytest -m torture
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,9 @@ from hypothesis import strategies as st
 from baq_cli.data.episodes import ARRAYS, Episodes, monte_carlo_returns
 from baq_cli.data.exchange import SUFFIXES
 from baq_cli.data.minari import read as minari_read
+from baq_cli.data.minari.folder import dataset_path
 from baq_cli.data.minari.read import load_episodes
+from baq_cli.data.minari.seal import unsealed
 from baq_cli.data.recording import Recording
 from baq_cli.envs.spaces import observation_parts
 
@@ -40,6 +43,12 @@ def own_folders() -> Iterator[Path]:
         patch.setenv("BAQ_CACHE", str(folder / "cache"))
         (folder / "minari" / "datasets").mkdir(parents=True)
         yield folder
+
+
+def unseal(dataset_id: str) -> None:
+    """Leave a dataset as another tool would have saved it: without hashes of what is in it."""
+    path = dataset_path(dataset_id) / "data" / "metadata.json"
+    path.write_text(json.dumps(unsealed(json.loads(path.read_text()))))
 
 
 # -- random recordings

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine.events import Evaluated, Event
+from baq_cli.engine.checkpoint import load
+from baq_cli.engine.events import Evaluated, Event, Note
 from baq_cli.engine.operations import run_finetune, run_pretrain
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.sources import Order
@@ -32,19 +32,30 @@ def recipe_of(algo: str, method: dict[str, Any], **run: Any) -> Recipe:
     return resolve([layer, run, {algo: small | method}], method_configs())
 
 
-def execute(recipe: Recipe, out: Path, resume: bool = False) -> Evaluations:
-    """Pre-train where the recipe has a dataset, else fine-tune from scratch."""
+def execute(
+    recipe: Recipe,
+    out: Path,
+    resume: bool = False,
+    source: Path | None = None,
+    notes: list[str] | None = None,
+) -> Evaluations:
+    """Fine-tune a source, or pre-train where the recipe has a dataset, or fine-tune from scratch.
+
+    What the observer is told in words goes to `notes`.
+    """
     heard: Evaluations = []
 
     def observe(event: Event) -> None:
         if isinstance(event, Evaluated):
             heard.append((event.done, event.returns.tolist()))
+        if isinstance(event, Note) and notes is not None:
+            notes.append(event.text)
 
     order = Order(out, observe, "baq", "baq --resume", resume)
-    if recipe.run.dataset is None:
-        run_finetune(recipe, order, None)
-    else:
+    if source is None and recipe.run.dataset is not None:
         run_pretrain(recipe, order)
+    else:
+        run_finetune(recipe, order, None if source is None else load(source))
     return heard
 
 
@@ -100,5 +111,6 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert_same_logs(one, other)
     first, second = last_tensors(one), last_tensors(other)
     assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
+    for name, tensor in first.items():
+        assert (tensor.dtype, tensor.shape) == (second[name].dtype, second[name].shape), name
+        assert tensor.numpy().tobytes() == second[name].numpy().tobytes(), name

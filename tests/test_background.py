@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,8 +14,8 @@ import pytest
 from recordings import ID, own_folders, plain_recording
 from runs import Evaluations, assert_same_end, execute, noting, recipe_of, states, stopped_at
 
-from baq_cli.agents.base import Agent
 from baq_cli.data.minari.write import write_minari
+from baq_cli.engine.background import BackgroundEvaluator
 from baq_cli.engine.checkpoint import load
 from baq_cli.engine.online import OnlineLoop
 from baq_cli.engine.rundir import read_metrics
@@ -104,11 +106,16 @@ class HereLater:
     def __init__(self, *_: Any) -> None:
         self.number = ""
 
-    def begin(self, agent: Agent, number: str) -> None:
+    @property
+    def idle(self) -> bool:
+        return not self.number
+
+    def begin(self, acting: dict[str, Any], number: str) -> None:
         self.number = number
 
-    def end(self) -> tuple[Any, Any]:
-        return np.full((2, 1), float(self.number.rpartition("/")[2])), np.ones((2, 1))
+    def end(self, stop: object) -> tuple[Any, Any]:
+        number, self.number = self.number, ""
+        return np.full((2, 1), float(number.rpartition("/")[2])), np.ones((2, 1))
 
     def close(self) -> None:
         pass
@@ -119,7 +126,7 @@ def order_of_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run does, in order: environment steps, and evaluations begun and ended."""
     found: list[str] = []
 
-    monkeypatch.setattr("baq_cli.engine.run.BackgroundEvaluator", HereLater)
+    monkeypatch.setattr("baq_cli.engine.evaluations.BackgroundEvaluator", HereLater)
     for owner, method in ((HereLater, "begin"), (HereLater, "end"), (OnlineLoop, "step")):
         monkeypatch.setattr(owner, method, noting(found, method, getattr(owner, method)))
     return found
@@ -151,11 +158,12 @@ def test_an_evaluation_under_way_is_in_no_checkpoint_but_marked(
     finetuned: dict[bool, Done], pretrained: dict[bool, Done]
 ) -> None:
     for runs in (finetuned, pretrained):
-        marks = {b: [s["pending"] for s in states(runs[b].out).values()] for b in runs}
-        assert marks == {True: [True, True, False], False: [False, False, False]}
+        marks = {b: [len(s["pending"]) for s in states(runs[b].out).values()] for b in runs}
+        assert marks == {True: [1, 1, 0], False: [0, 0, 0]}
     for name, state in states(finetuned[True].out).items():
         saved = load(finetuned[True].out / "checkpoints" / name)
-        assert len(saved.document["history"]) == 2 * state["evaluations"]
+        known = state["evaluations"] - len(state["pending"])
+        assert len(saved.document["history"]) == 2 * known
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -183,24 +191,28 @@ def test_a_pre_training_resumed_with_an_evaluation_pending_ends_as_if_it_had_not
     assert heard == whole.heard[at:]
 
 
-def test_a_checkpoint_of_later_parameters_waits_for_the_evaluation(
+def test_a_stop_waits_for_no_evaluation_and_loses_none(
     finetuned: dict[bool, Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, between = OnlineLoop.step, EVERY + 4
+    step, begin, between = OnlineLoop.step, BackgroundEvaluator.begin, EVERY + 4
 
     def interrupted(loop: OnlineLoop) -> None:
         step(loop)
         if loop.run.env_steps == between:
             loop.run.interruption.requested = "SIGTERM"
 
+    def never_answers(evaluator: BackgroundEvaluator, acting: Any, number: str) -> None:
+        if number == "online/1":
+            os.kill(evaluator._process.pid or 0, signal.SIGSTOP)
+        begin(evaluator, acting, number)
+
     with monkeypatch.context() as patch:
         patch.setattr(OnlineLoop, "step", interrupted)
+        patch.setattr(BackgroundEvaluator, "begin", never_answers)
         with pytest.raises(Interrupted):
             execute(finetuning(), tmp_path)
-    assert [(s["done"], s["pending"]) for s in states(tmp_path).values()] == [
-        (EVERY, True),
-        (between, False),
-    ]
-    assert [row["env_steps"] for row in read_metrics(tmp_path)] == [0, 0, EVERY, EVERY]
+    pending = [(s["done"], [p["done"] for p in s["pending"]]) for s in states(tmp_path).values()]
+    assert pending == [(EVERY, [EVERY]), (between, [EVERY])]
+    assert [row["env_steps"] for row in read_metrics(tmp_path)] == [0, 0]
     execute(finetuning(False), tmp_path, resume=True)
     assert_same_end(finetuned[True].out, tmp_path)

@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from runs import assert_same_end, execute, recipe_of
+from safetensors.torch import save
+from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
-from baq_cli.engine.background import FREE_CORES, BackgroundEvaluator, evaluates_in_background
+from baq_cli.engine.background import (
+    FREE_CORES,
+    BackgroundEvaluator,
+    acting_tensors,
+    evaluates_in_background,
+)
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
 from baq_cli.launch.cells import Cell
@@ -93,7 +100,8 @@ def stopped() -> Iterator[Stopped]:
     agent = make_agent("sac", recipe.method, Spec((0, 1), obs_dim=3, action_dim=1))
     inputs = Inputs.fit(recipe.method, 3, None)
     note = lambda event: notes.append(event.text)  # noqa: E731
-    evaluator = BackgroundEvaluator(recipe, "online", agent, "Pendulum-v1", inputs, note)
+    packed = save(inputs.tensors())
+    evaluator = BackgroundEvaluator(recipe, "online", agent.spec, "Pendulum-v1", packed, note)
     halt(evaluator)
     yield evaluator, agent, inputs, notes
     evaluator._process.kill()
@@ -116,12 +124,13 @@ def test_without_its_process_an_evaluation_is_made_here_of_what_was_handed_over(
     if not during:
         evaluator._process.kill()
         evaluator._process.join()
-    evaluator.begin(agent, "online/0")
+    evaluator.begin(acting_tensors(agent), "online/0")
     with torch.no_grad():
         for parameter in agent.parameters():  # training goes on meanwhile
             parameter.add_(0.1)
     evaluator._process.kill()
-    found = evaluator.end()
+    found = evaluator.end(lambda: False)
+    assert found is not None
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
     assert len(notes) == 1
 
@@ -131,11 +140,11 @@ def test_a_run_whose_evaluation_died_goes_on_to_the_same_end(
 ) -> None:
     begin = BackgroundEvaluator.begin
 
-    def dies(evaluator: BackgroundEvaluator, agent: Agent, number: str) -> None:
+    def dies(evaluator: BackgroundEvaluator, acting: dict[str, Tensor], number: str) -> None:
         last = number == "online/2"
         if last:
             halt(evaluator)  # it shall not answer before it dies
-        begin(evaluator, agent, number)
+        begin(evaluator, acting, number)
         if last:
             evaluator._process.kill()
 

@@ -26,6 +26,7 @@ from recordings import (
     is_read_again,
     own_folders,
     plain_recording,
+    unseal,
 )
 
 from baq_cli.data import cache
@@ -54,6 +55,7 @@ def test_a_touched_dataset_is_read_again(folder: Path, name: str) -> None:
 def test_a_dataset_changed_in_place_is_read_again(folder: Path) -> None:
     made = plain_recording()
     write_minari(ID, made)
+    unseal(ID)
     before = load_episodes(ID).content_hash
     with h5py.File(dataset_path(ID) / "data" / "main_data.hdf5", "r+") as file:
         file["episode_1/rewards"][0] = made.rewards[4] = 77.0
@@ -74,6 +76,7 @@ def test_a_dataset_replaced_under_its_id_is_read_again(folder: Path) -> None:
 
 def test_new_metadata_are_not_answered_from_before(folder: Path) -> None:
     write_minari(ID, plain_recording(about={"requirements": ["numpy>=1"]}))
+    unseal(ID)
     assert load_episodes(ID).origin.requirements == ("numpy>=1",)
     path = dataset_path(ID) / "data" / "metadata.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "requirements": ["gymnasium"]}))
@@ -276,6 +279,7 @@ def test_a_dataset_with_an_error_is_refused_each_time(folder: Path) -> None:
 def test_a_dataset_changed_under_its_old_time_is_read_again(folder: Path) -> None:
     """As `cp -p` leaves it: size, inode and time of modification are those of before."""
     write_minari(ID, plain_recording(phase=1))
+    unseal(ID)
     load_episodes(ID)
     path = dataset_path(ID) / "data" / "main_data.hdf5"
     state = path.stat()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -227,14 +228,16 @@ def test_an_environment_of_ones_own_is_named_by_its_module(
         "gym.register('MyRobot-v0', 'gymnasium.envs.classic_control:PendulumEnv',\n"
         "             max_episode_steps=7)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     run = tmp_path / "run"
     words = ("finetune", "--env", "my_robot:MyRobot-v0", "--algo", "sac", "--env-steps", "20")
+    words = (*words, "--trust-env")
     baq(*words, "--out", run, *SMALL, "sac.warmup_env_steps=5", data=tmp_path)
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["environment"]["max_episode_steps"] == 7
     words = ("data", "collect", "me/robot-v0", "--behavior", run, "--env-steps", "20")
-    baq(*words, data=tmp_path)
+    baq(*words, data=tmp_path, expect=ExitStatus.ENVIRONMENT)
+    baq("--trust-env", *words, data=tmp_path)
     assert baq_json("data", "show", "me/robot-v0", data=tmp_path)["episodes"] == 3
 
 

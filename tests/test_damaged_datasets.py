@@ -21,6 +21,7 @@ from logs import (
     listing,
     put,
 )
+from recordings import unseal
 
 from baq_cli.data.exchange import export_file, import_file, save_arrays
 from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
@@ -33,7 +34,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def dataset(folder: Path) -> Path:
-    """Save a dataset of episodes of 2 and 4 steps; return its files' folder."""
+    """Save a dataset of episodes of 2 and 4 steps, unsealed; return its files' folder."""
     save_arrays(
         GOOD,
         observations=np.arange(12.0).reshape(6, 2),
@@ -44,6 +45,7 @@ def dataset(folder: Path) -> Path:
         action_low=-1,
         action_high=1,
     )
+    unseal(GOOD)
     assert load_episodes(GOOD).lengths.tolist() == [2, 4]
     return dataset_path(GOOD) / "data"
 

@@ -27,7 +27,7 @@ from logs import (
     written,
 )
 from numpy.testing import assert_array_equal
-from recordings import FORMS, plain_recording
+from recordings import FORMS, plain_recording, unseal
 
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file, save_arrays
 from baq_cli.data.logs.logfile import Setting
@@ -233,6 +233,7 @@ def test_arrays_that_dont_fit_each_other_are_refused(change: Columns, said: str)
 
 def test_an_info_that_not_every_episode_has_is_left_out_of_an_export(folder: Path) -> None:
     save_arrays(NEW, **GIVEN, action_low=-1, action_high=1)
+    unseal(NEW)
     with h5py.File(dataset_path(NEW) / "data" / "main_data.hdf5", "r+") as file:
         file["episode_0/infos/once"] = np.arange(2.0)
         for episode in file.values():

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from baq_cli.errors import UsageError
+from baq_cli.engine.files import json_bytes
+from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.matrix import (
     asked_for,
@@ -167,6 +168,6 @@ def test_a_matrix_grows_and_keeps_its_recipes(tmp_path: Path) -> None:
 
 
 def test_a_strangers_matrix_names_no_folder_outside(tmp_path: Path) -> None:
-    (tmp_path / "matrix.json").write_text('{"cells": [{"folder": "../elsewhere"}]}')
-    with pytest.raises(UsageError, match="outside"):
+    (tmp_path / "matrix.json").write_bytes(json_bytes({"cells": [{"folder": "../elsewhere"}]}))
+    with pytest.raises(DataError, match="outside"):
         load_cells(tmp_path)

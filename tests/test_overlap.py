@@ -12,7 +12,7 @@ import torch
 from runs import assert_same_end, last_tensors, noting
 
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.background import SnapshotEvaluator
 from baq_cli.engine.online import OnlineLoop
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import read_metrics
@@ -120,8 +120,12 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (Updater, "step", "update"),
     ):
         monkeypatch.setattr(owner, method, noting(found, name, getattr(owner, method)))
-    nothing = np.zeros((2, 1))
-    monkeypatch.setattr(Evaluator, "evaluate", lambda *_: (nothing, nothing))
+
+    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
+        evaluator._begun = None
+        return np.zeros((2, 1)), np.zeros((2, 1))
+
+    monkeypatch.setattr(SnapshotEvaluator, "end", played)
     return found
 
 

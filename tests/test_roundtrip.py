@@ -32,6 +32,7 @@ from recordings import (
     plain_recording,
     recordings,
     spec_text,
+    unseal,
 )
 
 from baq_cli.data import exchange
@@ -254,6 +255,7 @@ def test_a_table_of_words_holds_the_same_transitions(finals: str, made: Recordin
 def test_episodes_of_different_types_are_exported_in_one_that_holds_both(folder: Path) -> None:
     """Some environments return whole numbers as rewards until something happens."""
     write_minari(ID, plain_recording(lengths=(3, 2)))
+    unseal(ID)
     with h5py.File(dataset_path(ID) / "data" / "main_data.hdf5", "r+") as file:
         del file["episode_0/rewards"]
         file["episode_0"].create_dataset("rewards", data=np.array([0, 0, 1]))

@@ -53,11 +53,21 @@ class Interrupted(BaqError):
     status = ExitStatus.INTERRUPTED
 
 
+MOST_SHOWN = 80
+"""Characters of somebody's word that a message repeats."""
+
+
+def clipped(word: object) -> str:
+    """Return a word as a message repeats it: its beginning, where it is long."""
+    text = str(word)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:MOST_SHOWN], known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + ", ".join(sorted(known))

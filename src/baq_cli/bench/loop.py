@@ -91,7 +91,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
         )
         with closing(run):
             loop = OnlineLoop(run, offline, from_scratch=False)
-            with closing(loop.pool):
+            with closing(loop):
                 finetune(loop, "")
     return run, loop.pool.workers
 

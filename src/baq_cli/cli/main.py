@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -22,6 +23,8 @@ from baq_cli.cli import (
     report,
 )
 from baq_cli.errors import BaqError, ExitStatus
+
+DEBUG, TRUST = "--debug", "--trust-env"
 
 app = typer.Typer(
     name="baq",
@@ -58,25 +61,44 @@ def options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show a traceback when something fails (anywhere).")
     ] = False,
+    trust_env: Annotated[
+        bool,
+        typer.Option("--trust-env", help="Let ids MODULE:ID import their module (anywhere)."),
+    ] = False,
 ) -> None:
     """Offline-to-online reinforcement learning."""
 
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
-    debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = DEBUG in sys.argv
+    if TRUST in sys.argv:
+        from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
+
+        os.environ[TRUST_VARIABLE] = "1"
+    arguments = [word for word in sys.argv[1:] if word not in (DEBUG, TRUST)]
     try:
         app(arguments, prog_name="baq")
     except BaqError as error:
         _report(str(error), error.status, debug)
+    except MemoryError as error:
+        _report(_no_room(error), ExitStatus.USAGE, debug)
     except Exception as error:
+        if "can't allocate memory" in str(error):  # as PyTorch says it, in a RuntimeError
+            _report(_no_room(error), ExitStatus.USAGE, debug)
         _report(
             f"unexpected {type(error).__name__}: {error}\n"
             "This is a fault of baq. Run the command again with --debug and report the traceback.",
             ExitStatus.FAULT,
             debug,
         )
+
+
+def _no_room(error: Exception) -> str:
+    return (
+        f"this machine hasn't the memory that was asked for ({' '.join(str(error).split())}). "
+        "Lower what sizes it: seeds, hidden, critics, batch_size, capacity or the dataset."
+    )
 
 
 def _report(message: str, status: ExitStatus, debug: bool) -> None:

@@ -43,8 +43,10 @@ Overrides = Annotated[
 def parse_seeds(text: str) -> list[int]:
     """Read `3` as seeds 0, 1, 2 and `4,7` as those.
 
-    Raises UsageError for anything else.
+    Raises UsageError for anything else, before a list is made that no recipe may have.
     """
+    from baq_cli.recipes.schema import MOST_SEEDS
+
     try:
         if "," in text:
             return [int(part) for part in text.split(",") if part.strip()]
@@ -53,8 +55,8 @@ def parse_seeds(text: str) -> list[int]:
         raise UsageError(
             f"--seeds {text}: expected a count (3) or a list of seeds (4,7)"
         ) from error
-    if count < 1:
-        raise UsageError(f"--seeds {text}: expected at least one seed")
+    if not 1 <= count <= MOST_SEEDS:
+        raise UsageError(f"--seeds {text}: expected 1 to {MOST_SEEDS:,} seeds")
     return list(range(count))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
 from baq_cli.envs.spaces import Spaces
+from baq_cli.untrusted import parse_json
 
 VERSION = 1
 """Raised when what is kept, or what the checks find, changes."""
@@ -50,10 +51,10 @@ def find(mark: str) -> Episodes | None:
     from safetensors import SafetensorError
 
     try:
-        text, check = json.loads(_index(mark).read_text(encoding="utf-8"))
+        text, check = parse_json(_index(mark).read_text(encoding="utf-8"))
         if _check(text) != check:
             return None
-        entry = json.loads(text)
+        entry = parse_json(text)
         tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
         episodes = Episodes(
             dataset_id=entry["dataset_id"],

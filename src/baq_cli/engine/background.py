@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from dataclasses import replace
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,9 +22,11 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.inputs import Inputs
+from baq_cli.errors import BaqError
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
+POLL_SECONDS = 0.1
 FREE_CORES = 2
 """Cores beside the training threads from which evaluating in the background takes none away."""
 
@@ -32,27 +34,58 @@ FREE_CORES = 2
 def evaluates_in_background(recipe: Recipe, device: torch.device) -> bool:
     """Whether a run's evaluations leave its own process: as asked, or where cores are free."""
     asked = recipe.run.evaluation.background
+    if recipe.run.env_timeout_seconds is not None:
+        return False  # its environments need processes, which such a process can't have
     if asked is not None:
         return asked
     busy = 1 if device.type == "cuda" else torch.get_num_threads()
     return (os.cpu_count() or 1) - busy >= FREE_CORES
 
 
+def acting_tensors(agent: Agent) -> dict[str, Tensor]:
+    """Return a copy of the parts of an agent that act, as they are now, on the CPU."""
+    return {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in agent.state_dict().items()
+        if name.startswith(agent.acting_parts())
+    }
+
+
 class SnapshotEvaluator:
-    """Evaluate the parts of a policy that act, as they were once."""
+    """Evaluate the parts of a policy that act, as they were once; here, when it is asked for.
+
+    It has an agent of its own on the CPU: acting for a few episodes is little work.
+    """
 
     def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env_id: str, inputs: bytes):
         self._agent = make_agent(recipe.run.algo, recipe.method, spec)
         if phase == "online":
             self._agent.begin_online()
         self._inputs = Inputs.from_tensors(load(inputs))
-        self._evaluator = Evaluator(env_id, spec.seeds, recipe.run.evaluation.episodes)
+        self._evaluator = Evaluator(
+            *(env_id, spec.seeds, recipe.run.evaluation.episodes),
+            timeout_seconds=recipe.run.env_timeout_seconds,
+        )
+        self._begun: tuple[dict[str, Tensor], str] | None = None
 
-    def evaluate(self, acting: dict[str, Tensor], number: str) -> tuple[Array, Array]:
-        """Return returns and lengths, `[S, episodes]`."""
+    @property
+    def idle(self) -> bool:
+        return self._begun is None
+
+    def begin(self, acting: dict[str, Tensor], number: str) -> None:
+        """Take what is to be evaluated."""
+        self._begun = acting, number
+
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array] | None:
+        """Return returns and lengths, `[S, episodes]`; None once `stop` says so."""
+        assert self._begun is not None
+        acting, number = self._begun
         self._agent.load_state_dict(acting, strict=False)
-        with on_threads(1):
-            return self._evaluator.evaluate(self._agent, self._inputs, number)
+        with on_threads(1):  # too few observations at a time for several to share
+            found = self._evaluator.evaluate_unless(stop, self._agent, self._inputs, number)
+        if found is not None:
+            self._begun = None
+        return found
 
     def close(self) -> None:
         self._evaluator.close()
@@ -61,53 +94,62 @@ class SnapshotEvaluator:
 class BackgroundEvaluator:
     """Evaluate snapshots of a policy in a process of its own; one at a time.
 
-    The episodes, their start states and their returns are those of an `Evaluator` here. When the
-    process is gone (it was killed, or it can't make an environment that only this process knows),
-    evaluations are made here from then on.
+    The episodes, their start states and their returns are those of a `SnapshotEvaluator` here.
+    When the process is gone (it was killed, or it can't make an environment that only this process
+    knows), evaluations are made here from then on.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         phase: Phase,
-        agent: Agent,
+        spec: Spec,
         env_id: str,
-        inputs: Inputs,
+        inputs: bytes,
         observer: Observer,
     ):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        spec = replace(agent.spec, device=torch.device("cpu"))
-        self._arguments = recipe, phase, spec, env_id, save(inputs.tensors())
+        self._arguments = recipe, phase, spec, env_id, inputs
         self._observer = observer
-        self._begun: tuple[dict[str, Tensor], str] = {}, ""
+        self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
         self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
         self._process.start()
         theirs.close()
 
-    def begin(self, agent: Agent, number: str) -> None:
-        """Hand over the parts that act, as they are now."""
-        acting = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in agent.state_dict().items()
-            if name.startswith(agent.acting_parts())
-        }
+    @property
+    def idle(self) -> bool:
+        return self._begun is None
+
+    def begin(self, acting: dict[str, Tensor], number: str) -> None:
+        """Hand over the parts that act."""
         self._begun = acting, number
         with contextlib.suppress(OSError):  # a process that is gone is found gone at the end
             self._connection.send_bytes(number.encode())
             self._connection.send_bytes(save(acting))
 
-    def end(self) -> tuple[Array, Array]:
-        """Wait for the returns and lengths, `[S, episodes]`."""
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array] | None:
+        """Wait for the returns and lengths, `[S, episodes]`; None once `stop` says so."""
+        assert self._begun is not None
         if self._here is None:
             try:
+                while not self._connection.poll(POLL_SECONDS):
+                    if stop():
+                        return None
                 found = load(self._connection.recv_bytes())
-                return found["returns"].numpy(), found["lengths"].numpy()
             except (EOFError, OSError):
                 self._observer(Note("the evaluation process is gone; evaluating in the run's own"))
                 self._here = SnapshotEvaluator(*self._arguments)
-        return self._here.evaluate(*self._begun)
+            else:
+                self._begun = None
+                return found["returns"].numpy(), found["lengths"].numpy()
+        if self._here.idle:
+            self._here.begin(*self._begun)
+        here = self._here.end(stop)
+        if here is not None:
+            self._begun = None
+        return here
 
     def close(self) -> None:
         self._connection.close()
@@ -124,11 +166,14 @@ def _serve(
     """Evaluate what comes, until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
     torch.set_flush_denormal(True)
-    evaluator = SnapshotEvaluator(recipe, phase, spec, env_id, inputs)
-    with contextlib.suppress(EOFError, OSError):
+    with (
+        contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself
+        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env_id, inputs)) as evaluator,
+    ):
         while True:
             number = connection.recv_bytes().decode()
-            returns, lengths = evaluator.evaluate(load(connection.recv_bytes()), number)
-            found = {"returns": torch.from_numpy(returns), "lengths": torch.from_numpy(lengths)}
+            evaluator.begin(load(connection.recv_bytes()), number)
+            played = evaluator.end(lambda: False)
+            assert played is not None
+            found = dict(zip(("returns", "lengths"), map(torch.from_numpy, played), strict=True))
             connection.send_bytes(save(found))
-    evaluator.close()

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
+import re
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
-from baq_cli.engine.events import Phase
+from baq_cli.engine.claims import check_agent, check_document, check_parts, check_state
+from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
     disk_errors,
+    json_bytes,
     read_document,
     read_json,
     read_tensors,
     replace_file,
+    sync_folder,
     tensor_bytes,
     write_synced,
 )
 from baq_cli.errors import DataError
+from baq_cli.untrusted import read_text
 
-FORMAT = 1
+FORMAT = 2
 DOCUMENT_KEYS = (
     *("algo", "phase", "recipe", "seeds", "env_id", "spaces", "return_range", "dataset"),
     *("gradient_steps", "env_steps", "history"),
 )
-STATE_KEYS = ("phase", "done", "evaluations", "pending", "episodes", "threads", "sizes")
+STATE_KEYS = ("phase", "done", "evaluations", "pending", "episodes", "threads", "sizes", "blocks")
 AGENT, TRAINING, REPLAY, STATE = (
     "agent.safetensors",
     "training.safetensors",
     "replay.safetensors",
     "state.json",
 )
+LATEST, PARTIAL, DAMAGED = "latest", ".partial-", "damaged-"
+NAME = re.compile(r"(offline|online)-([0-9]{1,18})(?:\.([0-9]{1,9}))?")
+"""A checkpoint's folder; a name of another form leads nowhere."""
+Tensors = dict[str, Tensor]
 
 
 @dataclass
@@ -44,77 +55,160 @@ class Checkpoint:
     agent: parameters, targets, buffers and input statistics; `document` describes them (spaces,
         environment, dataset, recipe, versions, history). This file alone can be evaluated,
         fine-tuned or exported.
-    training: optimiser moments and random streams. replay: the online store. state: counters.
+    training: optimiser moments and random streams. state: counters. replay: the running episodes.
+    blocks: the online store, by blocks of rows; to save, None for a block that is as the
+        checkpoint in `folder` has it. Read back, all are there, and `folder` is where they lie.
+    damaged: later checkpoints of the run that couldn't be read, oldest first.
     """
 
     document: dict[str, Any]
-    agent: dict[str, Tensor]
-    training: dict[str, Tensor] = field(default_factory=dict)
-    replay: dict[str, Tensor] = field(default_factory=dict)
+    agent: Tensors
+    training: Tensors = field(default_factory=dict)
+    replay: Tensors = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
+    blocks: list[Tensors | None] = field(default_factory=list)
+    folder: Path | None = None
+    damaged: list[Path] = field(default_factory=list)
 
 
 def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
     """Write `run/checkpoints/<phase>-<counter>` and point `latest` at it; return the folder.
 
+    What is there stays as it is: where the counter's folder exists, the new one has a number of
+    its own behind it. Unchanged blocks are links to the files of the checkpoint before.
     Raises DataError when the disk refuses; earlier checkpoints stay as they were.
     """
     root = run / "checkpoints"
-    folder = root / f"{phase}-{counter}"
-    partial = root / f".partial-{folder.name}"
-    with disk_errors(f"write the checkpoint {folder}"):
+    name = f"{phase}-{counter}"
+    partial = root / f"{PARTIAL}{name}"
+    with disk_errors(f"write the checkpoint {root / name}"):
         try:
-            partial.mkdir(parents=True, exist_ok=True)
-            write_synced(partial / AGENT, tensor_bytes(checkpoint.agent, checkpoint.document))
-            write_synced(partial / TRAINING, tensor_bytes(checkpoint.training))
-            if checkpoint.replay:
-                write_synced(partial / REPLAY, tensor_bytes(checkpoint.replay))
-            write_synced(partial / STATE, json.dumps(checkpoint.state, indent=1).encode())
-            if folder.exists():
-                shutil.rmtree(folder)
+            for left in root.glob(f"{PARTIAL}*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            root.mkdir(parents=True, exist_ok=True)
+            sync_folder(run)
+            partial.mkdir()
+            _write(partial, checkpoint)
+            sync_folder(partial)
+            folder = _free(root / name)
             os.rename(partial, folder)
-            _sync_folder(root)
-            replace_file(root / "latest", folder.name.encode())
+            replace_file(root / LATEST, folder.name.encode())
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     return folder
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def prune(run: Path, phase: Phase, keep: int, keep_agents: bool) -> None:
-    """Drop all but the newest `keep` checkpoints of a phase, or reduce them to their agent."""
-    folders = [
-        folder
-        for folder in (run / "checkpoints").glob(f"{phase}-*")
-        if (folder / STATE).exists() and folder.name.rpartition("-")[2].isdigit()
-    ]
-    folders.sort(key=lambda folder: int(folder.name.rpartition("-")[2]))
-    for folder in folders[:-keep]:
-        if keep_agents:
-            for name in (STATE, TRAINING, REPLAY):
-                (folder / name).unlink(missing_ok=True)
+def _write(folder: Path, checkpoint: Checkpoint) -> None:
+    write_synced(folder / AGENT, tensor_bytes(checkpoint.agent, checkpoint.document))
+    write_synced(folder / TRAINING, tensor_bytes(checkpoint.training))
+    if checkpoint.replay:
+        write_synced(folder / REPLAY, tensor_bytes(checkpoint.replay))
+    for number, block in enumerate(checkpoint.blocks):
+        name = _block(number)
+        if block is not None:
+            write_synced(folder / name, tensor_bytes(block))
         else:
-            shutil.rmtree(folder)
+            assert checkpoint.folder is not None
+            _link(checkpoint.folder / name, folder / name)
+    state = checkpoint.state | {"blocks": len(checkpoint.blocks)}
+    write_synced(folder / STATE, json_bytes(state))
+
+
+def _block(number: int) -> str:
+    return f"rows-{number:05}.safetensors"
+
+
+def _link(before: Path, now: Path) -> None:
+    """Give a file a second name; where the disk can't, copy it."""
+    try:
+        os.link(before, now)
+    except OSError:
+        write_synced(now, before.read_bytes())
+
+
+def _free(folder: Path) -> Path:
+    """Return the folder, or one with a number behind it that isn't there yet."""
+    names = (folder.with_name(f"{folder.name}.{i}") for i in itertools.count(1))
+    return next(path for path in itertools.chain([folder], names) if not path.exists())
+
+
+def complete(run: Path, phase: Phase | None = None) -> list[Path]:
+    """Return a run's complete checkpoints, of a phase or both, oldest first."""
+    found = {}
+    phases: list[str] = list(UNITS)
+    for folder in (run / "checkpoints").glob("*-*"):
+        name = NAME.fullmatch(folder.name)
+        if name is None or folder.is_symlink() or phase not in (None, name[1]):
+            continue
+        if (folder / STATE).is_file():
+            found[folder] = (phases.index(name[1]), int(name[2]), int(name[3] or 0))
+    return sorted(found, key=lambda folder: found[folder])
+
+
+def best(run: Path, phase: Phase, history: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Return the checkpoint of a phase whose evaluation was the best, mean over seeds."""
+    counted: dict[int, list[float]] = {}
+    for row in history:
+        if row["phase"] == phase:
+            counted.setdefault(row[UNITS[phase]], []).append(row["return_mean"])
+    folders = {_counter(folder): folder for folder in complete(run, phase)}
+    known = [counter for counter in counted if counter in folders]
+    if not known:
+        return None
+    return folders[max(known, key=lambda counter: fmean(counted[counter]))]
+
+
+def _counter(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2].split(".")[0])
+
+
+def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | None = None) -> None:
+    """Drop all but the newest `keep` checkpoints of a phase and the best, or keep their agents."""
+    for folder in complete(run, phase)[:-keep]:
+        if folder == best:
+            continue
+        with disk_errors(f"remove the old checkpoint {folder}"):
+            if keep_agents:
+                (folder / STATE).unlink()  # from here on it is none
+                for file in folder.iterdir():
+                    if file.name != AGENT:
+                        file.unlink()
+            else:
+                partial = folder.with_name(f"{PARTIAL}{folder.name}")
+                os.rename(folder, partial)
+                shutil.rmtree(partial)
+
+
+def point_at(folder: Path) -> None:
+    """Let `latest` name a checkpoint; a process that was killed may have had no time to."""
+    if _latest(folder.parent.parent) != folder:
+        with disk_errors(f"write {folder.with_name(LATEST)}"):
+            replace_file(folder.with_name(LATEST), folder.name.encode())
+
+
+def put_aside(folder: Path) -> Path:
+    """Rename a checkpoint that can't be read, so that none is taken for one; return where it is.
+
+    Raises DataError when the disk refuses.
+    """
+    with disk_errors(f"put the damaged checkpoint {folder} aside"):
+        aside = _free(folder.with_name(DAMAGED + folder.name))
+        os.rename(folder, aside)
+    return aside
 
 
 def locate(path: Path) -> Path:
     """Find the agent.safetensors that a run, a checkpoint folder or a file stands for.
 
+    Of a run it is that of the newest complete checkpoint; `latest`, which names it for people, is
+    asked only where none is complete, as in a copy of an agent alone.
     Raises DataError when there is none.
     """
     if path.is_file():
         return path
-    latest = path / "checkpoints" / "latest"
-    if latest.is_file():
-        path = latest.parent / latest.read_text(encoding="utf-8").strip()
+    whole = complete(path)
+    path = whole[-1] if whole else _latest(path) or path
     if not (path / AGENT).is_file():
         raise DataError(
             f"no checkpoint at {path}: expected a run (with checkpoints/latest), a checkpoint "
@@ -131,12 +225,49 @@ def load(path: Path) -> Checkpoint:
     checkpoint = load_agent_file(path)
     folder = locate(path).parent
     if (folder / STATE).is_file():
+        checkpoint.folder = folder
         checkpoint.state = read_json(folder / STATE)
         _require(checkpoint.state, STATE_KEYS, folder / STATE)
+        check_state(checkpoint.state, checkpoint.document, folder / STATE)
         checkpoint.training = read_tensors(folder / TRAINING)
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
+        numbers = range(int(checkpoint.state["blocks"]))
+        blocks = [read_tensors(folder / _block(number)) for number in numbers]
+        check_parts(checkpoint.training, blocks, len(checkpoint.document["seeds"]), folder)
+        checkpoint.blocks = [*blocks]
     return checkpoint
+
+
+def load_newest(run: Path, observer: Observer) -> Checkpoint:
+    """Read a run's newest checkpoint; where it is damaged, the newest one that is not.
+
+    Raises DataError when none can be read.
+    """
+    folders = complete(run)[::-1]
+    if not folders:
+        return load(run)
+    failures = []
+    for folder in folders:
+        try:
+            found = load(folder)
+        except DataError as error:
+            failures.append(str(error))
+            continue
+        for failure in failures:
+            observer(Note(f"{failure} Going back to {folder}."))
+        found.damaged = folders[: len(failures)][::-1]
+        return found
+    raise DataError("\n".join(failures))
+
+
+def _latest(run: Path) -> Path | None:
+    """Return the folder that `latest` names, if it can be read and names a checkpoint."""
+    try:
+        name = read_text(run / "checkpoints" / LATEST, 100).strip()
+    except (OSError, ValueError):
+        return None
+    return run / "checkpoints" / name if NAME.fullmatch(name) else None
 
 
 def load_agent_file(path: Path) -> Checkpoint:
@@ -152,7 +283,10 @@ def load_agent_file(path: Path) -> Checkpoint:
             "Upgrade with 'pip install --upgrade baq-cli'."
         )
     _require(document, DOCUMENT_KEYS, file)
-    return Checkpoint(document, read_tensors(file))
+    check_document(document, file)
+    tensors = read_tensors(file)
+    check_agent(document, tensors, file)
+    return Checkpoint(document, tensors)
 
 
 def _require(found: dict[str, Any], keys: tuple[str, ...], file: Path) -> None:

@@ -1,8 +1,13 @@
-"""Files that are complete or absent, and safetensors with a JSON document in the header."""
+"""Files that are complete or absent, and say when they are no longer what was written.
+
+A sealed file carries the SHA-256 of its own content: a JSON object in its last key, a safetensors
+file in its header, for its tensors and for its document.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,12 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from baq_cli import untrusted
 from baq_cli.errors import DataError
 
-DOCUMENT = "baq"
+DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
+TYPES = (
+    *(torch.float16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int32, torch.int64),
+)
+"""What tensors are made of here."""
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -32,6 +44,16 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     write_synced(temporary, content)
     os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's entries."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -50,55 +72,108 @@ def disk_errors(doing: str) -> Iterator[None]:
 
 
 def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = None) -> bytes:
-    """Return tensors, and a JSON document in the header, as the bytes of a safetensors file."""
+    """Return tensors, and a JSON document in the header, as a sealed safetensors file."""
     plain = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    header = None if document is None else {DOCUMENT: json.dumps(document)}
+    header = {SEAL: _digest(plain)}
+    if document is not None:
+        text = json.dumps(document)
+        header |= {DOCUMENT: text, DOCUMENT_SEAL: hash_of(text.encode())}
     return safetensors.torch.save(plain, metadata=header)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
+    """Read a sealed safetensors file into memory.
 
+    It isn't mapped: whoever overwrites a mapped file changes numbers that were checked, and whoever
+    shortens it ends the process that reads on.
     Raises DataError when it is missing or damaged.
     """
+    header = _header(path)
     try:
-        return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
+        found = safetensors.torch.load(path.read_bytes())
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
+    odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
+    if odd:
+        raise DataError(f"{path}: '{odd[0]}' is of type {found[odd[0]].dtype}, which none is here")
+    if header.get(SEAL) != _digest(found):
+        raise _broken_seal(path)
+    return found
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read the JSON document in a safetensors file's header, without its tensors.
+    """Read the sealed JSON document in a safetensors file's header, without its tensors.
 
-    Raises DataError when there is none.
+    Raises DataError when there is none, or it is damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(DOCUMENT)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"cannot read {path}: {error}. Expected an agent.safetensors written by baq."
-        ) from error
+    header = _header(path)
+    text = header.get(DOCUMENT)
     if text is None:
         raise DataError(f"{path} was not written by baq: its header has no '{DOCUMENT}' entry")
+    if header.get(DOCUMENT_SEAL) != hash_of(text.encode()):
+        raise _broken_seal(path)
     return parse_json(text, path)
 
 
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"cannot read {path}: {error}. Expected a safetensors file written by baq."
+        ) from error
+
+
+def hash_of(content: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _broken_seal(path: Path) -> DataError:
+    return DataError(
+        f"{path} is damaged: its content is not what was written (its SHA-256 differs). Restore "
+        "it from a copy, or use an earlier checkpoint."
+    )
+
+
+def json_bytes(content: dict[str, Any]) -> bytes:
+    """Return an object as a sealed JSON file."""
+    plain = json.loads(json.dumps(content))  # as it will be read: keys are words, tuples lists
+    return json.dumps(plain | {SEAL: _json_digest(plain)}, indent=1).encode()
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a sealed JSON file that holds an object.
 
     Raises DataError when it is missing or damaged.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"), path)
+        content = parse_json(path.read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
+    if content.pop(SEAL, None) != _json_digest(content):
+        raise _broken_seal(path)
+    return content
+
+
+def _json_digest(content: dict[str, Any]) -> str:
+    return hash_of(json.dumps(content, sort_keys=True).encode())
 
 
 def parse_json(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = untrusted.parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path} is damaged: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged: expected a JSON object")

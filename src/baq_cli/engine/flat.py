@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -30,6 +31,7 @@ class FlatParameters:
         self.flat.requires_grad_(any(p.requires_grad for p in parameters))
         self.flat.grad = torch.zeros_like(self.flat) if self.flat.requires_grad else None
         self._ranges = ranges
+        self._shapes = [tuple(p.shape) for p in parameters]
         self._adopt(parameters)
 
     @torch.no_grad()
@@ -42,6 +44,11 @@ class FlatParameters:
             if self.flat.grad is not None:
                 p.grad = self.flat.grad[view].view(p.shape)
             start = view.stop
+
+    def views(self, like: Tensor) -> list[Tensor]:
+        """Return the parts of a tensor laid out as the flat one, in the parameters' shapes."""
+        parts = like.split([math.prod(shape) for shape in self._shapes])
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def span(self, module: nn.Module | nn.Parameter) -> Tensor:
         """Return the flat values of one of the modules, `[numel]`, a view."""

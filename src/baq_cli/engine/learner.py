@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -31,6 +35,7 @@ class Learner:
         self.gradient_steps = 0
         self.metrics: dict[str, Tensor] = {}
         self.cosine_steps: int | None = None
+        self._scales: dict[str, Tensor] = {}
         self._groups: dict[str, Group] = agent.groups()
         self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
         self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
@@ -86,6 +91,33 @@ class Learner:
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
+
+    def forget_momentum(self, seed_index: int) -> None:
+        """Let a seed's optimisers begin their momentum anew; the gradients' size stays known."""
+        for name, flat in self._flat.items():
+            for view in flat.views(self._adam.state[name]["exp_avg"]):
+                view[seed_index] = 0
+
+    def scale_updates(self, scale: npt.NDArray[np.float64]) -> None:
+        """Let each seed's parameters move by a share of what an update asks for, `[S]`."""
+        for name, flat in self._flat.items():
+            whole = torch.ones_like(flat.flat.data)
+            for view in flat.views(whole):
+                for i, share in enumerate(scale):
+                    view[i] = share
+            self._scales[name] = whole
+
+    @contextmanager
+    def scaled(self) -> Iterator[None]:
+        """Hold the update inside the block to the seeds' shares.
+
+        Targets have followed the whole update by then: a share of tau of it, once.
+        """
+        before = {name: self._flat[name].flat.detach().clone() for name in self._scales}
+        yield
+        for name, was in before.items():
+            flat = self._flat[name].flat.data
+            flat.copy_(was + self._scales[name] * (flat - was))
 
     def count(self) -> None:
         """Note that an update was made."""

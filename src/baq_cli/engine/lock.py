@@ -6,9 +6,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
+from baq_cli.engine.files import disk_errors
 from baq_cli.errors import UsageError
 
 FILE = ".lock"
@@ -20,7 +22,8 @@ def held(folder: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold a folder against other processes until the block ends; the system lets go of it when
     the process dies, however it dies.
 
-    Raises UsageError, naming the holder, when another process holds it for `wait_seconds` more.
+    Raises UsageError, naming the holder, when another process holds it for `wait_seconds` more,
+    and DataError when the folder can't be written to.
     Where the platform has no advisory locks, nothing is held.
     """
     try:
@@ -28,22 +31,26 @@ def held(folder: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     except ImportError:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / FILE).open("a+") as file:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    file.seek(0)
-                    holder = file.read().strip() or "another process"
-                    raise UsageError(
-                        f"{folder} is in use by {holder}: wait until that has ended, or stop it"
-                    ) from None
-                time.sleep(POLL_SECONDS)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with ExitStack() as closing:
+        with disk_errors(f"hold {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = closing.enter_context((folder / FILE).open("a+"))
+            deadline = time.monotonic() + wait_seconds
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise _in_use(folder, file) from None
+                    time.sleep(POLL_SECONDS)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
         yield
+
+
+def _in_use(folder: Path, file: TextIO) -> UsageError:
+    file.seek(0)
+    holder = file.read().strip() or "another process"
+    return UsageError(f"{folder} is in use by {holder}: wait until that has ended, or stop it")

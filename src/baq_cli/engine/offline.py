@@ -57,6 +57,10 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     updater = Updater(learner, replay, config.capture)
     reader = StoreReader(store, len(run.spec.seeds))
     done = run.restore(saved) if saved else 0
+    if saved and done >= total and saved.state["pending"]:
+        run.save(done, {}, {})  # with the evaluation that was made only now
+        if run.evaluations.pending:
+            run.stop_if_asked(resume_command)
     while done < total:
         batch = updater.step()
         done += 1
@@ -73,5 +77,5 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
         if at_interval or run.interruption.requested:
             run.save(done, {}, {})
             run.laps.lap("write")
-            if done < total:
+            if done < total or run.evaluations.pending:
                 run.stop_if_asked(resume_command)

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from baq_cli.data.episodes import returns_to_go
 from baq_cli.engine.actor import Actor, Place, faster_place
 from baq_cli.engine.checkpoint import Checkpoint
 from baq_cli.engine.evaluation import env_seed
+from baq_cli.engine.events import Note
 from baq_cli.engine.online_stores import annotate, make_stores
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.run import Run
+from baq_cli.engine.running import RunningEpisode, make_pool, renewed, repeat_actions
 from baq_cli.engine.store import Store
 from baq_cli.engine.updater import Updater
-from baq_cli.envs.pool import EnvPool, seconds_a_step
+from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
+Result = TypeVar("Result")
 UNKNOWN_RETURN = -1e9
 """Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
-SLOW_STEP_SECONDS = 2e-3
-"""All seeds' steps one after the other, from which handing them to processes pays."""
-
-
-@dataclass
-class RunningEpisode:
-    """The episode that one seed is in: where it started, what was done, where it is stored."""
-
-    start_seed: int
-    actions: list[Array] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
 
 
 class OnlineLoop:
@@ -62,7 +51,7 @@ class OnlineLoop:
             run.restore(saved)  # before the stores: the method annotates with its own parameters
         self.from_scratch = from_scratch
         self.plan = run.agent.online_plan()
-        self.pool = EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run))
+        self.pool = make_pool(run)
         env_steps = max(run.recipe.run.env_steps, run.env_steps)
         self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
         replay = Replay(
@@ -74,6 +63,7 @@ class OnlineLoop:
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
         self.owed = False
+        self.was_stopped_in_last_evaluation = False
         self.running: list[RunningEpisode] = []
         self.obs: Array = np.empty(0)
         if saved is not None:
@@ -85,12 +75,19 @@ class OnlineLoop:
         """Act, step the environments, store the transitions, then take the gradient steps."""
         run, laps = self.run, self.run.laps
         action = self._choose_action()
+        run.faults.check_transition({"action": action}, run.env_steps + 1)
         laps.lap("act")
-        self.pool.begin_step(action)
-        if self.owed:
-            self._update()
-        next_obs, reward, terminated, truncated = self.pool.end_step()
+        try:
+            self.pool.begin_step(action)
+            if self.owed:
+                self._update()
+            next_obs, reward, terminated, truncated = self.pool.end_step()
+        except EnvironmentFault as fault:
+            self._begin_anew(fault)
+            return
         laps.lap("environment")
+        parts = {"observation": next_obs, "reward": reward, "action": action}
+        run.faults.check_transition(parts, run.env_steps + 1)
         slot = self._store(action, reward, next_obs, terminated)
         for episode, a, r in zip(self.running, action, reward, strict=True):
             episode.actions.append(a)
@@ -105,6 +102,25 @@ class OnlineLoop:
         self.owed = run.env_steps > self.plan.warmup_env_steps
         if self.owed and not run.recipe.run.overlap:
             self._update()
+
+    def _begin_anew(self, fault: EnvironmentFault) -> None:
+        """Make environments that failed anew.
+
+        The step that failed leaves no transition. Which environment broke is not always known, so
+        every running episode ends where it was stored, as if truncated, and another begins.
+        """
+        begun = self._begun()
+        self._close_episodes(begun, np.zeros_like(begun))
+        self.pool = renewed(self.run, self.pool, fault)
+        self.obs = self._insist(self._reset)
+
+    def _insist(self, act: Callable[[], Result]) -> Result:
+        """Return what a call returns; environments that fail are made anew before the next try."""
+        while True:
+            try:
+                return act()
+            except EnvironmentFault as fault:
+                self.pool = renewed(self.run, self.pool, fault)
 
     def _update(self) -> None:
         """Take the gradient steps of one environment step.
@@ -140,7 +156,22 @@ class OnlineLoop:
         fields |= {name: column.squeeze(1) for name, column in annotated.items()}
         return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
 
+    def _begun(self) -> Array:
+        """Return which running episodes have taken a step, `[S]`."""
+        return np.array([bool(episode.actions) for episode in self.running])
+
     def _end_episodes(self, over: Array, terminated: Array) -> None:
+        """End episodes and begin others in their place."""
+        self._close_episodes(over, terminated)
+        try:
+            self.obs = self._reset(over)
+        except EnvironmentFault as fault:
+            self._begin_anew(fault)
+
+    def _close_episodes(self, over: Array, terminated: Array) -> None:
+        """Fill in what is known of episodes only now, and note those that take their place."""
+        if not over.any():
+            return
         run = self.run
         ended = [episode if o else None for episode, o in zip(self.running, over, strict=True)]
         for i, episode in enumerate(ended):
@@ -153,46 +184,46 @@ class OnlineLoop:
         device = run.spec.device
         returns = [sum(e.rewards) if e else 0.0 for e in ended]
         lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
+        run.guard.episodes_ended(run.env_steps, over, np.array(returns))
         run.agent.on_episode_end(
             torch.from_numpy(over).to(device),
             torch.tensor(returns, device=device),
             torch.tensor(lengths, device=device),
         )
         run.episodes += over
-        self._start_episodes(over)
-
-    def _start_episodes(self, mask: Array) -> None:
-        seeds = [
-            env_seed(seed, "env", int(number))
-            for seed, number in zip(self.run.spec.seeds, self.run.episodes, strict=True)
-        ]
-        self.obs = self.pool.reset(seeds, mask)
-        fresh = [RunningEpisode(seed) for seed in seeds]
-        if not self.running:
-            self.running = fresh
         self.running = [
-            new if m else old for new, old, m in zip(fresh, self.running, mask, strict=True)
+            new if o else old
+            for new, old, o in zip(self._next_episodes(), self.running, over, strict=True)
         ]
+
+    def _next_episodes(self) -> list[RunningEpisode]:
+        pairs = zip(self.run.spec.seeds, self.run.episodes.tolist(), strict=True)
+        return [RunningEpisode(env_seed(seed, "env", number)) for seed, number in pairs]
+
+    def _reset(self, mask: Array | None = None) -> Array:
+        """Return observations, `[S, obs_dim]`, after resetting the masked environments, or all."""
+        obs = self.pool.reset([episode.start_seed for episode in self.running], mask)
+        self.run.faults.check_transition({"observation": obs}, self.run.env_steps)
+        return obs
 
     # -- starting and continuing
 
     def start(self) -> None:
         """Reset every environment for its first episode."""
-        self._start_episodes(np.ones(self.pool.count, dtype=np.bool_))
+        self.running = self._next_episodes()
+        self.obs = self._insist(self._reset)
 
-    def replay_tensors(self) -> dict[str, Tensor]:
-        """Return the online store and the running episodes, for a checkpoint."""
-        tensors = {"rows": self.online.rows[:, : self.online.size]}
-        if self.online.priorities is not None:
-            tensors["priorities"] = self.online.priorities.priorities[:, : self.online.size]
+    def close(self) -> None:
+        """Let go of the environments."""
+        self.pool.close()
+
+    def save(self) -> None:
+        """Write a checkpoint: the run, the store, and what the running episodes have done."""
+        tensors = {"obs": torch.from_numpy(self.obs)}
         for i, episode in enumerate(self.running):
             if episode.actions:
                 tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
-        return tensors
-
-    def replay_state(self) -> dict[str, Any]:
-        """Return the counters that go with `replay_tensors`."""
-        return {
+        state = {
             "written": self.online.written,
             "owed": self.owed,
             "acting": self.acting,
@@ -201,60 +232,45 @@ class OnlineLoop:
                 for e in self.running
             ],
         }
+        self.run.save(self.run.env_steps, tensors, state, self.online.blocks())
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and replay the running episodes.
 
         A running episode is rebuilt by resetting with its seed and repeating its actions, because
-        a simulator's inner state can't be read in general.
+        a simulator's inner state can't be read in general. One that doesn't come to the same
+        observation ends where it was stored, as if truncated, and another begins.
         """
         self.owed = bool(saved.state["owed"])
-        self.online.refill(saved.replay["rows"], int(saved.state["written"]))
-        if self.online.priorities is not None:
-            self.online.priorities.fill(saved.replay["priorities"].to(self.run.spec.device))
-        self.start()
-        longest = 0
+        blocks = [block for block in saved.blocks if block is not None]
+        self.online.refill_blocks(blocks, int(saved.state["written"]))
         for i, kept in enumerate(saved.state["running"]):
             actions = saved.replay.get(f"running.{i}.actions")
             steps = [] if actions is None else list(actions.numpy())
-            self.running[i] = RunningEpisode(
-                kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
+            self.running.append(
+                RunningEpisode(
+                    kept["start_seed"], steps, list(kept["rewards"]), list(kept["slots"])
+                )
             )
-            longest = max(longest, len(steps))
-        self._repeat_actions(longest)
+        self.obs, stray = self._insist(lambda: repeat_actions(self.pool, self.running))
+        self._end_strays(stray | (self.obs != saved.replay["obs"].numpy()).any(axis=1))
+        finished = self.run.env_steps >= self.run.recipe.run.env_steps or self.run.guard.stopped
+        self.was_stopped_in_last_evaluation = finished and bool(saved.state["pending"])
 
-    def _repeat_actions(self, longest: int) -> None:
-        """Step all environments until the longest running episode is where it was.
-
-        Shorter episodes start later, so that every environment ends at its own last step.
-        """
-        lengths = np.array([len(episode.actions) for episode in self.running])
-        seeds = [episode.start_seed for episode in self.running]
-        idle = np.zeros(self.run.spec.action_dim, dtype=np.float32)
-        for t in range(longest):
-            begin = lengths == longest - t
-            if begin.any():
-                self.obs = self.pool.reset(seeds, begin)
-            at = t - (longest - lengths)
-            action = np.stack(
-                [e.actions[k] if k >= 0 else idle for e, k in zip(self.running, at, strict=True)]
+    def _end_strays(self, stray: Array) -> None:
+        """End the running episodes whose environment is not where it was, and say so."""
+        if not stray.any():
+            return
+        seeds = [seed for seed, s in zip(self.run.spec.seeds, stray, strict=True) if s]
+        self.run.observer(
+            Note(
+                f"'{self.pool.env_id}' doesn't repeat itself: with the same seed and actions it "
+                f"came elsewhere (seeds {seeds}). Their episodes end here, new ones begin."
             )
-            self.obs, _, terminated, truncated = self.pool.step(action)
-            stray = (terminated | truncated) & (at < 0)  # an idle environment that fell over
-            if stray.any():
-                self.obs = self.pool.reset(seeds, stray)
-        if (lengths == 0).any():
-            self.obs = self.pool.reset(seeds, lengths == 0)
-
-
-def _in_workers(run: Run) -> bool:
-    """Whether the environments step in processes: as the recipe says, or when they are slow."""
-    asked, seeds = run.recipe.run.env_workers, len(run.spec.seeds)
-    if asked is not None:
-        return asked
-    if (os.cpu_count() or 1) == 1 or (seeds == 1 and not run.recipe.run.overlap):
-        return False
-    return seeds * seconds_a_step(run.origin.env_id) > SLOW_STEP_SECONDS
+        )
+        begun = stray & self._begun()  # of the others the start is all that differs
+        if begun.any():
+            self._end_episodes(begun, np.zeros_like(begun))
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:
@@ -267,20 +283,32 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     config = run.recipe.run
     total = config.env_steps
     every = config.evaluation.every_env_steps or max(1, total // 10)
+    if loop.was_stopped_in_last_evaluation:
+        loop.save()  # with the evaluation that was made only now
+        if run.evaluations.pending:
+            run.stop_if_asked(resume_command)
     if not loop.running:
         loop.start()
         run.evaluate(0, wait=False)
         run.laps.lap("evaluate")
-    while run.env_steps < total:
+        if run.interruption.requested:
+            loop.save()
+            run.stop_if_asked(resume_command)
+    while run.env_steps < total and not run.guard.stopped:
+        before = run.env_steps
         loop.step()
         done = run.env_steps
+        if done == before:
+            continue  # the environments failed, and were made anew
         run.tick(done, total)
         at_interval = done % every == 0 or done == total
         if at_interval:
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
-        if at_interval or run.interruption.requested:
-            run.save(done, loop.replay_tensors(), loop.replay_state())
+        if run.guard.is_on:
+            loop.actor.forget()  # a seed may have other parameters now
+        if at_interval or run.interruption.requested or run.guard.stopped:
+            loop.save()
             run.laps.lap("write")
-            if done < total:
+            if done < total or run.evaluations.pending:
                 run.stop_if_asked(resume_command)

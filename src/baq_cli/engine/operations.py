@@ -17,6 +17,7 @@ from baq_cli.engine.handover import check_inputs, hand_over_optimizers, hand_ove
 from baq_cli.engine.inputs import Inputs, offline_store
 from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.engine.learner import Learner
+from baq_cli.engine.lock import held
 from baq_cli.engine.offline import pretrain
 from baq_cli.engine.online import OnlineLoop, finetune
 from baq_cli.engine.run import Run
@@ -29,6 +30,7 @@ from baq_cli.engine.sources import (
     online_origin,
     open_checked,
     saved_run,
+    settle,
 )
 from baq_cli.engine.threads import choose_threads
 from baq_cli.engine.trackers.hub import require_trackers
@@ -58,7 +60,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     inputs = _inputs(recipe, agent, saved, episodes)
     store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
     learner = Learner(agent, "offline")
-    with listen() as interruption:
+    with listen() as interruption, held(order.out):
         run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
         with closing(run):
             pretrain(run, store, saved, order.resume_command)
@@ -105,13 +107,13 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     if episodes is not None:
         columns = agent.data_columns
         store = offline_store(episodes, inputs, spec, columns, recipe.method.discount)
-    with listen() as interruption:
+    with listen() as interruption, held(order.out):
         run = _begin("online", recipe, order, origin, learner, inputs, interruption, saved)
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         with closing(run):
             loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
-            with closing(loop.pool):
+            with closing(loop):
                 finetune(loop, order.resume_command)
             run.finish()
 
@@ -201,6 +203,7 @@ def _begin(
 ) -> Run:
     """Return the run, its directory begun unless it resumes from a checkpoint."""
     directory = RunDirectory(order.out)
+    settle(directory, saved, order)
     _set_threads(recipe, learner.agent.spec, order, saved)
     if saved is None:
         manifest = {

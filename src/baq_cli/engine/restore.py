@@ -13,9 +13,11 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.claims import BEHAVIOR
 from baq_cli.engine.device import on_threads, prepare
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.pool import check_trusted
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.load import resolve
@@ -48,10 +50,7 @@ def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Age
     if document["phase"] == "online":
         agent.begin_online()
     tensors = ckpt.agent_tensors(saved)
-    if document.get("kind") == "behavior":  # what acting doesn't need stays as initialised
-        acting = {name for name in agent.state_dict() if name.startswith(agent.acting_parts())}
-        if acting != tensors.keys():
-            raise DataError(f"{path} is damaged: it lacks {sorted(acting - tensors.keys())[:3]}")
+    if document.get("kind") == BEHAVIOR:  # what acting doesn't need stays as initialised
         tensors = agent.state_dict() | tensors
     load_exactly(agent, tensors, path)
     return agent
@@ -64,6 +63,7 @@ def evaluate_checkpoint(
     agent, inputs, saved = load_agent(path)
     trained_for = spaces_of(saved.document)
     env = env_id or saved.document["env_id"]
+    check_trusted(env, "" if env_id else f"the checkpoint {path}")
     evaluator = Evaluator(env, agent.spec.seeds, episodes)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
     with on_threads(1):  # too few observations at a time for several to share

@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
 from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.background import BackgroundEvaluator, evaluates_in_background
-from baq_cli.engine.device import on_threads
 from baq_cli.engine.diagnostics import Diagnostics
-from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.evaluations import Evaluations, Pending
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
+from baq_cli.engine.faults import Faults
+from baq_cli.engine.guard import Guard
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
@@ -38,20 +38,12 @@ REPORT_SECONDS = 0.5
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Pending:
-    """An evaluation under way: the phase's counter, and its rows as far as they are known."""
-
-    done: int
-    counters: list[Row]
-
-
 @dataclass
 class Run:
     """One phase of S seeds, on its way.
 
     Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
-    of the online phase, `evaluations` of this phase.
+    of the online phase.
     """
 
     recipe: Recipe
@@ -65,7 +57,6 @@ class Run:
     interruption: Interruption
     history: list[Row] = field(default_factory=list)
     env_steps: int = 0
-    evaluations: int = 0
 
     def __post_init__(self) -> None:
         spec = self.agent.spec
@@ -74,19 +65,20 @@ class Run:
             for name in ("batch", "explore")
         }
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
-        env_id = self.origin.env_id
-        self.pending: Pending | None = None
-        self.background: BackgroundEvaluator | None = None
-        if evaluates_in_background(self.recipe, spec.device):
-            self.background = BackgroundEvaluator(
-                *(self.recipe, self.phase, self.agent, env_id, self.inputs), self.observer
-            )
-        else:
-            episodes = self.recipe.run.evaluation.episodes
-            self.evaluator = Evaluator(env_id, spec.seeds, episodes)
+        restarts = self.recipe.run.env_restarts
+        self.faults = Faults(
+            *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
+        )
+        self.evaluations = Evaluations(
+            *(self.recipe, self.phase, self.agent, self.origin.env_id, self.inputs),
+            *(self.observer, self.faults),
+            stop=lambda: self.interruption.requested is not None,
+        )
+        self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
         self.laps = Laps()
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
+        self.last_saved: Path | None = None
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -102,7 +94,10 @@ class Run:
 
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
-        if self.learner.gradient_steps % METRICS_EVERY:
+        steps = self.learner.gradient_steps
+        if self.spec.device.type == "cpu" or steps % METRICS_EVERY == 0:
+            self.faults.check_losses(self.learner.metrics, batch, steps)
+        if steps % METRICS_EVERY:
             return
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
         self.diagnostics.add(found, self.learner.gradient_steps)
@@ -124,28 +119,21 @@ class Run:
         """Evaluate all seeds, log the rows, tell the observer.
 
         With `wait=False` and a background evaluator the rows come later: with the next evaluation,
-        or before the next checkpoint of other parameters.
+        or before the next checkpoint of other parameters. When the run is asked to stop meanwhile,
+        they come once it goes on.
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
         self.diagnostics.check(self.learner.metrics, self.learner.gradient_steps)
         self.collect()
-        number = f"{self.phase}/{self.evaluations}"
-        self.evaluations += 1
-        self.pending = Pending(done, self._counters())
+        self.evaluations.begin(done, self._counters())
         self._log_diagnostics()
-        if self.background is None:
-            with on_threads(1):  # too few observations at a time for several to share
-                found = self.evaluator.evaluate(self.agent, self.inputs, number)
-            self._log_evaluation(*found)
-            return
-        self.background.begin(self.agent, number)
-        if wait:
+        if wait or self.guard.is_on or not self.evaluations.in_background:
             self.collect()
 
     def collect(self) -> None:
-        """Wait for the evaluation under way, if there is one, and log it."""
-        if self.pending is not None and self.background is not None:
-            self._log_evaluation(*self.background.end())
+        """Wait for the evaluations that have begun, and log them."""
+        while found := self.evaluations.end():
+            self._log_evaluation(*found)
 
     def _counters(self) -> list[Row]:
         """Return what is known of an evaluation before its episodes, a row a seed."""
@@ -161,9 +149,7 @@ class Run:
             for i, seed in enumerate(self.spec.seeds)
         ]
 
-    def _log_evaluation(self, returns: Array, lengths: Array) -> None:
-        assert self.pending is not None
-        pending, self.pending = self.pending, None
+    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
         rows: list[Row] = [
             {
                 **counters,
@@ -177,6 +163,8 @@ class Run:
         self.history += rows
         self._log("metrics", METRICS, rows)
         self.observer(Evaluated(self.phase, pending.done, returns))
+        if self.phase == "online":
+            self.guard.evaluated(pending.done, returns)
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
@@ -203,8 +191,16 @@ class Run:
 
     # -- checkpoints
 
-    def save(self, done: int, replay: dict[str, Tensor], state: dict[str, Any]) -> None:
+    def save(
+        self,
+        done: int,
+        replay: ckpt.Tensors,
+        state: dict[str, Any],
+        blocks: Sequence[ckpt.Tensors | None] = (),
+    ) -> None:
         """Write a checkpoint at a counter of the phase's unit, and prune older ones.
+
+        `blocks` are the online store's; None for those that are as they were at the last save.
 
         Raises NonFiniteError instead of saving parameters that are not finite.
         """
@@ -214,15 +210,16 @@ class Run:
                 f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
                 "intact. Lower learning_rate or reward_scale."
             )
-        if self.pending is not None and self.pending.done != done:
+        if any(pending.done != done for pending in self.evaluations.pending):
             self.collect()
-        training = self.learner.state()
+        training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
         state = {
             "phase": self.phase,
             "done": done,
-            "evaluations": self.evaluations - (self.pending is not None),
-            "pending": self.pending is not None,
+            **self.evaluations.state(),
+            "faults": self.faults.count,
+            "guard": self.guard.state(),
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
@@ -231,10 +228,13 @@ class Run:
             **state,
         }
         agent = dict(self.agent.state_dict()) | self.inputs.tensors()
-        whole = ckpt.Checkpoint(self.document(), agent, training, replay, state)
-        ckpt.save(self.directory.path, self.phase, done, whole)
+        whole = ckpt.Checkpoint(
+            *(self.document(), agent, training, replay, state, list(blocks)), self.last_saved
+        )
+        self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run
-        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents)
+        best = ckpt.best(self.directory.path, self.phase, self.history)
+        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents, best)
 
     def document(self) -> dict[str, Any]:
         """Describe the agent file: everything needed to use it without this run."""
@@ -262,29 +262,31 @@ class Run:
         for name, stream in self.streams.items():
             stream.restore(saved.training[f"stream.{name}"])
         self.env_steps = int(saved.document["env_steps"])
-        self.evaluations = int(state["evaluations"])
+        self.evaluations.restore(state, saved.training)
+        self.faults.count = int(state["faults"])
+        self.guard.restore(state["guard"], saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
-        self.directory.truncate(state["sizes"])
+        self.directory.restore(state["sizes"], self.history, self.observer)
+        self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
         self._first_done, self._first_step = done, self.learner.gradient_steps
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
-        if state["pending"]:  # the parameters are those it was begun with
-            self.evaluate(done)
+        self.collect()
         return done
 
     def finish(self) -> None:
         """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
-        self.directory.finish({"seconds_of_last_session": seconds})
+        self.directory.finish({"seconds_of_last_session": seconds} | self.guard.facts())
         self.trackers.close(done=True)
 
     def close(self) -> None:
         """Let go of the evaluation's environments and the trackers, done or not."""
-        (self.background or self.evaluator).close()
+        self.evaluations.close()
         self.trackers.close(done=False)
 
     def stop_if_asked(self, resume_command: str) -> None:

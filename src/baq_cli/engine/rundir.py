@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import platform
 import subprocess
@@ -14,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.events import UNITS, Note, Observer
+from baq_cli.engine.files import disk_errors, hash_of, json_bytes, read_json, replace_file
 from baq_cli.errors import DataError, UsageError
 
 METRICS = (
@@ -29,7 +29,11 @@ METRICS = (
     "evaluation_episodes",
     "wall_seconds",
 )
+COUNTERS = ("seed", "gradient_steps", "env_steps", "episodes", "evaluation_episodes")
 DIAGNOSTICS = ("phase", "seed", "gradient_steps", "env_steps", "name", "value")
+LOGS = {"metrics": METRICS, "diagnostics": DIAGNOSTICS}
+MANIFEST, RECIPE, FILES = "manifest.json", "recipe.yaml", "files"
+"""`files` in the manifest: the SHA-256 of the recipe, and of the CSVs once the run has ended."""
 PACKAGES = (
     "baq-cli",
     "torch",
@@ -52,7 +56,7 @@ class RunDirectory:
 
     @property
     def holds_run(self) -> bool:
-        return (self.path / "recipe.yaml").exists()
+        return (self.path / RECIPE).exists()
 
     def check_free(self, resume: bool) -> None:
         """Raise UsageError when a run can't be kept here: a file, or another run's folder."""
@@ -68,19 +72,22 @@ class RunDirectory:
         """Start a run here."""
         with disk_errors(f"start a run in {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
-            self.write_manifest(manifest | {"started": now()})
-            for name, header in (("metrics", METRICS), ("diagnostics", DIAGNOSTICS)):
+            recipe = recipe_yaml.encode()
+            self.write_manifest(manifest | {"started": now(), FILES: {RECIPE: hash_of(recipe)}})
+            for name, header in LOGS.items():
                 replace_file(self.path / f"{name}.csv", _csv_bytes([header]))
-            replace_file(self.path / "recipe.yaml", recipe_yaml.encode())
+            replace_file(self.path / RECIPE, recipe)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        replace_file(self.path / "manifest.json", json.dumps(manifest, indent=1).encode())
+        replace_file(self.path / MANIFEST, json_bytes(manifest))
 
     def finish(self, facts: dict[str, Any]) -> None:
-        """Note when the run ended, and what is known of it by then."""
-        manifest = read_json(self.path / "manifest.json")
+        """Note when the run ended, what is known of it by then, and the hashes of its files."""
+        manifest = read_json(self.path / MANIFEST)
         with disk_errors(f"finish the run in {self.path}"):
-            self.write_manifest(manifest | {"ended": now()} | facts)
+            names = (*(f"{name}.csv" for name in LOGS), RECIPE)
+            hashes = {name: hash_of((self.path / name).read_bytes()) for name in names}
+            self.write_manifest(manifest | {"ended": now()} | facts | {FILES: hashes})
 
     def append(self, name: str, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Add rows to `<name>.csv`."""
@@ -88,35 +95,104 @@ class RunDirectory:
             disk_errors(f"write {self.path / name}.csv"),
             (self.path / f"{name}.csv").open("ab") as file,
         ):
-            file.write(_csv_bytes([[_cell(row[key]) for key in header] for row in rows]))
+            file.write(_rows_bytes(header, rows))
 
-    def sizes(self) -> dict[str, int]:
-        """Return the byte length of each CSV, for a checkpoint to remember."""
-        return {
-            name: (self.path / f"{name}.csv").stat().st_size for name in ("metrics", "diagnostics")
-        }
+    def sizes(self) -> dict[str, dict[str, Any]]:
+        """Return the length in bytes and the SHA-256 of each CSV, for a checkpoint to remember."""
+        found = {}
+        for name in LOGS:
+            content = (self.path / f"{name}.csv").read_bytes()
+            found[name] = {"bytes": len(content), "sha256": hash_of(content)}
+        return found
 
-    def truncate(self, sizes: dict[str, int]) -> None:
-        """Drop what was written after the checkpoint that a run resumes from."""
-        for name, size in sizes.items():
-            os.truncate(self.path / f"{name}.csv", size)
+    def restore(self, sizes: dict[str, Any], history: Sequence[Row], observer: Observer) -> None:
+        """Take the CSVs back to where they were at a checkpoint, and the run to one that goes on.
+
+        Metrics that are no longer what was written are written anew, from the checkpoint's history;
+        diagnostics, which it doesn't hold, begin anew. Both are said.
+        """
+        manifest = read_json(self.path / MANIFEST)
+        files = {name: known for name, known in manifest.get(FILES, {}).items() if name == RECIPE}
+        ended = {key: value for key, value in manifest.items() if key != "ended"}
+        with disk_errors(f"continue the run in {self.path}"):
+            self.write_manifest(ended | {FILES: files})
+            for name, header in LOGS.items():
+                path = self.path / f"{name}.csv"
+                content = _as_it_was(path, sizes[name])
+                if content is None:
+                    rows = history if name == "metrics" else ()
+                    content = _csv_bytes([header]) + _rows_bytes(header, rows)
+                    what = "written anew from the checkpoint" if rows else "begun anew"
+                    observer(Note(f"{path} is not what was written (its SHA-256 differs): {what}"))
+                replace_file(path, content)
+
+
+def _as_it_was(path: Path, known: Any) -> bytes | None:
+    """Return a CSV's content at a checkpoint, or None where it is another.
+
+    Checkpoints of earlier versions know its length alone.
+    """
+    length, seal = (known, None) if isinstance(known, int) else (known["bytes"], known["sha256"])
+    try:
+        content = path.read_bytes()[:length]
+    except FileNotFoundError:
+        return None
+    whole = len(content) == length and seal in (None, hash_of(content))
+    return content if whole else None
 
 
 def read_metrics(run: Path) -> list[Row]:
     """Read a run's metrics.csv, numbers as numbers.
 
-    Raises DataError when it is missing or has other columns.
+    Of a run that goes on, or was killed, a last line that is half written doesn't count.
+    Raises DataError when it is missing, has other columns or values, or is not what a finished run
+    wrote.
     """
     path = run / "metrics.csv"
+    content, ended = read_logged(run, path.name)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            {key: row[key] if key == "phase" else float(row[key]) for key in METRICS}
-            for row in rows
-        ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path} can't be read as a run's metrics: {error!r}") from error
+        if not ended:
+            content = content[: content.rfind(b"\n") + 1]
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
+        if not set(METRICS) <= set(rows.fieldnames or ()):
+            raise ValueError(f"its columns are {rows.fieldnames}")
+        return [_numbers(row) for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise DataError(f"{path} can't be read as a run's metrics: {error}") from error
+
+
+def read_logged(run: Path, name: str) -> tuple[bytes, bool]:
+    """Return a file of a run, and whether the run has ended, which fixes what is in it.
+
+    Raises DataError when it can't be read, or is not what the manifest says was written.
+    """
+    path = run / name
+    manifest = read_json(run / MANIFEST) if (run / MANIFEST).exists() else {}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    files = manifest.get(FILES)
+    seal = files.get(name) if isinstance(files, dict) else None
+    if seal is not None and seal != hash_of(content):
+        mend = "" if name == RECIPE else ", or continue the run with --resume, which mends it"
+        raise DataError(
+            f"{path} is damaged: its content is not what was written (its SHA-256 differs from "
+            f"that in {MANIFEST}). Restore it from a copy{mend}."
+        )
+    return content, seal is not None or "ended" in manifest
+
+
+def _numbers(row: dict[str, Any]) -> Row:
+    if None in row or None in row.values():
+        raise ValueError(f"a line has more or fewer cells than the header: {list(row.values())}")
+    if row["phase"] not in UNITS:
+        raise ValueError(f"a phase is '{row['phase']}', expected one of {', '.join(UNITS)}")
+    found = {key: row[key] if key == "phase" else float(row[key]) for key in METRICS}
+    for key in COUNTERS:
+        if not (found[key].is_integer() and 0 <= found[key] < 2**63):
+            raise ValueError(f"{key} is '{row[key]}', expected a whole number")
+    return found
 
 
 def now() -> str:
@@ -169,6 +245,10 @@ def git_revision() -> str | None:
 
 def _cell(value: Any) -> Any:
     return repr(value) if isinstance(value, float) else value
+
+
+def _rows_bytes(header: Sequence[str], rows: Iterable[Row]) -> bytes:
+    return _csv_bytes([[_cell(row[key]) for key in header] for row in rows])
 
 
 def _csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:

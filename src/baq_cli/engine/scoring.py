@@ -56,8 +56,8 @@ def check_target(dataset_id: str, env_id: str, has_expert: bool) -> None:
 def _check_made_in(dataset: StoredDataset, env_id: str) -> None:
     reference = dataset.metadata.get("baq_reference")
     told = reference.get("environment") if isinstance(reference, dict) else None
-    made_in = told if dataset.env_spec is None else dataset.env_spec.id
-    if made_in is not None and made_in != env_id.rpartition(":")[2]:
+    made_in = (told and str(told)) if dataset.env_spec is None else dataset.env_spec.id
+    if made_in is not None and made_in.rpartition(":")[2] != env_id.rpartition(":")[2]:
         raise UsageError(
             f"dataset '{dataset.dataset_id}' was made in {made_in}: references for {env_id} and "
             "those stored with it don't belong together"

@@ -14,7 +14,7 @@ from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.restore import spaces_of
 from baq_cli.engine.rundir import RunDirectory
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.pool import check_trusted, make_env
 from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
@@ -47,11 +47,13 @@ class Origin:
     dataset: dict[str, Any] | None = None
 
     @classmethod
-    def make(cls, env_id: str) -> Origin:
+    def make(cls, env_id: str, named_by: str = "") -> Origin:
         """Make the environment once, to read its spaces and settings.
 
-        Raises EnvironmentMismatch and DataError, as making it and reading its spaces do.
+        `named_by` says where its id comes from. Raises EnvironmentMismatch and DataError, as making
+        it and reading its spaces do.
         """
+        check_trusted(env_id, named_by)
         env = make_env(env_id)
         spaces, spec = Spaces.of(env.observation_space, env.action_space), env.spec
         env.close()
@@ -93,7 +95,8 @@ def offline_origin(env: str | None, episodes: Episodes, observer: Observer) -> O
         raise EnvironmentMismatch(
             f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
         )
-    origin = Origin.make(env_id)
+    named_by = "the recipe" if env else f"the dataset '{episodes.dataset_id}'"
+    origin = Origin.make(env_id, named_by)
     made = origin.environment
     settings = {"max_episode_steps": recorded.max_episode_steps, "kwargs": recorded.kwargs}
     if env is None and any(made[key] != value for key, value in settings.items()):
@@ -132,7 +135,8 @@ def online_origin(
     env_id = recipe.run.env or (source.document["env_id"] if source else None)
     if env_id is None:
         raise UsageError("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
-    origin = Origin.make(env_id)
+    inherited = source is not None and env_id == source.document["env_id"]
+    origin = Origin.make(env_id, "the checkpoint" if inherited else "the recipe")
     if source is None:
         return origin
     spaces_of(source.document).check_same(
@@ -170,10 +174,10 @@ def saved_run(
     directory.check_free(order.resume)
     if not directory.holds_run:
         return None
-    if not (directory.path / "checkpoints" / "latest").exists():
+    if not ckpt.complete(directory.path):
         order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
         return None
-    saved = ckpt.load(directory.path)
+    saved = ckpt.load_newest(directory.path, order.observer)
     if saved.document["phase"] != phase:
         raise UsageError(
             f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
@@ -186,3 +190,23 @@ def saved_run(
             "run's own values (its recipe.yaml), or choose another --out."
         )
     return saved
+
+
+def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: Order) -> None:
+    """Look again at a folder that is held from now on, and put damaged checkpoints aside.
+
+    Raises UsageError when it is not as it was when `saved` was read.
+    """
+    directory.check_free(order.resume)
+    folders = ckpt.complete(directory.path)
+    known = [] if saved is None else [saved.folder, *saved.damaged]
+    if folders[len(folders) - len(known) :] != known or (folders and not known):
+        raise UsageError(
+            f"{directory.path} has checkpoints that this command hasn't read: another process "
+            "wrote them meanwhile. Give the command again, or choose another --out."
+        )
+    if saved is None or saved.folder is None:
+        return
+    for folder in saved.damaged:
+        order.observer(Note(f"what can't be read is kept as {ckpt.put_aside(folder)}"))
+    ckpt.point_at(saved.folder)

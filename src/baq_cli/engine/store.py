@@ -10,6 +10,8 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch
 from baq_cli.engine.sumtree import SumTree
 
+BLOCK_ROWS = 8192
+"""Rows of a block, the unit in which a checkpoint notes what has changed."""
 FIELDS = ("obs", "action", "next_obs", "reward", "bootstrap")
 
 
@@ -69,6 +71,7 @@ class Store:
         self.own: Tensor | None = None
         self.subset: Tensor | None = None
         self.priorities: SumTree | None = None
+        self._changed: set[int] = set()
 
     @classmethod
     def empty(cls, layout: Layout, seeds: int, capacity: int, device: torch.device) -> Store:
@@ -86,12 +89,40 @@ class Store:
             at = torch.full((rows.shape[0], 1), slot, dtype=torch.int64, device=rows.device)
             self.priorities.set(at, priorities.unsqueeze(1))
         self._count(self.written + 1)
+        self._changed.add(slot // BLOCK_ROWS)
         return slot
 
     def refill(self, rows: Tensor, written: int) -> None:
-        """Continue from the rows `[S, size, width]` of a checkpoint, after `written` appends."""
+        """Continue from rows `[S, size, width]`, after `written` appends."""
         self.rows[:, : rows.shape[1]] = rows.to(self.rows.device)
         self._count(written)
+        self._changed = set(range(-(-self.size // BLOCK_ROWS)))
+
+    def blocks(self) -> list[dict[str, Tensor] | None]:
+        """Return the rows in use, by blocks, with their priorities; None for a block that has not
+        changed since the last call.
+        """
+        found: list[dict[str, Tensor] | None] = []
+        for number in range(-(-self.size // BLOCK_ROWS)):
+            if number not in self._changed:
+                found.append(None)
+                continue
+            part = slice(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self.size))
+            block = {"rows": self.rows[:, part]}
+            if self.priorities is not None:
+                block["priorities"] = self.priorities.priorities[:, part]
+            found.append(block)
+        self._changed.clear()
+        return found
+
+    def refill_blocks(self, blocks: Sequence[dict[str, Tensor]], written: int) -> None:
+        """Continue from the blocks of a checkpoint, after `written` appends."""
+        if blocks:
+            self.refill(torch.cat([block["rows"] for block in blocks], dim=1), written)
+            if self.priorities is not None:
+                kept = torch.cat([block["priorities"] for block in blocks], dim=1)
+                self.priorities.fill(kept.to(self.rows.device))
+        self._changed.clear()
 
     def _count(self, written: int) -> None:
         self.written = written
@@ -103,6 +134,7 @@ class Store:
     def overwrite(self, seed_index: int, slots: Tensor, column: str, values: Tensor) -> None:
         """Fill in a column that was not known when the rows were written, `[K]` values."""
         self.rows[seed_index, slots, self.layout.slices[column].start] = values.to(self.rows)
+        self._changed.update((slots // BLOCK_ROWS).unique().tolist())
 
     def gather(self, index: Tensor) -> Tensor:
         """Return rows at `index [S, B]` (int64), `[S, B, width]`."""

@@ -45,7 +45,13 @@ class Updater:
         """Take one gradient step; return its batch, which the next step may overwrite."""
         learner = self.learner
         learner.prepare()
-        active = learner.active()
+        with learner.scaled():
+            batch = self._learn(learner.active())
+        learner.count()
+        return batch
+
+    def _learn(self, active: frozenset[str]) -> Batch:
+        learner = self.learner
         if not self.captures:
             batch = self._compute(active)
         elif self._eager < EAGER_FIRST * (1 + max(learner.agent.every.values(), default=1)):
@@ -54,7 +60,6 @@ class Updater:
             captured = self._graphs.get(active) or self._capture(active)
             captured.graph.replay()
             batch, learner.metrics = captured.batch, captured.metrics
-        learner.count()
         return batch
 
     def _compute(self, active: frozenset[str]) -> Batch:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
+import os
+import re
 import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing.util import Finalize
+from types import FrameType
 from typing import Any
 
 import gymnasium as gym
@@ -16,10 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from baq_cli.envs.faults import Checked, EnvironmentFault
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import EnvironmentMismatch
+from baq_cli.errors import BaqError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
+TRUST_VARIABLE = "BAQ_TRUST_ENV"
+"""Set to 1 by --trust-env; an environment variable, so that worker processes inherit it."""
+LONGEST_ID = 200
 
 
 @contextlib.contextmanager
@@ -41,11 +50,37 @@ def quiet_simulator() -> Iterator[None]:
         yield
 
 
-def make_env(env_id: str) -> gym.Env[Any, Any]:
-    """Make one environment.
+def trusted() -> bool:
+    """Return whether environment ids may import modules (--trust-env)."""
+    return os.environ.get(TRUST_VARIABLE) == "1"
 
-    Raises EnvironmentMismatch when it is unknown, or needs a package that isn't installed.
+
+def check_trusted(env_id: str, named_by: str = "") -> None:
+    """Raise EnvironmentMismatch for an id that would import a module, unless that is trusted.
+
+    `named_by` says where the id comes from, for the message.
     """
+    if ":" in env_id and not trusted():
+        source = f", which {named_by} names," if named_by else ""
+        raise EnvironmentMismatch(
+            f"the environment '{env_id}'{source} is refused: making it imports the module "
+            f"'{env_id.partition(':')[0]}', and so runs whatever is in that. If you know it and "
+            "want that, add --trust-env to the command."
+        )
+
+
+def make_env(env_id: str) -> gym.Env[Any, Any]:
+    """Make one environment. Nothing else in this program makes any.
+
+    Raises EnvironmentMismatch when it is unknown, needs a package that isn't installed, or has an
+    id that imports a module (MODULE:ID) without being trusted.
+    """
+    check_trusted(env_id)
+    if len(env_id) > LONGEST_ID or not re.fullmatch(r"([\w.]*\w:)?[^:]+", env_id):
+        raise EnvironmentMismatch(
+            f"'{env_id[:LONGEST_ID]}' can't be an environment's id: expected one such as "
+            "Pendulum-v1, or MODULE:ID for your own"
+        )
     try:
         with quiet_simulator():
             try:
@@ -59,8 +94,7 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
             "Check the id (it is case-sensitive), or install the package that registers it "
             "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
-            "found as MODULE:ID; "
-            "'--env ID' names another."
+            "found as MODULE:ID with --trust-env; '--env ID' names another."
         ) from error
 
 
@@ -79,8 +113,8 @@ def _make_flat(env_id: str) -> gym.Env[Any, Any]:
     """Make an environment whose observations are flat; `Dict` ones are flattened."""
     env = make_env(env_id)
     if isinstance(env.observation_space, gym.spaces.Dict):
-        return gym.wrappers.FlattenObservation(env)
-    return env
+        env = gym.wrappers.FlattenObservation(env)
+    return Checked(env)
 
 
 def environment_spaces(env_id: str) -> Spaces:
@@ -100,22 +134,30 @@ class EnvPool:
     handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
+    Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
+    dies, or it takes longer than `timeout_seconds` (which needs workers). The pool is of no use
+    afterwards but to be closed.
     """
 
-    def __init__(self, env_id: str, count: int, workers: bool = False):
+    def __init__(
+        self,
+        env_id: str,
+        count: int,
+        workers: bool = False,
+        timeout_seconds: float | None = None,
+    ):
+        self._timeout = timeout_seconds
         self.env_id = env_id
-        self.spaces = environment_spaces(env_id)
         self.count = count
         self.workers = workers
         self._envs: SyncVectorEnv | AsyncVectorEnv
         self._begun: Array | None = None
         self._under_way = False
-        with quiet_simulator():
+        with self._faults(), quiet_simulator():
+            self.spaces = environment_spaces(env_id)
             if workers:
-                make = partial(_make_in_worker, env_id)
-                self._envs = AsyncVectorEnv(
-                    [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
-                )
+                self._envs = _in_workers(env_id, count)
+                Finalize(self, _kill, (self._envs.processes,), exitpriority=100)
             else:
                 make = partial(_make_flat, env_id)
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
@@ -123,23 +165,50 @@ class EnvPool:
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
         options = None if mask is None else {"reset_mask": mask}
-        obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
+        with self._faults():
+            if isinstance(self._envs, AsyncVectorEnv):
+                self._envs.reset_async(seed=[int(s) for s in seeds], options=options)
+                obs, _ = self._envs.reset_wait(timeout=self._timeout)
+            else:
+                obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
         return np.array(obs, dtype=np.float32)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Say what failed: an environment's own fault, its process, or its time."""
+        level, gym.logger.min_level = gym.logger.min_level, 1 + gym.logger.ERROR
+        try:
+            yield
+        except EnvironmentFault as fault:
+            raise EnvironmentFault(f"'{self.env_id}': {fault}") from fault
+        except BaqError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            if isinstance(error, multiprocessing.TimeoutError):
+                what = f"no answer within {self._timeout:g} s"
+            elif isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
+                what = "its process ended"
+            raise EnvironmentFault(f"'{self.env_id}': {what}") from error
+        finally:
+            gym.logger.min_level = level
 
     def begin_step(self, action: Array) -> None:
         """Hand the actions over; with workers the environments step from now on."""
         self._begun = self.spaces.to_env(action)
         if isinstance(self._envs, AsyncVectorEnv):
-            self._envs.step_async(self._begun)
+            with self._faults():
+                self._envs.step_async(self._begun)
             self._under_way = True
 
     def end_step(self) -> tuple[Array, Array, Array, Array]:
         """Return what the step begun led to: observations, rewards, terminated and truncated."""
-        if isinstance(self._envs, AsyncVectorEnv):
-            self._under_way = False
-            obs, reward, terminated, truncated, _ = self._envs.step_wait()
-        else:
-            obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
+        with self._faults():
+            if isinstance(self._envs, AsyncVectorEnv):
+                self._under_way = False
+                obs, reward, terminated, truncated, _ = self._envs.step_wait(self._timeout)
+            else:
+                obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
         return np.array(obs, dtype=np.float32), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
@@ -148,9 +217,22 @@ class EnvPool:
         return self.end_step()
 
     def close(self) -> None:
-        if self._under_way:
-            self.end_step()
-        self._envs.close()
+        try:
+            if self._under_way:
+                self.end_step()
+            with self._faults():
+                self._envs.close()
+        except EnvironmentFault:  # nothing more is wanted of it
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of environments that failed, without asking them for anything."""
+        if isinstance(self._envs, AsyncVectorEnv):
+            _kill(self._envs.processes)
+            self._envs.closed = True
+            return
+        with contextlib.suppress(Exception):  # what failed once may fail again
+            self._envs.close()
 
 
 def seconds_a_step(env_id: str, steps: int = 30) -> float:
@@ -168,9 +250,36 @@ def seconds_a_step(env_id: str, steps: int = 30) -> float:
     return spent / steps
 
 
-def _make_in_worker(env_id: str) -> gym.Env[Any, Any]:
-    import torch
+def _in_workers(env_id: str, count: int) -> AsyncVectorEnv:
+    """Make environments in processes of their own; where one can't be, end the others."""
+    before = multiprocessing.active_children()
+    make = partial(_make_in_worker, env_id, os.getpid())
+    try:
+        return AsyncVectorEnv(
+            [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+        )
+    except Exception:
+        _kill([child for child in multiprocessing.active_children() if child not in before])
+        raise
 
-    torch.set_flush_denormal(True)  # as in the main process: the simulator's numbers depend on it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+
+def _kill(processes: list[Any]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join()
+
+
+def _leave_it_to_main(number: int, frame: FrameType | None) -> None:
+    """Go on: whoever stops a whole group of processes means the main one, which saves first."""
+
+
+def _make_in_worker(env_id: str, main: int) -> gym.Env[Any, Any]:
+    """Make an environment for a worker of the process `main`, which makes one for itself too."""
+    if os.getpid() != main:
+        import torch
+
+        torch.set_flush_denormal(True)  # as in main: the simulator's numbers depend on it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _leave_it_to_main)
     return _make_flat(env_id)

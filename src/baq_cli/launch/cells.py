@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import Note, Observer
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.operations import run_finetune, run_pretrain
 from baq_cli.engine.sources import Order
 from baq_cli.errors import DataError
@@ -18,6 +20,18 @@ from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
 FILE = "cell.json"
+
+
+class _RecipeSaid(Said):
+    algo: str
+    seeds: list[int] = Field(min_length=1)
+
+
+class _CellSaid(Said):
+    task: str
+    method: str
+    recipe: _RecipeSaid
+    command: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Cell:
         with disk_errors(f"prepare {self.folder}"):
             self.folder.mkdir(parents=True, exist_ok=True)
             content = {key: value for key, value in asdict(self).items() if key != "folder"}
-            replace_file(self.folder / FILE, json.dumps(content, indent=1).encode())
+            replace_file(self.folder / FILE, json_bytes(content))
 
     @classmethod
     def load(cls, folder: Path) -> Cell:
@@ -69,6 +83,7 @@ class Cell:
         Raises DataError when there is none, or it is damaged.
         """
         content = read_json(folder / FILE)
+        check_said(_CellSaid, content, folder / FILE)
         try:
             return cls(folder=folder, **content)
         except TypeError as error:

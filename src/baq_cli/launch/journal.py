@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import Evaluated, Event, Note, Progress
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import now
 from baq_cli.errors import DataError
 
@@ -39,11 +41,20 @@ class State:
     at: str | None = None
 
 
+class _StateSaid(Said):
+    stage: Stage
+    error: str | None = None
+    status: Literal[0, 1, 2, 3, 4, 5, 130] | None = None
+    host: str | None = None
+    pid: int | None = Field(None, ge=1, lt=2**31)
+
+
 def read_state(folder: Path) -> State:
     """Return a cell's state; one that was never started is waiting."""
     if not (folder / STATE).exists():
         return State("waiting")
     content = read_json(folder / STATE)
+    check_said(_StateSaid, content, folder / STATE)
     try:
         return State(**content)
     except TypeError as error:
@@ -57,7 +68,7 @@ def write_state(
     state = State(stage, error, status, socket.gethostname(), os.getpid(), now())
     with disk_errors(f"write {folder / STATE}"):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / STATE, json.dumps(asdict(state), indent=1).encode())
+        replace_file(folder / STATE, json_bytes(asdict(state)))
 
 
 class Journal:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.protocol import check_same_protocol, protocol_of
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import DataError, UsageError, clipped, nearest
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.recipes.load import Layer, comparison_of, differences, parse_overrides, resolve
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
+from baq_cli.untrusted import parse_yaml
 
 FILE = "matrix.json"
+MOST_CELLS = 10_000
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
@@ -35,11 +36,11 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
     for word in words:
         key, _, text = word.partition("=")
         try:
-            values = yaml.safe_load(f"[{text}]")
-        except yaml.YAMLError:
+            values = parse_yaml(f"[{text}]")
+        except ValueError:
             values = None
         if not all(key.split(".")) or not values:
-            raise UsageError(f"cannot read --grid {word}: expected key.sub=value,value,…")
+            raise UsageError(f"cannot read --grid {clipped(word)}: expected key.sub=value,value,…")
         grid[key] = values
     return grid
 
@@ -95,6 +96,9 @@ def lay_out(
     """
     if len(set(algos)) != len(algos):
         raise UsageError(f"--algos {','.join(algos)}: expected different methods")
+    count = len(tasks) * len(algos) * math.prod(len(values) for values in grid.values())
+    if count > MOST_CELLS:
+        raise UsageError(f"the matrix has {count:,} cells; expected {MOST_CELLS:,} at most")
     _check_grid(grid, algos)
     cells: dict[tuple[str, str], Cell] = {}
     for layers in tasks:
@@ -146,7 +150,7 @@ def save_matrix(cells: Sequence[Cell], out: Path) -> None:
     }
     with disk_errors(f"start a comparison in {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / FILE, json.dumps(content, indent=1).encode())
+        replace_file(out / FILE, json_bytes(content))
         for cell in cells:
             cell.save()
 
@@ -158,15 +162,18 @@ def load_cells(out: Path) -> list[Cell]:
     """
     if not (out / FILE).exists():
         return []
-    entries = read_json(out / FILE)["cells"]
-    return [Cell.load(_inside(out, entry["folder"])) for entry in entries]
+    try:
+        folders = [str(entry["folder"]) for entry in read_json(out / FILE)["cells"]]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{out / FILE} is damaged: it lists no cells ({error!r})") from error
+    return [Cell.load(_inside(out, folder)) for folder in folders]
 
 
 def _inside(out: Path, folder: str) -> Path:
     """Return a cell's folder; a file from somewhere else can't name one outside."""
     path = out / folder
-    if not path.resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{out / FILE} names a folder outside of it: {folder}")
+    if "\0" in folder or not path.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out / FILE} names a folder outside of it: {folder}")
     return path
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.engine.lock import held
+from baq_cli.envs.pool import TRUST_VARIABLE
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.baggage import finish_receiving, needed, pack, receive
 from baq_cli.launch.cells import Cell
@@ -29,8 +30,8 @@ SLOTS = 10_000
 
 CONNECT_SECONDS = 10.0
 
-SENT_VARIABLES = ("MINARI_DATASETS_PATH", "BAQ_CACHE")
-"""Where data lie; they hold on other machines where those share the disk."""
+SENT_VARIABLES = ("MINARI_DATASETS_PATH", "BAQ_CACHE", TRUST_VARIABLE)
+"""Where data lie, which holds on other machines where those share the disk; and what is trusted."""
 
 
 class Ray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -10,15 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from baq_cli.engine.events import Event, Note
-from baq_cli.engine.files import disk_errors, read_json, replace_file
+from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.child import run_in_child
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
+from baq_cli.untrusted import parse_yaml
 
 JOB = "slurm.json"
 SLOTS = 1_000
@@ -55,8 +53,8 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except ValueError:
             value = None
         if not key or not equals or value is None:
             raise UsageError(f"cannot read --slurm {word}: expected KEY=VALUE")
@@ -130,7 +128,7 @@ class Slurm:
             ) from error
         with disk_errors(f"write {cell.folder / JOB}"):
             known = {"cluster": self._cluster, "job_id": job.job_id}
-            replace_file(cell.folder / JOB, json.dumps(known).encode())
+            replace_file(cell.folder / JOB, json_bytes(known))
         return job
 
     def _known_job(self, cell: Cell) -> Any | None:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
+
+_left: ContextVar[int | None] = ContextVar("numbers that may be drawn yet", default=None)
+
+
+@contextmanager
+def at_most(numbers: int) -> Iterator[None]:
+    """Let all streams together draw so many numbers until the block ends.
+
+    More raise ValueError before memory is asked for them: networks that are larger than what is to
+    be loaded into them.
+    """
+    token = _left.set(numbers)
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -56,6 +75,12 @@ class SeedStream:
         dtype: torch.dtype,
         draw: Callable[[Tensor, torch.Generator], Tensor],
     ) -> Tensor:
+        left = _left.get()
+        if left is not None:
+            left -= len(self.generators) * math.prod(shape)
+            if left < 0:
+                raise ValueError(f"{list(shape)} numbers a seed are more than there are to load")
+            _left.set(left)
         out = torch.empty(len(self.generators), *shape, dtype=dtype, device=self.device)
         for row, generator in zip(out, self.generators, strict=True):
             draw(row, generator)

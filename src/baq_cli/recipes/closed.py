@@ -14,11 +14,16 @@ from pydantic import (
     model_validator,
 )
 
+MOST_LAYERS, MOST_WIDTH, MOST_CRITICS, MOST_COUNT = 64, 65_536, 1_000, 10**12
+"""Larger networks and counts are taken for mistakes, before memory is asked for them."""
+
 
 class Closed(BaseModel):
     """A configuration that refuses keys it doesn't know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class AgentConfig(Closed):
@@ -37,6 +42,21 @@ class AgentConfig(Closed):
         if idle:
             raise ValueError(f"'{idle[0]}' has no effect on this method: leave it out")
         return values
+
+    @model_validator(mode="after")
+    def _nothing_absurd(self) -> AgentConfig:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, tuple) and not (
+                len(value) <= MOST_LAYERS and all(1 <= width <= MOST_WIDTH for width in value)
+            ):
+                raise ValueError(
+                    f"'{name}' has {MOST_LAYERS} layers at most, of 1 to {MOST_WIDTH:,} units"
+                )
+            most = MOST_CRITICS if name == "critics" else MOST_COUNT
+            if isinstance(value, int) and value > most:
+                raise ValueError(f"'{name}' is {most:,} at most")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # to write; what is read goes through `untrusted`
 from pydantic import BaseModel, ValidationError
 
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import MOST_SHOWN, UsageError, clipped, nearest
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
+from baq_cli.untrusted import parse_yaml, read_yaml
 
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
 SHARED, COMPARE = "shared", "compare"
-MOST_SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+MOST_ERRORS = 20
+MOST_PARTS = 8
+"""Parts of an override's key; recipes have three at most."""
 
 
 def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
@@ -47,7 +49,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     if not isinstance(algo, str):
         raise UsageError("the recipe names no method: give --algo NAME or 'algo: NAME'")
     if algo not in methods:
-        raise UsageError(f"unknown algorithm '{algo}'; {nearest(algo, list(methods))}")
+        raise UsageError(f"unknown algorithm '{clipped(algo)}'; {nearest(algo, list(methods))}")
     parsed = {
         name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
     }
@@ -71,7 +73,7 @@ def _mapping(layer: Layer, name: str) -> Layer:
         return {}
     if not isinstance(section, dict):
         raise UsageError(
-            f"recipe key '{name}': expected a mapping of keys to values, found {section!r}"
+            f"recipe key '{name}': expected a mapping of keys to values, found {clipped(section)}"
         )
     return section
 
@@ -80,7 +82,9 @@ def _check_shared(shared: Layer) -> None:
     known = list(AgentConfig.model_fields)
     for key in shared:
         if key not in known:
-            raise UsageError(f"unknown recipe key '{SHARED}.{key}'; {nearest(str(key), known)}")
+            raise UsageError(
+                f"unknown recipe key '{SHARED}.{clipped(key)}'; {nearest(str(key), known)}"
+            )
 
 
 def read_layer(path: Path) -> Layer:
@@ -89,12 +93,12 @@ def read_layer(path: Path) -> Layer:
     Raises UsageError when it can't be read, isn't YAML, or isn't a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise UsageError(f"the recipe {path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    if not isinstance(content, dict):
         raise UsageError(f"the recipe {path} is not a mapping of keys to values")
     return content
 
@@ -107,13 +111,16 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
     layer: Layer = {}
     for word in overrides:
         key, equals, text = word.partition("=")
-        if not equals or not all(key.split(".")):
-            raise UsageError(f"cannot read the override '{word}': expected key.sub=value")
+        parts = key.split(".")
+        if not equals or not all(parts) or len(parts) > MOST_PARTS:
+            raise UsageError(f"cannot read the override '{clipped(word)}': expected key.sub=value")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"the override '{word}' has a value that is not YAML") from error
-        for part in reversed(key.split(".")):
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise UsageError(
+                f"the override '{clipped(word)}' has a value that is not YAML: {error}"
+            ) from error
+        for part in reversed(parts):
             value = {part: value}
         layer = _merge(layer, value)
     return layer
@@ -128,7 +135,14 @@ def to_yaml(recipe: Recipe, command: str) -> str:
 
 FREE_ON_RESUME = (
     *("gradient_steps", "env_steps", "evaluation", "threads"),
-    *("keep_checkpoints", "keep_agents", "env_workers", "track"),
+    *(
+        "keep_checkpoints",
+        "keep_agents",
+        "env_workers",
+        "env_timeout_seconds",
+        "env_restarts",
+        "track",
+    ),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""
 
@@ -159,13 +173,16 @@ def _validate(model: type[Any], values: Layer, prefix: str, extra: Sequence[str]
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(detail, model, prefix, extra) for detail in error.errors()]
+        details = error.errors()
+        lines = [_explain(detail, model, prefix, extra) for detail in details[:MOST_ERRORS]]
+        if len(details) > MOST_ERRORS:
+            lines.append(f"and {len(details) - MOST_ERRORS:,} more")
         raise UsageError("\n".join(lines)) from error
 
 
 def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[str]) -> str:
     *parents, key = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
-    path = prefix + ".".join([*parents, key])
+    path = prefix + ".".join(map(clipped, [*parents, key]))
     if detail["type"] != "extra_forbidden":
         found = repr(detail["input"])
         found = "" if len(found) > MOST_SHOWN else f", found {found}"

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from baq_cli.recipes.closed import AgentConfig, Closed
+from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
+from baq_cli.untrusted import MOST_NAME, is_dataset_id
 
+MOST_SEEDS = 10_000
+"""Each has its own generators and networks; a list of more is a mistake."""
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
+def _dataset_id(name: str) -> str:
+    if not is_dataset_id(name):
+        raise ValueError("a dataset's id has letters, digits, - and _, as me/task/name-v0")
+    return name
+
+
+DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 
 
 class EvaluationConfig(Closed):
     """When and how long policies are evaluated."""
 
-    episodes: int = Field(10, ge=1, description="episodes a seed and evaluation")
+    episodes: int = Field(10, ge=1, le=100_000, description="episodes a seed and evaluation")
     every_gradient_steps: int | None = Field(
         None, ge=1, description="offline; null: a tenth of the phase"
     )
@@ -27,23 +39,68 @@ class EvaluationConfig(Closed):
     )
 
 
+class HarmBound(Closed):
+    """How many bad online episodes a seed may have."""
+
+    episode_return: float = Field(description="raw return below which an episode is bad")
+    episodes: int = Field(0, ge=0, description="how many of them are allowed")
+
+
+class GuardConfig(Closed):
+    """What protects a policy from its own fine-tuning.
+
+    It looks at the recipe's evaluations (`evaluation.every_env_steps`), seed by seed.
+    """
+
+    action: Literal["off", "warn", "stop", "rollback"] = Field(
+        "off", description="what follows when a seed does too badly"
+    )
+    max_drop: float | None = Field(
+        None, gt=0, description="raw return that evaluations may lie below the hand-over score"
+    )
+    patience: int = Field(2, ge=1, description="evaluations in a row that lie lower than that")
+    shrink: float = Field(
+        0.5, gt=0, le=1, description="rollback: what remains of the size of the seed's updates"
+    )
+    max_online_episodes_below: HarmBound | None = None
+
+    @model_validator(mode="after")
+    def _watches_something(self) -> GuardConfig:
+        watched = self.max_drop is not None or self.max_online_episodes_below is not None
+        if self.action != "off" and not watched:
+            raise ValueError("a guard needs max_drop or max_online_episodes_below")
+        return self
+
+
 class RunConfig(Closed):
     """A recipe without its method's section."""
 
     algo: str = Field(description="the method's name")
-    dataset: str | None = Field(None, description="a Minari dataset id")
-    env: str | None = Field(None, description="a Gymnasium id; null: the dataset's environment")
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    dataset: DatasetId | None = Field(None, description="a Minari dataset id")
+    env: str | None = Field(
+        None, max_length=MOST_NAME, description="a Gymnasium id; null: the dataset's environment"
+    )
+    seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of this process; null: the faster of one and all"
+        None, ge=1, le=4096, description="CPU threads here; null: the faster of one and all"
     )
     capture: bool = Field(True, description="CUDA: replay whole updates as captured graphs")
     tf32: bool = Field(False, description="CUDA: matrix products in TF32, faster and coarser")
-    gradient_steps: int = Field(100_000, ge=1, description="offline updates a seed")
-    env_steps: int = Field(100_000, ge=1, description="online environment steps a seed")
+    gradient_steps: int = Field(100_000, ge=1, le=MOST_COUNT, description="offline updates a seed")
+    env_steps: int = Field(
+        100_000, ge=1, le=MOST_COUNT, description="online environment steps a seed"
+    )
     env_workers: bool | None = Field(
         None, description="step environments in processes of their own; null: when they are slow"
+    )
+    env_timeout_seconds: float | None = Field(
+        None,
+        gt=0,
+        description="a step that takes longer has failed; steps in processes, evaluations' too",
+    )
+    env_restarts: int = Field(
+        3, ge=0, description="how often environments that failed are made anew"
     )
     acting: Literal["auto", "cpu", "device"] = Field(
         "auto", description="where exploring actions are computed; auto: where that is faster"
@@ -52,6 +109,7 @@ class RunConfig(Closed):
         False, description="update while the environments step: actions are one step older"
     )
     evaluation: EvaluationConfig = EvaluationConfig()
+    guard: GuardConfig = GuardConfig()
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
@@ -63,6 +121,8 @@ class RunConfig(Closed):
             raise ValueError(f"seeds must differ, found {list(seeds)}")
         if min(seeds) < 0:
             raise ValueError(f"seeds are 0 or more, found {min(seeds)}")
+        if max(seeds) >= 2**63:
+            raise ValueError(f"seeds are below 2^63, found {max(seeds)}")
         return seeds
 
 
@@ -73,7 +133,7 @@ class CompareConfig(Closed):
         ("baq", "awac", "iql", "cql"), min_length=1, description="methods"
     )
     recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
-    datasets: tuple[str, ...] = Field((), description="a task each, by one recipe")
+    datasets: tuple[DatasetId, ...] = Field((), description="a task each, by one recipe")
     grid: dict[str, list[Any]] = Field({}, description="values to try, by key")
 
 

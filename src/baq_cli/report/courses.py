@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
+from pydantic import Field
 
+from baq_cli.engine.claims import DatasetSaid, Said, check_said
 from baq_cli.engine.files import read_json
 from baq_cli.engine.protocol import Protocol, protocol_of
-from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.rundir import MANIFEST, RECIPE, read_logged, read_metrics
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.report.curves import PhaseCurves, phase_curves
+from baq_cli.untrusted import parse_yaml
 
 Unit = Literal["return", "normalized score"]
 
@@ -70,20 +72,40 @@ class RunFacts:
     manifest: dict[str, Any]
 
 
+class _EnvironmentSaid(Said):
+    id: str
+
+
+class _ManifestSaid(Said):
+    command: str
+    environment: _EnvironmentSaid
+    dataset: DatasetSaid | None
+    versions: dict[str, str] = Field({})
+
+
+class _RecipeSaid(Said):
+    algo: str
+    dataset: str | None
+    evaluation: dict[str, Any]
+
+
 def read_run(folder: Path) -> RunFacts:
     """Read a run's recipe and manifest.
 
     Raises DataError when they are missing or damaged, or the run has not ended.
     """
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_json(folder / MANIFEST)
+    content, _ = read_logged(folder, RECIPE)
     try:
-        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise TypeError("not a mapping")
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"{folder / 'recipe.yaml'} can't be read as a recipe: {error}") from error
+        recipe = parse_yaml(content.decode())
+    except ValueError as error:
+        raise DataError(f"{folder / RECIPE} can't be read as a recipe: {error}") from error
+    check_said(_RecipeSaid, recipe, folder / RECIPE)
+    if not isinstance(recipe.get(recipe["algo"]), dict):
+        raise DataError(f"{folder / RECIPE} has no section '{recipe['algo']}'")
     if "ended" not in manifest:
         raise DataError(f"the run in {folder} has not ended: continue it, then report it")
+    check_said(_ManifestSaid, manifest, folder / MANIFEST)
     return RunFacts(folder, recipe, manifest)
 
 

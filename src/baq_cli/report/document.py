@@ -16,6 +16,7 @@ from baq_cli.report.courses import Course
 from baq_cli.report.curves import Curve
 from baq_cli.report.definitions import DEFINITIONS, Goals
 from baq_cli.report.differences import recipe_differences
+from baq_cli.report.notes import notes_on
 from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
 
 DIGITS = 6
@@ -87,7 +88,7 @@ def build_document(courses: Sequence[Course], told: Told) -> Document:
         "failures": [asdict(failure) for failure in told.failures],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
-        "notes": [*_notes(courses, by_task), *notes],
+        "notes": [*notes_on(courses, ENOUGH_SEEDS), *notes],
     }
     rounded: Document = _plain(document)
     return rounded
@@ -234,35 +235,6 @@ def _run(course: Course, index: int) -> Document:
     keys = ("command", "versions", "hardware", "git_revision", "started", "ended")
     about = {key: manifest.get(key) for key in keys}
     return {"task": course.task, "method": course.method, "folder": run.folder.as_posix(), **about}
-
-
-def _notes(courses: Sequence[Course], by_task: dict[str, dict[str, Course]]) -> list[str]:
-    notes = []
-    fewest = min((len(course.seeds) for course in courses), default=ENOUGH_SEEDS)
-    if fewest < ENOUGH_SEEDS:
-        notes.append(
-            f"Some results are over {fewest} seed{'s' if fewest > 1 else ''}. With fewer than "
-            f"{ENOUGH_SEEDS}, an interval is indicative: it is narrower than its 95 % say."
-        )
-    for task, of_task in by_task.items():
-        counts = {len(course.seeds) for course in of_task.values()}
-        if len(counts) > 1:
-            notes.append(f"{task}: methods have {min(counts)} to {max(counts)} seeds.")
-    if not all(course.steps_known for course in courses):
-        notes.append(
-            "A file of curves gives no gradient_steps or env_steps: its evaluations are counted, "
-            "and its last offline evaluation stands for the hand-over. Whether budgets are the "
-            "same can't be told."
-        )
-    versions = {
-        str(run.manifest.get("versions", {}).get(name))
-        for name in ("mujoco", "gymnasium")
-        for course in courses
-        for run in course.runs
-    }
-    if len(versions) > 2:
-        notes.append("Runs were made with different versions of the simulator: see the runs.")
-    return notes
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,6 +18,8 @@ REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
 SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
 EVALUATIONS = "evaluations"
 MOST_BYTES = 200_000_000
+MOST_LETTERS, MOST_SCORE, MOST_COUNT = 200, 1e30, 2**53
+"""Of a name; the size of a score; of indices and counters: numbers beyond these are none."""
 
 Points = dict[int, tuple[int, float]]
 """Counter and score of a seed's evaluations, by their index."""
@@ -70,7 +71,11 @@ def _add(
     known: bool,
     where: str,
 ) -> None:
-    phase = row["phase"]
+    if None in row or None in row.values():
+        raise DataError(f"{where}: it has more or fewer cells than the header")
+    if max(len(row["dataset"]), len(row["algo"])) > MOST_LETTERS:
+        raise DataError(f"{where}: a name has more than {MOST_LETTERS} letters")
+    phase = row["phase"][:MOST_LETTERS]
     if phase not in UNITS:
         raise DataError(f"{where}: phase is '{phase}', expected offline or online")
     try:
@@ -78,7 +83,8 @@ def _add(
         counter = int(row[UNITS[phase]]) if known else index + 1
     except (ValueError, TypeError) as error:
         raise DataError(f"{where}: {error}") from error
-    if not math.isfinite(value) or min(seed, index, counter) < 0:
+    numbers = (seed, index, counter)
+    if not (abs(value) <= MOST_SCORE and min(numbers) >= 0 and max(numbers) < MOST_COUNT):
         raise DataError(f"{where}: expected a finite score and indices of 0 or more")
     points = found[row["dataset"], row["algo"]].setdefault(phase, {}).setdefault(seed, {})
     if index in points:

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.hdf5 import Claims, check_links, check_stored_inside
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.logfile import LogFile
-from baq_cli.data.minari.episode_file import check_size
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
 
@@ -36,20 +36,21 @@ def read_d4rl(path: Path) -> LogFile:
     """
     try:
         with h5py.File(path, "r") as file:
-            return _read(file)
+            check_links(h5py.h5g.open(file.id, b"/"))
+            return _read(file, Claims(file.id.get_filesize()))
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise DataError(f"can't be read as a D4RL file: {reason}") from error
 
 
-def _read(file: h5py.File) -> LogFile:
+def _read(file: h5py.File, claims: Claims) -> LogFile:
     missing = [name for name in NEEDED if name not in file]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}; found {', '.join(file) or 'nothing'}")
-    rows = len(_array(file, "rewards"))
+    rows = len(_array(file, "rewards", claims))
 
     def column(name: str) -> Array:
-        values = _array(file, name)
+        values = _array(file, name, claims)
         if len(values) != rows:
             raise ValueError(f"{name} has {len(values)} rows beside {rows} rewards")
         return values
@@ -75,7 +76,7 @@ def _read(file: h5py.File) -> LogFile:
         },
     )
     resets = {
-        name: _array(file, f"reset_infos/{name}")
+        name: _array(file, f"reset_infos/{name}", claims)
         for name, info in _below(file, "reset_infos").items()
         if info.shape and info.dtype.kind in "fiub"
     }
@@ -86,7 +87,7 @@ def _read(file: h5py.File) -> LogFile:
     return LogFile(log, resets, card, {"d4rl_metadata": notes} if notes else {})
 
 
-def _array(file: h5py.File, name: str) -> Array:
+def _array(file: h5py.File, name: str, claims: Claims) -> Array:
     """Return an array of numbers with at least one axis, its size checked before it is read."""
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
@@ -95,7 +96,8 @@ def _array(file: h5py.File, name: str) -> Array:
         raise ValueError(f"{name} is a single value, not an array")
     if dataset.dtype.kind not in "fiub":
         raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
-    check_size(dataset.nbytes, file.id.get_filesize())
+    check_stored_inside(dataset.id, name)
+    claims.add(dataset.nbytes)
     return np.asarray(dataset[()])
 
 
@@ -120,6 +122,7 @@ def _note(item: h5py.Dataset) -> Any:
     """Return a metadata entry as JSON can hold it; None for arrays and anything long."""
     if item.shape != () or (item.nbytes > LONGEST_NOTE and item.name != "/metadata/baq"):
         return None
+    check_stored_inside(item.id, str(item.name))
     value = item[()]
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")

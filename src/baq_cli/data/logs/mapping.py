@@ -6,11 +6,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
 from baq_cli.errors import UsageError, nearest
 from baq_cli.recipes.closed import Closed
+from baq_cli.untrusted import read_yaml
 
 Names = str | tuple[str, ...]
 
@@ -38,8 +38,8 @@ def read_mapping(path: Path) -> Mapping:
     Raises UsageError when it isn't one, with the nearest key for an unknown one.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the mapping {path}: {error}") from error
     return parse_mapping(content, str(path))
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.hdf5 import Claims
 from baq_cli.data.logs.columns import Columns, to_columns, to_log_file
 from baq_cli.data.logs.filecard import Card, parse_card
 from baq_cli.data.logs.logfile import LogFile
@@ -33,6 +36,7 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
     Raises DataError when it is damaged.
     """
     try:
+        _check_archive(path)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
@@ -44,6 +48,32 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
     return to_log_file(Columns(arrays), mapping, card)
 
 
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where arrays claim far more than the archive, or their entry, could hold."""
+    claims = Claims(path.stat().st_size)
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            claims.add(entry.file_size)
+            with archive.open(entry) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0
+                if version != (1, 0):
+                    read = np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+            if math.prod(shape) * dtype.itemsize > entry.file_size:
+                raise ValueError(f"'{entry.filename}' claims the shape {list(shape)}, and is short")
+
+
+def _check_table(metadata: Any, path: Path) -> None:
+    """Raise ValueError where columns claim far more than the file could hold."""
+    claims = Claims(path.stat().st_size)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(k) for k in range(group.num_columns)]
+        flat = group.num_rows * len(columns)
+        claims.add(max(flat, sum(column.total_uncompressed_size for column in columns)))
+
+
 def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
     """Read a .parquet table of columns of numbers, or of lists of as many numbers in each row.
 
@@ -53,6 +83,7 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
     import pyarrow
 
     try:
+        _check_table(parquet.ParquetFile(path).metadata, path)
         table = parquet.read_table(path)
         values = {name: table.column(name) for name in table.column_names}
         card_text = (table.schema.metadata or {}).get(CARD.encode())
@@ -84,7 +115,7 @@ def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
         raise DataError(f"can't be read as a .csv file: {error}") from error
     if not header or not rows:
         raise DataError("it holds no rows; expected a header and a row a step")
-    twice = sorted({name for name in header if header.count(name) > 1})
+    twice = sorted(name for name, count in Counter(header).items() if count > 1)
     if twice:
         raise DataError(f"the header has '{twice[0]}' twice")
     for row, line in zip(rows, lines, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.hdf5 import Claims, check_links, open_inside
 from baq_cli.data.minari.folder import StoredDataset
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 STRUCTURE_BYTES = 1 << 16
 Convert = Callable[[Array], Array]
-MOST_EXPANSION = 2_000
-"""A file whose arrays claim more than this many times its own size is taken for damaged."""
 
 
 def open_lean(path: Path) -> h5py.h5f.FileID:
@@ -42,6 +42,8 @@ class EpisodeFile:
 
     def __init__(self, stored: StoredDataset, file: h5py.File):
         self.stored, self.file = stored, file
+        self.claims = Claims(file.id.get_filesize())
+        self._root = h5py.h5g.open(file.id, b"/")
         count = len(file)
         if not count:
             raise DataError(f"dataset '{stored.dataset_id}' holds no episodes")
@@ -56,7 +58,7 @@ class EpisodeFile:
             number = int((self.lengths < 1).argmax())
             raise DataError(f"dataset '{stored.dataset_id}': episode {number} has no steps")
         self.steps = int(self.lengths.sum())
-        check_size(self.steps, file.id.get_filesize())  # a step takes a byte at the least
+        self.claims.add(self.steps)  # a step takes a byte at the least
 
     def fill(
         self,
@@ -90,13 +92,16 @@ class EpisodeFile:
         shape = tuple(_open(self._group(0), key).shape[1:])
         types = {_open(self._group(k), key).dtype for k in range(len(self.lengths))}
         rows = self.steps + extra * len(self.lengths)
-        out = np.empty((rows, *shape), np.result_type(*types))  # the widest: nothing is cut
+        widest = np.result_type(*types)  # nothing is cut
+        self.claims.add(rows * math.prod(shape) * widest.itemsize)
+        out = np.empty((rows, *shape), widest)
         self.fill(key, out, shape, extra)
         return out
 
     def infos(self) -> dict[str, Array]:
         """Return the numeric infos that every episode has, by path below `infos`."""
         found: dict[str, Array] = {}
+        check_links(self._group(0))
         group = self.file["episode_0"]
         names: list[str] = []
         if isinstance(group.get("infos"), h5py.Group):
@@ -112,7 +117,10 @@ class EpisodeFile:
         return found
 
     def _group(self, number: int) -> h5py.h5g.GroupID:
-        return h5py.h5g.open(self.file.id, f"episode_{number}".encode())
+        group = open_inside(self._root, f"episode_{number}")
+        if not isinstance(group, h5py.h5g.GroupID):
+            raise ValueError(f"episode {number} is no group")
+        return group
 
     def _check_rows(
         self,
@@ -144,19 +152,15 @@ def _seed(group: h5py.h5g.GroupID) -> int | None:
     if not h5py.h5a.exists(group, b"seed"):
         return None
     attribute = h5py.h5a.open(group, b"seed")
+    if attribute.dtype.kind not in "iu" or math.prod(attribute.shape) != 1:
+        return None
     value = np.empty(attribute.shape, attribute.dtype)
     attribute.read(value)
-    return int(value) if value.dtype.kind in "iu" and value.size == 1 else None
+    return int(value.reshape(-1)[0])
 
 
 def _open(group: h5py.h5g.GroupID, key: str) -> h5py.h5d.DatasetID:
-    opened = h5py.h5o.open(group, key.encode())
+    opened = open_inside(group, key)
     if not isinstance(opened, h5py.h5d.DatasetID):
         raise ValueError(f"'{key}' is not an array")
     return opened
-
-
-def check_size(claimed_bytes: int, file_bytes: int) -> None:
-    """Raise ValueError where an array claims far more than the file could hold."""
-    if claimed_bytes > MOST_EXPANSION * file_bytes:
-        raise ValueError(f"an array claims {claimed_bytes:,} bytes in a file of {file_bytes:,}")

@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
+from baq_cli.data.minari.seal import SEAL, check_said, sealed
 from baq_cli.envs.pool import make_env
 from baq_cli.errors import DataError, UsageError
+from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
 RESERVED = "baq/"
+MOST_METADATA = 100_000_000
+NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
 
@@ -53,8 +58,8 @@ def check_new_id(dataset_id: str) -> None:
     from minari.dataset.minari_dataset import parse_dataset_id
 
     try:
-        version = parse_dataset_id(dataset_id)[2]
-    except ValueError:
+        version = parse_dataset_id(dataset_id)[2] if is_dataset_id(dataset_id) else None
+    except (ValueError, TypeError):  # the latter without a version
         version = None
     if version is None:
         raise UsageError(
@@ -133,7 +138,8 @@ def parse_space(text: str) -> gym.Space[Any]:
     from minari.serialization import deserialize_space
 
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
+        _check_space(fields)
         if fields["type"] != "Dict":
             return deserialize_space(text)
         parts = fields["subspaces"].items()
@@ -142,21 +148,33 @@ def parse_space(text: str) -> gym.Space[Any]:
         raise ValueError(f"not a space: {error}") from error
 
 
+def _check_space(fields: dict[str, Any]) -> None:
+    """Raise ValueError for a space that would take more memory than its text."""
+    if fields.get("dtype", "float32") not in NUMBER_TYPES:
+        raise ValueError(f"numbers of the type {fields['dtype']!r}")
+    if fields["type"] == "Box":
+        shape = tuple(fields["shape"])
+        for name in ("low", "high"):
+            if np.asarray(fields[name], fields["dtype"]).shape != shape:
+                raise ValueError(f"its {name} has not the shape {list(shape)}")
+    parts = fields.get("subspaces", ())
+    for part in parts.values() if isinstance(parts, dict) else parts:
+        _check_space(part)
+
+
 def parse_spec(text: str) -> gym.envs.registration.EnvSpec:
     """Read an environment's spec. Nothing is imported for it.
 
     Raises ValueError for anything that isn't one.
     """
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         dropped = ("apply_api_compatibility", "autoreset")  # of Gymnasium before 1.0
         kept = json.dumps({k: v for k, v in fields.items() if k not in dropped})
         spec = gym.envs.registration.EnvSpec.from_json(kept)
     except Exception as error:  # Gymnasium raises many kinds here
         raise ValueError(f"not an environment's spec: {error}") from error
     limit = spec.max_episode_steps
-    if ":" in str(spec.id):
-        raise ValueError(f"not an environment's spec: the id '{spec.id}' would import a module")
     if not (isinstance(spec.id, str) and isinstance(spec.kwargs, dict)):
         raise ValueError("not an environment's spec: its id or keyword arguments")
     if not (limit is None or (type(limit) is int and limit > 0)):
@@ -177,27 +195,38 @@ def open_minari(dataset_id: str) -> StoredDataset:
             f"'baq data download {dataset_id}' fetches a public one."
         )
     try:
-        metadata = json.loads((data / "metadata.json").read_text(encoding="utf-8"))
+        metadata = parse_json(read_text(data / "metadata.json", MOST_METADATA))
         if not isinstance(metadata, dict):
             raise ValueError("metadata.json holds no object")
     except (OSError, ValueError) as error:
         raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
+    check_said(dataset_id, metadata)
     return StoredDataset(dataset_id, data, metadata)
 
 
 def dataset_path(dataset_id: str | None = None) -> Path:
-    """Return a dataset's folder, or the Minari folder itself."""
+    """Return a dataset's folder, or the Minari folder itself.
+
+    Raises DataError for an id that could lead out of it.
+    """
     from minari.storage.datasets_root_dir import get_dataset_path
 
+    if dataset_id is not None and not is_dataset_id(dataset_id):
+        raise DataError(
+            f"'{dataset_id[:MOST_NAME]}' can't be a dataset's id: expected letters, digits, - and "
+            "_, in parts divided by /, as me/task/name-v0"
+        )
     return Path(get_dataset_path() if dataset_id is None else get_dataset_path(dataset_id))
 
 
 def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
-    """Add entries to a dataset's metadata, in one step."""
+    """Add entries to a dataset's metadata, in one step; a seal is made anew."""
     path = stored.data / "metadata.json"
     partial = path.with_name(".metadata.json.partial")
     try:
-        partial.write_text(json.dumps({**stored.metadata, **entries}), encoding="utf-8")
+        metadata = {**stored.metadata, **entries}
+        metadata = sealed(metadata) if SEAL in metadata else metadata
+        partial.write_text(json.dumps(metadata), encoding="utf-8")
         partial.replace(path)
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from error

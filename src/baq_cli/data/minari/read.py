@@ -16,6 +16,7 @@ from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.episode_file import EpisodeFile, open_lean
 from baq_cli.data.minari.folder import StoredDataset, open_minari, quiet
+from baq_cli.data.minari.seal import FILE, check_file, unsealed
 from baq_cli.data.recording import Recording, origin_of
 from baq_cli.envs.spaces import Spaces, observation_parts
 from baq_cli.errors import DataError
@@ -55,6 +56,7 @@ def read_episodes(stored: StoredDataset) -> Episodes:
     spaces = Spaces.of(observation_space, action_space)
     with _reading(stored) as source:
         steps, count = source.steps, len(source.lengths)
+        source.claims.add((steps + count) * (spaces.obs_dim + spaces.action_dim + 2))
         observations = np.empty((steps + count, spaces.obs_dim), dtype=np.float32)
         left = 0
         for name, box in observation_parts(observation_space).items():
@@ -105,7 +107,7 @@ def read_recording(stored: StoredDataset) -> Recording:
             seeds=source.seeds,
             infos=source.infos(),
             env_spec=stored.env_spec,
-            about=stored.metadata,
+            about=unsealed(stored.metadata),
         )
 
 
@@ -116,8 +118,12 @@ def _path(*names: str) -> str:
 @contextmanager
 def _reading(stored: StoredDataset) -> Iterator[EpisodeFile]:
     """Open a dataset's file; what goes wrong while reading it becomes one DataError."""
+    path = stored.data / FILE
     try:
-        with h5py.File(open_lean(stored.data / "main_data.hdf5")) as file:
+        if not path.is_file():
+            raise FileNotFoundError(f"it has no file {FILE}")
+        check_file(stored)
+        with h5py.File(open_lean(path)) as file:
             yield EpisodeFile(stored, file)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise stored.damaged(str(error.args[0] if error.args else error)) from error

@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from baq_cli.data.minari.folder import dataset_path, quiet
 from baq_cli.data.minari.place import beside, describe_namespace, move
+from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 WRITTEN = (
     *("total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
-    *("observation_space", "action_space", "env_spec", "dataset_id", "minari_version"),
+    *("observation_space", "action_space", "env_spec", "dataset_id", "minari_version", SEAL),
 )
 """Metadata that the storage writes itself: not copied from another dataset's."""
 
@@ -59,8 +60,11 @@ def _write_whole(dataset_id: str, recording: Recording) -> bool:
         # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
         path, storage._file_path = storage._file_path, io.BytesIO()
         storage.update_episodes(_buffers(recording))
-        path.write_bytes(storage._file_path.getbuffer())
+        content = storage._file_path.getbuffer()
+        path.write_bytes(content)
         storage.update_metadata({"dataset_size": storage.get_size()})
+        written = MinariStorage.read_raw_metadata(folder / "data")
+        storage.update_metadata({SEAL: sealed(written, content)[SEAL]})
         moved = move(folder, dataset_path(dataset_id))
         describe_namespace(dataset_id)
         return moved

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import heapq
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from baq_cli.engine.events import Note, Observer
-from baq_cli.engine.files import read_json, replace_file
+from baq_cli.engine.files import json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import Row
 from baq_cli.engine.trackers.interface import Followed, Kept, Tracker
 from baq_cli.engine.trackers.mlflow import Mlflow
@@ -91,7 +90,7 @@ class Trackers:
             self._folder, self._recipe.as_dict(), manifest, dict(kept.get(name, {}))
         )
         kept[name] = tracker.begin(followed)
-        replace_file(path, json.dumps(kept, indent=1).encode())
+        replace_file(path, json_bytes(kept))
 
     def _each(self, call: Callable[[TrackerName, Tracker], None]) -> None:
         """Call every tracker; what one prints goes to stderr, and its exception ends it alone."""

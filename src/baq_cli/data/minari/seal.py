@@ -1,0 +1,78 @@
+"""What a dataset was when this program saved it: the hashes of its file and of what it says.
+
+Minari has no such thing; without it, a number that changes on the disk would be trained on. The
+seal is an entry of the metadata that other tools pass over. Where one of them has added episodes,
+the file has another size, and is no longer compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baq_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from baq_cli.data.minari.folder import StoredDataset
+
+SEAL = "baq_sha256"
+FILE = "main_data.hdf5"
+SAID = (
+    *("observation_space", "action_space", "env_spec", "requirements", "data_format"),
+    *("ref_min_score", "ref_max_score", "baq_reference"),
+)
+"""The entries that training or scores depend on."""
+BLOCK_BYTES = 1 << 20
+
+
+def sealed(metadata: dict[str, Any], content: bytes | memoryview | None = None) -> dict[str, Any]:
+    """Return metadata with their seal, and that of the file's content where it is given."""
+    seal = dict(metadata.get(SEAL, {})) | {"said": _said(metadata)}
+    if content is not None:
+        seal[FILE] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {**metadata, SEAL: seal}
+
+
+def unsealed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata without their seal, which holds for this very dataset alone."""
+    return {name: entry for name, entry in metadata.items() if name != SEAL}
+
+
+def check_said(dataset_id: str, metadata: dict[str, Any]) -> None:
+    """Raise DataError where sealed metadata are no longer what was saved."""
+    seal = metadata.get(SEAL)
+    if seal is not None and (not isinstance(seal, dict) or seal.get("said") != _said(metadata)):
+        raise _changed(dataset_id, "metadata.json")
+
+
+def check_file(stored: StoredDataset) -> None:
+    """Raise DataError where a sealed dataset's file is no longer what was saved; OSError too."""
+    known = stored.metadata.get(SEAL, {}).get(FILE)
+    path = stored.data / FILE
+    if not isinstance(known, dict) or path.stat().st_size != known.get("bytes"):
+        return
+    if _hash_of(path) != known.get("sha256"):
+        raise _changed(stored.dataset_id, FILE)
+
+
+def _said(metadata: dict[str, Any]) -> str:
+    said = {name: metadata.get(name) for name in SAID}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _changed(dataset_id: str, name: str) -> DataError:
+    return DataError(
+        f"dataset '{dataset_id}' is damaged: its {name} is not what was saved (its SHA-256 "
+        f"differs). Get it again; if another tool changed it on purpose, take the entry '{SEAL}' "
+        "out of its metadata.json."
+    )

@@ -1,0 +1,98 @@
+"""Numbers that are not finite, and environments that fail: what is said, kept and tried again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.interface import Batch
+from baq_cli.engine.events import Note, Observer, Phase
+from baq_cli.engine.files import disk_errors, tensor_bytes, write_synced
+from baq_cli.engine.rundir import now
+from baq_cli.envs.faults import EnvironmentFault
+from baq_cli.errors import EnvironmentMismatch, NonFiniteError
+
+Array = npt.NDArray[np.float32]
+LOG, KEPT = "faults.jsonl", "faults"
+
+
+class Faults:
+    """A phase's faults. What is thrown away is kept for inspection in the run's folder `faults`.
+
+    `count` is how often the environments failed; they are made anew `restarts` times.
+    """
+
+    def __init__(
+        self, folder: Path, phase: Phase, seeds: tuple[int, ...], restarts: int, observer: Observer
+    ):
+        self._folder, self._phase, self._seeds = folder, phase, seeds
+        self._restarts, self._observer = restarts, observer
+        self.count = 0
+
+    # -- numbers
+
+    def check_losses(self, metrics: dict[str, Tensor], batch: Batch, gradient_steps: int) -> None:
+        """Raise NonFiniteError when a loss `[S]` is NaN or infinite, and keep its batch."""
+        for name, value in metrics.items():
+            if name.startswith("loss_") and not bool(torch.isfinite(value).all()):
+                found = {f.name: getattr(batch, f.name) for f in fields(batch)}
+                columns = {f"columns.{k}": v for k, v in found.pop("columns").items()}
+                kept = self._keep(found | columns | metrics, f"gradient_step-{gradient_steps}")
+                self._refuse(name, torch.isfinite(value), f"gradient step {gradient_steps}", kept)
+
+    def check_transition(self, parts: dict[str, Array], env_steps: int) -> None:
+        """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite."""
+        for name, value in parts.items():
+            if not np.isfinite(value).all():
+                tensors = {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}
+                kept = self._keep(tensors, f"env_step-{env_steps}")
+                finite = torch.from_numpy(np.isfinite(value)).flatten(1 if value.ndim > 1 else 0)
+                ok = finite.all(1) if finite.ndim > 1 else finite
+                self._refuse(name, ok, f"environment step {env_steps}", kept)
+
+    def _keep(self, tensors: dict[str, Tensor], name: str) -> Path:
+        path = self._folder / KEPT / f"{self._phase}-{name}.safetensors"
+        with disk_errors(f"keep what went wrong in {path}"):
+            path.parent.mkdir(exist_ok=True)
+            write_synced(path, tensor_bytes(tensors))
+        return path
+
+    def _refuse(self, name: str, finite: Tensor, when: str, kept: Path) -> None:
+        seeds = [seed for seed, ok in zip(self._seeds, finite.tolist(), strict=True) if not ok]
+        raise NonFiniteError(
+            f"{name} is NaN or infinite at {when} (seeds {seeds}); it is kept in {kept}. The last "
+            f"checkpoint in {self._folder} is intact. "
+            + (
+                "Lower learning_rate or reward_scale, and look at the dataset with 'baq data show'."
+                if name.startswith("loss_")
+                else "Mend the environment, or the policy's learning rate, then resume."
+            )
+        )
+
+    # -- environments
+
+    def failed(self, fault: EnvironmentFault, env_steps: int) -> None:
+        """Note that the environments failed and will be made anew.
+
+        Raises EnvironmentMismatch when that has happened too often.
+        """
+        self.count += 1
+        line = {"at": now(), "phase": self._phase, "env_steps": env_steps, "fault": str(fault)}
+        path = self._folder / LOG
+        with disk_errors(f"write {path}"), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.count > self._restarts:
+            raise EnvironmentMismatch(
+                f"the environment failed {self.count} times, the last time at environment step "
+                f"{env_steps}: {fault}. The last checkpoint in {self._folder} is intact; all "
+                f"faults are in {LOG}. Mend the environment, or allow more with env_restarts=N."
+            )
+        self._observer(
+            Note(f"environment step {env_steps}: {fault}; its environments are made anew")
+        )

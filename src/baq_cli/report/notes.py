@@ -1,0 +1,69 @@
+"""What a reader must know before the numbers: small counts, unknown steps, guards that acted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from baq_cli.report.courses import Course
+
+SIMULATORS = ("mujoco", "gymnasium")
+
+
+def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
+    """Return what is to be said of courses, a sentence or two each."""
+    return [
+        *_counts(courses, enough_seeds),
+        *_steps(courses),
+        *_versions(courses),
+        *(note for course in courses for note in _guard(course)),
+    ]
+
+
+def _counts(courses: Sequence[Course], enough: int) -> list[str]:
+    fewest = min((len(course.seeds) for course in courses), default=enough)
+    notes = []
+    if fewest < enough:
+        notes.append(
+            f"Some results are over {fewest} seed{'s' if fewest > 1 else ''}. With fewer than "
+            f"{enough}, an interval is indicative: it is narrower than its 95 % say."
+        )
+    for task in dict.fromkeys(course.task for course in courses):
+        counts = {len(course.seeds) for course in courses if course.task == task}
+        if len(counts) > 1:
+            notes.append(f"{task}: methods have {min(counts)} to {max(counts)} seeds.")
+    return notes
+
+
+def _steps(courses: Sequence[Course]) -> list[str]:
+    if all(course.steps_known for course in courses):
+        return []
+    return [
+        "A file of curves gives no gradient_steps or env_steps: its evaluations are counted, and "
+        "its last offline evaluation stands for the hand-over. Whether budgets are the same can't "
+        "be told."
+    ]
+
+
+def _versions(courses: Sequence[Course]) -> list[str]:
+    used = {
+        tuple(run.manifest.get("versions", {}).get(name) for name in SIMULATORS)
+        for course in courses
+        for run in course.runs
+    }
+    if len(used) < 2:
+        return []
+    return ["Runs were made with different versions of the simulator: see the runs."]
+
+
+def _guard(course: Course) -> list[str]:
+    """Say what a run's guard did."""
+    guard: dict[str, Any] = course.runs[-1].manifest.get("guard", {}) if course.runs else {}
+    if not guard:
+        return []
+    acted = [f"seed {e['seed']} at {e['env_steps']:,} env_steps" for e in guard["events"]]
+    bad = sum(guard["bad_episodes"])
+    said = f"{course.task}, {course.method}: guard ({guard['action']})"
+    said += f" acted on {', '.join(acted)}" if acted else " never acted"
+    said += f"; {bad} bad online episodes" if bad else ""
+    return [f"{said}; the run ended there." if guard["stopped"] else f"{said}."]

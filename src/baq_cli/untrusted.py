@@ -1,0 +1,161 @@
+"""What a stranger may have written, bounded before it is built: JSON, YAML, names of folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_DEPTH = 100
+"""Containers inside each other; nothing that is read here has more than a dozen."""
+MOST_BITS = 256
+"""Of a whole number; states of random generators have 128."""
+MOST_YAML_CHARACTERS = 100_000
+MOST_YAML_VALUES = 100_000
+"""Values of a document once its aliases are expanded: an alias costs its writer three letters."""
+
+_TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
+_ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What PyYAML raises for letters, numbers, dates and words that are none."""
+
+
+MOST_NAME = 200
+_DATASET = re.compile(r"[-\w]+(/[-\w]+)*")
+
+
+def is_dataset_id(name: str) -> bool:
+    """Return whether a name can be a dataset's: letters, digits, - and _, in parts divided by /.
+
+    Such a name leads nowhere but below the folder that it is looked up in.
+    """
+    return len(name) <= MOST_NAME and _DATASET.fullmatch(name) is not None
+
+
+def read_text(path: Path, most_bytes: int) -> str:
+    """Read a UTF-8 file.
+
+    Raises OSError when it can't be read, ValueError when it is too large or not UTF-8.
+    """
+    with path.open("rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes:,} bytes")
+    return content.decode("utf-8")
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; see `parse_yaml`.
+
+    Raises OSError and ValueError.
+    """
+    return parse_yaml(read_text(path, 4 * MOST_YAML_CHARACTERS))
+
+
+def parse_json(text: str) -> Any:
+    """Read a JSON text.
+
+    Raises ValueError for anything else, for containers nested too deeply, for absurdly large
+    numbers, and for words that are no Unicode. NaN and infinity are read: who wants them to be
+    finite must check.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    _check_plain(content)
+    return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Read a YAML document of mappings with words for keys, lists, words, numbers, true and null.
+
+    Raises ValueError for anything else (dates, bytes, sets, tags), for a text or a document that is
+    too large, its aliases expanded, and for one that contains itself.
+    """
+    if len(text) > MOST_YAML_CHARACTERS:
+        raise ValueError(
+            f"it has {len(text):,} characters; expected {MOST_YAML_CHARACTERS:,} at most"
+        )
+    with _in_words():
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+    if node is None:
+        return None
+    _check_expanded(node)
+    with _in_words():
+        content = loader.construct_document(node)
+    _check_plain(content, keys_are_words=True)
+    return content
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Turn what PyYAML raises into a ValueError of one line."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise ValueError(_TOO_DEEP) from error
+    except _ODD as error:
+        raise ValueError(f"a value in it can't be read: {error}") from error
+
+
+def _check_expanded(document: yaml.Node) -> None:
+    """Raise ValueError where a document would be too large without aliases, or endless."""
+    sizes: dict[int, int | None] = {}
+
+    def size(node: yaml.Node) -> int:
+        known = sizes.get(id(node), 0)
+        if known is None:
+            raise ValueError("it contains itself")
+        if known:
+            return known
+        sizes[id(node)] = None
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        elif isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        total = 1
+        for part in parts:
+            total += size(part)
+            if total > MOST_YAML_VALUES:
+                raise ValueError(
+                    f"its aliases expand to more than {MOST_YAML_VALUES:,} values: write them out"
+                )
+        sizes[id(node)] = total
+        return total
+
+    size(document)
+
+
+def _check_plain(content: Any, keys_are_words: bool = False) -> None:
+    """Raise ValueError unless a value is made of what JSON has, not too deep, in proper words."""
+    level, depth = [content], 0
+    while level:
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                if keys_are_words and not all(isinstance(key, str) for key in value):
+                    odd = next(key for key in value if not isinstance(key, str))
+                    raise ValueError(f"it is not a mapping of words: the key {odd!r} is none")
+                below += [*value, *value.values()]
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, str):
+                value.encode()  # a UnicodeEncodeError is a ValueError
+            elif isinstance(value, int):
+                if value.bit_length() > MOST_BITS:
+                    raise ValueError(f"it holds a whole number of {value.bit_length():,} bits")
+            elif not (value is None or isinstance(value, float)):
+                kind = type(value).__name__
+                raise ValueError(f"it holds a {kind} ({str(value)[:40]}): put words in quotes")
+        level, depth = below, depth + 1
+        if depth > MOST_DEPTH + 1 and below:
+            raise ValueError(_TOO_DEEP)

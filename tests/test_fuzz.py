@@ -1,0 +1,509 @@
+"""What a stranger might write where this program reads: refused in words, or read; never a fault.
+
+10 000 cases here, twenty times as many, and others each time, with BAQ_TORTURE=1 (`make torture`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from attempts import attempt
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from recordings import own_folders
+from runs import execute, recipe_of
+
+from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.data.logs.mapping import expand, expand_one, read_mapping
+from baq_cli.data.suite import Uniform
+from baq_cli.engine import checkpoint as ckpt
+from baq_cli.engine.datasets import collect_dataset
+from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
+from baq_cli.engine.operations import run_finetune
+from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.sources import Order
+from baq_cli.errors import BaqError, ExitStatus
+from baq_cli.launch.journal import read_state, write_state
+from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
+from baq_cli.launch.standing import standing_of
+from baq_cli.recipes.load import parse_overrides, read_layer, resolve
+from baq_cli.recipes.schema import RunConfig
+from baq_cli.report.courses import course_of
+from baq_cli.report.external import read_curves
+
+pytestmark = pytest.mark.torture
+TORTURE = bool(os.environ.get("BAQ_TORTURE"))
+SECONDS = 20
+"""How long one case may take, on any machine: a hang, not a slow moment."""
+GIGABYTES = 3
+DATASET = "made/pendulum-v0"
+
+
+def cases(count: int) -> Callable[..., Any]:
+    return settings(
+        max_examples=count * (20 if TORTURE else 1),
+        deadline=SECONDS * 1_000,
+        derandomize=not TORTURE,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory() -> Iterator[None]:
+    """Whoever asks for absurd sizes gets an error that is no word of ours."""
+    resource = pytest.importorskip("resource")
+    status = Path("/proc/self/status")
+    if not status.exists():
+        yield
+        return
+    used = next(line for line in status.read_text().splitlines() if line.startswith("VmSize"))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(used.split()[1]) * 1024 + GIGABYTES * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A folder for what is tried, and below `true` what it is made from."""
+
+    place: Path
+    true: Path
+
+    @property
+    def inside(self) -> Path:
+        return self.place / "inside"
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Made]:
+    """A run of each phase with a running episode, and a comparison with a cell."""
+    with own_folders() as folder:
+        collect_dataset(DATASET, [Uniform()], "Pendulum-v1", 400, 0, False, lambda _: None)
+        true = folder / "true"
+        asked = {"dataset": DATASET, "gradient_steps": 2, "env_steps": 3, "seeds": [0]}
+        recipe = recipe_of("awac", {}, **asked)
+        execute(recipe, true / "offline")
+        source = ckpt.load(true / "offline")
+        run_finetune(recipe, Order(true / "online", lambda _: None, "baq", "baq"), source)
+        layer = recipe.as_dict()
+        (cell,) = lay_out([[layer]], ["awac"], {}, true / "matrix", "baq compare")
+        save_matrix([cell], true / "matrix")
+        write_state(cell.folder, "running")
+        place = folder / "place"
+        (place / "inside").mkdir(parents=True)
+        yield Made(place, true)
+
+
+def lawful(made: Made, call: Callable[[], Any], *statuses: int) -> None:
+    """Read something: it is read, or refused in words; nothing is written outside the folder."""
+    _, error = attempt(call)
+    if error is not None:
+        assert error.status in statuses, f"status {error.status}: {error}"
+        assert 0 < len(str(error)) < 20_000
+    assert os.listdir(made.place) == ["inside"]
+
+
+# -- what is not what it should be
+
+NUMBERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 10**9, 2**53, 2**60, 2**63, 2**64, 10**60])
+FLOATS = st.floats() | st.sampled_from([1e308, -0.0, 5e-324, float("nan"), float("inf")])
+WORDS = st.sampled_from(
+    [
+        *("", " ", "../../x", "/etc/passwd", "a\x00b", "x" * 5_000, "os:Evil-v0", "größe", "1e999"),
+        *("null", "offline", "online", "cpu", "awac", "baq", "{{7*7}}", "<script>", "Pendulum-v1"),
+    ]
+) | st.text(max_size=6)
+SCALARS = st.none() | st.booleans() | NUMBERS | FLOATS | WORDS
+JUNK = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def deep(levels: int) -> Any:
+    nested: Any = 0
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return where something is in a document, everything and its parts."""
+    inner: list[tuple[Any, ...]] = []
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = list(enumerate(value))[:3]
+    for key, part in pairs:
+        inner += [(*here, key), *paths(part, (*here, key))]
+    return inner
+
+
+@st.composite
+def changed(draw: st.DrawFn, document: Any) -> Any:
+    """Return a document with one to three of its parts replaced, dropped, doubled or renamed."""
+    document = copy.deepcopy(document)
+    for _ in range(draw(st.integers(1, 3))):
+        places = paths(document)
+        if not places:
+            break
+        *above, key = draw(st.sampled_from(places))
+        owner = document
+        for step in above:
+            owner = owner[step]
+        what = draw(st.sampled_from(["replace"] * 6 + ["drop", "rename", "double", "deep"]))
+        if what == "replace":
+            owner[key] = draw(JUNK)
+        elif what == "deep":
+            owner[key] = deep(draw(st.sampled_from([5, 90, 150])))
+        elif what == "double":
+            owner[key] = [owner[key], owner[key]]
+        elif what == "drop":
+            owner.pop(key)
+        elif isinstance(owner, dict):
+            owner[draw(WORDS)] = owner.pop(key)
+    return document
+
+
+def mangled(texts: st.SearchStrategy[str], odd: str) -> st.SearchStrategy[str]:
+    """Return texts with pieces put in, taken out and exchanged."""
+
+    @st.composite
+    def mangle(draw: st.DrawFn) -> str:
+        text = draw(texts)
+        for _ in range(draw(st.integers(0, 4))):
+            at = draw(st.integers(0, len(text)))
+            until = min(len(text), at + draw(st.integers(0, 5)))
+            put = draw(st.text(odd, max_size=4) | WORDS | st.sampled_from(["9" * 400, '"']))
+            text = text[:at] + put + text[until:]
+        return text
+
+    return mangle()
+
+
+# -- recipes, overrides, grids
+
+METHOD_KEYS = sorted({key for config in method_configs().values() for key in config.model_fields})
+KEYS = st.sampled_from([*RunConfig.model_fields, *METHODS, "shared", "compare", *METHOD_KEYS])
+VALUES = JUNK | st.lists(st.integers(-1, 3), max_size=3) | st.dictionaries(KEYS, SCALARS)
+LAYERS = st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES, max_size=4), max_size=5)
+YAML_ODD = ":-{}[]&*!|>'\"%@`#,?\n\t 0.eE~<=\\"
+
+
+def as_yaml(value: Any) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False))
+
+
+RECIPES = mangled(LAYERS.map(as_yaml), YAML_ODD)
+NINE = ",".join(["*a"] * 9)
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{','.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(9)
+)
+
+
+@cases(1_400)
+@given(text=RECIPES, algo=st.sampled_from(sorted(METHODS)))
+@example(text="seeds: 2001-99-99", algo="iql")  # PyYAML's own constructors raise anything
+@example(text="env: !!timestamp x", algo="iql")
+@example(text="seeds: [!!bool x]", algo="iql")
+@example(text="seeds: [0b_]", algo="iql")
+@example(text=f"gradient_steps: 0x{'f' * 9_000}", algo="iql")  # which can't be printed
+@example(text="[" * 3_000, algo="iql")
+@example(text=LAUGHS, algo="iql")
+@example(text="&a [*a]", algo="iql")
+@example(text='env: "\\ud800"', algo="iql")  # which can't be written
+@example(text="env: 2001-01-01", algo="iql")
+@example(text="compare: {grid: {seeds: [2001-01-01]}}", algo="iql")
+@example(text="iql: {learning_rate: .inf}", algo="iql")
+@example(text="iql: {reward_shift: .nan}", algo="iql")
+@example(text="enoto: {hidden: [-3]}", algo="enoto")
+@example(text="baq: {behavior_hidden: [0]}", algo="baq")
+@example(text="iql: {hidden: [1000000000]}", algo="iql")
+@example(text="threads: 100000000000000000000", algo="iql")
+@example(text="dataset: ../../x", algo="iql")
+def test_recipes(made: Made, text: str, algo: str) -> None:
+    path = made.inside / "recipe.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+    def read() -> None:
+        recipe = resolve([read_layer(path), {"algo": algo}], method_configs())
+        assert resolve([recipe.as_dict()], method_configs()) == recipe
+
+    lawful(made, read, ExitStatus.USAGE)
+
+
+KEY_TEXTS = st.lists(KEYS | WORDS, min_size=1, max_size=4).map(".".join)
+WORD_TEXTS = st.builds("{}={}".format, KEY_TEXTS, JUNK.map(json.dumps) | RECIPES)
+
+
+@cases(1_400)
+@given(words=st.lists(WORD_TEXTS | st.text(max_size=9), max_size=3))
+@example(words=[".".join("a" * 2_000) + "=1"])  # as deep as it is long
+@example(words=["iql.hidden=[1000000000]"])
+@example(words=["seeds=[2001-01-01]"])
+@example(words=["env={1: 2}"])
+def test_overrides(made: Made, words: list[str]) -> None:
+    lawful(
+        made,
+        lambda: resolve([parse_overrides(words), {"algo": "awac"}], method_configs()),
+        ExitStatus.USAGE,
+    )
+
+
+@cases(500)
+@given(words=st.lists(WORD_TEXTS, max_size=2))
+@example(words=["iql.beta=2001-01-01"])  # which JSON can't hold
+@example(words=["iql.hidden=" + ",".join(map(str, range(20_000)))])
+@example(words=[f"iql.{key}=" + ",".join(["1"] * 50) for key in METHOD_KEYS])
+def test_grids(made: Made, words: list[str]) -> None:
+    def plan() -> None:
+        layer = {"dataset": DATASET, "gradient_steps": 5}
+        cells = lay_out([[layer]], ["iql", "awac"], parse_grid(words), made.inside, "baq")
+        assert all(c.folder.resolve().is_relative_to(made.inside.resolve()) for c in cells)
+
+    lawful(made, plan, ExitStatus.USAGE)
+
+
+# -- checkpoints
+
+AGENTS: dict[Path, ckpt.Checkpoint] = {}
+
+
+def agent_of(run: Path) -> ckpt.Checkpoint:
+    if run not in AGENTS:
+        AGENTS[run] = ckpt.load(run)
+    return AGENTS[run]
+
+
+@cases(1_500)
+@given(data=st.data(), phase=st.sampled_from(["offline", "online"]))
+def test_headers_of_checkpoints(made: Made, data: st.DataObject, phase: str) -> None:
+    saved = agent_of(made.true / phase)
+    document = data.draw(changed(saved.document))
+    path = made.inside / "agent.safetensors"
+    path.write_bytes(tensor_bytes(saved.agent, document))
+    lawful(made, lambda: ckpt.load_agent_file(path), ExitStatus.DATA)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("recipe", "awac", "hidden"), [10**9]),
+        (("recipe", "awac", "hidden"), [60_000, 60_000]),
+        (("recipe", "awac", "critics"), 1_000),
+        (("spaces", "obs_dim"), 10**7),
+        (("seeds",), list(range(9_999))),
+        (("seeds",), list(range(10**5))),
+        (("seeds",), [0, 0]),
+        (("return_range",), [0, float("nan")]),
+        (("return_range",), [0, "1"]),
+        (("spaces", "action_low"), [float("-inf")]),
+        (("spaces", "action_high"), [2, 2]),
+        (("dataset", "id"), 3),
+        (("history", 0, "return_mean"), "much"),
+        (("env_id",), None),
+        (("env_steps",), -1),
+        (("algo",), "iql"),
+        (("algo",), "nothing"),
+        (("phase",), "offlime"),
+        (("recipe",), deep(150)),
+    ],
+)
+def test_a_header_that_claims_what_its_file_has_not_is_refused(
+    made: Made, place: tuple[Any, ...], value: Any
+) -> None:
+    saved = agent_of(made.true / "online")
+    document = copy.deepcopy(saved.document)
+    *above, key = place
+    owner = document
+    for step in above:
+        owner = owner[step]
+    owner[key] = value
+    path = made.inside / "agent.safetensors"
+    path.write_bytes(tensor_bytes(saved.agent, document))
+    with pytest.raises(BaqError) as caught:
+        ckpt.load_agent_file(path)
+    assert caught.value.status == ExitStatus.DATA
+    assert str(path) in str(caught.value)
+
+
+TENSORS = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F64", "BF16", "U8", "I64", "F4", "F8_E8M0", "C64", "Q"]),
+        "shape": st.lists(NUMBERS, max_size=3),
+        "data_offsets": st.lists(st.sampled_from([0, 4, 8, 64]) | NUMBERS, max_size=3),
+    }
+)
+HEADERS = st.dictionaries(WORDS, TENSORS | JUNK, max_size=3)
+
+
+@cases(500)
+@given(header=HEADERS, size=st.sampled_from([0, 4, 64]), claimed=st.none() | NUMBERS)
+@example({"a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]}}, 4, None)
+@example({"a": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}, 4, None)
+@example({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}, 4, None)
+def test_tensors(made: Made, header: Any, size: int, claimed: int | None) -> None:
+    text = json.dumps(header).encode()
+    length = len(text) if claimed is None else claimed % 2**64
+    path = made.inside / "training.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + text + bytes(size))
+    lawful(made, lambda: ckpt.read_tensors(path), ExitStatus.DATA)
+
+
+@cases(700)
+@given(data=st.data())
+def test_states_of_checkpoints(made: Made, data: st.DataObject) -> None:
+    saved = agent_of(made.true / "online")
+    assert saved.folder is not None
+    run = made.inside / "run"
+    folder = run / "checkpoints" / saved.folder.name
+    if not folder.exists():
+        shutil.copytree(saved.folder, folder)
+    state = data.draw(changed(saved.state))
+    (folder / "state.json").write_bytes(json_bytes(state))
+    lawful(made, lambda: ckpt.load_newest(run, lambda _: None), ExitStatus.DATA)
+
+
+JSON_TEXTS = mangled((JUNK | st.just({"a": [1, {"b": 2.5}]})).map(json.dumps), '{}[],:"\\ue019-. ')
+
+
+@cases(700)
+@given(text=JSON_TEXTS)
+@example(text="[" * 100_000)
+@example(text='{"a": ' * 120 + "1" + "}" * 120)
+@example(text='{"a": ' + "9" * 5_000 + "}")
+@example(text='{"a": "\\ud800"}')
+def test_json(made: Made, text: str) -> None:
+    path = made.inside / "state.json"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    lawful(made, lambda: read_json(path), ExitStatus.DATA)
+
+
+# -- comparisons and runs
+
+CELL_FILES = ("cell.json", "state.json")
+
+
+@cases(400)
+@given(data=st.data(), name=st.sampled_from([FILE, *CELL_FILES]))
+def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
+    out, true = made.inside / "matrix", made.true / "matrix"
+    if not out.exists():
+        shutil.copytree(true, out)
+    (cell,) = load_cells(true)
+    places = {FILE: Path(FILE), **{n: cell.folder.relative_to(true) / n for n in CELL_FILES}}
+    for place in places.values():
+        shutil.copyfile(true / place, out / place)
+    path = out / places[name]
+    path.write_bytes(json_bytes(data.draw(changed(read_json(path)))))
+
+    def look() -> None:
+        for cell in load_cells(out):
+            assert cell.folder.resolve().is_relative_to(out.resolve())
+            read_state(cell.folder)
+            json.dumps(asdict(standing_of(cell)))
+
+    lawful(made, look, ExitStatus.DATA)
+
+
+@cases(300)
+@given(data=st.data())
+def test_manifests(made: Made, data: st.DataObject) -> None:
+    run = made.inside / "finished"
+    if not run.exists():
+        shutil.copytree(made.true / "online", run)
+    true = read_json(made.true / "online" / "manifest.json")
+    (run / "manifest.json").write_bytes(json_bytes(data.draw(changed(true))))
+    lawful(made, lambda: course_of([run]), ExitStatus.DATA)
+
+
+LINES = st.lists(SCALARS.map(str) | st.sampled_from(["offline", "online", "0", "1"]), max_size=11)
+SHEETS = st.lists(LINES.map(",".join), max_size=6).map("\n".join)
+CURVE = "dataset,algo,seed_index,phase,eval_index,return,gradient_steps,env_steps\n"
+METRIC = (
+    "phase,seed,gradient_steps,env_steps,episodes,return_mean,return_std,length_env_steps,"
+    "evaluation_episodes,wall_seconds\n"
+)
+GOOD = "".join(f"h,iql,{s},online,{i},{i}.5,{i},{i}\n" for s in (0, 1) for i in (0, 1))
+CSV_ODD = ",\n\r\"'0123456789eE-+.naif\x00"
+
+
+@cases(1_500)
+@given(text=mangled(st.just(CURVE + GOOD) | SHEETS.map(CURVE.__add__) | SHEETS, CSV_ODD))
+@example(text=CURVE + "x" * 200_000 + ",iql,0,online,0,1,1,1\n")
+@example(text=CURVE + f"h,iql,{'9' * 5_000},online,0,1,1,1\n")
+@example(text=CURVE + f"h,iql,0,online,0,1,1,{'9' * 400}\n")
+@example(text=CURVE + "h,iql,0,online,0,1e308,1,1\n")
+@example(text=CURVE + "h,iql,0,online,0\n")
+@example(text="algo,seed_index,phase,eval_index,return,dataset\niql,0,online,0,1\n")
+def test_curves(made: Made, text: str) -> None:
+    path = made.inside / "curves.csv"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+
+    def read() -> None:
+        for course in read_curves(path):
+            for curve in course.curves.values():
+                assert np.isfinite(curve.returns).all()
+                assert curve.returns.dtype == np.float64
+                assert curve.counters.dtype.kind == "i"
+
+    lawful(made, read, ExitStatus.DATA)
+
+
+@cases(500)
+@given(text=mangled(SHEETS.map(METRIC.__add__) | SHEETS, CSV_ODD))
+@example(text=METRIC + "offline,nan,1,1,1,1,1,1,1,1\n")
+@example(text=METRIC + "x" * 200_000 + "\n")
+def test_metrics_of_a_run_that_goes_on(made: Made, text: str) -> None:
+    run = made.inside / "going on"
+    run.mkdir(exist_ok=True)
+    path = run / "metrics.csv"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+    lawful(made, lambda: read_metrics(run), ExitStatus.DATA)
+
+
+# -- imports
+
+COLUMNS = [f"q_{i}" for i in range(12)] + ["u", "r", "done", "[a]", "*"]
+NAMES = st.sampled_from([*COLUMNS, "q_*", "*", "?", "[", "[!a]*", "a*" * 12 + "b"]) | WORDS
+MAPPING_KEYS = st.sampled_from(
+    ["observation", "action", "reward", "terminated", "truncated", "episode", "env", "action_low"]
+)
+MAPPINGS = st.fixed_dictionaries(
+    {"observation": NAMES | st.lists(NAMES, max_size=3), "action": NAMES, "reward": NAMES},
+    optional={"terminated": NAMES, "action_low": FLOATS | st.lists(FLOATS, max_size=3)},
+) | st.dictionaries(MAPPING_KEYS | WORDS, JUNK | NAMES, max_size=5)
+
+
+@cases(800)
+@given(text=mangled(MAPPINGS.map(as_yaml), YAML_ODD))
+@example(text=LAUGHS)
+@example(text="observation: [" + "*a, " * 30 + "]")
+@example(text="? [a]\n: b")
+@example(text='reward: "\\U99999999"')  # a letter beyond all letters
+def test_mappings(made: Made, text: str) -> None:
+    path = made.inside / "mapping.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+
+    def read() -> None:
+        mapping = read_mapping(path)
+        expand_one(mapping.reward, COLUMNS)
+        for names in (mapping.observation, mapping.action):
+            for each in names.values() if isinstance(names, dict) else (names,):
+                assert set(expand(each, COLUMNS)) <= set(COLUMNS)
+
+    lawful(made, read, ExitStatus.USAGE)

@@ -1,0 +1,124 @@
+"""Resuming is exact for every method, before the hand-over and after it, of one seed or several."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from recordings import ID, own_folders
+from runs import assert_same_end, execute, recipe_of, states, stopped_at
+from small_data import write_steady
+
+from baq_cli.agents.registry import METHODS
+from baq_cli.engine import run as engine_run
+from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.updater import Updater
+from baq_cli.errors import Interrupted
+from baq_cli.recipes.schema import Recipe
+
+STEPS, EVERY = 20, 7
+"""Of a phase; so checkpoints fall into episodes, which have five steps at most."""
+SMALL: dict[str, dict[str, Any]] = {
+    "baq": {"behavior_hidden": [8, 8]},
+    "cql": {"cql_actions": 2},
+    "cal_ql": {"cql_actions": 2},
+    "adaptive_bc": {"utd": 3, "distilled_min_rows": 10},
+}
+PHASES = [
+    (algo, phase)
+    for algo, method in sorted(METHODS.items())
+    for phase, does in (("offline", method.learns_offline), ("online", method.learns_online))
+    if does
+]
+
+
+class Case(NamedTuple):
+    """A phase of a method: what to run, from where, and its run without a stop."""
+
+    recipe: Recipe
+    source: Path | None
+    whole: Path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def dataset() -> Iterator[None]:
+    """A dataset in reach; diagnostics are read often enough to fall between all checkpoints."""
+    with own_folders(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_run, "METRICS_EVERY", 3)
+        write_steady(ID)
+        yield
+
+
+def recipe(algo: str, phase: str, seeds: int) -> Recipe:
+    method = SMALL.get(algo, {}) | ({"warmup_env_steps": 4} if METHODS[algo].learns_online else {})
+    watched = {"episodes": 1, "background": False}
+    watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
+    run = {"seeds": list(range(seeds)), "env": "Steady-v0", "evaluation": watched}
+    if METHODS[algo].learns_offline:
+        run["dataset"] = ID
+    return recipe_of(algo, method, **run, gradient_steps=STEPS, env_steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that gives a case; each is run once."""
+    known: dict[tuple[str, str, int], Case] = {}
+
+    def case(algo: str, phase: str, seeds: int) -> Case:
+        key = (algo, phase, seeds)
+        if key not in known:
+            before = phase == "online" and METHODS[algo].learns_offline
+            source = case(algo, "offline", seeds).whole if before else None
+            asked, whole = recipe(algo, phase, seeds), tmp_path_factory.mktemp("-".join(key[:2]))
+            execute(asked, whole, source=source)
+            known[key] = Case(asked, source, whole)
+        return known[key]
+
+    return case
+
+
+def stop_after(steps: int, case: Case, phase: str, out: Path) -> None:
+    """Run until a signal after so many updates offline, or environment steps online."""
+    owner: Any = OnlineLoop if phase == "online" else Updater
+    step, taken = owner.step, []
+
+    def stepped(this: Any) -> Any:
+        found = step(this)
+        taken.append(found)
+        if len(taken) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, "step", stepped)
+        with pytest.raises(Interrupted):
+            execute(case.recipe, out, source=case.source)
+    assert list(states(out))[-1] == f"{phase}-{steps}"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize(("algo", "phase"), PHASES)
+def test_a_run_stopped_anywhere_and_resumed_ends_as_one_that_was_not(
+    algo: str, phase: str, seeds: int, made: Any, tmp_path: Path
+) -> None:
+    case = made(algo, phase, seeds)
+    with (case.whole / "diagnostics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) > 1
+    online = [row for row in read_metrics(case.whole) if row["phase"] == phase]
+    assert len(online) == seeds * (3 + (phase == "online"))
+    chance = random.Random(f"{algo} {phase} {seeds}")
+    name = chance.choice(list(states(case.whole))[:-1])
+    parts = stopped_at(case.whole, name, tmp_path / "checkpoint")
+    execute(case.recipe, parts, resume=True, source=case.source)
+    assert_same_end(case.whole, parts)
+    between = chance.choice([n for n in range(1, STEPS) if n % EVERY])
+    stop_after(between, case, phase, tmp_path / "signal")
+    execute(case.recipe, tmp_path / "signal", resume=True, source=case.source)
+    assert_same_end(case.whole, tmp_path / "signal")
