@@ -121,7 +121,7 @@ def test_what_differs_is_not_compared_and_is_named(field: str) -> None:
 
 def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> None:
     failure = Failure("me/arm/monday-v0", "c", "out of luck")
-    asked = Told(order=("b", "c", "a"), failures=(failure,))
+    asked = Told(order=("b", "c", "a", "b"), failures=(failure,))  # a name for each task
     document = build_document([course("a", HIGH), course("b", LOW)], asked)
     assert document["methods"] == ["b", "a"]
     assert document["failures"] == [

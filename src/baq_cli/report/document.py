@@ -66,7 +66,7 @@ def build_document(courses: Sequence[Course], told: Told) -> Document:
         check_same_protocol(task, {name: course.protocol for name, course in of_task.items()})
     in_one_unit = [_in_one_unit(of_task) for of_task in by_task.values()]
     present = list(dict.fromkeys(name for of_task in in_one_unit for name in of_task))
-    first = [name for name in told.order if name in present]
+    first = [name for name in dict.fromkeys(told.order) if name in present]
     methods = [*first, *(name for name in present if name not in first)]
     aggregates, notes = across_tasks(in_one_unit, methods)
     document = {
