@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,8 +18,9 @@ with atheris.instrument_imports(include=["baq_cli", "yaml"]):
     from baq_cli.data.logs.mapping import read_mapping
     from baq_cli.engine.checkpoint import read_tensors
     from baq_cli.engine.claims import check_document
-    from baq_cli.engine.files import read_document, read_json
+    from baq_cli.engine.files import DOCUMENT, DOCUMENT_SEAL, hash_of, json_bytes, read_document
     from baq_cli.engine.rundir import read_metrics
+    from baq_cli.launch.journal import read_state
     from baq_cli.launch.matrix import parse_grid
     from baq_cli.recipes.load import parse_overrides, read_layer, resolve
     from baq_cli.report.external import read_curves
@@ -27,6 +29,7 @@ from baq_cli.errors import BaqError
 
 FOLDER = Path(tempfile.mkdtemp())
 FILE = FOLDER / "metrics.csv"
+(FOLDER / "state.json").symlink_to(FILE)
 
 
 def recipe(content: bytes) -> None:
@@ -41,7 +44,11 @@ def overrides(content: bytes) -> None:
 
 
 def header(content: bytes) -> None:
-    FILE.write_bytes(len(content).to_bytes(8, "little") + content)
+    """A checkpoint's header, whose document is sealed: its writer can do that."""
+    text = content.decode(errors="replace")
+    sealed = {DOCUMENT: text, DOCUMENT_SEAL: hash_of(text.encode())}
+    raw = json.dumps({"__metadata__": sealed}).encode()
+    FILE.write_bytes(len(raw).to_bytes(8, "little") + raw)
     check_document(read_document(FILE), FILE)
 
 
@@ -51,8 +58,12 @@ def tensors(content: bytes) -> None:
 
 
 def state(content: bytes) -> None:
-    FILE.write_bytes(content)
-    read_json(FILE)
+    """A cell's state, sealed where it is JSON."""
+    try:
+        FILE.write_bytes(json_bytes(json.loads(content)))
+    except (ValueError, TypeError, RecursionError):
+        FILE.write_bytes(content)
+    read_state(FOLDER)
 
 
 def curves(content: bytes) -> None:
@@ -79,9 +90,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 SEEDS = {
     "recipe": b"seeds: [0, 1]\ndataset: a/b-v0\nshared: &s {hidden: [8]}\nbaq: {<<: *s, k_q: .5}\n",
     "overrides": b"cql.critics=3\nseeds=[1, 2]\nenv=null\nevaluation.episodes=4",
-    "header": b'{"__metadata__":{"baq":"{}","baq.sha256":"44136fa3"}}',
+    "header": b'{"format": 2, "phase": "offline", "recipe": {"algo": "iql"}, "spaces": {"obs_dim": 3}}',
     "tensors": b'\x3c\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}    1234',
-    "state": b'{"a": [1, 2.5, null, true, "\\u00e9"], "sha256": "0"}',
+    "state": b'{"stage": "running", "error": null, "status": null, "host": "h", "pid": 7}',
     "curves": b"h,iql,0,online,0,1.5\nh,iql,0,offline,1,-2e3\nh,baq,1,online,0,0\n",
     "metrics": b"phase,seed,gradient_steps,env_steps,episodes,return_mean,return_std,"
     b"length_env_steps,evaluation_episodes,wall_seconds\nonline,0,1,2,3,-1.5,0,9,1,0.25\n",
