@@ -16,7 +16,6 @@ import atheris
 with atheris.instrument_imports(include=["baq_cli", "yaml"]):
     from baq_cli.agents.registry import method_configs
     from baq_cli.data.logs.mapping import read_mapping
-    from baq_cli.engine.checkpoint import read_tensors
     from baq_cli.engine.claims import check_document
     from baq_cli.engine.files import DOCUMENT, DOCUMENT_SEAL, hash_of, json_bytes, read_document
     from baq_cli.engine.rundir import read_metrics
@@ -52,11 +51,6 @@ def header(content: bytes) -> None:
     check_document(read_document(FILE), FILE)
 
 
-def tensors(content: bytes) -> None:
-    FILE.write_bytes(content)
-    read_tensors(FILE)
-
-
 def state(content: bytes) -> None:
     """A cell's state, sealed where it is JSON."""
     try:
@@ -83,15 +77,14 @@ def mapping(content: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (recipe, overrides, header, tensors, state, curves, metrics, mapping)
+    for target in (recipe, overrides, header, state, curves, metrics, mapping)
 }
 
 
 SEEDS = {
     "recipe": b"seeds: [0, 1]\ndataset: a/b-v0\nshared: &s {hidden: [8]}\nbaq: {<<: *s, k_q: .5}\n",
     "overrides": b"cql.critics=3\nseeds=[1, 2]\nenv=null\nevaluation.episodes=4",
-    "header": b'{"format": 2, "phase": "offline", "recipe": {"algo": "iql"}, "spaces": {"obs_dim": 3}}',
-    "tensors": b'\x3c\0\0\0\0\0\0\0{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}    1234',
+    "header": b'{"format": 2, "phase": "offline", "recipe": {"algo": "iql"}, "spaces": {}}',
     "state": b'{"stage": "running", "error": null, "status": null, "host": "h", "pid": 7}',
     "curves": b"h,iql,0,online,0,1.5\nh,iql,0,offline,1,-2e3\nh,baq,1,online,0,0\n",
     "metrics": b"phase,seed,gradient_steps,env_steps,episodes,return_mean,return_std,"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SECONDS = 60
-TARGETS = ("recipe", "overrides", "header", "tensors", "state", "curves", "metrics", "mapping")
+TARGETS = ("recipe", "overrides", "header", "state", "curves", "metrics", "mapping")
 pytestmark = pytest.mark.torture
 
 

@@ -51,7 +51,7 @@ def moment(out: Path) -> set[str]:
 
 
 def attacks(calls: int, seconds: float) -> Iterator[list[dict[str, Any]]]:
-    """Yield when to kill each run: of four three at a call to the disk, within a write if it is one.
+    """Yield when to kill each run: of four three at a call to the disk, in the middle of a write.
 
     Every third run is killed a second time, on its way again.
     """

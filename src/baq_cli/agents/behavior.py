@@ -33,7 +33,7 @@ class BehaviorModel(nn.Module):
             return self.kept.mode(obs)
 
     def fit_loss(self, batch: Batch) -> Tensor:
-        """Return the learner's negative log-likelihood of rows whose column `held_out` is 0, `[S]`."""
+        """Return the learner's negative log-likelihood of rows that are not held out, `[S]`."""
         used = 1.0 - batch.columns["held_out"]
         fit = -(used * self.learner.log_prob(batch.obs, batch.action)).sum(1)
         return fit / used.sum(1).clamp(min=1.0)
