@@ -530,7 +530,7 @@ def test_mappings(made: Made, text: str) -> None:
 
 # -- where atheris is installed
 
-READERS = ("recipe", "overrides", "header", "tensors", "state", "curves", "metrics", "mapping")
+READERS = ("recipe", "overrides", "header", "state", "curves", "metrics", "mapping")
 
 
 @pytest.mark.skipif(not TORTURE, reason="takes a minute a reader: BAQ_TORTURE=1")
