@@ -2,11 +2,13 @@
 
 `Odd-v0` (in a worker `odd_envs:Odd-v0`) reads what to do wrong from `ODD_PLAN`: `KIND AT MARKER`.
 From its process's AT-th step on it does that, until the file MARKER is there, which it makes; with
-`-` for MARKER it always does.
+`-` for MARKER it always does. Kinds that begin with `reset-` and `make-` happen there; the last
+only in a worker.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -50,6 +52,15 @@ class Odd(Steady):
     steps = 0
     resets = 0
 
+    def __init__(self) -> None:
+        kind = told("make", 1) if multiprocessing.parent_process() else ""
+        if kind == "make-hangs":
+            time.sleep(60)
+        if kind == "make-dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "make-raises":
+            raise RuntimeError("no motor there")
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         Odd.resets += 1
         obs, info = super().reset(seed=seed)
@@ -81,12 +92,13 @@ class Odd(Steady):
 
 
 def told(call: str, count: int) -> str:
-    """Return what to do wrong at a call of `step` or `reset`, nothing most of the time."""
+    """Return what to do wrong at a call of `step` or another, nothing most of the time."""
     plan = os.environ.get(PLAN)
     if not plan:
         return ""
     kind, at, marker = plan.split()
-    if kind.startswith("reset") != (call == "reset") or count < int(at):
+    where, dash, _ = kind.partition("-")
+    if (where if dash and where in ("reset", "make") else "step") != call or count < int(at):
         return ""
     if marker != "-":
         if Path(marker).exists():
