@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -133,5 +134,15 @@ class Endless(Steady):
         return *found[:2], False, False, {}
 
 
-for made in (Steady, Odd, Forgetful, Endless):
+class Simulated(Steady):
+    """Starts a program of its own at a reset, and tells it to end."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        program = subprocess.Popen(["sleep", "60"])
+        program.terminate()
+        program.wait(timeout=20)
+        return super().reset(seed=seed)
+
+
+for made in (Steady, Odd, Forgetful, Endless, Simulated):
     gym.register(f"{made.__name__}-v0", f"odd_envs:{made.__name__}", disable_env_checker=True)

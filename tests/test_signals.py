@@ -174,3 +174,8 @@ def test_a_signal_to_every_process_ends_no_worker_that_is_starting(in_workers: N
         early.join()
         assert len(signals) == 2
         assert np.isfinite(pool.reset([0])).all()
+
+
+def test_what_an_environment_starts_in_a_worker_answers_signals_as_ever(in_workers: None) -> None:
+    with closing(EnvPool("odd_envs:Simulated-v0", 1, workers=True)) as pool:
+        assert np.isfinite(pool.reset([0])).all()
