@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from baq_cli.engine.learner import Learner
 from baq_cli.engine.online import UNKNOWN_RETURN
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.store import Layout
+from baq_cli.envs import workers
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
 from baq_cli.errors import EnvironmentMismatch, ExitStatus, NonFiniteError
@@ -365,6 +368,37 @@ def test_a_worker_that_hangs_or_dies_is_replaced(
     assert_episodes_are_whole(tmp_path / "run")
     (line,) = logged(tmp_path / "run")
     assert line["fault"].endswith({"hangs": "no answer within 3 s", "dies": "process ended"}[kind])
+
+
+def test_environments_are_made_anew_in_their_own_processes_and_not_here(
+    in_workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(env: Any) -> None:
+        raise AssertionError("one that hangs would hang the run")
+
+    with closing(EnvPool("odd_envs:Odd-v0", 1, workers=True)) as pool:
+        monkeypatch.setattr(Odd, "__init__", refuse)
+        with closing(pool.again()) as again:
+            assert np.array_equal(pool.reset([3]), again.reset([3]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("hangs", "didn't make it within 1 s"), ("dies", "process ended"), ("raises", "no motor")],
+)
+def test_an_environment_that_fails_while_it_is_made_in_a_process_is_a_fault_like_others(
+    kind: str, said: str, tell: Tell, in_workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(limit: float | None) -> None:
+        with closing(EnvPool("odd_envs:Odd-v0", 1, workers=True, timeout_seconds=limit)) as pool:
+            pool.reset([0])
+
+    before = multiprocessing.active_children()
+    monkeypatch.setattr(workers, "START_SECONDS", 0.0)
+    tell(f"make-{kind}", 1)
+    with pytest.raises(EnvironmentFault, match=said):
+        begin(1.0 if kind == "hangs" else None)
+    assert multiprocessing.active_children() == before
 
 
 def test_an_evaluation_that_hangs_can_be_made_again(tell: Tell, in_workers: None) -> None:
