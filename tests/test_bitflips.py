@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_refused_and_a_run_goes_back_to_the_one_before_a
         assert same(found, truths[0])
         return truths[1]
 
-    assert check(newest / name, resume, truths[1]) == 2 * PLACES, "it never stops a run from resuming"
+    assert check(newest / name, resume, truths[1]) == 2 * PLACES, "resuming goes on"
 
 
 def test_where_every_checkpoint_is_damaged_each_is_named(made: Made, tmp_path: Path) -> None:

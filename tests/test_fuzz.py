@@ -35,7 +35,7 @@ from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.sources import Order
-from baq_cli.errors import BaqError, ExitStatus
+from baq_cli.errors import BaqError, DataError, ExitStatus
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
 from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
 from baq_cli.launch.standing import standing_of
@@ -238,6 +238,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @example(text="iql: {hidden: [1000000000]}", algo="iql")
 @example(text="threads: 100000000000000000000", algo="iql")
 @example(text="dataset: ../../x", algo="iql")
+@example(text="guard: {max_online_episodes_below: {episode: 1}}", algo="iql")  # perhaps a section
 def test_recipes(made: Made, text: str, algo: str) -> None:
     path = made.inside / "recipe.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -423,6 +424,16 @@ def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
     lawful(made, look, ExitStatus.DATA)
 
 
+@pytest.mark.parametrize("folder", [{"x" * 20_000: None}, "x" * 20_000, "a\0b", "../..", 3])
+def test_a_cells_folder_is_a_name_within_the_comparisons(made: Made, folder: Any) -> None:
+    out = made.inside / "named"
+    out.mkdir(exist_ok=True)
+    (out / FILE).write_bytes(json_bytes({"cells": [{"folder": folder}]}))
+    with pytest.raises(DataError) as caught:
+        load_cells(out)
+    assert len(str(caught.value)) < 1_000
+
+
 @cases(200)
 @given(text=JSON_TEXTS, data=st.data())
 def test_what_watchers_read(made: Made, text: str, data: st.DataObject) -> None:
@@ -463,6 +474,7 @@ CSV_ODD = ",\n\r\"'0123456789eE-+.naif\x00"
 
 @cases(1_500)
 @given(text=mangled(st.just(CURVE + GOOD) | SHEETS.map(CURVE.__add__) | SHEETS, CSV_ODD))
+@example(text=",".join(["x" * 5_000] * 4))  # which no message repeats
 @example(text=CURVE + "x" * 200_000 + ",iql,0,online,0,1,1,1\n")
 @example(text=CURVE + f"h,iql,{'9' * 5_000},online,0,1,1,1\n")
 @example(text=CURVE + f"h,iql,0,online,0,1,1,{'9' * 400}\n")

@@ -14,7 +14,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
-from baq_cli.errors import DataError, UsageError
+from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.nets.streams import at_most
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import MOST_SEEDS
@@ -173,7 +173,7 @@ def check_said(model: type[Said], said: Any, file: Path) -> None:
         model.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = clipped(".".join(map(str, first["loc"])))
         what = f"{place}: {first['msg']}" if place else str(first["msg"])
         raise DataError(f"{file} is damaged: {what.removeprefix('Value error, ')}") from error
 

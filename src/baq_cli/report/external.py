@@ -10,7 +10,7 @@ import numpy as np
 
 from baq_cli.engine.events import UNITS, Phase
 from baq_cli.engine.protocol import Protocol
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, clipped
 from baq_cli.report.courses import Course, Unit
 from baq_cli.report.curves import Curve
 
@@ -57,9 +57,10 @@ def _columns(path: Path, names: object) -> tuple[str, bool]:
     missing = [name for name in REQUIRED if name not in columns]
     scores = [name for name in SCORES if name in columns]
     if missing or len(scores) != 1:
+        found = clipped(", ".join(clipped(name) for name in columns)) or "none"
         raise DataError(
-            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}: expected "
-            f"{', '.join(REQUIRED)}, and one of {' or '.join(SCORES)}"
+            f"{path} has the columns {found}: expected {', '.join(REQUIRED)}, and one of "
+            f"{' or '.join(SCORES)}"
         )
     return scores[0], all(unit in columns for unit in UNITS.values())
 
