@@ -27,7 +27,7 @@ from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.launch import worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import run_cells
-from baq_cli.launch.slurm import Slurm, parse_options
+from baq_cli.launch.slurm import Slurm, own_folder, parse_options
 
 pytest.importorskip("submitit")
 ALGOS = ("iql", "td3_bc")
@@ -117,7 +117,7 @@ def test_a_job_outlives_its_driver_and_is_not_submitted_twice(place: Path, slurm
     asked = parse_options(["partition=long", "mem_gb=2", "timeout_min=90"])
     with pytest.raises(DriverGone):
         run_cells([cell], Slurm(out, 3, 1, asked), once_evaluated({"bc": driver_goes}, []))
-    [script] = (out / "slurm").glob("*_submission.sh")
+    [script] = own_folder(out).glob("*_submission.sh")
     lines = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
     assert {
         *("#SBATCH --partition=long", "#SBATCH --mem=2GB", "#SBATCH --time=90"),

@@ -23,6 +23,7 @@ from baq_cli.cli import (
     report,
 )
 from baq_cli.errors import BaqError, ExitStatus
+from baq_cli.python import never_from_here
 
 DEBUG, TRUST = "--debug", "--trust-env"
 
@@ -71,6 +72,7 @@ def options(
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
+    never_from_here()
     debug = DEBUG in sys.argv
     if TRUST in sys.argv:
         from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon

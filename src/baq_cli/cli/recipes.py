@@ -37,9 +37,7 @@ def list_recipes(json: opt.Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    from baq_cli.recipes.shipped import find_recipe
-
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    typer.echo(_text_of(name), nl=False)
 
 
 @app.command()
@@ -49,14 +47,26 @@ def copy(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Copy a recipe to a file of your own."""
-    from baq_cli.recipes.shipped import find_recipe
+    from baq_cli.engine.files import disk_errors, replace_file
 
-    source = find_recipe(name)
+    text = _text_of(name)
     target = to or Path(name.replace("/", "-") + ".yaml")
     if target.exists() and not force:
         raise UsageError(f"{target} exists: choose another name, or overwrite it with --force")
-    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    with disk_errors(f"write {target}"):
+        replace_file(target, text.encode())
     typer.echo(f"{target}")
+
+
+def _text_of(name: str) -> str:
+    """Return a recipe's text; raises UsageError when it can't be read."""
+    from baq_cli.recipes.shipped import find_recipe
+    from baq_cli.untrusted import MOST_YAML_CHARACTERS, read_text
+
+    try:
+        return read_text(find_recipe(name), 4 * MOST_YAML_CHARACTERS, follow=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the recipe {name}: {error}") from error
 
 
 @app.command()

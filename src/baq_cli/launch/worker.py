@@ -1,4 +1,4 @@
-"""The process that runs one cell: `python -m baq_cli.launch.worker FOLDER [THREADS [scratch]]`."""
+"""The process that runs one cell: `main` with the arguments FOLDER [THREADS [scratch]]."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from baq_cli.engine.lock import held
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell, run_cell
 from baq_cli.launch.journal import Journal, write_state
+from baq_cli.python import never_from_here
 
 WAIT_SECONDS = 60.0
 """How long a worker waits for one before it that is still saving."""
@@ -110,6 +111,8 @@ def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> Ex
     return status
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the cell that the command line names, and end with its status."""
+    never_from_here()
     place, *rest = sys.argv[1:]
     sys.exit(int(_main(Path(place), int(rest[0]) if rest else None, "scratch" in rest[1:])))
