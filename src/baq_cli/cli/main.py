@@ -22,6 +22,7 @@ from baq_cli.cli import (
     recipes,
     report,
 )
+from baq_cli.cli.say import say
 from baq_cli.errors import BaqError, ExitStatus
 from baq_cli.python import never_from_here
 
@@ -50,7 +51,7 @@ app.add_typer(recipes.app, name="recipes")
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"baq {__version__}")
+        say(f"baq {__version__}")
         raise typer.Exit
 
 
@@ -105,12 +106,13 @@ def _no_room(error: Exception) -> str:
 
 def _report(message: str, status: ExitStatus, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    from rich.console import Console
+        say(traceback.format_exc(), err=True)
     from rich.text import Text
 
+    from baq_cli.cli.screen import Screen
+
     kind = "" if status == ExitStatus.INTERRUPTED else "error: "
-    Console(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
+    Screen(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
     raise SystemExit(int(status))
 
 

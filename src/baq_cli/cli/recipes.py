@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ def list_recipes(json: opt.Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    typer.echo(_text_of(name), nl=False)
+    say(_text_of(name), nl=False)
 
 
 @app.command()
@@ -55,7 +56,7 @@ def copy(
         raise UsageError(f"{target} exists: choose another name, or overwrite it with --force")
     with disk_errors(f"write {target}"):
         replace_file(target, text.encode())
-    typer.echo(f"{target}")
+    say(f"{target}")
 
 
 def _text_of(name: str) -> str:
@@ -83,4 +84,4 @@ def validate(
     named = [layer["algo"]] if "algo" in layer else [name for name in METHODS if name in layer]
     for algo in named or list(METHODS):
         resolved = opt.build_recipe([], file, {"algo": algo}, overrides)
-        typer.echo(to_yaml(resolved, f"{file}: valid for {algo}"), nl=False)
+        say(to_yaml(resolved, f"{file}: valid for {algo}"), nl=False)
