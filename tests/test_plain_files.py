@@ -153,6 +153,8 @@ def test_links_of_other_programs_are_theirs(place: Path, victim: Path) -> None:
     """W&B's folder has links to its newest run; baq writes nothing there."""
     (place / "wandb").mkdir()
     (place / "wandb" / "latest-run").symlink_to(victim)
+    (place / ".git").mkdir()
+    (place / ".git" / "x").symlink_to(victim)
     with held(place):
         pass
 

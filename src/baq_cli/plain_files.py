@@ -201,14 +201,22 @@ def sweep(folder: Path, name: str | None = None, older_seconds: float = STALE_SE
 
 
 def _below(folder: Path, others: bool = True) -> Iterator[os.DirEntry[str]]:
-    """Yield what lies below a folder; without `others`, not what another writer may hold."""
+    """Yield what lies below a folder; without `others`, not what another writer may hold.
+
+    Nothing is kept in hidden folders: a user's own (`.git`) may have links, and those of unfinished
+    checkpoints are removed without following any.
+    """
     waiting = [os.fspath(folder)]
     while waiting:
         place = waiting.pop()
-        with os.scandir(place) as scanned:
-            entries = list(scanned)
+        try:
+            with os.scandir(place) as scanned:
+                entries = list(scanned)
+        except FileNotFoundError:  # its own writer has just removed it
+            continue
         for entry in entries:
             yield entry
-            ours = entry.is_dir(follow_symlinks=False) and entry.name not in FOREIGN
+            ours = entry.name not in FOREIGN and not entry.name.startswith(".")
+            ours = ours and entry.is_dir(follow_symlinks=False)
             if ours and (others or not os.path.lexists(os.path.join(entry.path, LOCK))):
                 waiting.append(entry.path)
