@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from baq_cli import plain_files
+
 CALLS = ("open", "fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir")
-"""What is asked of the disk through `os`; files are opened and written through `Path.open`."""
+"""What is asked of the disk through `os`; files are opened and written through `open`."""
 NEEDS_ROOM = ("open", "write", "flush", "fsync", "link", "mkdir", "replace", "rename")
 FAULTS = ("full", "broken", "short")
 """No room from then on; one failure of the device; half of a write, and no room from then on."""
+WRITING = os.O_WRONLY | os.O_RDWR
 KILLED = "killed"
 """Half of a write, and the process is gone."""
 
@@ -43,9 +46,10 @@ class BadDisk:
             raise OSError(number, os.strerror(number))
 
     def open(self, path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if not set("wa+") & set(mode):
+        if not set("xwa+") & set(mode):
             return io.open(path, mode, *args, **kwargs)  # noqa: UP020
-        self.ask("open", path)
+        if "opener" not in kwargs:  # which asks os.open
+            self.ask("open", path)
         return _File(io.open(path, mode, *args, **kwargs), self, path)  # noqa: UP020
 
     def write(self, file: Any, path: Path, content: Any) -> None:
@@ -94,6 +98,9 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
         def asked(*args: Any, **kwargs: Any) -> Any:
             handle = args[0] if name == "fsync" else kwargs.get("dir_fd")
             paths = [a for a in args if isinstance(a, str | os.PathLike)]
+            reading = name == "open" and handle is None and not args[1] & WRITING
+            if reading and not os.path.isdir(args[0]):
+                return function(*args, **kwargs)
             if handle is not None:
                 paths = [os.readlink(f"/proc/self/fd/{handle}")]
             disk.ask(name, *paths)
@@ -104,5 +111,5 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
             patch.setattr(os, name, asking(name, getattr(os, name)))
-        patch.setattr(Path, "open", lambda path, *args, **kwargs: disk.open(path, *args, **kwargs))
+        patch.setattr(plain_files, "open", disk.open, raising=False)
         yield disk

@@ -9,6 +9,7 @@ import typer
 
 from baq_cli.cli import exchange, suite
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 
 app = typer.Typer(
     help="List, inspect, check, import, export, build and collect datasets.",
@@ -51,7 +52,7 @@ def list_datasets(json: opt.Json = False) -> None:
     elif rows:
         print_table(rows)
     else:
-        typer.echo("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
+        say("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
 
 
 @app.command()
@@ -136,7 +137,7 @@ def score_reference(
         return
     print_table([{"policy": n, **facts} for n, facts in measured.items()])
     if dataset is not None:
-        typer.echo(f"stored with {dataset}")
+        say(f"stored with {dataset}")
 
 
 @app.command()
@@ -165,7 +166,7 @@ def collect(
     behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
     with watch(f"collecting {dataset}") as observer:
         collect_dataset(dataset, behaviors, env, env_steps, seed, deterministic, observer)
-    typer.echo(dataset)
+    say(dataset)
 
 
 @app.command()
@@ -177,4 +178,4 @@ def behavior(
     """Keep a checkpoint's policy as a small behaviour file, with its measured return."""
     from baq_cli.engine.behaviors import describe, export_behavior
 
-    typer.echo(describe(out, export_behavior(checkpoint, out, episodes)))
+    say(describe(out, export_behavior(checkpoint, out, episodes)))

@@ -28,6 +28,7 @@ from baq_cli.engine.files import (
     write_synced,
 )
 from baq_cli.errors import DataError
+from baq_cli.plain_files import read
 from baq_cli.untrusted import read_text
 
 FORMAT = 2
@@ -124,7 +125,7 @@ def _link(before: Path, now: Path) -> None:
     try:
         os.link(before, now)
     except OSError:
-        write_synced(now, before.read_bytes())
+        write_synced(now, read(before, None))
 
 
 def _free(folder: Path) -> Path:
@@ -276,7 +277,7 @@ def load_agent_file(path: Path) -> Checkpoint:
     Raises DataError as `load` does.
     """
     file = locate(path)
-    document = read_document(file)
+    document = read_document(file, follow=file == path)
     if document.get("format") != FORMAT:
         raise DataError(
             f"{file} has checkpoint format {document.get('format')}, this version reads {FORMAT}. "
@@ -284,7 +285,7 @@ def load_agent_file(path: Path) -> Checkpoint:
         )
     _require(document, DOCUMENT_KEYS, file)
     check_document(document, file)
-    tensors = read_tensors(file)
+    tensors = read_tensors(file, follow=file == path)
     check_agent(document, tensors, file)
     return Checkpoint(document, tensors)
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch
 from baq_cli.engine.events import Note, Observer, Phase
-from baq_cli.engine.files import disk_errors, tensor_bytes, write_synced
+from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
 from baq_cli.engine.rundir import now
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import EnvironmentMismatch, NonFiniteError
+from baq_cli.plain_files import appended, make_folder
 
 Array = npt.NDArray[np.float32]
 LOG, KEPT = "faults.jsonl", "faults"
@@ -63,8 +64,8 @@ class Faults:
     def _keep(self, tensors: dict[str, Tensor], name: str) -> Path:
         path = self._folder / KEPT / f"{self._phase}-{name}.safetensors"
         with disk_errors(f"keep what went wrong in {path}"):
-            path.parent.mkdir(exist_ok=True)
-            write_synced(path, tensor_bytes(tensors))
+            make_folder(path.parent)
+            replace_file(path, tensor_bytes(tensors))
         return path
 
     def _refuse(self, name: str, finite: Tensor, when: str, kept: Path) -> None:
@@ -89,8 +90,8 @@ class Faults:
         self.count += 1
         line = {"at": now(), "phase": self._phase, "env_steps": env_steps, "fault": str(fault)}
         path = self._folder / LOG
-        with disk_errors(f"write {path}"), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with disk_errors(f"write {path}"), appended(path) as file:
+            file.write((json.dumps(line) + "\n").encode())
         if self.count > self._restarts:
             raise EnvironmentMismatch(
                 f"the environment failed {self.count} times, the last time at environment step "

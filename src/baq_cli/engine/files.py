@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from baq_cli import untrusted
+from baq_cli import plain_files, untrusted
 from baq_cli.errors import DataError
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
@@ -32,18 +32,14 @@ TYPES = (
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file that isn't there yet, and wait until the disk has it."""
+    plain_files.write_new(path, content)
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file's content in one step: readers see the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write_synced(temporary, content)
-    os.replace(temporary, path)
+    with plain_files.replaced(path) as file:
+        file.write(content)
     sync_folder(path.parent)
 
 
@@ -81,16 +77,16 @@ def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = N
     return safetensors.torch.save(plain, metadata=header)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a sealed safetensors file into memory.
+def read_tensors(path: Path, follow: bool = False) -> dict[str, Tensor]:
+    """Read a sealed safetensors file into memory; with `follow`, one that a link leads to.
 
     It isn't mapped: whoever overwrites a mapped file changes numbers that were checked, and whoever
     shortens it ends the process that reads on.
     Raises DataError when it is missing or damaged.
     """
-    header = _header(path)
+    header = _header(path, follow)
     try:
-        found = safetensors.torch.load(path.read_bytes())
+        found = safetensors.torch.load(plain_files.read(path, None, follow))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
     odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
@@ -101,12 +97,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path, follow: bool = False) -> dict[str, Any]:
     """Read the sealed JSON document in a safetensors file's header, without its tensors.
 
+    With `follow`, the file may be a link to one.
     Raises DataError when there is none, or it is damaged.
     """
-    header = _header(path)
+    header = _header(path, follow)
     text = header.get(DOCUMENT)
     if text is None:
         raise DataError(f"{path} was not written by baq: its header has no '{DOCUMENT}' entry")
@@ -115,8 +112,9 @@ def read_document(path: Path) -> dict[str, Any]:
     return parse_json(text, path)
 
 
-def _header(path: Path) -> dict[str, str]:
+def _header(path: Path, follow: bool) -> dict[str, str]:
     try:
+        plain_files.check_plain(path, follow)
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
@@ -158,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises DataError when it is missing or damaged.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), path)
+        content = parse_json(plain_files.read(path).decode("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if content.pop(SEAL, None) != _json_digest(content):

@@ -16,6 +16,7 @@ from typing import Any
 from baq_cli.engine.events import UNITS, Note, Observer
 from baq_cli.engine.files import disk_errors, hash_of, json_bytes, read_json, replace_file
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import MOST_LOG, appended, read
 
 METRICS = (
     "phase",
@@ -86,14 +87,14 @@ class RunDirectory:
         manifest = read_json(self.path / MANIFEST)
         with disk_errors(f"finish the run in {self.path}"):
             names = (*(f"{name}.csv" for name in LOGS), RECIPE)
-            hashes = {name: hash_of((self.path / name).read_bytes()) for name in names}
+            hashes = {name: hash_of(read(self.path / name, MOST_LOG)) for name in names}
             self.write_manifest(manifest | {"ended": now()} | facts | {FILES: hashes})
 
     def append(self, name: str, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Add rows to `<name>.csv`."""
         with (
             disk_errors(f"write {self.path / name}.csv"),
-            (self.path / f"{name}.csv").open("ab") as file,
+            appended(self.path / f"{name}.csv") as file,
         ):
             file.write(_rows_bytes(header, rows))
 
@@ -101,7 +102,7 @@ class RunDirectory:
         """Return the length in bytes and the SHA-256 of each CSV, for a checkpoint to remember."""
         found = {}
         for name in LOGS:
-            content = (self.path / f"{name}.csv").read_bytes()
+            content = read(self.path / f"{name}.csv", MOST_LOG)
             found[name] = {"bytes": len(content), "sha256": hash_of(content)}
         return found
 
@@ -134,7 +135,7 @@ def _as_it_was(path: Path, known: Any) -> bytes | None:
     """
     length, seal = (known, None) if isinstance(known, int) else (known["bytes"], known["sha256"])
     try:
-        content = path.read_bytes()[:length]
+        content = read(path, MOST_LOG)[:length]
     except FileNotFoundError:
         return None
     whole = len(content) == length and seal in (None, hash_of(content))
@@ -169,7 +170,7 @@ def read_logged(run: Path, name: str) -> tuple[bytes, bool]:
     path = run / name
     manifest = read_json(run / MANIFEST) if (run / MANIFEST).exists() else {}
     try:
-        content = path.read_bytes()
+        content = read(path, MOST_LOG)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     files = manifest.get(FILES)

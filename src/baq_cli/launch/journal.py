@@ -19,10 +19,12 @@ from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Phase, Progress
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import now
 from baq_cli.errors import DataError
-from baq_cli.untrusted import parse_json
+from baq_cli.plain_files import appended, opened, replaced
+from baq_cli.untrusted import parse_json, read_text
 
 STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"
 PROGRESS_SECONDS = 1.0
+MOST_PROGRESS = 10_000
 
 Stage = Literal["waiting", "running", "done", "failed", "stopped"]
 
@@ -96,17 +98,16 @@ class Journal:
         if isinstance(event, Progress):
             self._note_progress(event)
             return
-        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_encode(event)) + "\n")
+        with appended(self.folder / EVENTS) as file:
+            file.write((json.dumps(_encode(event)) + "\n").encode())
 
     def _note_progress(self, event: Progress) -> None:
         at = time.monotonic()
         if at - self._progress_at < PROGRESS_SECONDS and event.done < event.total:
             return
         self._progress_at = at
-        temporary = self.folder / f".{PROGRESS}.partial"
-        temporary.write_text(json.dumps(asdict(event)), encoding="utf-8")
-        os.replace(temporary, self.folder / PROGRESS)
+        with replaced(self.folder / PROGRESS, sync=False) as file:
+            file.write(json.dumps(asdict(event)).encode())
 
 
 class Reader:
@@ -123,8 +124,8 @@ class Reader:
     def new(self) -> Iterator[Event]:
         """Yield the events since the last call; a line that is still being written comes later."""
         path = self.folder / EVENTS
-        if path.exists():
-            with path.open("rb") as file:
+        if path.is_file():
+            with opened(path) as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
@@ -142,7 +143,7 @@ class Reader:
 def read_progress(folder: Path) -> Progress | None:
     """Return how far a cell's phase has come, or None when nothing is known."""
     try:
-        said = parse_json((folder / PROGRESS).read_text(encoding="utf-8"))
+        said = parse_json(read_text(folder / PROGRESS, MOST_PROGRESS))
         check_said(_ProgressSaid, said, folder / PROGRESS)
         return Progress(**said)
     except (OSError, ValueError, TypeError, DataError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from baq_cli.engine.protocol import Protocol
 from baq_cli.errors import DataError, clipped
 from baq_cli.report.courses import Course, Unit
 from baq_cli.report.curves import Curve
+from baq_cli.untrusted import read_text
 
 REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
 SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
@@ -36,14 +38,12 @@ def read_curves(path: Path) -> list[Course]:
     Raises DataError that names the line of what can't be read.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES:,} bytes: split it")
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            score, known = _columns(path, reader.fieldnames)
-            found: dict[tuple[str, str], Phases] = defaultdict(dict)
-            for row in reader:
-                _add(found, row, score, known, f"{path}, line {reader.line_num}")
+        text = read_text(path, MOST_BYTES, follow=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        score, known = _columns(path, reader.fieldnames)
+        found: dict[tuple[str, str], Phases] = defaultdict(dict)
+        for row in reader:
+            _add(found, row, score, known, f"{path}, line {reader.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the curves in {path}: {error}") from error
     if not found:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -129,7 +129,7 @@ def _note(item: h5py.Dataset) -> Any:
     return value.item() if isinstance(value, np.generic) else None
 
 
-def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
+def write_d4rl(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:
     """Write rows as a D4RL file; `Dict` observations are flattened in Gymnasium's order.
 
     What the format has no place for lies beside it, where its readers pass over it: episode
@@ -150,10 +150,10 @@ def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
     }
     # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
     image = io.BytesIO()
-    with h5py.File(image, "w") as out:
+    with h5py.File(image, "w") as made:
         for name, array in arrays.items():
-            out.create_dataset(name, data=array, compression="gzip", compression_opts=4)
+            made.create_dataset(name, data=array, compression="gzip", compression_opts=4)
         notes = {**(card["about"].get("d4rl_metadata") or {}), "baq": json.dumps(card)}
         for name, note in notes.items():
-            out.create_dataset(f"metadata/{name}", data=note)
-    path.write_bytes(image.getbuffer())
+            made.create_dataset(f"metadata/{name}", data=note)
+    out.write(image.getbuffer())

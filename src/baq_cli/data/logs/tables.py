@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from baq_cli.data.logs.filecard import Card, parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import opened
 
 Array = npt.NDArray[Any]
 CARD = "baq"
@@ -104,7 +106,10 @@ def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
     """
     rows, lines = [], []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with (
+            opened(path, follow=True) as plain,
+            io.TextIOWrapper(plain, newline="", encoding="utf-8-sig") as file,
+        ):
             reader = csv.reader(file)
             header = next(reader, [])
             for row in reader:
@@ -173,16 +178,15 @@ def _pyarrow() -> Any:
 # -- a log to a file
 
 
-def write_npz(file: LogFile, card: dict[str, Any], path: Path) -> None:
+def write_npz(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:
     """Write rows as an .npz archive of one array a field, compressed."""
     resets = {f"reset_infos/{name}": info for name, info in file.reset_infos.items()}
     text = np.asarray(json.dumps(card))
     arrays: dict[str, Any] = {**to_columns(file), **resets, CARD: text}
-    with path.open("wb") as out:
-        np.savez_compressed(out, **arrays)
+    np.savez_compressed(out, **arrays)
 
 
-def write_parquet(file: LogFile, card: dict[str, Any], path: Path) -> None:
+def write_parquet(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:
     """Write rows as a .parquet table: a column a number, `observations.0` and so on."""
     parquet = _pyarrow()
     import pyarrow
@@ -203,7 +207,7 @@ def write_parquet(file: LogFile, card: dict[str, Any], path: Path) -> None:
             spread[name] = {"shape": list(column.shape[1:]), "columns": names}
     table = pyarrow.table(single)
     text = json.dumps({**card, "spread": spread})
-    parquet.write_table(table.replace_schema_metadata({CARD: text}), path)
+    parquet.write_table(table.replace_schema_metadata({CARD: text}), out)
 
 
 def _unused(name: str, taken: set[str]) -> str:
