@@ -205,10 +205,10 @@ def test_a_run_that_another_process_went_on_with_meanwhile_is_left_alone(
     if resume:
         execute(finetuning(env_steps=EVERY), run)
 
-    def held_later(folder: Path) -> Any:
+    def held_later(folder: Path, **how: Any) -> Any:
         monkeypatch.setattr(operations, "held", held)
         execute(finetuning(), run, resume=resume)
-        return held(folder)
+        return held(folder, **how)
 
     monkeypatch.setattr(operations, "held", held_later)
     with pytest.raises(UsageError, match="meanwhile" if resume else "already holds a run"):

@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,11 @@ from torch import Tensor
 from baq_cli.engine.claims import check_agent, check_document, check_parts, check_state
 from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
+    ABSENT,
     disk_errors,
     json_bytes,
     read_document,
+    read_errors,
     read_json,
     read_tensors,
     replace_file,
@@ -27,7 +30,7 @@ from baq_cli.engine.files import (
     tensor_bytes,
     write_synced,
 )
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, Unreadable
 from baq_cli.untrusted import read_text
 
 FORMAT = 2
@@ -137,13 +140,33 @@ def complete(run: Path, phase: Phase | None = None) -> list[Path]:
     """Return a run's complete checkpoints, of a phase or both, oldest first."""
     found = {}
     phases: list[str] = list(UNITS)
-    for folder in (run / "checkpoints").glob("*-*"):
+    for folder in _folders(run):
         name = NAME.fullmatch(folder.name)
-        if name is None or folder.is_symlink() or phase not in (None, name[1]):
+        if name is None or phase not in (None, name[1]):
             continue
-        if (folder / STATE).is_file():
+        if _has_state(folder):
             found[folder] = (phases.index(name[1]), int(name[2]), int(name[3] or 0))
     return sorted(found, key=lambda folder: found[folder])
+
+
+def _folders(run: Path) -> list[Path]:
+    """Return the folders beside `latest` that are named as checkpoints are, whole or not."""
+    root = run / "checkpoints"
+    with read_errors(root):
+        try:
+            names = os.listdir(root)
+        except (*ABSENT, ValueError):
+            return []
+    found = [root / name for name in names if NAME.fullmatch(name)]
+    return [folder for folder in found if not folder.is_symlink()]
+
+
+def _has_state(folder: Path) -> bool:
+    with read_errors(folder):
+        try:
+            return stat.S_ISREG((folder / STATE).stat().st_mode)
+        except ABSENT:
+            return False
 
 
 def best(run: Path, phase: Phase, history: Sequence[Mapping[str, Any]]) -> Path | None:
@@ -220,7 +243,8 @@ def locate(path: Path) -> Path:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; the parts that a lone agent file lacks stay empty.
 
-    Raises DataError when it is missing, damaged, or of a newer format.
+    Raises DataError when it is missing or damaged, and Unreadable when the disk doesn't give it or
+    it is of another format.
     """
     checkpoint = load_agent_file(path)
     folder = locate(path).parent
@@ -242,7 +266,7 @@ def load(path: Path) -> Checkpoint:
 def load_newest(run: Path, observer: Observer) -> Checkpoint:
     """Read a run's newest checkpoint; where it is damaged, the newest one that is not.
 
-    Raises DataError when none can be read.
+    One that may be whole is never passed over. Raises DataError when none can be read.
     """
     folders = complete(run)[::-1]
     if not folders:
@@ -251,6 +275,8 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
     for folder in folders:
         try:
             found = load(folder)
+        except Unreadable:
+            raise
         except DataError as error:
             failures.append(str(error))
             continue
@@ -278,7 +304,7 @@ def load_agent_file(path: Path) -> Checkpoint:
     file = locate(path)
     document = read_document(file)
     if document.get("format") != FORMAT:
-        raise DataError(
+        raise Unreadable(
             f"{file} has checkpoint format {document.get('format')}, this version reads {FORMAT}. "
             "Upgrade with 'pip install --upgrade baq-cli'."
         )

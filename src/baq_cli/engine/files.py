@@ -6,6 +6,7 @@ file in its header, for its tensors and for its document.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from baq_cli import untrusted
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, Unreadable
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
 TYPES = (
@@ -29,6 +30,9 @@ TYPES = (
     *(torch.bool, torch.uint8, torch.int32, torch.int64),
 )
 """What tensors are made of here."""
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How some file systems refuse what they don't have."""
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -48,12 +52,24 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's entries."""
+    """Wait until the disk has a folder's entries, where the file system can say so."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, and wait until the disk has the entry of each."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        with contextlib.suppress(PermissionError):  # it may be written to, and not read
+            sync_folder(path.parent)
 
 
 @contextmanager
@@ -71,6 +87,20 @@ def disk_errors(doing: str) -> Iterator[None]:
         raise DataError(f"cannot {doing}: {error.strerror or error}. {mend}") from error
 
 
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn a failed read into a DataError; into Unreadable where the file may be whole."""
+    try:
+        yield
+    except ABSENT as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except OSError as error:
+        raise Unreadable(
+            f"cannot read {path}: {error.strerror or error}. It may be whole: give the command "
+            "again once the disk answers. If it never does, move that folder away, or use a copy."
+        ) from error
+
+
 def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = None) -> bytes:
     """Return tensors, and a JSON document in the header, as a sealed safetensors file."""
     plain = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
@@ -86,12 +116,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     It isn't mapped: whoever overwrites a mapped file changes numbers that were checked, and whoever
     shortens it ends the process that reads on.
-    Raises DataError when it is missing or damaged.
+    Raises DataError when it is missing or damaged, Unreadable when the disk doesn't give it.
     """
     header = _header(path)
     try:
-        found = safetensors.torch.load(path.read_bytes())
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        with read_errors(path):
+            content = path.read_bytes()
+        found = safetensors.torch.load(content)
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
     odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
     if odd:
@@ -104,7 +136,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_document(path: Path) -> dict[str, Any]:
     """Read the sealed JSON document in a safetensors file's header, without its tensors.
 
-    Raises DataError when there is none, or it is damaged.
+    Raises DataError when there is none, or it is damaged, Unreadable when the disk doesn't give it.
     """
     header = _header(path)
     text = header.get(DOCUMENT)
@@ -117,9 +149,11 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _header(path: Path) -> dict[str, str]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+        with read_errors(path):
+            path.open("rb").close()  # safe_open takes whatever it can't open for missing
+            with safe_open(path, framework="pt") as file:
+                return dict(file.metadata() or {})
+    except SafetensorError as error:
         raise DataError(
             f"cannot read {path}: {error}. Expected a safetensors file written by baq."
         ) from error
@@ -155,11 +189,13 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a sealed JSON file that holds an object.
 
-    Raises DataError when it is missing or damaged.
+    Raises DataError when it is missing or damaged, Unreadable when the disk doesn't give it.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
+        with read_errors(path):
+            text = path.read_text(encoding="utf-8")
+        content = parse_json(text, path)
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if content.pop(SEAL, None) != _json_digest(content):
         raise _broken_seal(path)

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from baq_cli.engine.events import UNITS, Note, Observer
-from baq_cli.engine.files import disk_errors, hash_of, json_bytes, read_json, replace_file
+from baq_cli.engine.files import (
+    disk_errors,
+    hash_of,
+    json_bytes,
+    make_folder,
+    read_json,
+    replace_file,
+)
 from baq_cli.errors import DataError, UsageError
 
 METRICS = (
@@ -71,7 +78,7 @@ class RunDirectory:
     def begin(self, recipe_yaml: str, manifest: dict[str, Any]) -> None:
         """Start a run here."""
         with disk_errors(f"start a run in {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             recipe = recipe_yaml.encode()
             self.write_manifest(manifest | {"started": now(), FILES: {RECIPE: hash_of(recipe)}})
             for name, header in LOGS.items():
