@@ -23,10 +23,11 @@ from small_data import write_steady
 
 from baq_cli.engine import claims, operations, store
 from baq_cli.engine.background import BackgroundEvaluator, SnapshotEvaluator
-from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, prune, save
+from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, save
 from baq_cli.engine.events import ignore
 from baq_cli.engine.lock import held
 from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.retention import prune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError

@@ -7,10 +7,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -138,27 +136,32 @@ def _free(folder: Path) -> Path:
 
 def complete(run: Path, phase: Phase | None = None) -> list[Path]:
     """Return a run's complete checkpoints, of a phase or both, oldest first."""
-    found = {}
-    phases: list[str] = list(UNITS)
-    for folder in _folders(run):
-        name = NAME.fullmatch(folder.name)
-        if name is None or phase not in (None, name[1]):
-            continue
-        if _has_state(folder):
-            found[folder] = (phases.index(name[1]), int(name[2]), int(name[3] or 0))
-    return sorted(found, key=lambda folder: found[folder])
+    return [folder for folder in named(run, phase) if _has_state(folder)]
 
 
-def _folders(run: Path) -> list[Path]:
-    """Return the folders beside `latest` that are named as checkpoints are, whole or not."""
+def named(run: Path, phase: Phase | None = None) -> list[Path]:
+    """Return the folders that are named as checkpoints are, whole or not, oldest first.
+
+    Raises Unreadable when the disk doesn't list them.
+    """
     root = run / "checkpoints"
     with read_errors(root):
         try:
             names = os.listdir(root)
         except (*ABSENT, ValueError):
             return []
-    found = [root / name for name in names if NAME.fullmatch(name)]
-    return [folder for folder in found if not folder.is_symlink()]
+    phases: list[str] = list(UNITS)
+    found = {}
+    for name in filter(None, map(NAME.fullmatch, names)):
+        folder = root / name[0]
+        if phase in (None, name[1]) and not folder.is_symlink():
+            found[folder] = (phases.index(name[1]), counter_of(folder), int(name[3] or 0))
+    return sorted(found, key=lambda folder: found[folder])
+
+
+def counter_of(folder: Path) -> int:
+    """Return the counter of a checkpoint, in its phase's unit, which its name says."""
+    return int(folder.name.rpartition("-")[2].split(".")[0])
 
 
 def _has_state(folder: Path) -> bool:
@@ -167,40 +170,6 @@ def _has_state(folder: Path) -> bool:
             return stat.S_ISREG((folder / STATE).stat().st_mode)
         except ABSENT:
             return False
-
-
-def best(run: Path, phase: Phase, history: Sequence[Mapping[str, Any]]) -> Path | None:
-    """Return the checkpoint of a phase whose evaluation was the best, mean over seeds."""
-    counted: dict[int, list[float]] = {}
-    for row in history:
-        if row["phase"] == phase:
-            counted.setdefault(row[UNITS[phase]], []).append(row["return_mean"])
-    folders = {_counter(folder): folder for folder in complete(run, phase)}
-    known = [counter for counter in counted if counter in folders]
-    if not known:
-        return None
-    return folders[max(known, key=lambda counter: fmean(counted[counter]))]
-
-
-def _counter(folder: Path) -> int:
-    return int(folder.name.rpartition("-")[2].split(".")[0])
-
-
-def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | None = None) -> None:
-    """Drop all but the newest `keep` checkpoints of a phase and the best, or keep their agents."""
-    for folder in complete(run, phase)[:-keep]:
-        if folder == best:
-            continue
-        with disk_errors(f"remove the old checkpoint {folder}"):
-            if keep_agents:
-                (folder / STATE).unlink()  # from here on it is none
-                for file in folder.iterdir():
-                    if file.name != AGENT:
-                        file.unlink()
-            else:
-                partial = folder.with_name(f"{PARTIAL}{folder.name}")
-                os.rename(folder, partial)
-                shutil.rmtree(partial)
 
 
 def point_at(folder: Path) -> None:

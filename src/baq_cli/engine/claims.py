@@ -149,6 +149,7 @@ class _State(Said):
     sizes: _Logs
     blocks: int = Field(ge=0, le=10**7)
     wall_seconds: Finite = 0.0
+    inherited: Count = 0
     metrics_sum: dict[str, list[float]] = {}
     metrics_count: dict[str, list[float]] = {}
     written: Count = 0

@@ -24,6 +24,7 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
 from baq_cli.engine.learner import Learner
+from baq_cli.engine.retention import prune, worth_keeping
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
 from baq_cli.engine.trackers.hub import Log, Trackers
@@ -79,6 +80,7 @@ class Run:
         self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
+        self._inherited = 0
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -170,6 +172,7 @@ class Run:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
         kept = [row for row in rows if row["seed"] in self.spec.seeds]
         self.history += kept
+        self._inherited = len(kept)
         self._log("metrics", METRICS, kept)
 
     def _wall_seconds(self) -> float:
@@ -223,6 +226,7 @@ class Run:
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
+            "inherited": self._inherited,
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
             **state,
@@ -233,8 +237,10 @@ class Run:
         )
         self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run
-        best = ckpt.best(self.directory.path, self.phase, self.history)
-        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents, best)
+        place = self.directory.path, self.phase
+        pending = {pending.done for pending in self.evaluations.pending}
+        spared = worth_keeping(*place, self.history[self._inherited :], pending)
+        prune(*place, run.keep_checkpoints, run.keep_agents, spared)
 
     def document(self) -> dict[str, Any]:
         """Describe the agent file: everything needed to use it without this run."""
@@ -269,6 +275,7 @@ class Run:
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
+        self._inherited = int(state.get("inherited", 0))
         self.directory.restore(state["sizes"], self.history, self.observer)
         self.last_saved = saved.folder
         self.trackers.resume()
