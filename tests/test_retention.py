@@ -111,7 +111,7 @@ def test_the_best_is_the_best_of_this_run_and_not_of_the_one_it_began_from(
     score({"online/2": 50.0})
     second = tmp_path / "second"
     if stopped:
-        execute(finetuning(env_steps=2 * EVERY), second, source=tmp_path / "first")
+        execute(finetuning(env_steps=EVERY), second, source=tmp_path / "first")
     execute(finetuning(), second, source=tmp_path / "first", resume=stopped)
     assert names(second) == [f"online-{EVERY * 2}", f"online-{ENV_STEPS}"]
 
