@@ -8,13 +8,16 @@ import io
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_disk import bad_disk
 from odd_envs import STEADY
-from runs import assert_same_end, execute, recipe_of
+from runs import assert_same_end, execute, recipe_of, states
 
+from baq_cli.engine import run as engine_run
 from baq_cli.engine.checkpoint import complete, load_newest
 from baq_cli.engine.events import ignore
 from baq_cli.engine.files import read_document, read_tensors, tensor_bytes
@@ -30,12 +33,79 @@ def finetuning(env_steps: int = ENV_STEPS, **run: Any) -> Recipe:
     return recipe_of("sac", {"warmup_env_steps": 4}, **place, **run)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def many_diagnostics() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_run, "METRICS_EVERY", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run."""
+    """A finished run; diagnostics are read between all checkpoints."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     execute(finetuning(), out)
     return out
+
+
+# -- power that goes
+
+
+def test_all_that_a_checkpoint_speaks_of_is_on_the_disk_before_it_is(tmp_path: Path) -> None:
+    """Each file that was written is synced, then the folder of a checkpoint, then its new name."""
+    with bad_disk(tmp_path, None) as disk:
+        execute(finetuning(), tmp_path / "run")
+    calls, root = disk.calls, tmp_path / "run" / "checkpoints"
+    renamed = [(n, where) for n, (call, where) in enumerate(calls) if call == "rename"]
+    assert [where[1] for _, where in renamed] == [str(folder) for folder in complete(root.parent)]
+    for (at, (partial, _)), following in zip(
+        renamed, [*(n for n, _ in renamed[1:]), len(calls)], strict=True
+    ):
+        before = calls[:at]
+        written = {where[0] for call, where in before if call == "write" and partial in where[0]}
+        assert len(written) > 3
+        for path in written:
+            assert_synced(before, path)
+        assert_synced(before, root.parent / "metrics.csv")
+        assert_synced(before, root.parent / "diagnostics.csv")
+        last_file = max(n for n, (_, where) in enumerate(before) if where[0] in written)
+        assert ("fsync", (partial,)) in before[last_file:]
+        after = calls[at:following]
+        pointed = next(n for n, (call, _) in enumerate(after) if call == "replace")
+        assert_synced(after[:pointed], after[pointed][1][0])
+        assert ("fsync", (str(root),)) in after[pointed:]
+
+
+def assert_synced(calls: Any, path: Path | str) -> None:
+    """Check that a file was synced after it was written to for the last time."""
+    last = max(n for n, call in enumerate(calls) if call == ("write", (str(path),)))
+    assert ("fsync", (str(path),)) in calls[last:], f"{path} is not on the disk"
+
+
+def test_of_diagnostics_that_are_cut_off_what_a_checkpoint_before_knew_is_kept(
+    whole: Path, tmp_path: Path
+) -> None:
+    content = (whole / "diagnostics.csv").read_bytes()
+    lengths = [state["sizes"]["diagnostics"]["bytes"] for state in states(whole).values()]
+    assert lengths[-1] == len(content)
+    assert len(set(lengths)) == len(lengths)
+    header = len(content.splitlines(keepends=True)[0])
+    for at in (0, header, lengths[0] - 1, lengths[0], lengths[1] + 1, len(content) - 1):
+        for end in (b"", bytes(len(content) - at)):  # not there, or there and never written
+            run, notes = tmp_path / f"{at}-{len(end)}", list[str]()
+            shutil.copytree(whole, run)
+            (run / "diagnostics.csv").write_bytes(content[:at] + end)
+            execute(finetuning(ENV_STEPS + EVERY), run, resume=True, notes=notes)
+            assert sum("is not what was written" in note for note in notes) == 1
+            found = (run / "diagnostics.csv").read_bytes()
+            kept = max([header, *(length for length in lengths if length <= at)])
+            assert found[:kept] == content[:kept]
+            more = found[kept:].decode().splitlines()
+            assert more
+            assert all(int(line.split(",")[3]) > ENV_STEPS for line in more)
+            (run / "diagnostics.csv").write_bytes(found[:-1])
+            execute(finetuning(ENV_STEPS + 2 * EVERY), run, resume=True)
+            assert (run / "diagnostics.csv").read_bytes().startswith(content[:kept])
 
 
 # -- what a file system may lack

@@ -123,6 +123,7 @@ def test_whenever_a_process_dies_the_next_removal_leaves_nothing_beside_kept_age
     shutil.copytree(tmp_path / "run", tmp_path / "counted")
     with bad_disk(tmp_path, None) as disk:
         prune(tmp_path / "counted", "online", 1, keep_agents=True)
+    assert disk.asked.count("unlink") > ENV_STEPS // EVERY
     for at in range(1, len(disk.asked) + 1):
         run = tmp_path / f"{at}"
         shutil.copytree(tmp_path / "run", run)

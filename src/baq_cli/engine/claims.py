@@ -117,9 +117,13 @@ class _Document(Said):
         return self
 
 
-class _Logged(Said):
+class _Seal(Said):
     bytes: Count
     sha256: Name
+
+
+class _Logged(_Seal):
+    earlier: list[_Seal] = []
 
 
 class _Logs(Said):
