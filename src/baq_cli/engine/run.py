@@ -28,7 +28,7 @@ from baq_cli.engine.retention import prune, worth_keeping
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
 from baq_cli.engine.trackers.hub import Log, Trackers
-from baq_cli.errors import Interrupted, NonFiniteError
+from baq_cli.errors import Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 
@@ -77,9 +77,10 @@ class Run:
         )
         self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
         self.laps = Laps()
-        self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
+        self.diagnostics = Diagnostics(spec.seeds)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
+        self._batch: Batch | None = None
         self._inherited = 0
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
@@ -96,13 +97,14 @@ class Run:
 
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
+        self._batch = batch
         steps = self.learner.gradient_steps
         if self.spec.device.type == "cpu" or steps % METRICS_EVERY == 0:
             self.faults.check_losses(self.learner.metrics, batch, steps)
         if steps % METRICS_EVERY:
             return
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
-        self.diagnostics.add(found, self.learner.gradient_steps)
+        self.diagnostics.add(found)
 
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
@@ -125,7 +127,8 @@ class Run:
         they come once it goes on.
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
-        self.diagnostics.check(self.learner.metrics, self.learner.gradient_steps)
+        if self._batch is not None:
+            self.faults.check_losses(self.learner.metrics, self._batch, self.learner.gradient_steps)
         self.collect()
         self.evaluations.begin(done, self._counters())
         self._log_diagnostics()
@@ -207,12 +210,7 @@ class Run:
 
         Raises NonFiniteError instead of saving parameters that are not finite.
         """
-        if not self.learner.is_finite():
-            raise NonFiniteError(
-                f"parameters became NaN or infinite by gradient step "
-                f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
-                "intact. Lower learning_rate or reward_scale."
-            )
+        self.faults.check_parameters(self.learner.not_finite(), self.learner.gradient_steps)
         if any(pending.done != done for pending in self.evaluations.pending):
             self.collect()
         training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
