@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import pathlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ NEEDS_ROOM = ("open", "write", "flush", "fsync", "link", "mkdir", "replace", "re
 FAULTS = ("full", "broken", "short")
 """No room from then on; one failure of the device; half of a write, and no room from then on."""
 WRITING = os.O_WRONLY | os.O_RDWR
+BOUND_ONCE: Any = getattr(pathlib, "_NormalAccessor", type)
+"""Where Python 3.10 keeps the functions of `os` for `Path`, from the import on."""
 KILLED = "killed"
 """Half of a write, and the process is gone."""
 
@@ -31,12 +34,14 @@ class BadDisk:
     def __init__(self, folder: Path, at: int | None, fault: str):
         self._folder, self._at, self._fault = str(folder), at, fault
         self.asked: list[str] = []
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
 
     def ask(self, call: str, *paths: Any) -> None:
         """Note a call; raise OSError where it fails."""
         if not any(str(path).startswith(self._folder) for path in paths):
             return
         self.asked.append(call)
+        self.calls.append((call, tuple(map(str, paths))))
         if self._at is None or len(self.asked) < self._at:
             return
         if self._fault == KILLED and call != "write":
@@ -110,6 +115,9 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(os, name, asking(name, getattr(os, name)))
+            function = asking(name, getattr(os, name))
+            patch.setattr(os, name, function)
+            if name in vars(BOUND_ONCE):
+                patch.setattr(BOUND_ONCE, name, staticmethod(function))
         patch.setattr(plain_files, "open", disk.open, raising=False)
         yield disk

@@ -23,10 +23,11 @@ from small_data import write_steady
 
 from baq_cli.engine import claims, operations, store
 from baq_cli.engine.background import BackgroundEvaluator, SnapshotEvaluator
-from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, prune, save
+from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, save
 from baq_cli.engine.events import ignore
 from baq_cli.engine.lock import held
 from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.retention import prune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError
@@ -205,10 +206,10 @@ def test_a_run_that_another_process_went_on_with_meanwhile_is_left_alone(
     if resume:
         execute(finetuning(env_steps=EVERY), run)
 
-    def held_later(folder: Path) -> Any:
+    def held_later(folder: Path, **how: Any) -> Any:
         monkeypatch.setattr(operations, "held", held)
         execute(finetuning(), run, resume=resume)
-        return held(folder)
+        return held(folder, **how)
 
     monkeypatch.setattr(operations, "held", held_later)
     with pytest.raises(UsageError, match="meanwhile" if resume else "already holds a run"):

@@ -35,6 +35,10 @@ class DataError(BaqError):
     status = ExitStatus.DATA
 
 
+class Unreadable(DataError):
+    """A file that may be whole, but can't be read now, or not by this version (status 3)."""
+
+
 class EnvironmentMismatch(BaqError):
     """An environment that is missing or doesn't fit the data or the policy (status 4)."""
 

@@ -24,6 +24,8 @@ LOCK = ".lock"
 """Marks a folder that has a writer of its own; see `engine/lock.py`."""
 FOREIGN = ("wandb", "mlruns", "slurm")
 """Folders that other programs fill, with links of their own; nothing is written there by us."""
+UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""How some file systems refuse what they don't have."""
 STALE_SECONDS = 3_600.0
 _PARTIAL = re.compile(r"\.(.*)\.[0-9a-f]{16}\.partial", re.DOTALL)
 _NAMED = 50
@@ -125,13 +127,29 @@ def marked(path: Path) -> Iterator[IO[bytes]]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder in another, unless it is there.
+    """Make a folder and those above it, and wait until the disk has the entry of each.
 
     Raises OSError for a link: what is written must not land where it leads.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     if folder.is_symlink():
         raise _leads_away(folder)
+    for path in made:
+        with suppress(PermissionError):  # it may be written to, and not read
+            sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's entries, where the file system can say so."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
-from baq_cli.errors import DataError, UsageError, clipped
+from baq_cli.errors import DataError, Unreadable, UsageError, clipped
 from baq_cli.nets.streams import at_most
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import MOST_SEEDS
@@ -117,9 +117,13 @@ class _Document(Said):
         return self
 
 
-class _Logged(Said):
+class _Seal(Said):
     bytes: Count
     sha256: Name
+
+
+class _Logged(_Seal):
+    earlier: list[_Seal] = []
 
 
 class _Logs(Said):
@@ -149,6 +153,7 @@ class _State(Said):
     sizes: _Logs
     blocks: int = Field(ge=0, le=10**7)
     wall_seconds: Finite = 0.0
+    inherited: Count = 0
     metrics_sum: dict[str, list[float]] = {}
     metrics_count: dict[str, list[float]] = {}
     written: Count = 0
@@ -209,7 +214,10 @@ def _expected(document: dict[str, Any], most: int, file: Path) -> dict[str, Any]
     try:
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
-        raise DataError(f"{file} holds a recipe that this version refuses: {error}") from error
+        raise Unreadable(
+            f"{file} holds a recipe that this version refuses: {error}. Use the version that wrote "
+            "it, or upgrade with 'pip install --upgrade baq-cli'."
+        ) from error
     spaces = document["spaces"]
     spec = Spec(tuple(document["seeds"]), spaces["obs_dim"], len(spaces["action_low"]))
     try:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.interface import Batch
+from baq_cli.engine.evaluation import NotFinite
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
 from baq_cli.engine.rundir import now
@@ -47,6 +48,15 @@ class Faults:
                 kept = self._keep(found | columns | metrics, f"gradient_step-{gradient_steps}")
                 self._refuse(name, torch.isfinite(value), f"gradient step {gradient_steps}", kept)
 
+    def check_parameters(self, odd: dict[str, Tensor], gradient_steps: int) -> None:
+        """Raise NonFiniteError when there are parameters `[S, …]` that are not finite, and keep
+        them.
+        """
+        for name, value in odd.items():
+            kept = self._keep(odd, f"parameters-{gradient_steps}")
+            ok = value.isfinite().reshape(len(value), -1).all(1)
+            self._refuse(f"the parameter {name}", ok, f"gradient step {gradient_steps}", kept)
+
     def check_transition(self, parts: dict[str, Array], env_steps: int) -> None:
         """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite.
 
@@ -68,6 +78,12 @@ class Faults:
             replace_file(path, tensor_bytes(tensors))
         return path
 
+    def refuse_evaluation(self, odd: NotFinite, number: str) -> NonFiniteError:
+        """Keep the step of an evaluation that is not finite; return the error that names it."""
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in odd.parts.items()}
+        kept = self._keep(tensors, f"evaluation-{number.rpartition('/')[2]}")
+        return NonFiniteError(f"{odd} It is kept in {kept}.")
+
     def _refuse(self, name: str, finite: Tensor, when: str, kept: Path) -> None:
         seeds = [seed for seed, ok in zip(self._seeds, finite.tolist(), strict=True) if not ok]
         raise NonFiniteError(
@@ -75,7 +91,7 @@ class Faults:
             f"checkpoint in {self._folder} is intact. "
             + (
                 "Lower learning_rate or reward_scale, and look at the dataset with 'baq data show'."
-                if name.startswith("loss_")
+                if name.startswith(("loss_", "the parameter "))
                 else "Mend the environment, or the policy's learning rate, then resume."
             )
         )

@@ -40,7 +40,7 @@ def work(folder: Path, threads: int | None = None, watch: Observer | None = None
             watch(event)
 
     try:
-        with held(folder, WAIT_SECONDS):
+        with held(folder, WAIT_SECONDS, observe):
             return _run(folder, threads, observe)
     except BaqError as error:  # somebody else runs it: the state is theirs
         print(printable_lines(str(error)), file=sys.stderr)
