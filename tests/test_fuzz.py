@@ -22,6 +22,7 @@ import yaml
 from attempts import attempt
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from limits import little_memory
 from recordings import own_folders
 from runs import execute, recipe_of
 
@@ -62,19 +63,9 @@ def cases(count: int) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _little_memory() -> Iterator[None]:
-    """Whoever asks for absurd sizes gets an error that is no word of ours."""
-    resource = pytest.importorskip("resource")
-    status = Path("/proc/self/status")
-    if not status.exists():
+def _limits() -> Iterator[None]:
+    with little_memory(GIGABYTES):
         yield
-        return
-    used = next(line for line in status.read_text().splitlines() if line.startswith("VmSize"))
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    most = int(used.split()[1]) * 1024 + GIGABYTES * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @dataclass(frozen=True)

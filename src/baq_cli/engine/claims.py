@@ -15,15 +15,12 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
 from baq_cli.errors import DataError, UsageError
-from baq_cli.nets.streams import at_most
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import MOST_SEEDS
 
 Tensors = Mapping[str, Tensor]
 BEHAVIOR = "behavior"
 INPUTS = "inputs."
-UNBUILT = 1_000
-"""How many times more than a behaviour's file its networks may hold: it keeps the policy alone."""
 STREAMS = ("stream.noise", "stream.batch", "stream.explore")
 
 Phase = Literal["offline", "online"]
@@ -181,8 +178,7 @@ def check_said(model: type[Said], said: Any, file: Path) -> None:
 def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
     """Raise DataError unless the tensors are those of the agent that a checked document describes.
 
-    The agent is built for it, but of no more numbers than the file holds: a document that claims
-    larger networks is refused before they are.
+    The agent is built for it, of shapes without numbers.
     """
     _check_inputs(document["spaces"]["obs_dim"], tensors, file)
     own = {name: t for name, t in tensors.items() if not name.startswith(INPUTS)}
@@ -194,8 +190,7 @@ def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
                 f"{seeds} seeds"
             )
     alone = document.get("kind") == BEHAVIOR
-    most = sum(tensor.numel() for tensor in own.values()) * (UNBUILT if alone else 1)
-    expected = _expected(document, most, file)
+    expected = _expected(document, file)
     if alone:
         acting = tuple(expected.pop("acting"))
         expected = {name: t for name, t in expected.items() if name.startswith(acting)}
@@ -204,17 +199,17 @@ def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
     _compare(own, expected, alone, file)
 
 
-def _expected(document: dict[str, Any], most: int, file: Path) -> dict[str, Any]:
+def _expected(document: dict[str, Any], file: Path) -> dict[str, Any]:
     """Return the state of a fresh agent, and under 'acting' how the names begin that act."""
     try:
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
         raise DataError(f"{file} holds a recipe that this version refuses: {error}") from error
     spaces = document["spaces"]
-    spec = Spec(tuple(document["seeds"]), spaces["obs_dim"], len(spaces["action_low"]))
+    sizes = spaces["obs_dim"], len(spaces["action_low"])
+    spec = Spec(tuple(document["seeds"]), *sizes, device=torch.device("meta"))
     try:
-        with at_most(most):
-            agent = make_agent(document["algo"], recipe.method, spec)
+        agent = make_agent(document["algo"], recipe.method, spec)
         if document["phase"] == "online":
             agent.begin_online()
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:

@@ -23,7 +23,7 @@ from baq_cli.errors import DataError, UsageError
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
 RESERVED = "baq/"
-MOST_METADATA = 100_000_000
+MOST_METADATA = 20_000_000
 NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
