@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
+from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
@@ -119,37 +120,22 @@ class _Logged(Said):
     sha256: Name
 
 
-class _Logs(Said):
+class Logs(Said):
+    """The CSVs of a run as a checkpoint knew them; of earlier versions their lengths alone."""
+
     metrics: _Logged | Count
     diagnostics: _Logged | Count
 
 
-class _Pending(Said):
-    done: Count
-    number: Name
-    counters: list[dict[str, Any]]
-
-
-class _Running(Said):
-    start_seed: Count
-    rewards: list[float]
-    slots: list[Count]
-
-
 class _State(Said):
+    """What every use of a checkpoint needs; a resume needs more, see `resumable.py`."""
+
     phase: Phase
     done: Count
-    evaluations: Count
-    pending: bool | list[_Pending]
     episodes: list[Count]
     threads: int = Field(ge=1, le=4096)
-    sizes: _Logs
+    sizes: Logs
     blocks: int = Field(ge=0, le=10**7)
-    wall_seconds: Finite = 0.0
-    metrics_sum: dict[str, list[float]] = {}
-    metrics_count: dict[str, list[float]] = {}
-    written: Count = 0
-    running: list[_Running] = []
 
 
 def check_document(document: dict[str, Any], file: Path) -> None:
@@ -190,17 +176,19 @@ def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
                 f"{seeds} seeds"
             )
     alone = document.get("kind") == BEHAVIOR
-    expected = _expected(document, file)
+    agent = bare_agent(document, file)
+    expected = agent.state_dict()
     if alone:
-        acting = tuple(expected.pop("acting"))
-        expected = {name: t for name, t in expected.items() if name.startswith(acting)}
-    else:
-        expected.pop("acting")
+        parts = agent.acting_parts()
+        expected = {name: t for name, t in expected.items() if name.startswith(parts)}
     _compare(own, expected, alone, file)
 
 
-def _expected(document: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Return the state of a fresh agent, and under 'acting' how the names begin that act."""
+def bare_agent(document: dict[str, Any], file: Path) -> Agent:
+    """Return the agent that a checked document describes, of shapes without numbers.
+
+    Raises DataError where its recipe makes none.
+    """
     try:
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
@@ -216,7 +204,7 @@ def _expected(document: dict[str, Any], file: Path) -> dict[str, Any]:
         raise DataError(
             f"{file} is damaged: the networks of its recipe are not those of its tensors ({error})"
         ) from error
-    return {**agent.state_dict(), "acting": agent.acting_parts()}
+    return agent
 
 
 def _compare(own: Tensors, expected: Tensors, halved: bool, file: Path) -> None:
