@@ -19,6 +19,8 @@ from baq_cli.nets.streams import SeedStream
 
 Tensors = Mapping[str, Tensor]
 Shape = tuple[tuple[int, ...], torch.dtype]
+CARD_BYTES = 16
+"""Of the state of a generator on a CUDA card: a seed and an offset."""
 
 
 class _Counters(Said):
@@ -92,8 +94,8 @@ def check_resumable(
 ) -> None:
     """Check what a run continues from; the document, and the agent, have been checked before.
 
-    Raises DataError, naming what doesn't fit: a counter, a tensor's name, shape or type, a random
-    stream's state, rows of the online store that nobody wrote, an episode in rows that aren't there.
+    Raises DataError, naming what doesn't fit: a counter, a tensor's name, shape or type, the state
+    of a random stream, rows of the store that nobody wrote, an episode in rows that aren't there.
     """
     online = document["phase"] == "online"
     check_said(_KeptOnline if online else _Kept, state, folder / "state.json")
@@ -146,10 +148,11 @@ def _check_stream(states: Tensor, name: str, folder: Path) -> None:
 
     Whether a card takes them is seen when it does.
     """
-    if states.ndim != 2 or states.dtype != torch.uint8:
+    width = SeedStream((0,), name).state().shape[1]
+    fits = states.ndim == 2 and states.shape[1] in (width, CARD_BYTES)
+    if not fits or states.dtype != torch.uint8:
         raise _damaged(folder, f"'{name}' is {states.dtype} {list(states.shape)}, no random stream")
-    fresh = SeedStream((0,), name).state()
-    if states.shape[1] == fresh.shape[1]:
+    if states.shape[1] == width:
         try:
             SeedStream(range(len(states)), name).restore(states)
         except RuntimeError as error:
