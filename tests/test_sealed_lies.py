@@ -182,6 +182,7 @@ def test_a_report_of_what_is_true(copy: Path) -> None:
 
 
 DATA = {"id": "a", "sha256": "b", "episodes": 2, "transitions": 9} | {
+    "warnings": [],
     "return_mean": 1.0,
     "return_std": 1.0,
 }

@@ -103,7 +103,7 @@ class _DatasetSaid(Said):
     transitions: Count
     return_mean: Score
     return_std: Score
-    warnings: list[str] = Field([])
+    warnings: list[str]
     reference: _ReferenceSaid | None = None
 
 
