@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from attempts import attempt
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from limits import little_memory
 from recordings import own_folders
 from runs import execute, recipe_of
 
@@ -40,9 +42,12 @@ from baq_cli.launch.journal import Reader, read_progress, read_state, write_stat
 from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
 from baq_cli.launch.standing import standing_of
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve
-from baq_cli.recipes.schema import RunConfig
+from baq_cli.recipes.schema import Recipe, RunConfig
 from baq_cli.report.courses import course_of
+from baq_cli.report.document import Told, build_document
 from baq_cli.report.external import read_curves
+from baq_cli.report.markdown import write_markdown
+from baq_cli.report.page import write_page
 
 pytestmark = pytest.mark.torture
 TORTURE = bool(os.environ.get("BAQ_TORTURE"))
@@ -62,19 +67,9 @@ def cases(count: int) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _little_memory() -> Iterator[None]:
-    """Whoever asks for absurd sizes gets an error that is no word of ours."""
-    resource = pytest.importorskip("resource")
-    status = Path("/proc/self/status")
-    if not status.exists():
+def _limits() -> Iterator[None]:
+    with little_memory(GIGABYTES):
         yield
-        return
-    used = next(line for line in status.read_text().splitlines() if line.startswith("VmSize"))
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    most = int(used.split()[1]) * 1024 + GIGABYTES * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @dataclass(frozen=True)
@@ -83,6 +78,7 @@ class Made:
 
     place: Path
     true: Path
+    recipe: Recipe
 
     @property
     def inside(self) -> Path:
@@ -106,7 +102,7 @@ def made() -> Iterator[Made]:
         write_state(cell.folder, "running")
         place = folder / "place"
         (place / "inside").mkdir(parents=True)
-        yield Made(place, true)
+        yield Made(place, true, recipe)
 
 
 def lawful(made: Made, call: Callable[[], Any], *statuses: int) -> None:
@@ -458,7 +454,56 @@ def test_manifests(made: Made, data: st.DataObject) -> None:
         shutil.copytree(made.true / "online", run)
     true = read_json(made.true / "online" / "manifest.json")
     (run / "manifest.json").write_bytes(json_bytes(data.draw(changed(true))))
-    lawful(made, lambda: course_of([run]), ExitStatus.DATA)
+    lawful(made, lambda: reported(run), ExitStatus.DATA, ExitStatus.USAGE)
+
+
+def reported(run: Path) -> None:
+    """Write what a report of a run says, without its figures."""
+    document = build_document([course_of([run])], Told())
+    json.dumps(document, allow_nan=False)
+    write_markdown(document, run / "report.md")
+    write_page(document, run / "report.html")
+
+
+@cases(100)
+@given(data=st.data())
+def test_recipes_of_finished_runs(made: Made, data: st.DataObject) -> None:
+    run, true = made.inside / "recipes", made.true / "online"
+    if not run.exists():
+        shutil.copytree(true, run)
+        unsealed = {**read_json(true / "manifest.json"), "files": {}}
+        (run / "manifest.json").write_bytes(json_bytes(unsealed))
+    recipe = data.draw(changed(yaml.safe_load((true / "recipe.yaml").read_text())))
+    try:
+        text = yaml.safe_dump(recipe)
+    except ValueError:  # of what no file could hold
+        return
+    (run / "recipe.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    lawful(made, lambda: reported(run), ExitStatus.DATA, ExitStatus.USAGE)
+
+
+@cases(100)
+@given(data=st.data())
+def test_runs_that_are_continued_from_what_a_stranger_wrote(
+    made: Made, data: st.DataObject
+) -> None:
+    """Whatever is taken for a checkpoint can be gone on from, to the end."""
+    run, true = made.inside / "continued", made.true / "online"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(true, run)
+    for folder in ckpt.complete(run)[:-1]:
+        shutil.rmtree(folder)
+    (folder,) = ckpt.complete(run)
+    state = data.draw(changed(read_json(folder / "state.json")))
+    (folder / "state.json").write_bytes(json_bytes(state))
+
+    def go_on() -> None:
+        try:
+            execute(made.recipe, run, resume=True, source=made.true / "offline")
+        finally:
+            torch.set_flush_denormal(False)  # Hypothesis needs them
+
+    lawful(made, go_on, ExitStatus.DATA, ExitStatus.USAGE, ExitStatus.NON_FINITE)
 
 
 LINES = st.lists(SCALARS.map(str) | st.sampled_from(["offline", "online", "0", "1"]), max_size=11)

@@ -27,7 +27,7 @@ from recordings import ID, own_folders, plain_recording, unseal
 
 import baq_cli
 from baq_cli.cli.options import parse_seeds
-from baq_cli.data import hdf5
+from baq_cli.data import sizes
 from baq_cli.data.minari.folder import dataset_path, open_minari, parse_space
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.write import write_minari
@@ -571,7 +571,7 @@ def test_a_table_that_repeats_a_value_a_billion_times_is_refused(
     folder: Path, refused_import: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three million times here, with a limit to match: a row takes a thirtieth of a byte."""
-    monkeypatch.setattr(hdf5, "MOST_EXPANSION", 20)
+    monkeypatch.setattr(sizes, "MOST_EXPANSION", 20)
     path, rows = folder / "log.parquet", 3_000_000
     zeros = pyarrow.array(np.zeros(rows, np.int8)).dictionary_encode()
     parquet.write_table(pyarrow.table({"reward": zeros}), path, compression="zstd")

@@ -17,6 +17,8 @@ MOST_DEPTH = 100
 """Containers inside each other; nothing that is read here has more than a dozen."""
 MOST_BITS = 256
 """Of a whole number; states of random generators have 128."""
+MOST_CONTAINERS = 1_000_000
+"""Of a JSON text: an empty list takes its writer three letters, and its reader a hundred bytes."""
 MOST_YAML_CHARACTERS = 100_000
 MOST_YAML_VALUES = 100_000
 """Values of a document once its aliases are expanded: an alias costs its writer three letters."""
@@ -61,6 +63,8 @@ def parse_json(text: str) -> Any:
     numbers, and for words that are no Unicode. NaN and infinity are read: who wants them to be
     finite must check.
     """
+    if text.count("[") + text.count("{") > MOST_CONTAINERS:
+        raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and objects")
     try:
         content = json.loads(text)
     except RecursionError as error:

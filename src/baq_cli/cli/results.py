@@ -121,15 +121,15 @@ def show_comparison(document: Document, page: Path) -> None:
 
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
-    from baq_cli.engine.files import read_json
     from baq_cli.engine.rundir import read_metrics
+    from baq_cli.report.courses import read_run
     from baq_cli.report.curves import phase_curves
     from baq_cli.report.figure import draw
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
 
-    manifest = read_json(run / "manifest.json")
-    label = manifest["algo"]
+    facts = read_run(run)
+    manifest, label = facts.manifest, facts.recipe["algo"]
     dataset = manifest["dataset"] or {}
     curves = phase_curves(read_metrics(run), label)
     summary = summarise(label, curves, manifest["environment"]["id"], dataset.get("id"))

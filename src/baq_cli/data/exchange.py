@@ -18,7 +18,8 @@ from baq_cli.data.logs.d4rl import read_d4rl, write_d4rl
 from baq_cli.data.logs.filecard import card_of
 from baq_cli.data.logs.logfile import LogFile, Setting, to_log, to_recording
 from baq_cli.data.logs.mapping import Mapping
-from baq_cli.data.logs.tables import read_csv, read_npz, read_parquet, write_npz, write_parquet
+from baq_cli.data.logs.parquet import read_parquet, write_parquet
+from baq_cli.data.logs.tables import read_csv, read_npz, write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
 from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari

@@ -27,6 +27,7 @@ from baq_cli.engine.files import (
     tensor_bytes,
     write_synced,
 )
+from baq_cli.engine.resumable import check_resumable
 from baq_cli.errors import DataError, Unreadable
 from baq_cli.plain_files import read, sync_folder
 from baq_cli.untrusted import read_text
@@ -244,6 +245,9 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
     for folder in folders:
         try:
             found = load(folder)
+            check_resumable(
+                *(found.document, found.state, found.training, found.replay, found.blocks), folder
+            )
         except Unreadable:
             raise
         except DataError as error:

@@ -147,11 +147,15 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Return optimiser moments and the noise stream, by name."""
-        tensors = {"stream.noise": self.noise.state()}
-        for name, state in self._adam.state.items():
-            for key, value in state.items():
-                tensors[f"optimizer.{name}.{key}"] = value
-        return tensors
+        return {"stream.noise": self.noise.state(), **self.optimizer_state()}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return optimiser moments, by name."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, state in self._adam.state.items()
+            for key, value in state.items()
+        }
 
     def restore(self, tensors: dict[str, Tensor], gradient_steps: int) -> None:
         """Continue from what `state()` returned."""

@@ -28,7 +28,7 @@ from baq_cli.engine.retention import prune, worth_keeping
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
 from baq_cli.engine.trackers.hub import Log, Trackers
-from baq_cli.errors import Interrupted
+from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 
@@ -262,9 +262,15 @@ class Run:
         """Continue from a checkpoint of this phase; return the counter it was made at."""
         state = saved.state
         self.agent.load_state_dict(ckpt.agent_tensors(saved), strict=True)
-        self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
-        for name, stream in self.streams.items():
-            stream.restore(saved.training[f"stream.{name}"])
+        try:
+            self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
+            for name, stream in self.streams.items():
+                stream.restore(saved.training[f"stream.{name}"])
+        except RuntimeError as error:
+            raise DataError(
+                f"{saved.folder} can't be continued on {self.spec.device}: its random streams are "
+                f"those of another device ({error})"
+            ) from error
         self.env_steps = int(saved.document["env_steps"])
         self.evaluations.restore(state, saved.training)
         self.faults.count = int(state["faults"])

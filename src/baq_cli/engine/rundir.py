@@ -34,6 +34,8 @@ METRICS = (
 COUNTERS = ("seed", "gradient_steps", "env_steps", "episodes", "evaluation_episodes")
 DIAGNOSTICS = ("phase", "seed", "gradient_steps", "env_steps", "name", "value")
 LOGS = {"metrics": METRICS, "diagnostics": DIAGNOSTICS}
+MOST_SCORE = 1e30
+"""The size of a return: whatever is computed of smaller ones is finite."""
 MANIFEST, RECIPE, FILES = "manifest.json", "recipe.yaml", "files"
 """`files` in the manifest: the SHA-256 of the recipe, and of the CSVs once the run has ended."""
 PACKAGES = (
@@ -125,7 +127,8 @@ class RunDirectory:
         Of diagnostics, which it doesn't hold, what a checkpoint before knew is kept. Both are said.
         """
         manifest = read_json(self.path / MANIFEST)
-        files = {name: known for name, known in manifest.get(FILES, {}).items() if name == RECIPE}
+        files = dict(manifest.get(FILES) or {}) if isinstance(manifest.get(FILES), dict) else {}
+        files = {name: known for name, known in files.items() if name == RECIPE}
         ended = {key: value for key, value in manifest.items() if key != "ended"}
         with disk_errors(f"continue the run in {self.path}"):
             self.write_manifest(ended | {FILES: files})
@@ -229,6 +232,8 @@ def _numbers(row: dict[str, Any]) -> Row:
     if row["phase"] not in UNITS:
         raise ValueError(f"a phase is '{row['phase']}', expected one of {', '.join(UNITS)}")
     found = {key: row[key] if key == "phase" else float(row[key]) for key in METRICS}
+    if not abs(found["return_mean"]) <= MOST_SCORE:
+        raise ValueError(f"a return is {row['return_mean']}, expected a number")
     for key in COUNTERS:
         if not (found[key].is_integer() and 0 <= found[key] < 2**63):
             raise ValueError(f"{key} is '{row[key]}', expected a whole number")

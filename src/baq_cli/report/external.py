@@ -11,6 +11,7 @@ import numpy as np
 
 from baq_cli.engine.events import UNITS, Phase
 from baq_cli.engine.protocol import Protocol
+from baq_cli.engine.rundir import MOST_SCORE
 from baq_cli.errors import DataError, clipped
 from baq_cli.report.courses import Course, Unit
 from baq_cli.report.curves import Curve
@@ -20,8 +21,8 @@ REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
 SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
 EVALUATIONS = "evaluations"
 MOST_BYTES = 200_000_000
-MOST_LETTERS, MOST_SCORE, MOST_COUNT = 200, 1e30, 2**53
-"""Of a name; the size of a score; of indices and counters: numbers beyond these are none."""
+MOST_LETTERS, MOST_COUNT = 200, 2**53
+"""Of a name; of indices and counters: numbers beyond these are none."""
 
 Points = dict[int, tuple[int, float]]
 """Counter and score of a seed's evaluations, by their index."""

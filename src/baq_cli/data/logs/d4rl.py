@@ -16,10 +16,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.hdf5 import Claims, check_links, check_stored_inside
+from baq_cli.data.hdf5 import check_links, check_stored
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.sizes import Claims
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
 
@@ -80,7 +81,7 @@ def _read(file: h5py.File, claims: Claims) -> LogFile:
         for name, info in _below(file, "reset_infos").items()
         if info.shape and info.dtype.kind in "fiub"
     }
-    notes = {name: _note(item) for name, item in _below(file, "metadata").items()}
+    notes = {name: _note(item, claims) for name, item in _below(file, "metadata").items()}
     text = notes.pop("baq", None)
     notes = {name: note for name, note in notes.items() if note is not None}
     card = None if text is None else parse_card(str(text))
@@ -96,7 +97,7 @@ def _array(file: h5py.File, name: str, claims: Claims) -> Array:
         raise ValueError(f"{name} is a single value, not an array")
     if dataset.dtype.kind not in "fiub":
         raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
-    check_stored_inside(dataset.id, name)
+    check_stored(dataset.id, name)
     claims.add(dataset.nbytes)
     return np.asarray(dataset[()])
 
@@ -118,11 +119,12 @@ def _below(file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _note(item: h5py.Dataset) -> Any:
+def _note(item: h5py.Dataset, claims: Claims) -> Any:
     """Return a metadata entry as JSON can hold it; None for arrays and anything long."""
     if item.shape != () or (item.nbytes > LONGEST_NOTE and item.name != "/metadata/baq"):
         return None
-    check_stored_inside(item.id, str(item.name))
+    check_stored(item.id, str(item.name))
+    claims.add(item.nbytes)
     value = item[()]
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.hdf5 import Claims, check_links, open_inside
+from baq_cli.data.hdf5 import check_links, open_inside
 from baq_cli.data.minari.folder import StoredDataset
+from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError
 from baq_cli.plain_files import check_plain
 

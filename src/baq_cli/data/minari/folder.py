@@ -26,7 +26,7 @@ from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 RESERVED = "baq/"
 MOST_DEPTH = 10
 """Folders inside each other in which datasets are looked for."""
-MOST_METADATA = 100_000_000
+MOST_METADATA = 20_000_000
 NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
