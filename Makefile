@@ -22,7 +22,10 @@ test: $(READY)
 	$(BIN)/pytest
 
 torture: $(READY)
-	BAQ_TORTURE=1 $(BIN)/pytest -m torture
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris || \
+		echo "no atheris for this Python or system: its part is left out" >&2
+	BAQ_TORTURE=1 $(BIN)/pytest -rP -m torture
+	$(BIN)/python benchmarks/soak.py
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks

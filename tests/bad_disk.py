@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import pathlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,16 @@ from typing import Any
 
 import pytest
 
+from baq_cli import plain_files
+
 CALLS = ("open", "fsync", "rename", "replace", "link", "mkdir", "unlink", "rmdir")
-"""What is asked of the disk through `os`; files are opened and written through `Path.open`."""
+"""What is asked of the disk through `os`; files are opened and written through `open`."""
 NEEDS_ROOM = ("open", "write", "flush", "fsync", "link", "mkdir", "replace", "rename")
 FAULTS = ("full", "broken", "short")
 """No room from then on; one failure of the device; half of a write, and no room from then on."""
+WRITING = os.O_WRONLY | os.O_RDWR
+BOUND_ONCE: Any = getattr(pathlib, "_NormalAccessor", type)
+"""Where Python 3.10 keeps the functions of `os` for `Path`, from the import on."""
 KILLED = "killed"
 """Half of a write, and the process is gone."""
 
@@ -28,12 +34,14 @@ class BadDisk:
     def __init__(self, folder: Path, at: int | None, fault: str):
         self._folder, self._at, self._fault = str(folder), at, fault
         self.asked: list[str] = []
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
 
     def ask(self, call: str, *paths: Any) -> None:
         """Note a call; raise OSError where it fails."""
         if not any(str(path).startswith(self._folder) for path in paths):
             return
         self.asked.append(call)
+        self.calls.append((call, tuple(map(str, paths))))
         if self._at is None or len(self.asked) < self._at:
             return
         if self._fault == KILLED and call != "write":
@@ -43,9 +51,10 @@ class BadDisk:
             raise OSError(number, os.strerror(number))
 
     def open(self, path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if not set("wa+") & set(mode):
+        if not set("xwa+") & set(mode):
             return io.open(path, mode, *args, **kwargs)  # noqa: UP020
-        self.ask("open", path)
+        if "opener" not in kwargs:  # which asks os.open
+            self.ask("open", path)
         return _File(io.open(path, mode, *args, **kwargs), self, path)  # noqa: UP020
 
     def write(self, file: Any, path: Path, content: Any) -> None:
@@ -94,6 +103,9 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
         def asked(*args: Any, **kwargs: Any) -> Any:
             handle = args[0] if name == "fsync" else kwargs.get("dir_fd")
             paths = [a for a in args if isinstance(a, str | os.PathLike)]
+            reading = name == "open" and handle is None and not args[1] & WRITING
+            if reading and not os.path.isdir(args[0]):
+                return function(*args, **kwargs)
             if handle is not None:
                 paths = [os.readlink(f"/proc/self/fd/{handle}")]
             disk.ask(name, *paths)
@@ -103,6 +115,9 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            patch.setattr(os, name, asking(name, getattr(os, name)))
-        patch.setattr(Path, "open", lambda path, *args, **kwargs: disk.open(path, *args, **kwargs))
+            function = asking(name, getattr(os, name))
+            patch.setattr(os, name, function)
+            if name in vars(BOUND_ONCE):
+                patch.setattr(BOUND_ONCE, name, staticmethod(function))
+        patch.setattr(plain_files, "open", disk.open, raising=False)
         yield disk

@@ -17,6 +17,7 @@ settings.load_profile("repeatable")
 
 _cache = tempfile.TemporaryDirectory(prefix="baq-tests-")
 os.environ["BAQ_CACHE"] = _cache.name
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the program sets it before it imports that
 
 
 @pytest.fixture

@@ -2,13 +2,16 @@
 
 `Odd-v0` (in a worker `odd_envs:Odd-v0`) reads what to do wrong from `ODD_PLAN`: `KIND AT MARKER`.
 From its process's AT-th step on it does that, until the file MARKER is there, which it makes; with
-`-` for MARKER it always does.
+`-` for MARKER it always does. Kinds that begin with `reset-` and `make-` happen there; the last
+only in a worker.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,15 @@ class Odd(Steady):
     steps = 0
     resets = 0
 
+    def __init__(self) -> None:
+        kind = told("make", 1) if multiprocessing.parent_process() else ""
+        if kind == "make-hangs":
+            time.sleep(60)
+        if kind == "make-dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "make-raises":
+            raise RuntimeError("no motor there")
+
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         Odd.resets += 1
         obs, info = super().reset(seed=seed)
@@ -76,16 +88,18 @@ class Odd(Steady):
             "flag": (obs, reward, 2, *rest[1:]),
             "nan": (obs * np.array([1, np.nan, 1], dtype=np.float32), reward, *rest),
             "inf-reward": (obs, np.inf, *rest),
+            "huge-reward": (obs, 1e39, *rest),
         }.get(kind, (obs, reward, *rest))
 
 
 def told(call: str, count: int) -> str:
-    """Return what to do wrong at a call of `step` or `reset`, nothing most of the time."""
+    """Return what to do wrong at a call of `step` or another, nothing most of the time."""
     plan = os.environ.get(PLAN)
     if not plan:
         return ""
     kind, at, marker = plan.split()
-    if kind.startswith("reset") != (call == "reset") or count < int(at):
+    where, dash, _ = kind.partition("-")
+    if (where if dash and where in ("reset", "make") else "step") != call or count < int(at):
         return ""
     if marker != "-":
         if Path(marker).exists():
@@ -120,5 +134,15 @@ class Endless(Steady):
         return *found[:2], False, False, {}
 
 
-for made in (Steady, Odd, Forgetful, Endless):
+class Simulated(Steady):
+    """Starts a program of its own at a reset, and tells it to end."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        program = subprocess.Popen(["sleep", "60"])
+        program.terminate()
+        program.wait(timeout=20)
+        return super().reset(seed=seed)
+
+
+for made in (Steady, Odd, Forgetful, Endless, Simulated):
     gym.register(f"{made.__name__}-v0", f"odd_envs:{made.__name__}", disable_env_checker=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +136,60 @@ def test_without_its_process_an_evaluation_is_made_here_of_what_was_handed_over(
     assert found is not None
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
     assert len(notes) == 1
+
+
+# -- what the run doesn't wait for, and what the process doesn't heed
+
+
+def expected(agent: Agent, inputs: Inputs, number: str) -> tuple[Any, Any]:
+    """Evaluate here."""
+    with closing(Evaluator("Pendulum-v1", (0, 1), 1)) as here:
+        return here.evaluate(agent, inputs, number)
+
+
+def larger_than_a_pipe(agent: Agent) -> dict[str, Tensor]:
+    """Return what acts, and four megabytes that nothing needs."""
+    return acting_tensors(agent) | {"ballast": torch.zeros(2**20)}
+
+
+def test_handing_over_waits_for_no_process_that_doesn_t_read(stopped: Stopped) -> None:
+    evaluator, agent, inputs, notes = stopped
+    begin = threading.Thread(
+        target=evaluator.begin, args=(larger_than_a_pipe(agent), "online/0"), daemon=True
+    )
+    begin.start()
+    begin.join(timeout=20)
+    assert not begin.is_alive()
+    assert evaluator.end(lambda: True) is None, "nor does a run that is stopped"
+    os.kill(evaluator._process.pid or 0, signal.SIGCONT)
+    found = evaluator.end(lambda: False)
+    assert found is not None
+    assert all(
+        (a == b).all() for a, b in zip(found, expected(agent, inputs, "online/0"), strict=True)
+    )
+    assert not notes
+
+
+def test_what_is_still_handed_over_is_in_nobody_s_way_at_the_end(stopped: Stopped) -> None:
+    evaluator, agent, _, _ = stopped
+    evaluator.begin(larger_than_a_pipe(agent), "online/0")
+    evaluator.close()
+    assert not evaluator._process.is_alive()
+    assert not evaluator._sending.is_alive()
+
+
+def test_a_signal_to_every_process_is_left_to_the_run(stopped: Stopped) -> None:
+    evaluator, agent, inputs, notes = stopped
+    for number in ("online/0", "online/1"):  # while it starts, and when it waits
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+            os.kill(evaluator._process.pid or 0, each)
+        evaluator.begin(acting_tensors(agent), number)
+        found = evaluator.end(lambda: False)
+        assert found is not None
+        assert all(
+            (a == b).all() for a, b in zip(found, expected(agent, inputs, number), strict=True)
+        )
+    assert not notes, "it was not made here"
 
 
 def test_a_run_whose_evaluation_died_goes_on_to_the_same_end(

@@ -155,7 +155,7 @@ def a_baq(confidence: Any = (0.25, 0.5), **settings: Any) -> Any:
 def test_the_distance_is_the_mean_squared_gap_to_the_behaviours_mean_action() -> None:
     agent, batch = a_baq(), tiny_batch()
     b = arrays(batch)
-    expected = ((tanh_mean(agent.behavior, b.obs) - b.action) ** 2).mean(-1)
+    expected = ((tanh_mean(agent.behavior.kept, b.obs) - b.action) ** 2).mean(-1)
     assert_allclose(agent.distance(batch.obs, batch.action).detach(), expected, **EXACT)
 
 
@@ -214,7 +214,7 @@ def test_transitions_enter_a_store_with_their_distance_and_priority() -> None:
     assert offline.priorities is not None
     index = torch.arange(120).expand(2, 120)
     batch = offline.layout.batch(offline.gather(index), torch.zeros(2, 120))
-    mean = tanh_mean(agent.behavior, batch.obs.numpy())
+    mean = tanh_mean(agent.behavior.kept, batch.obs.numpy())
     distance = ((mean - batch.action.numpy()) ** 2).mean(-1)
     assert_allclose(batch.columns["behavior_distance"], distance, rtol=1e-4, atol=1e-6)
     priority = 1 - np.exp(-3 * distance * 0.1) + 0.05  # d_ref is 1 before pre-training ends
@@ -268,7 +268,7 @@ def test_the_alignment_adds_the_uncertain_gap_to_the_behaviour(base: str) -> Non
     u = np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
     assert (u < 1).any()
     assert (u == 1).any()
-    gap = (u * ((action - tanh_mean(agent.behavior, b.obs)) ** 2).mean(-1)).mean(1)
+    gap = (u * ((action - tanh_mean(agent.behavior.kept, b.obs)) ** 2).mean(-1)).mean(1)
     scale = np.abs(q).mean((1, 2)) if base == "cql" else 1.0
     term = 1.5 * scale * np.array([0.75, 0.5]) * gap
     assert_allclose(with_term["policy"] - without["policy"], term, **EXACT)
@@ -296,7 +296,7 @@ def test_the_alignment_pulls_the_policy_alone(base: str) -> None:
     q = q_values(agent.critic, b.obs, action.detach().numpy())
     u = np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
     scale = np.abs(q).mean((1, 2)) if base == "cql" else np.ones(2)
-    gap = (action - tensor(tanh_mean(agent.behavior, b.obs))).square().mean(-1)
+    gap = (action - tensor(tanh_mean(agent.behavior.kept, b.obs))).square().mean(-1)
     factor = 1.5 * scale[:, None] * np.array([[0.75], [0.5]]) * u
     agent.zero_grad()
     (tensor(factor) * gap).mean(1).sum().backward()
@@ -366,7 +366,7 @@ def test_the_behaviour_model_fits_only_rows_that_are_not_held_out() -> None:
     mask = np.array([[0, 1, 0], [1, 1, 0]])
     batch = tiny_batch(held_out=mask)
     b = arrays(batch)
-    log_prob = gaussian_log_prob(agent.behavior_learner, b.obs, b.action)
+    log_prob = gaussian_log_prob(agent.behavior.learner, b.obs, b.action)
     expected = [-(log_prob[0, 0] + log_prob[0, 2]) / 2, -log_prob[1, 2]]
     found = terms(agent.loss(batch, KnownNoise(), ALL_GROUPS))
     assert_allclose(found["behavior"], expected, **EXACT)
@@ -404,7 +404,7 @@ def held_out_loss(policy: Any, data: Rows) -> Array:
 
 def test_the_best_held_out_behaviour_model_is_kept_for_each_seed() -> None:
     agent, data = tiny_agent("baq"), Rows()
-    learner = agent.behavior_learner
+    learner = agent.behavior.learner
     losses, weights = [], []
     for phase in (0.0, 1.3, 2.1, 4.0, 5.2):
         fill(learner, phase=phase)
@@ -415,18 +415,18 @@ def test_the_best_held_out_behaviour_model_is_kept_for_each_seed() -> None:
     assert best[0] != best[1], "the case should tell the seeds apart"
     assert 4 not in best, "the last should not be the best"
     for seed in (0, 1):
-        for name, kept in agent.behavior.named_parameters():
+        for name, kept in agent.behavior.kept.named_parameters():
             assert torch.equal(kept[seed], weights[best[seed]][name][seed]), name
-    assert_allclose(agent.behavior_loss, np.min(losses, axis=0), **EXACT)
+    assert_allclose(agent.behavior.loss, np.min(losses, axis=0), **EXACT)
     assert {asked[0] for asked in data.asked} == {True}
 
 
 def test_the_kept_behaviour_model_takes_no_gradient_steps() -> None:
     agent = small_agent("baq", (0, 1))
     before, _ = pretrain(agent, 5)
-    kept = {n: p.clone() for n, p in agent.behavior.named_parameters()}
+    kept = {n: p.clone() for n, p in agent.behavior.kept.named_parameters()}
     finetune(agent, before, 5)
-    for name, p in agent.behavior.named_parameters():
+    for name, p in agent.behavior.kept.named_parameters():
         assert torch.equal(p, kept[name]), name
 
 
@@ -434,7 +434,7 @@ def test_calibration_numbers_are_the_median_distance_and_the_spreads_ninetieth_p
     agent, data = tiny_agent("baq", critics=3), Rows()
     agent.finish_offline(data)
     obs, action = data.batch.obs.numpy(), data.batch.action.numpy()
-    distance = ((tanh_mean(agent.behavior, obs) - action) ** 2).mean(-1)
+    distance = ((tanh_mean(agent.behavior.kept, obs) - action) ** 2).mean(-1)
     assert_allclose(agent.distance_reference, np.median(distance, axis=1), **EXACT)
     spread = q_values(agent.critic, obs, tanh_mean(agent.policy, obs)).std(1, ddof=1)
     assert_allclose(agent.uncertainty_reference, np.percentile(spread, 90, axis=1), **EXACT)

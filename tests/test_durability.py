@@ -23,10 +23,11 @@ from small_data import write_steady
 
 from baq_cli.engine import claims, operations, store
 from baq_cli.engine.background import BackgroundEvaluator, SnapshotEvaluator
-from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, prune, save
+from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, save
 from baq_cli.engine.events import ignore
 from baq_cli.engine.lock import held
 from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.retention import prune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError
@@ -205,10 +206,10 @@ def test_a_run_that_another_process_went_on_with_meanwhile_is_left_alone(
     if resume:
         execute(finetuning(env_steps=EVERY), run)
 
-    def held_later(folder: Path) -> Any:
+    def held_later(folder: Path, **how: Any) -> Any:
         monkeypatch.setattr(operations, "held", held)
         execute(finetuning(), run, resume=resume)
-        return held(folder)
+        return held(folder, **how)
 
     monkeypatch.setattr(operations, "held", held_later)
     with pytest.raises(UsageError, match="meanwhile" if resume else "already holds a run"):
@@ -351,4 +352,20 @@ def test_a_signal_during_the_last_evaluation_beside_doesn_t_wait_for_it(
             execute(finetuning("Pendulum-v1", background=True), tmp_path / "run")
     execute(finetuning("Pendulum-v1"), tmp_path / "run", resume=True)
     execute(finetuning("Pendulum-v1"), tmp_path / "whole")
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("evaluation", ["online/0", "online/1", "online/2"])
+def test_a_guard_sees_an_evaluation_that_was_interrupted_as_if_it_had_not_been(
+    evaluation: str, tmp_path: Path
+) -> None:
+    guard = {"action": "rollback", "max_drop": 1e-6, "patience": 1, "shrink": 0.5}
+    recipe = finetuning("Endless-v0", guard=guard)
+    execute(recipe, tmp_path / "whole")
+    events = load(tmp_path / "whole").state["guard"]["events"]
+    assert events, "it has something to do"
+    with stopped_during(evaluation):
+        execute(recipe, tmp_path / "run")
+    execute(recipe, tmp_path / "run", resume=True)
+    assert load(tmp_path / "run").state["guard"]["events"] == events
     assert_same_end(tmp_path / "whole", tmp_path / "run")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from baq_cli.engine.interrupt import listen
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.online import UNKNOWN_RETURN
 from baq_cli.engine.replay import Replay
+from baq_cli.engine.run import Run
 from baq_cli.engine.store import Layout
+from baq_cli.envs import workers
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
 from baq_cli.errors import EnvironmentMismatch, ExitStatus, NonFiniteError
@@ -110,7 +114,9 @@ def assert_goes_on_to_the_same_end(run: Path, tmp_path: Path, recipe: Recipe) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "named"), [("nan", "observation"), ("inf-reward", "reward")], ids=str
+    ("kind", "named"),
+    [("nan", "observation"), ("inf-reward", "reward"), ("huge-reward", "reward")],
+    ids=str,
 )
 def test_a_number_from_the_environment_that_is_not_finite_is_named_and_kept(
     kind: str, named: str, tmp_path: Path, tell: Tell, no_evaluations: None
@@ -122,7 +128,9 @@ def test_a_number_from_the_environment_that_is_not_finite_is_named_and_kept(
     assert caught.value.status == ExitStatus.NON_FINITE
     kept = read_tensors(run / "faults" / f"online-env_step-{BAD_STEP}.safetensors")
     assert kept.keys() == {"observation", "reward", "action"}
-    finite = {name: torch.isfinite(t).reshape(2, -1).all(1).tolist() for name, t in kept.items()}
+    finite = {
+        name: torch.isfinite(t.float()).reshape(2, -1).all(1).tolist() for name, t in kept.items()
+    }
     assert finite.pop(named) == [True, False]
     assert all(all(ok) for ok in finite.values())
     assert list(states(run)) == ["online-8"], "the last good one"
@@ -191,20 +199,48 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_kept(
     assert_goes_on_to_the_same_end(run, tmp_path, finetuning())
 
 
-def test_parameters_that_are_not_finite_are_never_saved(
+def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_evaluations: None
+) -> None:
+    """As on a card, where reading one waits for the device."""
+    draw, drawn, last = Replay.batch, [], EVERY - 4
+
+    def broken(replay: Replay) -> Any:
+        drawn.append(draw(replay))
+        if len(drawn) == last:
+            drawn[-1].reward[1, 3] = torch.inf
+        return drawn[-1]
+
+    monkeypatch.setattr(Replay, "batch", broken)
+    monkeypatch.setattr(Run, "after_update", lambda run, batch: setattr(run, "_batch", batch))
+    with pytest.raises(NonFiniteError, match=rf"^loss_critic .* step {last} \(seeds \[1\]\)"):
+        execute(finetuning(), tmp_path)
+    kept = read_tensors(tmp_path / "faults" / f"online-gradient_step-{last}.safetensors")
+    assert torch.isinf(kept["reward"]).nonzero().tolist() == [[1, 3]]
+    assert list(states(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["critic", "log_alpha"])
+def test_parameters_that_are_not_finite_are_named_kept_and_never_saved(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_evaluations: None
 ) -> None:
     count, run = Learner.count, tmp_path / "run"
 
     def poison(learner: Learner) -> None:
         count(learner)
         if learner.gradient_steps == 2 * EVERY - 4:  # the last update before the checkpoint
-            next(learner.agent.critic.parameters()).data[1] = torch.nan
+            found = dict(learner.agent.named_parameters())
+            next(found[key] for key in found if key.startswith(name)).data[1] = torch.nan
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "count", poison)
-        with pytest.raises(NonFiniteError, match="parameters became NaN"):
+        named = rf"^the parameter {name}\S* is NaN .* step {2 * EVERY - 4} \(seeds \[1\]\)"
+        with pytest.raises(NonFiniteError, match=named) as caught:
             execute(finetuning(), run)
+    path = run / "faults" / f"online-parameters-{2 * EVERY - 4}.safetensors"
+    assert str(path) in str(caught.value)
+    for tensor in read_tensors(path).values():
+        assert torch.isfinite(tensor).reshape(2, -1).all(1).tolist() == [True, False]
     assert list(states(run)) == ["online-8"]
     assert_goes_on_to_the_same_end(run, tmp_path, finetuning())
 
@@ -214,8 +250,15 @@ def test_an_evaluation_reports_no_return_that_is_not_finite(
     kind: str, named: str, tmp_path: Path, tell: Tell
 ) -> None:
     tell(kind, 3)
-    with pytest.raises(NonFiniteError, match=f"^{named} is NaN or infinite in an evaluation"):
+    message = rf"^{named} is NaN or infinite in an evaluation.* step 2 \(seeds \[0\]\)"
+    with pytest.raises(NonFiniteError, match=message) as caught:
         execute(finetuning(), tmp_path / "run")
+    path = tmp_path / "run" / "faults" / "online-evaluation-0.safetensors"
+    assert str(path) in str(caught.value)
+    kept = read_tensors(path)
+    assert kept.keys() == {"action", "observation", "reward"}
+    finite = {name: bool(tensor.isfinite().all()) for name, tensor in kept.items()}
+    assert finite == {name: name != named for name in kept}
 
 
 # -- environments that fail
@@ -361,6 +404,37 @@ def test_a_worker_that_hangs_or_dies_is_replaced(
     assert_episodes_are_whole(tmp_path / "run")
     (line,) = logged(tmp_path / "run")
     assert line["fault"].endswith({"hangs": "no answer within 3 s", "dies": "process ended"}[kind])
+
+
+def test_environments_are_made_anew_in_their_own_processes_and_not_here(
+    in_workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(env: Any) -> None:
+        raise AssertionError("one that hangs would hang the run")
+
+    with closing(EnvPool("odd_envs:Odd-v0", 1, workers=True)) as pool:
+        monkeypatch.setattr(Odd, "__init__", refuse)
+        with closing(pool.again()) as again:
+            assert np.array_equal(pool.reset([3]), again.reset([3]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("hangs", "didn't make it within 1 s"), ("dies", "process ended"), ("raises", "no motor")],
+)
+def test_an_environment_that_fails_while_it_is_made_in_a_process_is_a_fault_like_others(
+    kind: str, said: str, tell: Tell, in_workers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(limit: float | None) -> None:
+        with closing(EnvPool("odd_envs:Odd-v0", 1, workers=True, timeout_seconds=limit)) as pool:
+            pool.reset([0])
+
+    before = multiprocessing.active_children()
+    monkeypatch.setattr(workers, "START_SECONDS", 0.0)
+    tell(f"make-{kind}", 1)
+    with pytest.raises(EnvironmentFault, match=said):
+        begin(1.0 if kind == "hangs" else None)
+    assert multiprocessing.active_children() == before
 
 
 def test_an_evaluation_that_hangs_can_be_made_again(tell: Tell, in_workers: None) -> None:

@@ -9,6 +9,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from attempts import attempt
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from limits import little_memory
 from recordings import own_folders
 from runs import execute, recipe_of
 
@@ -28,18 +32,22 @@ from baq_cli.data.logs.mapping import expand, expand_one, read_mapping
 from baq_cli.data.suite import Uniform
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import collect_dataset
+from baq_cli.engine.events import UNITS, Evaluated, Note, Progress
 from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.sources import Order
-from baq_cli.errors import BaqError, ExitStatus
-from baq_cli.launch.journal import read_state, write_state
+from baq_cli.errors import BaqError, DataError, ExitStatus
+from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
 from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
 from baq_cli.launch.standing import standing_of
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve
-from baq_cli.recipes.schema import RunConfig
+from baq_cli.recipes.schema import Recipe, RunConfig
 from baq_cli.report.courses import course_of
+from baq_cli.report.document import Told, build_document
 from baq_cli.report.external import read_curves
+from baq_cli.report.markdown import write_markdown
+from baq_cli.report.page import write_page
 
 pytestmark = pytest.mark.torture
 TORTURE = bool(os.environ.get("BAQ_TORTURE"))
@@ -59,19 +67,9 @@ def cases(count: int) -> Callable[..., Any]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _little_memory() -> Iterator[None]:
-    """Whoever asks for absurd sizes gets an error that is no word of ours."""
-    resource = pytest.importorskip("resource")
-    status = Path("/proc/self/status")
-    if not status.exists():
+def _limits() -> Iterator[None]:
+    with little_memory(GIGABYTES):
         yield
-        return
-    used = next(line for line in status.read_text().splitlines() if line.startswith("VmSize"))
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    most = int(used.split()[1]) * 1024 + GIGABYTES * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,7 @@ class Made:
 
     place: Path
     true: Path
+    recipe: Recipe
 
     @property
     def inside(self) -> Path:
@@ -103,7 +102,7 @@ def made() -> Iterator[Made]:
         write_state(cell.folder, "running")
         place = folder / "place"
         (place / "inside").mkdir(parents=True)
-        yield Made(place, true)
+        yield Made(place, true, recipe)
 
 
 def lawful(made: Made, call: Callable[[], Any], *statuses: int) -> None:
@@ -235,6 +234,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 @example(text="iql: {hidden: [1000000000]}", algo="iql")
 @example(text="threads: 100000000000000000000", algo="iql")
 @example(text="dataset: ../../x", algo="iql")
+@example(text="guard: {max_online_episodes_below: {episode: 1}}", algo="iql")  # perhaps a section
 def test_recipes(made: Made, text: str, algo: str) -> None:
     path = made.inside / "recipe.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -420,6 +420,32 @@ def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
     lawful(made, look, ExitStatus.DATA)
 
 
+@pytest.mark.parametrize("folder", [{"x" * 20_000: None}, "x" * 20_000, "a\0b", "../..", 3])
+def test_a_cells_folder_is_a_name_within_the_comparisons(made: Made, folder: Any) -> None:
+    out = made.inside / "named"
+    out.mkdir(exist_ok=True)
+    (out / FILE).write_bytes(json_bytes({"cells": [{"folder": folder}]}))
+    with pytest.raises(DataError) as caught:
+        load_cells(out)
+    assert len(str(caught.value)) < 1_000
+
+
+@cases(200)
+@given(text=JSON_TEXTS, data=st.data())
+def test_what_watchers_read(made: Made, text: str, data: st.DataObject) -> None:
+    """Nothing depends on events and progress: what can't be read is passed over."""
+    progress = asdict(Progress("offline", 1, 2, 1, 5.0, 0.5))
+    (made.inside / "events.jsonl").write_text(f"{text}\n", encoding="utf-8", errors="replace")
+    (made.inside / "progress.json").write_text(json.dumps(data.draw(changed(progress))))
+    for event in Reader(made.inside).new():
+        assert isinstance(event, Note | Evaluated | Progress)
+    Reader(made.inside)
+    found = read_progress(made.inside)
+    if found is not None:
+        shown = f"{found.done:,} {UNITS[found.phase]} {found.seconds_left:.0f}"
+        assert shown.split()[1] in UNITS.values()
+
+
 @cases(300)
 @given(data=st.data())
 def test_manifests(made: Made, data: st.DataObject) -> None:
@@ -428,7 +454,56 @@ def test_manifests(made: Made, data: st.DataObject) -> None:
         shutil.copytree(made.true / "online", run)
     true = read_json(made.true / "online" / "manifest.json")
     (run / "manifest.json").write_bytes(json_bytes(data.draw(changed(true))))
-    lawful(made, lambda: course_of([run]), ExitStatus.DATA)
+    lawful(made, lambda: reported(run), ExitStatus.DATA, ExitStatus.USAGE)
+
+
+def reported(run: Path) -> None:
+    """Write what a report of a run says, without its figures."""
+    document = build_document([course_of([run])], Told())
+    json.dumps(document, allow_nan=False)
+    write_markdown(document, run / "report.md")
+    write_page(document, run / "report.html")
+
+
+@cases(100)
+@given(data=st.data())
+def test_recipes_of_finished_runs(made: Made, data: st.DataObject) -> None:
+    run, true = made.inside / "recipes", made.true / "online"
+    if not run.exists():
+        shutil.copytree(true, run)
+        unsealed = {**read_json(true / "manifest.json"), "files": {}}
+        (run / "manifest.json").write_bytes(json_bytes(unsealed))
+    recipe = data.draw(changed(yaml.safe_load((true / "recipe.yaml").read_text())))
+    try:
+        text = yaml.safe_dump(recipe)
+    except ValueError:  # of what no file could hold
+        return
+    (run / "recipe.yaml").write_text(text, encoding="utf-8", errors="surrogatepass")
+    lawful(made, lambda: reported(run), ExitStatus.DATA, ExitStatus.USAGE)
+
+
+@cases(100)
+@given(data=st.data())
+def test_runs_that_are_continued_from_what_a_stranger_wrote(
+    made: Made, data: st.DataObject
+) -> None:
+    """Whatever is taken for a checkpoint can be gone on from, to the end."""
+    run, true = made.inside / "continued", made.true / "online"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(true, run)
+    for folder in ckpt.complete(run)[:-1]:
+        shutil.rmtree(folder)
+    (folder,) = ckpt.complete(run)
+    state = data.draw(changed(read_json(folder / "state.json")))
+    (folder / "state.json").write_bytes(json_bytes(state))
+
+    def go_on() -> None:
+        try:
+            execute(made.recipe, run, resume=True, source=made.true / "offline")
+        finally:
+            torch.set_flush_denormal(False)  # Hypothesis needs them
+
+    lawful(made, go_on, ExitStatus.DATA, ExitStatus.USAGE, ExitStatus.NON_FINITE)
 
 
 LINES = st.lists(SCALARS.map(str) | st.sampled_from(["offline", "online", "0", "1"]), max_size=11)
@@ -444,6 +519,7 @@ CSV_ODD = ",\n\r\"'0123456789eE-+.naif\x00"
 
 @cases(1_500)
 @given(text=mangled(st.just(CURVE + GOOD) | SHEETS.map(CURVE.__add__) | SHEETS, CSV_ODD))
+@example(text=",".join(["x" * 5_000] * 4))  # which no message repeats
 @example(text=CURVE + "x" * 200_000 + ",iql,0,online,0,1,1,1\n")
 @example(text=CURVE + f"h,iql,{'9' * 5_000},online,0,1,1,1\n")
 @example(text=CURVE + f"h,iql,0,online,0,1,1,{'9' * 400}\n")
@@ -507,3 +583,22 @@ def test_mappings(made: Made, text: str) -> None:
                 assert set(expand(each, COLUMNS)) <= set(COLUMNS)
 
     lawful(made, read, ExitStatus.USAGE)
+
+
+# -- where atheris is installed
+
+READERS = ("recipe", "overrides", "header", "state", "curves", "metrics", "mapping")
+
+
+@pytest.mark.skipif(not TORTURE, reason="takes a minute a reader: BAQ_TORTURE=1")
+@pytest.mark.parametrize("reader", READERS)
+def test_what_reaches_new_branches_of_a_reader_is_no_fault_either(
+    reader: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("atheris", reason="pip install atheris, where it installs")
+    script = Path(__file__).with_name("atheris_targets.py")
+    options = ("-max_total_time=60", "-max_len=2000", f"-artifact_prefix={tmp_path}/")
+    done = subprocess.run(
+        [sys.executable, script, reader, *options], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3_000:]

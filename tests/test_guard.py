@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from odd_envs import Endless, Steady
+from recordings import ID
 from runs import assert_same_end, execute, recipe_of, states, stopped_at
+from small_data import write_steady
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
+from baq_cli.engine.actor import Actor, _acting
+from baq_cli.engine.background import SnapshotEvaluator
+from baq_cli.engine.checkpoint import load
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import read_json
 from baq_cli.engine.guard import Guard
@@ -114,6 +120,22 @@ def test_after_a_rollback_the_seeds_updates_are_a_share_of_what_they_were() -> N
         torch.testing.assert_close(moved[1], torch.full_like(moved[1], 1.0), msg=name)
 
 
+def test_a_rollback_forgets_the_momentum_of_its_seed_alone() -> None:
+    guard, learner, _ = guarded(action="rollback", max_drop=10, patience=1)
+    evaluations(guard, (100, 100))
+    moments = {name: t for name, t in learner.state().items() if "exp_avg" in name}
+    for moment in moments.values():
+        moment.fill_(1.0)
+    guard.evaluated(100, np.array([[0.0], [100.0]]))
+    assert all((t == 1).all() for name, t in moments.items() if "exp_avg_sq" in name), "kept"
+    before = {name: p.detach().clone() for name, p in learner.agent.named_parameters()}
+    rates: dict[str, float | torch.Tensor] = dict(learner.learning_rates())
+    learner._adam.step(rates, rates)  # all gradients are zero: what moves, its momentum moves
+    for name, parameter in learner.agent.named_parameters():
+        moved = [not torch.equal(parameter[i], before[name][i]) for i in range(2)]
+        assert moved == [False, "target" not in name], name
+
+
 def recipe(action: str, **guard: Any) -> Any:
     watched = {"episodes": 1, "every_env_steps": 8, "background": False}
     settings = {"action": action, "max_drop": 1e-6, "patience": 1} | guard
@@ -131,6 +153,121 @@ def test_a_guarded_run_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     execute(recipe("rollback"), parts, resume=True)
     assert_same_end(whole, parts)
     assert read_json(parts / "manifest.json")["guard"] == facts
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "baq": {"behavior_hidden": [8, 8]},
+    "cal_ql": {"online_share": None, "cql_actions": 2, "gradient": "sampled"},
+}
+
+
+@pytest.mark.parametrize(
+    ("algo", "how"), [("baq", {}), ("cal_ql", {"overlap": True}), ("sac", {"env_workers": True})]
+)
+def test_whatever_method_rolled_back_resumes_as_if_it_had_not_stopped(
+    algo: str, how: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    watched = {"episodes": 1, "every_env_steps": 8, "every_gradient_steps": 20, "background": False}
+    guard = {"action": "rollback", "max_drop": 1e-6, "patience": 1}
+    run = {"env": "Pendulum-v1", "env_steps": 40, "gradient_steps": 20} | how
+    if algo == "baq":  # it has priorities, and side models that its columns are made of
+        write_steady(ID)
+        run |= {"env": "Steady-v0", "dataset": ID}
+    method = {"warmup_env_steps": 4} | SMALL.get(algo, {})
+    asked = recipe_of(algo, method, **run, evaluation=watched, guard=guard)
+    source = None
+    if algo == "baq":
+        source = tmp_path / "offline"
+        execute(asked, source)
+    whole = tmp_path / "whole"
+    execute(asked, whole, source=source)
+    events = read_json(whole / "manifest.json")["guard"]["events"]
+    after = [name for name, s in states(whole).items() if s["guard"]["events"]][:-1]
+    assert after, "a checkpoint knows of a rollback, and the run goes on"
+    parts = stopped_at(whole, after[0], tmp_path / "parts")
+    execute(asked, parts, resume=True, source=source)
+    assert_same_end(whole, parts)
+    assert read_json(parts / "manifest.json")["guard"]["events"] == events
+
+
+# -- episodes that end because their environments failed
+
+EVERY, FAILS_AT = 8, 13
+
+
+@pytest.fixture
+def ends_by_failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes of Endless end by nothing but a failure, which is at an environment step."""
+    steps: list[int] = []
+
+    def at_step() -> None:
+        steps.append(len(steps))
+        if len(steps) == len(SEEDS) * FAILS_AT:
+            raise RuntimeError("the motor is on fire")
+
+    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
+        evaluator._begun = None
+        return np.zeros((2, 1)), np.zeros((2, 1))
+
+    monkeypatch.setattr(Endless, "endless", True)
+    monkeypatch.setattr(Endless, "at_step", staticmethod(at_step))
+    monkeypatch.setattr(SnapshotEvaluator, "end", played)
+
+
+def bounded(action: str, env_steps: int = 3 * EVERY, **run: Any) -> Any:
+    """Return a recipe whose guard allows no bad episode, and takes all for bad."""
+    watched = {"episodes": 1, "every_env_steps": EVERY, "background": False}
+    bound = {"episode_return": 1e9, "episodes": 0}
+    settings = {"action": action, "max_online_episodes_below": bound}
+    place = {"env": "Endless-v0", "env_steps": env_steps, "evaluation": watched}
+    return recipe_of("sac", {"warmup_env_steps": 4}, **place, guard=settings, **run)
+
+
+def assert_stopped_and_saved(run: Path, done: int) -> None:
+    assert read_json(run / "manifest.json")["guard"]["stopped"]
+    last = load(run).state
+    assert (last["done"], last["guard"]["stopped"]) == (done, True)
+    execute(bounded("stop"), run, resume=True)
+    assert load(run).state["done"] == done, "it stays ended"
+
+
+def test_a_stop_because_of_an_episode_that_a_failure_ended_is_saved(
+    ends_by_failing: None, tmp_path: Path
+) -> None:
+    execute(bounded("stop"), tmp_path)
+    assert_stopped_and_saved(tmp_path, FAILS_AT - 1)
+
+
+def test_a_stop_because_of_an_episode_that_couldn_t_be_repeated_is_saved(
+    ends_by_failing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(env: Steady) -> Any:
+        return np.array([*(env.place + 1e-6), env.time], dtype=np.float32)
+
+    execute(bounded("stop", EVERY), tmp_path)
+    monkeypatch.setattr(Steady, "_obs", elsewhere)
+    execute(bounded("stop"), tmp_path, resume=True)
+    assert_stopped_and_saved(tmp_path, EVERY)
+
+
+def test_after_a_rollback_because_of_a_failure_the_twin_acts_with_what_came_back(
+    ends_by_failing: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, same = Actor.act, []
+
+    def compared(actor: Actor, obs: Any) -> Any:
+        found = act(actor, obs)
+        theirs, own = _acting(actor._learner.agent), _acting(actor._agent)
+        assert theirs[0] is not own[0], "it has a twin"
+        same.append(all(torch.equal(a, b) for a, b in zip(theirs, own, strict=True)))
+        return found
+
+    monkeypatch.setattr(Actor, "act", compared)
+    execute(bounded("rollback", acting="cpu"), tmp_path)
+    events = read_json(tmp_path / "manifest.json")["guard"]["events"]
+    assert [event["env_steps"] for event in events] == 2 * [FAILS_AT - 1]
+    assert len(same) > FAILS_AT - 4
+    assert all(same)
 
 
 def test_a_stopped_run_ends_where_its_guard_said_and_stays_ended(tmp_path: Path) -> None:

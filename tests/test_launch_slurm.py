@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +24,12 @@ from launching import (
     worker_of,
 )
 
+from baq_cli.engine.files import json_bytes, replace_file
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.launch import worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import run_cells
-from baq_cli.launch.slurm import Slurm, parse_options
+from baq_cli.launch.slurm import JOB, Slurm, own_folder, parse_options
 
 pytest.importorskip("submitit")
 ALGOS = ("iql", "td3_bc")
@@ -117,7 +119,7 @@ def test_a_job_outlives_its_driver_and_is_not_submitted_twice(place: Path, slurm
     asked = parse_options(["partition=long", "mem_gb=2", "timeout_min=90"])
     with pytest.raises(DriverGone):
         run_cells([cell], Slurm(out, 3, 1, asked), once_evaluated({"bc": driver_goes}, []))
-    [script] = (out / "slurm").glob("*_submission.sh")
+    [script] = own_folder(out).glob("*_submission.sh")
     lines = {line for line in script.read_text().splitlines() if line.startswith("#SBATCH")}
     assert {
         *("#SBATCH --partition=long", "#SBATCH --mem=2GB", "#SBATCH --time=90"),
@@ -135,6 +137,34 @@ def test_a_job_outlives_its_driver_and_is_not_submitted_twice(place: Path, slurm
     assert run_cells([cell], Slurm(out), once_evaluated({}, [])) == {}
     assert stage(cell) == "done"
     assert sorted(file.name for file in slurm.glob("*.pid")) == ["1.pid", "2.pid"]
+
+
+def test_a_job_number_in_a_folder_is_believed_only_if_it_was_submitted_from_here(
+    place: Path, slurm: Path, tmp_path: Path
+) -> None:
+    """It may be that of another job of the user's, which we would watch, and cancel at Ctrl-C."""
+    out, elsewhere = place / "theirs", tmp_path / "elsewhere"
+    [cell] = cells_in(out, ["bc"])
+    cell.save()
+    elsewhere.mkdir()
+    (out / "slurm").symlink_to(elsewhere)
+    launcher = Slurm(out)
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        (slurm / "7.pid").write_text(str(other.pid))
+        submitted = own_folder(out) / "7_submission.sh"
+        for number in ("7", "--me", "7 --me", "../7", 7):
+            replace_file(cell.folder / JOB, json_bytes({"cluster": "slurm", "job_id": number}))
+            assert launcher._known_job(cell) is None
+        submitted.parent.mkdir(parents=True, exist_ok=True)
+        submitted.touch()
+        job = launcher._known_job(cell)
+        assert job is not None
+        assert job.job_id == "7"
+    finally:
+        other.kill()
+        other.wait()
+    assert not list(elsewhere.iterdir()), "submitit's files are the user's own"
 
 
 def test_what_slurm_refuses_is_told_in_its_words(place: Path, slurm: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.report.names import file_stems, plain, wrapped
+from baq_cli.report.names import file_stems, plain, printable, printable_lines, wrapped
 
 
 def test_file_names_are_slugs_that_differ():
@@ -35,3 +36,18 @@ def test_wrapped_names_have_short_lines_without_control_characters(name, width):
     whole = "".join(plain(name).split())
     shown = "".join("".join(lines).split())
     assert shown == whole or (shown.endswith("…") and whole.startswith(shown[:-1]))
+
+
+@pytest.mark.parametrize(
+    "character",
+    list("\x1b\x07\r\x7f\x9b\u061c\u200b\u200e\u200f\u2028\u2029\u202e\u2060\ufeff\U000e0041"),
+)
+def test_what_commands_a_terminal_turns_text_around_or_is_not_seen_is_shown(character):
+    assert printable(f"a{character}b") == "a\ufffdb"
+    assert printable_lines(f"a\n{character}b\n") == "a\n\ufffdb\n"
+
+
+@given(st.text())
+def test_ordinary_text_stays_as_it_is(text):
+    kept = "".join(letter for letter in text if letter.isalnum() or letter in " .,-_éß漢😀")
+    assert printable(kept) == kept

@@ -17,6 +17,7 @@ from small_data import write_steady
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine import run as engine_run
+from baq_cli.engine import sumtree
 from baq_cli.engine.online import OnlineLoop
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.updater import Updater
@@ -49,9 +50,10 @@ class Case(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def dataset() -> Iterator[None]:
-    """A dataset in reach; diagnostics are read often enough to fall between all checkpoints."""
+    """A dataset in reach; diagnostics fall between all checkpoints, and sum trees have levels."""
     with own_folders(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_run, "METRICS_EVERY", 3)
+        patch.setattr(sumtree, "FAN", 3)
         write_steady(ID)
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import documents
 import pytest
@@ -89,3 +90,17 @@ def test_a_sheet_that_cant_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write the results .*results\.csv"):
         write_sheet(documents.single(), tmp_path / "file" / "results.csv")
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "; ", ';"', ";\t"])
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "＝"])
+def test_no_formula_begins_within_a_name_either(tmp_path, separator, begin):
+    """Where cells are divided by something else, Excel and LibreOffice split the text there."""
+    document = documents.single()
+    (task,) = document["tasks"]
+    task["name"] = f"d/t{separator}{begin}cmd|' /C calc'!A0;y"
+    write_sheet(document, tmp_path / "results.csv")
+    text = (tmp_path / "results.csv").read_text(encoding="utf-8")
+    for cell in re.split(r"[;|\t\n]", text):
+        assert not cell.strip(' "').startswith(begin), "but for numbers, which hold no letters"
+    assert f"'{begin}cmd" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -35,6 +36,10 @@ class DataError(BaqError):
     status = ExitStatus.DATA
 
 
+class Unreadable(DataError):
+    """A file that may be whole, but can't be read now, or not by this version (status 3)."""
+
+
 class EnvironmentMismatch(BaqError):
     """An environment that is missing or doesn't fit the data or the policy (status 4)."""
 
@@ -55,6 +60,8 @@ class Interrupted(BaqError):
 
 MOST_SHOWN = 80
 """Characters of somebody's word that a message repeats."""
+MOST_LISTED, MOST_COMPARED = 100, 1_000
+"""Names that a message lists; names that are compared with a mistyped one."""
 
 
 def clipped(word: object) -> str:
@@ -67,7 +74,14 @@ def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
     import difflib
 
-    close = difflib.get_close_matches(name[:MOST_SHOWN], known, n=1, cutoff=0.5)
+    near = [word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN]
+    close = difflib.get_close_matches(name[:MOST_SHOWN], near, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return "known: " + ", ".join(sorted(known))
+    return "known: " + listed(sorted(known))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a message lists them: the first ones, where there are many."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(map(clipped, names[:MOST_LISTED])) + (f", and {more:,} more" * (more > 0))

@@ -11,10 +11,14 @@ from typing import Any
 
 import yaml
 
+from baq_cli.plain_files import read
+
 MOST_DEPTH = 100
 """Containers inside each other; nothing that is read here has more than a dozen."""
 MOST_BITS = 256
 """Of a whole number; states of random generators have 128."""
+MOST_CONTAINERS = 1_000_000
+"""Of a JSON text: an empty list takes its writer three letters, and its reader a hundred bytes."""
 MOST_YAML_CHARACTERS = 100_000
 MOST_YAML_VALUES = 100_000
 """Values of a document once its aliases are expanded: an alias costs its writer three letters."""
@@ -36,24 +40,20 @@ def is_dataset_id(name: str) -> bool:
     return len(name) <= MOST_NAME and _DATASET.fullmatch(name) is not None
 
 
-def read_text(path: Path, most_bytes: int) -> str:
-    """Read a UTF-8 file.
+def read_text(path: Path, most_bytes: int, follow: bool = False) -> str:
+    """Read a plain UTF-8 file; with `follow`, one that a link leads to.
 
-    Raises OSError when it can't be read, ValueError when it is too large or not UTF-8.
+    Raises OSError when it can't be read or is too large, ValueError when it is not UTF-8.
     """
-    with path.open("rb") as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise ValueError(f"it is larger than {most_bytes:,} bytes")
-    return content.decode("utf-8")
+    return read(path, most_bytes, follow).decode("utf-8")
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file; see `parse_yaml`.
+    """Read a YAML file, which may be a link to one; see `parse_yaml`.
 
     Raises OSError and ValueError.
     """
-    return parse_yaml(read_text(path, 4 * MOST_YAML_CHARACTERS))
+    return parse_yaml(read_text(path, 4 * MOST_YAML_CHARACTERS, follow=True))
 
 
 def parse_json(text: str) -> Any:
@@ -63,6 +63,8 @@ def parse_json(text: str) -> Any:
     numbers, and for words that are no Unicode. NaN and infinity are read: who wants them to be
     finite must check.
     """
+    if text.count("[") + text.count("{") > MOST_CONTAINERS:
+        raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and objects")
     try:
         content = json.loads(text)
     except RecursionError as error:

@@ -15,7 +15,8 @@ from pydantic import (
 )
 from torch import Tensor, nn
 
-from baq_cli.agents.base import Agent, frozen_copy, online_and_offline, per_seed
+from baq_cli.agents.base import Agent, online_and_offline, per_seed
+from baq_cli.agents.behavior import BehaviorModel
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import (
     Batch,
@@ -29,7 +30,6 @@ from baq_cli.agents.interface import (
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import squared_distance
 from baq_cli.agents.td3_bc import TD3BC
-from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
@@ -133,7 +133,6 @@ class BAQ(Agent):
     confidence: Tensor
     distance_reference: Tensor
     uncertainty_reference: Tensor
-    behavior_loss: Tensor
 
     def __init__(self, config: AgentConfig, spec: Spec):
         super().__init__(config, spec)
@@ -143,15 +142,11 @@ class BAQ(Agent):
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
         self.base = BASES[config.base](config.base_config(), spec)
-        own = SeedStream(spec.seeds, "init/behavior", spec.device)
-        size = (spec.obs_dim, spec.action_dim, config.behavior_hidden)
-        self.behavior_learner = GaussianPolicy(own, *size)
-        self.behavior = frozen_copy(self.behavior_learner)
+        self.behavior = BehaviorModel(spec, config.behavior_hidden)
         for name, value in (
             ("confidence", 0.0),
             ("distance_reference", 1.0),
             ("uncertainty_reference", 1.0),
-            ("behavior_loss", float("inf")),
         ):
             self.register_buffer(name, per_seed(value, spec))
 
@@ -164,7 +159,7 @@ class BAQ(Agent):
         return self.base.critic
 
     def groups(self) -> dict[str, Group]:
-        behavior = Group((self.behavior_learner,), self.config.behavior_learning_rate)
+        behavior = Group((self.behavior.learner,), self.config.behavior_learning_rate)
         return {**self.base.groups(), "behavior": behavior}
 
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
@@ -180,26 +175,11 @@ class BAQ(Agent):
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         losses = self.base.loss(batch, noise, active)
-        used = 1.0 - batch.columns["held_out"]
-        fit = -(used * self.behavior_learner.log_prob(batch.obs, batch.action)).sum(1)
-        losses.terms["behavior"] = fit / used.sum(1).clamp(min=1.0)
+        losses.terms["behavior"] = self.behavior.fit_loss(batch)
         return losses
 
     def assess(self, data: OfflineData) -> None:
-        """Keep, for each seed, the π_BC with the lowest held-out loss so far."""
-        total, count = torch.zeros_like(self.behavior_loss), 0
-        with torch.no_grad():
-            for batch in data.chunks(held_out=True):
-                total -= self.behavior_learner.log_prob(batch.obs, batch.action).sum(1)
-                count += batch.obs.shape[1]
-        better = total / count < self.behavior_loss  # [S]
-        self.behavior_loss.copy_(torch.where(better, total / count, self.behavior_loss))
-        with torch.no_grad():
-            for kept, new in zip(
-                self.behavior.parameters(), self.behavior_learner.parameters(), strict=True
-            ):
-                mask = better.view(-1, *[1] * (new.ndim - 1))
-                kept.copy_(torch.where(mask, new, kept))
+        self.behavior.keep_better(data)
 
     def finish_offline(self, data: OfflineData) -> None:
         """Measure d_ref (held-out median of d) and σ_ref (90th percentile of the spread), `[S]`."""
@@ -270,9 +250,7 @@ class BAQ(Agent):
         u = self.uncertainty(q_policy)
         losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
         if self.config.align:
-            with torch.no_grad():
-                behavior = self.behavior.mode(batch.obs)
-            gap = (u * squared_distance(action, behavior)).mean(1)
+            gap = (u * squared_distance(action, self.behavior.mode(batch.obs))).mean(1)
             strength = self.config.align_weight * self.base.value_scale(q_policy)
             term = strength * (1.0 - self.confidence) * gap
             losses.terms["policy"] = losses.terms["policy"] + term

@@ -93,7 +93,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
             loop = OnlineLoop(run, offline, from_scratch=False)
             with closing(loop):
                 finetune(loop, "")
-    return run, loop.pool.workers
+    return run, loop.episodes.pool.workers
 
 
 def _recipe(case: Case, sizes: Sizes, env_id: str, env_steps: int) -> Recipe:

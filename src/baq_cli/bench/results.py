@@ -20,6 +20,7 @@ from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Found, Sizes
 from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.engine.rundir import git_revision, now, versions
+from baq_cli.plain_files import opened
 
 Row = dict[str, Any]
 
@@ -129,7 +130,8 @@ def hardware_facts(device: torch.device) -> Row:
 def processor() -> str:
     """Return the processor's name as the system gives it."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        with opened(Path("/proc/cpuinfo")) as file:
+            text = file.read().decode(errors="replace")
     except OSError:
         return platform.processor() or platform.machine()
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)

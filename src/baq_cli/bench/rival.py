@@ -19,6 +19,7 @@ from platformdirs import user_cache_dir
 from baq_cli.bench.updates import Case, Sizes, Subject, rate_of
 from baq_cli.engine.device import on_threads
 from baq_cli.errors import UsageError
+from baq_cli.plain_files import write_new
 
 VERSION = "2.8.1"
 BESIDE = (
@@ -148,9 +149,9 @@ def prepared_environment(note: Note) -> Path:
     note(f"making d3rlpy {VERSION}'s virtual environment in {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     installed = metadata.version("torch").split("+")[0]
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(python), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in (
-        [sys.executable, "-m", "venv", str(folder)],
+        [sys.executable, "-I", "-m", "venv", str(folder)],
         [*pip, f"torch=={installed}", *BESIDE],
         [*pip, "--no-deps", f"d3rlpy=={VERSION}"],
     ):
@@ -160,5 +161,5 @@ def prepared_environment(note: Note) -> Path:
                 f"d3rlpy's environment can't be made: {' '.join(command)} said\n"
                 f"{made.stderr.strip()[-1000:]}"
             )
-    done.touch()
+    write_new(done, b"")
     return python

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _own(
         print_table(results.speed_rows(found))
         if splits:
             print_table(results.split_rows(splits))
-        typer.echo(results.footnote(whole, found))
+        say(results.footnote(whole, found))
     _save(save, None, whole)
 
 
@@ -121,9 +122,7 @@ def _against(
 
     if rival != "d3rlpy":
         raise UsageError(f"--against {rival}: only d3rlpy is known")
-    pairs = compare_with_d3rlpy(
-        cases, sizes, rounds, seconds, lambda text: typer.echo(text, err=True)
-    )
+    pairs = compare_with_d3rlpy(cases, sizes, rounds, seconds, lambda text: say(text, err=True))
     facts = {"against_d3rlpy": [p.as_dict() for p in pairs]}
     whole = results.document(torch.device("cpu"), sizes, facts)
     if json:
@@ -137,7 +136,7 @@ def _save(folder: Path | None, suffix: str | None, whole: dict[str, Any]) -> Non
     from baq_cli.bench.results import save
 
     if folder is not None:
-        typer.echo(f"saved in {save(folder, suffix, whole)}", err=True)
+        say(f"saved in {save(folder, suffix, whole)}", err=True)
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

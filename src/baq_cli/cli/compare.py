@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from baq_cli.cli import options as opt
 from baq_cli.cli.report import write_and_show
+from baq_cli.cli.say import say
 from baq_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
             for cell, spent in zip(cells, seconds, strict=True)
         ]
     )
-    typer.echo(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
+    say(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
 
 
 def plan_cells(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from baq_cli.cli import exchange, suite
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 
 app = typer.Typer(
     help="List, inspect, check, import, export, build and collect datasets.",
@@ -28,10 +29,15 @@ def list_datasets(json: opt.Json = False) -> None:
     """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
     from baq_cli.data.minari.folder import local_datasets, open_minari
+    from baq_cli.errors import DataError
 
+    metadata: dict[str, Any]
     rows = []
     for dataset_id in local_datasets():
-        metadata = open_minari(dataset_id).metadata
+        try:
+            metadata = open_minari(dataset_id).metadata
+        except DataError as error:  # it stands in no other's way
+            metadata = {"description": str(error)}
         about = str(metadata.get("description", "")).partition("\n")[0]
         rows.append(
             {
@@ -46,7 +52,7 @@ def list_datasets(json: opt.Json = False) -> None:
     elif rows:
         print_table(rows)
     else:
-        typer.echo("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
+        say("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
 
 
 @app.command()
@@ -131,7 +137,7 @@ def score_reference(
         return
     print_table([{"policy": n, **facts} for n, facts in measured.items()])
     if dataset is not None:
-        typer.echo(f"stored with {dataset}")
+        say(f"stored with {dataset}")
 
 
 @app.command()
@@ -160,7 +166,7 @@ def collect(
     behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
     with watch(f"collecting {dataset}") as observer:
         collect_dataset(dataset, behaviors, env, env_steps, seed, deterministic, observer)
-    typer.echo(dataset)
+    say(dataset)
 
 
 @app.command()
@@ -172,4 +178,4 @@ def behavior(
     """Keep a checkpoint's policy as a small behaviour file, with its measured return."""
     from baq_cli.engine.behaviors import describe, export_behavior
 
-    typer.echo(describe(out, export_behavior(checkpoint, out, episodes)))
+    say(describe(out, export_behavior(checkpoint, out, episodes)))

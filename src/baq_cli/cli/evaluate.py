@@ -34,7 +34,9 @@ def evaluate(
     from baq_cli.engine.restore import evaluate_checkpoint
     from baq_cli.engine.scoring import find_reference
 
-    env_id = env or str(read_document(locate(checkpoint)).get("env_id"))
+    env_id = env or str(
+        read_document(locate(checkpoint), follow=checkpoint.is_file()).get("env_id")
+    )
     scored_by = None if reference is None else find_reference(reference, env_id)
     returns, lengths, saved = evaluate_checkpoint(checkpoint, env, episodes, number)
     show_evaluation(saved.document, env_id, returns, lengths, json, scored_by)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def import_dataset(
     done = import_file(file, id, setting, mapped)
     episodes = done.episodes
     for finding in episodes.findings:
-        typer.echo(f"warning: {finding.text}", err=True)
+        say(f"warning: {finding.text}", err=True)
     if done.lost:
-        typer.echo(
+        say(
             f"{done.lost} transitions were left out: the last ones of truncated episodes, whose "
             "next observation the log doesn't hold or that you asked to drop",
             err=True,
@@ -82,7 +83,7 @@ def import_dataset(
     if json:
         print_json(facts)
         return
-    typer.echo(
+    say(
         f"{id}: {facts['episodes']:,} episodes, {facts['env_steps']:,} steps, "
         f"mean return {facts['return_mean']:.1f}"
     )
@@ -134,13 +135,13 @@ def export_dataset(
 
     path = out or Path(f"{dataset.rpartition('/')[2]}{SUFFIXES.get(to, '')}")
     export_file(dataset, to, path)
-    typer.echo(path)
+    say(path)
 
 
 def download_dataset(dataset: DatasetId) -> None:
     """Fetch a public Minari dataset into the Minari folder."""
     from baq_cli.data.minari.place import download
 
-    typer.echo(f"downloading {dataset} …", err=True)
+    say(f"downloading {dataset} …", err=True)
     download(dataset)
-    typer.echo(dataset)
+    say(dataset)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 
 
 class Format(str, Enum):
@@ -43,14 +44,14 @@ def export(
         return
     among = ", ".join(map(str, done["seeds"]))
     chosen = f"seed {done['seed']}" + (f" of {among}" if len(done["seeds"]) > 1 else "")
-    typer.echo(
+    say(
         f"{done['algo']} on {done['env_id']}, {chosen}: obs [batch, {done['obs_dim']}] to action "
         f"[batch, {done['action_dim']}], float32"
     )
     for check in done["checks"]:
-        typer.echo(
+        say(
             f"checked on {check['count']} {check['observations']} observations: differs by at most "
             f"{check['largest_difference']:.1e} of half an action's range ({check['allowed']:.1e} "
             "allowed)"
         )
-    typer.echo(f"{done['format']}: {out} ({done['bytes']:,} bytes)")
+    say(f"{done['format']}: {out} ({done['bytes']:,} bytes)")

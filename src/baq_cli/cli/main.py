@@ -22,7 +22,9 @@ from baq_cli.cli import (
     recipes,
     report,
 )
+from baq_cli.cli.say import say
 from baq_cli.errors import BaqError, ExitStatus
+from baq_cli.python import never_from_here
 
 DEBUG, TRUST = "--debug", "--trust-env"
 
@@ -49,7 +51,7 @@ app.add_typer(recipes.app, name="recipes")
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"baq {__version__}")
+        say(f"baq {__version__}")
         raise typer.Exit
 
 
@@ -71,6 +73,7 @@ def options(
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
+    never_from_here()
     debug = DEBUG in sys.argv
     if TRUST in sys.argv:
         from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
@@ -103,12 +106,13 @@ def _no_room(error: Exception) -> str:
 
 def _report(message: str, status: ExitStatus, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    from rich.console import Console
+        say(traceback.format_exc(), err=True)
     from rich.text import Text
 
+    from baq_cli.cli.screen import Screen
+
     kind = "" if status == ExitStatus.INTERRUPTED else "error: "
-    Console(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
+    Screen(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
     raise SystemExit(int(status))
 
 

@@ -7,20 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from baq_cli.cli.plot import text_plot
+from baq_cli.cli.screen import Screen
 from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Observer, Progress
 
 
 @contextmanager
 def watch(title: str) -> Iterator[Observer]:
     """Show a run's events on stderr until the block ends."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     display: _Plain = _Lively(console, title) if console.is_terminal else _Plain(console, title)
     with display.open():
         yield display.see
@@ -29,7 +30,7 @@ def watch(title: str) -> Iterator[Observer]:
 @contextmanager
 def watch_cells(title: str) -> Iterator[Callable[[str, Event], None]]:
     """Show the events of several cells on stderr, by the cells' names, until the block ends."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     board = _Board(console, title)
     with board.open():
         yield board.see
@@ -38,7 +39,7 @@ def watch_cells(title: str) -> Iterator[Callable[[str, Event], None]]:
 class _Plain:
     """One line an evaluation and a note, for logs and pipes."""
 
-    def __init__(self, console: Console, title: str):
+    def __init__(self, console: Screen, title: str):
         self.console = console
         self.title = title
 
@@ -61,7 +62,7 @@ class _Plain:
 class _Lively(_Plain):
     """A live panel: phase, counters, rate, time left, the last evaluation, the curve."""
 
-    def __init__(self, console: Console, title: str):
+    def __init__(self, console: Screen, title: str):
         super().__init__(console, title)
         self.progress: Progress | None = None
         self.evaluations: list[Evaluated] = []
@@ -104,7 +105,7 @@ class _Lively(_Plain):
 class _Board:
     """Cells side by side: a row of counters each, and their evaluations as lines."""
 
-    def __init__(self, console: Console, title: str):
+    def __init__(self, console: Screen, title: str):
         self.lines = _Plain(console, title)
         self.rows: dict[str, Progress] = {}
         self.last: dict[str, Evaluated] = {}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
 
 app = typer.Typer(
@@ -37,9 +38,7 @@ def list_recipes(json: opt.Json = False) -> None:
 @app.command()
 def show(name: Name) -> None:
     """Print a recipe."""
-    from baq_cli.recipes.shipped import find_recipe
-
-    typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    say(_text_of(name), nl=False)
 
 
 @app.command()
@@ -49,14 +48,26 @@ def copy(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Copy a recipe to a file of your own."""
-    from baq_cli.recipes.shipped import find_recipe
+    from baq_cli.engine.files import disk_errors, replace_file
 
-    source = find_recipe(name)
+    text = _text_of(name)
     target = to or Path(name.replace("/", "-") + ".yaml")
     if target.exists() and not force:
         raise UsageError(f"{target} exists: choose another name, or overwrite it with --force")
-    target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
-    typer.echo(f"{target}")
+    with disk_errors(f"write {target}"):
+        replace_file(target, text.encode())
+    say(f"{target}")
+
+
+def _text_of(name: str) -> str:
+    """Return a recipe's text; raises UsageError when it can't be read."""
+    from baq_cli.recipes.shipped import find_recipe
+    from baq_cli.untrusted import MOST_YAML_CHARACTERS, read_text
+
+    try:
+        return read_text(find_recipe(name), 4 * MOST_YAML_CHARACTERS, follow=True)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the recipe {name}: {error}") from error
 
 
 @app.command()
@@ -73,4 +84,4 @@ def validate(
     named = [layer["algo"]] if "algo" in layer else [name for name in METHODS if name in layer]
     for algo in named or list(METHODS):
         resolved = opt.build_recipe([], file, {"algo": algo}, overrides)
-        typer.echo(to_yaml(resolved, f"{file}: valid for {algo}"), nl=False)
+        say(to_yaml(resolved, f"{file}: valid for {algo}"), nl=False)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
-import typer
+
+from baq_cli.cli.say import say
+from baq_cli.report.names import printable_lines
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from baq_cli.cli.screen import Screen
     from baq_cli.data.episodes import Finding
     from baq_cli.envs.scores import Reference
     from baq_cli.report.document import Document
@@ -24,7 +25,7 @@ MOST_LISTED = 24
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json_module.dumps(value, indent=2))
+    say(json_module.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
@@ -37,7 +38,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for name in rows[0] if rows else ["nothing here"]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if v is None else _cell(v)) for v in row.values()))
+        table.add_row(*(Text("" if v is None else printable_lines(_cell(v))) for v in row.values()))
     _console().print(table)
 
 
@@ -59,7 +60,7 @@ def print_card(facts: dict[str, Any]) -> None:
     table = Table(show_header=False, box=box.SIMPLE, show_edge=False)
     for key, value in facts.items():
         if value not in (None, "", [], {}):
-            table.add_row(key, Text(_entry(value)))
+            table.add_row(key, Text(printable_lines(_entry(value))))
     _console().print(table)
 
 
@@ -98,15 +99,15 @@ def print_findings(dataset_id: str, found: Sequence[Finding], as_json: bool) -> 
     elif found:
         print_table([{"level": f.level, "check": f.check, "found": f.text} for f in found])
     else:
-        typer.echo(f"{dataset_id}: nothing found, every check passed")
+        say(f"{dataset_id}: nothing found, every check passed")
 
 
-def _console() -> Console:
+def _console() -> Screen:
     """Return stdout as wide as the terminal, or wide enough for any table in a pipe."""
-    from rich.console import Console
+    from baq_cli.cli.screen import Screen
 
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = Screen()
+    return console if console.is_terminal else Screen(width=PIPE_WIDTH)
 
 
 def show_comparison(document: Document, page: Path) -> None:
@@ -120,15 +121,15 @@ def show_comparison(document: Document, page: Path) -> None:
 
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
-    from baq_cli.engine.files import read_json
     from baq_cli.engine.rundir import read_metrics
+    from baq_cli.report.courses import read_run
     from baq_cli.report.curves import phase_curves
     from baq_cli.report.figure import draw
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
 
-    manifest = read_json(run / "manifest.json")
-    label = manifest["algo"]
+    facts = read_run(run)
+    manifest, label = facts.manifest, facts.recipe["algo"]
     dataset = manifest["dataset"] or {}
     curves = phase_curves(read_metrics(run), label)
     summary = summarise(label, curves, manifest["environment"]["id"], dataset.get("id"))
@@ -181,11 +182,11 @@ def show_evaluation(
         return
     print_table(rows)
     spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
-    typer.echo(f"{document['algo']} on {env_id}: return {means.mean():.1f}{spread}")
+    say(f"{document['algo']} on {env_id}: return {means.mean():.1f}{spread}")
     if reference is not None:
         score = _score(reference, means, deviation)
         spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"
-        typer.echo(
+        say(
             f"normalised by {reference.label} (random {reference.random:.1f}, expert "
             f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
         )

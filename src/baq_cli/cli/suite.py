@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
+from baq_cli.cli.say import say
 
 app = typer.Typer(
     help="Reference datasets that the tool builds itself.",
@@ -68,7 +69,7 @@ def build(
             and seed in (None, each.seed)
         )
         if usual and each.dataset_id in local_datasets():
-            typer.echo(f"{each.dataset_id} is already there", err=True)
+            say(f"{each.dataset_id} is already there", err=True)
             continue
         with watch(each.dataset_id) as observer:
-            typer.echo(build_reference(each, observer, env_steps, seed, id))
+            say(build_reference(each, observer, env_steps, seed, id))

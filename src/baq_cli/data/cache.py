@@ -17,7 +17,8 @@ from typing import Any
 
 from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
 from baq_cli.envs.spaces import Spaces
-from baq_cli.untrusted import parse_json
+from baq_cli.plain_files import MOST_DOCUMENT, check_plain, replaced
+from baq_cli.untrusted import parse_json, read_text
 
 VERSION = 1
 """Raised when what is kept, or what the checks find, changes."""
@@ -51,10 +52,11 @@ def find(mark: str) -> Episodes | None:
     from safetensors import SafetensorError
 
     try:
-        text, check = parse_json(_index(mark).read_text(encoding="utf-8"))
+        text, check = parse_json(read_text(_index(mark), MOST_DOCUMENT, follow=True))
         if _check(text) != check:
             return None
         entry = parse_json(text)
+        check_plain(_arrays(entry["sha256"]))
         tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
         episodes = Episodes(
             dataset_id=entry["dataset_id"],
@@ -85,16 +87,11 @@ def keep(mark: str, episodes: Episodes) -> None:
     with contextlib.suppress(OSError, SafetensorError):
         for path in (place, _index(mark)):
             path.parent.mkdir(parents=True, exist_ok=True)
-        partial = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            safetensors.numpy.save_file(arrays, partial)
-            partial.replace(place)
-        finally:
-            partial.unlink(missing_ok=True)
-        partial = _index(mark).with_suffix(f".{os.getpid()}")
+        with replaced(place, sync=False) as file:
+            safetensors.numpy.save_file(arrays, file.name)
         text = json.dumps(entry)
-        partial.write_text(json.dumps([text, _check(text)]), encoding="utf-8")
-        partial.replace(_index(mark))
+        with replaced(_index(mark), sync=False) as file:
+            file.write(json.dumps([text, _check(text)]).encode())
 
 
 def _index(mark: str) -> Path:

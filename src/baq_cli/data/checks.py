@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations, islice
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.envs.pool import make_env, quiet_simulator
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError, EnvironmentMismatch
+from baq_cli.errors import MOST_LISTED, DataError, EnvironmentMismatch, listed
 
 Array = npt.NDArray[Any]
 OUTSIDE = 1e-4
@@ -152,21 +153,17 @@ def _longer(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
 def _dimensions(episodes: Episodes) -> Iterator[Finding]:
     for name, rows in (("observation", episodes.observations), ("action", episodes.action)):
         low, high = rows.min(0), rows.max(0)
-        constant = np.flatnonzero(low == high).tolist()
+        constant = [str(i) for i in np.flatnonzero(low == high)]
         if constant and len(rows) > 1:
-            yield _warning("dimensions", f"{name} dimensions {constant} are constant.")
-        same = [
-            (i, j)
-            for i in range(rows.shape[1])
-            for j in range(i + 1, rows.shape[1])
-            if low[i] == low[j]
-            and high[i] == high[j]
-            and i not in constant
-            and np.array_equal(rows[:, i], rows[:, j])
-        ]
-        if same:
-            pairs = ", ".join(f"{i} = {j}" for i, j in same)
-            yield _warning("dimensions", f"{name} dimensions are duplicates: {pairs}.")
+            yield _warning("dimensions", f"{name} dimensions [{listed(constant)}] are constant.")
+        alike: dict[bytes, list[int]] = {}
+        for i in np.flatnonzero(low < high).tolist():
+            column = (rows[:, i] + 0.0).tobytes()  # −0.0 is 0.0
+            alike.setdefault(hashlib.blake2b(column, digest_size=16).digest(), []).append(i)
+        pairs = [p for g in alike.values() for p in islice(combinations(g, 2), MOST_LISTED + 1)]
+        if pairs:
+            same = listed([f"{i} = {j}" for i, j in sorted(pairs)])
+            yield _warning("dimensions", f"{name} dimensions are duplicates: {same}.")
 
 
 def _rewards(episodes: Episodes) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,13 @@ from baq_cli.data.logs.d4rl import read_d4rl, write_d4rl
 from baq_cli.data.logs.filecard import card_of
 from baq_cli.data.logs.logfile import LogFile, Setting, to_log, to_recording
 from baq_cli.data.logs.mapping import Mapping
-from baq_cli.data.logs.tables import read_csv, read_npz, read_parquet, write_npz, write_parquet
+from baq_cli.data.logs.parquet import read_parquet, write_parquet
+from baq_cli.data.logs.tables import read_csv, read_npz, write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
 from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import replaced
 
 D4RL_SUFFIXES = (".hdf5", ".h5")
 TABLES = {".npz": read_npz, ".parquet": read_parquet, ".csv": read_csv}
@@ -91,16 +92,12 @@ def export_file(dataset_id: str, form: str, path: Path) -> None:
     if os.path.lexists(path):
         raise UsageError(f"{path} exists: choose another --out, or remove it")
     recording = read_recording(open_minari(dataset_id))
-    partial = path.with_name(f".baq-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        WRITERS[form](to_log(recording), card_of(recording), partial)
-        partial.replace(path)
+        with replaced(path) as file:
+            WRITERS[form](to_log(recording), card_of(recording), file)
     except (OSError, RuntimeError) as error:  # h5py has both
         raise DataError(f"cannot write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def save_arrays(

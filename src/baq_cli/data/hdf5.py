@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import zlib
+from typing import Any
+
 import h5py
 
-MOST_EXPANSION = 2_000
-"""A file whose arrays claim more than this many times its own size is taken for damaged."""
-LARGE, MOST_EXPANSION_OF_LARGE = 1 << 30, 200
-"""Of claims beyond a gigabyte less is believed: no log compresses so well."""
+from baq_cli.data.sizes import check_size
 
-
-def check_size(claimed_bytes: int, file_bytes: int) -> None:
-    """Raise ValueError where arrays claim far more than the file could hold."""
-    most = MOST_EXPANSION if claimed_bytes <= LARGE else MOST_EXPANSION_OF_LARGE
-    if claimed_bytes > most * file_bytes:
-        raise ValueError(f"an array claims {claimed_bytes:,} bytes in a file of {file_bytes:,}")
-
-
-class Claims:
-    """What the arrays of a file claim, all together."""
-
-    def __init__(self, file_bytes: int):
-        self._file_bytes, self._claimed = file_bytes, 0
-
-    def add(self, claimed_bytes: int) -> None:
-        """Raise ValueError where it becomes far more than the file could hold."""
-        self._claimed += claimed_bytes
-        check_size(self._claimed, self._file_bytes)
+REARRANGE = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+"""Filters that leave an array as large as it is; all others compress."""
+LARGE_CHUNK = 1 << 18
+"""As it is stored. Smaller ones unpack to a quarter of a gigabyte at the most."""
+SEAL = 8
+"""Bytes of a checksum behind a chunk."""
 
 
 def open_inside(group: h5py.h5g.GroupID, path: str) -> h5py.h5g.GroupID | h5py.h5d.DatasetID:
@@ -40,7 +29,7 @@ def open_inside(group: h5py.h5g.GroupID, path: str) -> h5py.h5g.GroupID | h5py.h
         _check_link(found, name.encode())
         found = h5py.h5o.open(found, name.encode())
     if isinstance(found, h5py.h5d.DatasetID):
-        check_stored_inside(found, path)
+        check_stored(found, path)
     return found
 
 
@@ -55,13 +44,59 @@ def check_links(group: h5py.h5g.GroupID) -> None:
         raise ValueError(_link(found))
 
 
-def check_stored_inside(dataset: h5py.h5d.DatasetID, name: str) -> None:
-    """Raise ValueError for an array whose numbers lie in other files."""
+def check_stored(dataset: h5py.h5d.DatasetID, name: str) -> None:
+    """Check how an array is stored, before it is read.
+
+    Raises ValueError when its numbers lie in other files, or when its chunks claim, or unpack to,
+    far more than they could hold: a chunk is unpacked whole for each number in it.
+    """
     if dataset.get_offset() is not None:  # a block of this very file
         return
     stored = dataset.get_create_plist()
-    if stored.get_layout() == h5py.h5d.VIRTUAL or stored.get_external_count():
+    layout = stored.get_layout()
+    if layout == h5py.h5d.VIRTUAL or stored.get_external_count():
         raise ValueError(f"'{name}' has its numbers in other files: only this one is read")
+    if layout != h5py.h5d.CHUNKED:
+        return
+    filters = [stored.get_filter(k)[0] for k in range(stored.get_nfilters())]
+    packing = [code for code in filters if code not in REARRANGE]
+    if len(packing) > 1:
+        raise ValueError(f"'{name}' is compressed {len(packing)} times; expected once at most")
+    claimed = math.prod(stored.get_chunk()) * dataset.dtype.itemsize
+    check_size(claimed, h5py.h5i.get_file_id(dataset).get_filesize())
+    if packing and dataset.get_storage_size() > LARGE_CHUNK:
+        _check_chunks(dataset, name, claimed, filters)
+
+
+def _check_chunks(dataset: h5py.h5d.DatasetID, name: str, claimed: int, filters: list[int]) -> None:
+    """Raise ValueError where a large chunk is larger than its array's are, or unpacks to more.
+
+    HDF5 would unpack it to its end, wherever that is.
+    """
+    large = [chunk for chunk in _chunks(dataset) if chunk.size > LARGE_CHUNK]
+    for chunk in large:
+        if chunk.size > claimed + LARGE_CHUNK:
+            raise ValueError(
+                f"a chunk of '{name}' has {chunk.size:,} bytes, and claims {claimed:,}"
+            )
+        skipped = [code for k, code in enumerate(filters) if chunk.filter_mask >> k & 1]
+        if h5py.h5z.FILTER_DEFLATE not in filters or h5py.h5z.FILTER_DEFLATE in skipped:
+            continue
+        unpacking = zlib.decompressobj()
+        try:
+            unpacking.decompress(dataset.read_direct_chunk(chunk.chunk_offset)[1], claimed + SEAL)
+        except zlib.error as error:
+            raise ValueError(f"a chunk of '{name}' can't be unpacked: {error}") from error
+        if unpacking.unconsumed_tail:
+            raise ValueError(f"a chunk of '{name}' unpacks to more than the {claimed:,} it claims")
+
+
+def _chunks(dataset: h5py.h5d.DatasetID) -> list[Any]:
+    found: list[Any] = []
+    if hasattr(dataset, "chunk_iter"):  # of HDF5 1.14; one by one takes time squared
+        dataset.chunk_iter(found.append)
+        return found
+    return [dataset.get_chunk_info(number) for number in range(dataset.get_num_chunks())]
 
 
 def _check_link(group: h5py.h5g.GroupID, name: bytes) -> None:

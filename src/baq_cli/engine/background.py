@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,6 +22,7 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
 from baq_cli.recipes.schema import Recipe
 
@@ -114,8 +115,10 @@ class BackgroundEvaluator:
         self._observer = observer
         self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
+        self._sending = threading.Thread()
         self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
-        self._process.start()
+        with signals_held():
+            self._process.start()
         theirs.close()
 
     @property
@@ -123,8 +126,12 @@ class BackgroundEvaluator:
         return self._begun is None
 
     def begin(self, acting: dict[str, Tensor], number: str) -> None:
-        """Hand over the parts that act."""
+        """Hand over the parts that act, without waiting until the process takes them."""
         self._begun = acting, number
+        self._sending = threading.Thread(target=self._send, args=self._begun, daemon=True)
+        self._sending.start()
+
+    def _send(self, acting: dict[str, Tensor], number: str) -> None:
         with contextlib.suppress(OSError):  # a process that is gone is found gone at the end
             self._connection.send_bytes(number.encode())
             self._connection.send_bytes(save(acting))
@@ -152,10 +159,14 @@ class BackgroundEvaluator:
         return here
 
     def close(self) -> None:
+        if self._sending.is_alive():
+            self._process.kill()  # which also ends the sending
+            self._sending.join()
         self._connection.close()
         self._process.join(timeout=1)
         if self._process.is_alive():
             self._process.kill()
+            self._process.join()
         if self._here is not None:
             self._here.close()
 
@@ -164,7 +175,7 @@ def _serve(
     connection: Connection, recipe: Recipe, phase: Phase, spec: Spec, env_id: str, inputs: bytes
 ) -> None:
     """Evaluate what comes, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle
+    leave_signals_to_main()
     torch.set_flush_denormal(True)
     with (
         contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself

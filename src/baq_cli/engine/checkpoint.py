@@ -6,10 +6,9 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -17,17 +16,20 @@ from torch import Tensor
 from baq_cli.engine.claims import check_agent, check_document, check_parts, check_state
 from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
+    ABSENT,
     disk_errors,
     json_bytes,
     read_document,
+    read_errors,
     read_json,
     read_tensors,
     replace_file,
-    sync_folder,
     tensor_bytes,
     write_synced,
 )
-from baq_cli.errors import DataError
+from baq_cli.engine.resumable import check_resumable
+from baq_cli.errors import DataError, Unreadable
+from baq_cli.plain_files import read, sync_folder
 from baq_cli.untrusted import read_text
 
 FORMAT = 2
@@ -124,7 +126,7 @@ def _link(before: Path, now: Path) -> None:
     try:
         os.link(before, now)
     except OSError:
-        write_synced(now, before.read_bytes())
+        write_synced(now, read(before, None))
 
 
 def _free(folder: Path) -> Path:
@@ -135,49 +137,40 @@ def _free(folder: Path) -> Path:
 
 def complete(run: Path, phase: Phase | None = None) -> list[Path]:
     """Return a run's complete checkpoints, of a phase or both, oldest first."""
-    found = {}
+    return [folder for folder in named(run, phase) if _has_state(folder)]
+
+
+def named(run: Path, phase: Phase | None = None) -> list[Path]:
+    """Return the folders that are named as checkpoints are, whole or not, oldest first.
+
+    Raises Unreadable when the disk doesn't list them.
+    """
+    root = run / "checkpoints"
+    with read_errors(root):
+        try:
+            names = os.listdir(root)
+        except (*ABSENT, ValueError):
+            return []
     phases: list[str] = list(UNITS)
-    for folder in (run / "checkpoints").glob("*-*"):
-        name = NAME.fullmatch(folder.name)
-        if name is None or folder.is_symlink() or phase not in (None, name[1]):
-            continue
-        if (folder / STATE).is_file():
-            found[folder] = (phases.index(name[1]), int(name[2]), int(name[3] or 0))
+    found = {}
+    for name in filter(None, map(NAME.fullmatch, names)):
+        folder = root / name[0]
+        if phase in (None, name[1]) and not folder.is_symlink():
+            found[folder] = (phases.index(name[1]), counter_of(folder), int(name[3] or 0))
     return sorted(found, key=lambda folder: found[folder])
 
 
-def best(run: Path, phase: Phase, history: Sequence[Mapping[str, Any]]) -> Path | None:
-    """Return the checkpoint of a phase whose evaluation was the best, mean over seeds."""
-    counted: dict[int, list[float]] = {}
-    for row in history:
-        if row["phase"] == phase:
-            counted.setdefault(row[UNITS[phase]], []).append(row["return_mean"])
-    folders = {_counter(folder): folder for folder in complete(run, phase)}
-    known = [counter for counter in counted if counter in folders]
-    if not known:
-        return None
-    return folders[max(known, key=lambda counter: fmean(counted[counter]))]
-
-
-def _counter(folder: Path) -> int:
+def counter_of(folder: Path) -> int:
+    """Return the counter of a checkpoint, in its phase's unit, which its name says."""
     return int(folder.name.rpartition("-")[2].split(".")[0])
 
 
-def prune(run: Path, phase: Phase, keep: int, keep_agents: bool, best: Path | None = None) -> None:
-    """Drop all but the newest `keep` checkpoints of a phase and the best, or keep their agents."""
-    for folder in complete(run, phase)[:-keep]:
-        if folder == best:
-            continue
-        with disk_errors(f"remove the old checkpoint {folder}"):
-            if keep_agents:
-                (folder / STATE).unlink()  # from here on it is none
-                for file in folder.iterdir():
-                    if file.name != AGENT:
-                        file.unlink()
-            else:
-                partial = folder.with_name(f"{PARTIAL}{folder.name}")
-                os.rename(folder, partial)
-                shutil.rmtree(partial)
+def _has_state(folder: Path) -> bool:
+    with read_errors(folder):
+        try:
+            return stat.S_ISREG((folder / STATE).stat().st_mode)
+        except ABSENT:
+            return False
 
 
 def point_at(folder: Path) -> None:
@@ -220,7 +213,8 @@ def locate(path: Path) -> Path:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; the parts that a lone agent file lacks stay empty.
 
-    Raises DataError when it is missing, damaged, or of a newer format.
+    Raises DataError when it is missing or damaged, and Unreadable when the disk doesn't give it or
+    it is of another format.
     """
     checkpoint = load_agent_file(path)
     folder = locate(path).parent
@@ -242,7 +236,7 @@ def load(path: Path) -> Checkpoint:
 def load_newest(run: Path, observer: Observer) -> Checkpoint:
     """Read a run's newest checkpoint; where it is damaged, the newest one that is not.
 
-    Raises DataError when none can be read.
+    One that may be whole is never passed over. Raises DataError when none can be read.
     """
     folders = complete(run)[::-1]
     if not folders:
@@ -251,6 +245,11 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
     for folder in folders:
         try:
             found = load(folder)
+            check_resumable(
+                *(found.document, found.state, found.training, found.replay, found.blocks), folder
+            )
+        except Unreadable:
+            raise
         except DataError as error:
             failures.append(str(error))
             continue
@@ -276,15 +275,15 @@ def load_agent_file(path: Path) -> Checkpoint:
     Raises DataError as `load` does.
     """
     file = locate(path)
-    document = read_document(file)
+    document = read_document(file, follow=file == path)
     if document.get("format") != FORMAT:
-        raise DataError(
+        raise Unreadable(
             f"{file} has checkpoint format {document.get('format')}, this version reads {FORMAT}. "
             "Upgrade with 'pip install --upgrade baq-cli'."
         )
     _require(document, DOCUMENT_KEYS, file)
     check_document(document, file)
-    tensors = read_tensors(file)
+    tensors = read_tensors(file, follow=file == path)
     check_agent(document, tensors, file)
     return Checkpoint(document, tensors)
 

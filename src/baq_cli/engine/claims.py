@@ -11,19 +11,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
+from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
-from baq_cli.errors import DataError, UsageError
-from baq_cli.nets.streams import at_most
+from baq_cli.errors import DataError, Unreadable, UsageError, clipped
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import MOST_SEEDS
 
 Tensors = Mapping[str, Tensor]
 BEHAVIOR = "behavior"
 INPUTS = "inputs."
-UNBUILT = 1_000
-"""How many times more than a behaviour's file its networks may hold: it keeps the policy alone."""
 STREAMS = ("stream.noise", "stream.batch", "stream.explore")
 
 Phase = Literal["offline", "online"]
@@ -117,42 +115,31 @@ class _Document(Said):
         return self
 
 
-class _Logged(Said):
+class _Seal(Said):
     bytes: Count
     sha256: Name
 
 
-class _Logs(Said):
+class _Logged(_Seal):
+    earlier: list[_Seal] = []
+
+
+class Logs(Said):
+    """The CSVs of a run as a checkpoint knew them; of earlier versions their lengths alone."""
+
     metrics: _Logged | Count
     diagnostics: _Logged | Count
 
 
-class _Pending(Said):
-    done: Count
-    number: Name
-    counters: list[dict[str, Any]]
-
-
-class _Running(Said):
-    start_seed: Count
-    rewards: list[float]
-    slots: list[Count]
-
-
 class _State(Said):
+    """What every use of a checkpoint needs; a resume needs more, see `resumable.py`."""
+
     phase: Phase
     done: Count
-    evaluations: Count
-    pending: bool | list[_Pending]
     episodes: list[Count]
     threads: int = Field(ge=1, le=4096)
-    sizes: _Logs
+    sizes: Logs
     blocks: int = Field(ge=0, le=10**7)
-    wall_seconds: Finite = 0.0
-    metrics_sum: dict[str, list[float]] = {}
-    metrics_count: dict[str, list[float]] = {}
-    written: Count = 0
-    running: list[_Running] = []
 
 
 def check_document(document: dict[str, Any], file: Path) -> None:
@@ -173,7 +160,7 @@ def check_said(model: type[Said], said: Any, file: Path) -> None:
         model.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = clipped(".".join(map(str, first["loc"])))
         what = f"{place}: {first['msg']}" if place else str(first["msg"])
         raise DataError(f"{file} is damaged: {what.removeprefix('Value error, ')}") from error
 
@@ -181,8 +168,7 @@ def check_said(model: type[Said], said: Any, file: Path) -> None:
 def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
     """Raise DataError unless the tensors are those of the agent that a checked document describes.
 
-    The agent is built for it, but of no more numbers than the file holds: a document that claims
-    larger networks is refused before they are.
+    The agent is built for it, of shapes without numbers.
     """
     _check_inputs(document["spaces"]["obs_dim"], tensors, file)
     own = {name: t for name, t in tensors.items() if not name.startswith(INPUTS)}
@@ -194,34 +180,38 @@ def check_agent(document: dict[str, Any], tensors: Tensors, file: Path) -> None:
                 f"{seeds} seeds"
             )
     alone = document.get("kind") == BEHAVIOR
-    most = sum(tensor.numel() for tensor in own.values()) * (UNBUILT if alone else 1)
-    expected = _expected(document, most, file)
+    agent = bare_agent(document, file)
+    expected = agent.state_dict()
     if alone:
-        acting = tuple(expected.pop("acting"))
-        expected = {name: t for name, t in expected.items() if name.startswith(acting)}
-    else:
-        expected.pop("acting")
+        parts = agent.acting_parts()
+        expected = {name: t for name, t in expected.items() if name.startswith(parts)}
     _compare(own, expected, alone, file)
 
 
-def _expected(document: dict[str, Any], most: int, file: Path) -> dict[str, Any]:
-    """Return the state of a fresh agent, and under 'acting' how the names begin that act."""
+def bare_agent(document: dict[str, Any], file: Path) -> Agent:
+    """Return the agent that a checked document describes, of shapes without numbers.
+
+    Raises DataError where its recipe makes none.
+    """
     try:
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
-        raise DataError(f"{file} holds a recipe that this version refuses: {error}") from error
+        raise Unreadable(
+            f"{file} holds a recipe that this version refuses: {error}. Use the version that wrote "
+            "it, or upgrade with 'pip install --upgrade baq-cli'."
+        ) from error
     spaces = document["spaces"]
-    spec = Spec(tuple(document["seeds"]), spaces["obs_dim"], len(spaces["action_low"]))
+    sizes = spaces["obs_dim"], len(spaces["action_low"])
+    spec = Spec(tuple(document["seeds"]), *sizes, device=torch.device("meta"))
     try:
-        with at_most(most):
-            agent = make_agent(document["algo"], recipe.method, spec)
+        agent = make_agent(document["algo"], recipe.method, spec)
         if document["phase"] == "online":
             agent.begin_online()
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise DataError(
             f"{file} is damaged: the networks of its recipe are not those of its tensors ({error})"
         ) from error
-    return {**agent.state_dict(), "acting": agent.acting_parts()}
+    return agent
 
 
 def _compare(own: Tensors, expected: Tensors, halved: bool, file: Path) -> None:

@@ -25,13 +25,23 @@ def env_seed(seed: int, *names: str | int) -> int:
     return derive_seed(seed, *names) % (2**31 - 1)
 
 
+class NotFinite(NonFiniteError):
+    """A step of an evaluation with a number that is not finite; `parts` are its arrays, `[K, …]`,
+    K = S · width.
+    """
+
+    def __init__(self, message: str, parts: dict[str, Array]):
+        super().__init__(message)
+        self.parts = parts
+
+
 class Evaluator:
     """Run every seed's policy for a number of episodes.
 
     The environments are not the training ones, and each evaluation's start states are new: they
     depend on the seed, the evaluation's number and the episode's alone. With `timeout_seconds`,
     environments step in processes, one a seed.
-    Raises EnvironmentFault when one fails (asking again makes them anew), and NonFiniteError.
+    Raises EnvironmentFault when one fails (asking again makes them anew), and NotFinite.
     """
 
     def __init__(
@@ -91,13 +101,15 @@ class Evaluator:
         lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
         row = np.repeat(np.arange(seeds), width)
         episode = np.tile(np.arange(width), seeds)
-        obs = self.pool.reset(self._start_seeds(row, episode, number))
+        obs, taken = self.pool.reset(self._start_seeds(row, episode, number)), 0
         while (running := episode < self.episodes).any():
             if stop():
                 return None
             action = act(obs)
             obs, reward, terminated, truncated = self.pool.step(action)
-            self._check_finite({"action": action, "observation": obs, "reward": reward}, running)
+            taken += 1
+            parts = {"action": action, "observation": obs, "reward": reward}
+            self._check_finite(parts, running, taken)
             np.add.at(returns, (row[running], episode[running]), reward[running])
             np.add.at(lengths, (row[running], episode[running]), 1)
             over = terminated | truncated
@@ -112,15 +124,16 @@ class Evaluator:
             action = agent.act(batch.to(agent.spec.device))
         return action.cpu().flatten(0, 1).numpy()
 
-    def _check_finite(self, parts: dict[str, Array], running: Array) -> None:
+    def _check_finite(self, parts: dict[str, Array], running: Array, taken: int) -> None:
         for name, values in parts.items():
             odd = running & ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             if odd.any():
                 seeds = sorted({self.seeds[i // self.width] for i in np.flatnonzero(odd)})
-                raise NonFiniteError(
-                    f"{name} is NaN or infinite in an evaluation in '{self.pool.env_id}' (seeds "
-                    f"{seeds}). Checkpoints are intact. Lower the policy's learning rate, or "
-                    "mend the environment."
+                raise NotFinite(
+                    f"{name} is NaN or infinite in an evaluation in '{self.pool.env_id}', at its "
+                    f"step {taken} (seeds {seeds}). Checkpoints are intact. Lower the policy's "
+                    "learning rate, or mend the environment.",
+                    parts,
                 )
 
     def _start_seeds(self, row: Array, episode: Array, number: int | str) -> list[int]:

@@ -18,6 +18,7 @@ from baq_cli.engine.background import (
     acting_tensors,
     evaluates_in_background,
 )
+from baq_cli.engine.evaluation import NotFinite
 from baq_cli.engine.events import Observer, Phase
 from baq_cli.engine.faults import Faults
 from baq_cli.engine.inputs import Inputs
@@ -98,6 +99,8 @@ class Evaluations:
         while True:
             try:
                 return self._evaluator.end(self._stop)
+            except NotFinite as odd:
+                raise self._faults.refuse_evaluation(odd, pending.number) from odd
             except EnvironmentFault as fault:
                 if self._stop():
                     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import torch
 
 from baq_cli import __version__
 from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_squashed, load_one_seed
-from baq_cli.engine.files import disk_errors, write_synced
+from baq_cli.engine.files import disk_errors
 from baq_cli.engine.graphs import ExportedPolicy, FormatName, Run, require_format
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import replaced
 
 Array = npt.NDArray[Any]
 TOLERANCE = 1e-5
@@ -62,15 +62,12 @@ def export_policy(
         raise UsageError(f"the way '{one.document['algo']}' acts has no export; use load_policy")
     facts = describe(one)
     content = form.to_bytes(ExportedPolicy(one), json.dumps(facts, allow_nan=False))
-    partial = out.with_name(f".{out.name}.partial")
     with disk_errors(f"write {out}"):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_synced(partial, content)
-            checks = check(one, form.run(partial), out)
-            os.replace(partial, out)
-        finally:
-            partial.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(out) as file:
+            file.write(content)
+            file.flush()
+            checks = check(one, form.run(Path(file.name)), out)
     return {
         "file": str(out),
         "format": name,

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.interface import Batch
+from baq_cli.engine.evaluation import NotFinite
 from baq_cli.engine.events import Note, Observer, Phase
-from baq_cli.engine.files import disk_errors, tensor_bytes, write_synced
+from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
 from baq_cli.engine.rundir import now
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import EnvironmentMismatch, NonFiniteError
+from baq_cli.plain_files import appended, make_folder
 
 Array = npt.NDArray[np.float32]
 LOG, KEPT = "faults.jsonl", "faults"
@@ -46,22 +48,41 @@ class Faults:
                 kept = self._keep(found | columns | metrics, f"gradient_step-{gradient_steps}")
                 self._refuse(name, torch.isfinite(value), f"gradient step {gradient_steps}", kept)
 
+    def check_parameters(self, odd: dict[str, Tensor], gradient_steps: int) -> None:
+        """Raise NonFiniteError when there are parameters `[S, …]` that are not finite, and keep
+        them.
+        """
+        for name, value in odd.items():
+            kept = self._keep(odd, f"parameters-{gradient_steps}")
+            ok = value.isfinite().reshape(len(value), -1).all(1)
+            self._refuse(f"the parameter {name}", ok, f"gradient step {gradient_steps}", kept)
+
     def check_transition(self, parts: dict[str, Array], env_steps: int) -> None:
-        """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite."""
+        """Raise NonFiniteError when a part `[S, …]` of the next transition is NaN or infinite.
+
+        So is a number that is too large for the store's float32.
+        """
         for name, value in parts.items():
-            if not np.isfinite(value).all():
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(value.astype(np.float32))
+            if not finite.all():
                 tensors = {k: torch.from_numpy(np.array(v)) for k, v in parts.items()}
                 kept = self._keep(tensors, f"env_step-{env_steps}")
-                finite = torch.from_numpy(np.isfinite(value)).flatten(1 if value.ndim > 1 else 0)
-                ok = finite.all(1) if finite.ndim > 1 else finite
+                ok = torch.from_numpy(finite.reshape(len(finite), -1).all(axis=1))
                 self._refuse(name, ok, f"environment step {env_steps}", kept)
 
     def _keep(self, tensors: dict[str, Tensor], name: str) -> Path:
         path = self._folder / KEPT / f"{self._phase}-{name}.safetensors"
         with disk_errors(f"keep what went wrong in {path}"):
-            path.parent.mkdir(exist_ok=True)
-            write_synced(path, tensor_bytes(tensors))
+            make_folder(path.parent)
+            replace_file(path, tensor_bytes(tensors))
         return path
+
+    def refuse_evaluation(self, odd: NotFinite, number: str) -> NonFiniteError:
+        """Keep the step of an evaluation that is not finite; return the error that names it."""
+        tensors = {name: torch.from_numpy(np.array(value)) for name, value in odd.parts.items()}
+        kept = self._keep(tensors, f"evaluation-{number.rpartition('/')[2]}")
+        return NonFiniteError(f"{odd} It is kept in {kept}.")
 
     def _refuse(self, name: str, finite: Tensor, when: str, kept: Path) -> None:
         seeds = [seed for seed, ok in zip(self._seeds, finite.tolist(), strict=True) if not ok]
@@ -70,7 +91,7 @@ class Faults:
             f"checkpoint in {self._folder} is intact. "
             + (
                 "Lower learning_rate or reward_scale, and look at the dataset with 'baq data show'."
-                if name.startswith("loss_")
+                if name.startswith(("loss_", "the parameter "))
                 else "Mend the environment, or the policy's learning rate, then resume."
             )
         )
@@ -85,8 +106,8 @@ class Faults:
         self.count += 1
         line = {"at": now(), "phase": self._phase, "env_steps": env_steps, "fault": str(fault)}
         path = self._folder / LOG
-        with disk_errors(f"write {path}"), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        with disk_errors(f"write {path}"), appended(path) as file:
+            file.write((json.dumps(line) + "\n").encode())
         if self.count > self._restarts:
             raise EnvironmentMismatch(
                 f"the environment failed {self.count} times, the last time at environment step "

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from baq_cli import untrusted
-from baq_cli.errors import DataError
+from baq_cli import plain_files, untrusted
+from baq_cli.errors import DataError, Unreadable
+from baq_cli.plain_files import sync_folder
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
 TYPES = (
@@ -29,31 +29,19 @@ TYPES = (
     *(torch.bool, torch.uint8, torch.int32, torch.int64),
 )
 """What tensors are made of here."""
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write a file that isn't there yet, and wait until the disk has it."""
+    plain_files.write_new(path, content)
 
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file's content in one step: readers see the old or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    write_synced(temporary, content)
-    os.replace(temporary, path)
+    with plain_files.replaced(path) as file:
+        file.write(content)
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's entries."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -71,6 +59,22 @@ def disk_errors(doing: str) -> Iterator[None]:
         raise DataError(f"cannot {doing}: {error.strerror or error}. {mend}") from error
 
 
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn a failed read into a DataError; into Unreadable where the file may be whole."""
+    try:
+        yield
+    except ABSENT as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except OSError as error:
+        if error.errno is None:  # not the disk's: it is a link, a pipe, or too large
+            raise DataError(f"cannot read {path}: {error}") from error
+        raise Unreadable(
+            f"cannot read {path}: {error.strerror or error}. It may be whole: give the command "
+            "again once the disk answers. If it never does, move that folder away, or use a copy."
+        ) from error
+
+
 def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = None) -> bytes:
     """Return tensors, and a JSON document in the header, as a sealed safetensors file."""
     plain = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
@@ -81,17 +85,19 @@ def tensor_bytes(tensors: dict[str, Tensor], document: dict[str, Any] | None = N
     return safetensors.torch.save(plain, metadata=header)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a sealed safetensors file into memory.
+def read_tensors(path: Path, follow: bool = False) -> dict[str, Tensor]:
+    """Read a sealed safetensors file into memory; with `follow`, one that a link leads to.
 
     It isn't mapped: whoever overwrites a mapped file changes numbers that were checked, and whoever
     shortens it ends the process that reads on.
-    Raises DataError when it is missing or damaged.
+    Raises DataError when it is missing or damaged, Unreadable when the disk doesn't give it.
     """
-    header = _header(path)
+    header = _header(path, follow)
     try:
-        found = safetensors.torch.load(path.read_bytes())
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        with read_errors(path):
+            content = plain_files.read(path, None, follow)
+        found = safetensors.torch.load(content)
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise DataError(f"cannot read {path}: {error}. Expected a safetensors file.") from error
     odd = [name for name, tensor in found.items() if tensor.dtype not in TYPES]
     if odd:
@@ -101,12 +107,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path, follow: bool = False) -> dict[str, Any]:
     """Read the sealed JSON document in a safetensors file's header, without its tensors.
 
-    Raises DataError when there is none, or it is damaged.
+    With `follow`, the file may be a link to one.
+    Raises DataError when there is none, or it is damaged, Unreadable when the disk doesn't give it.
     """
-    header = _header(path)
+    header = _header(path, follow)
     text = header.get(DOCUMENT)
     if text is None:
         raise DataError(f"{path} was not written by baq: its header has no '{DOCUMENT}' entry")
@@ -115,11 +122,13 @@ def read_document(path: Path) -> dict[str, Any]:
     return parse_json(text, path)
 
 
-def _header(path: Path) -> dict[str, str]:
+def _header(path: Path, follow: bool) -> dict[str, str]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+        with read_errors(path):
+            plain_files.check_plain(path, follow)  # safe_open takes what it can't open for missing
+            with safe_open(path, framework="pt") as file:
+                return dict(file.metadata() or {})
+    except SafetensorError as error:
         raise DataError(
             f"cannot read {path}: {error}. Expected a safetensors file written by baq."
         ) from error
@@ -155,11 +164,13 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a sealed JSON file that holds an object.
 
-    Raises DataError when it is missing or damaged.
+    Raises DataError when it is missing or damaged, Unreadable when the disk doesn't give it.
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
+        with read_errors(path):
+            raw = plain_files.read(path)
+        content = parse_json(raw.decode("utf-8"), path)
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if content.pop(SEAL, None) != _json_digest(content):
         raise _broken_seal(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -204,6 +205,7 @@ def require_format(name: FormatName) -> Format:
 
     Raises UsageError, naming the extra, when a package that it needs can't be imported.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on importing it calls home
     found = FORMATS[name]
     for package in found.packages:
         try:

@@ -134,17 +134,28 @@ class Learner:
             for name, group in self._groups.items()
         }
 
-    def is_finite(self) -> bool:
-        """Whether every trained parameter is finite. Waits for the device."""
-        return all(bool(flat.flat.isfinite().all()) for flat in self._flat.values())
+    def not_finite(self) -> dict[str, Tensor]:
+        """Return the parameters of which a trained or following number is NaN or infinite, by name.
+
+        They lead with the seed axis. Waits for the device.
+        """
+        flats = (*(flat.flat.data for flat in self._flat.values()), *(t for _, t in self._targets))
+        if all(bool(flat.isfinite().all()) for flat in flats):
+            return {}
+        found = {name: p.detach() for name, p in self.agent.named_parameters()}
+        return {name: p for name, p in found.items() if not bool(p.isfinite().all())}
 
     def state(self) -> dict[str, Tensor]:
         """Return optimiser moments and the noise stream, by name."""
-        tensors = {"stream.noise": self.noise.state()}
-        for name, state in self._adam.state.items():
-            for key, value in state.items():
-                tensors[f"optimizer.{name}.{key}"] = value
-        return tensors
+        return {"stream.noise": self.noise.state(), **self.optimizer_state()}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return optimiser moments, by name."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, state in self._adam.state.items()
+            for key, value in state.items()
+        }
 
     def restore(self, tensors: dict[str, Tensor], gradient_steps: int) -> None:
         """Continue from what `state()` returned."""

@@ -57,10 +57,9 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     updater = Updater(learner, replay, config.capture)
     reader = StoreReader(store, len(run.spec.seeds))
     done = run.restore(saved) if saved else 0
-    if saved and done >= total and saved.state["pending"]:
+    if saved and done >= total and saved.state["pending"] and not run.evaluations.pending:
         run.save(done, {}, {})  # with the evaluation that was made only now
-        if run.evaluations.pending:
-            run.stop_if_asked(resume_command)
+    run.stop_if_asked(resume_command)
     while done < total:
         batch = updater.step()
         done += 1

@@ -60,7 +60,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     inputs = _inputs(recipe, agent, saved, episodes)
     store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
     learner = Learner(agent, "offline")
-    with listen() as interruption, held(order.out):
+    with listen() as interruption, held(order.out, observer=order.observer):
         run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
         with closing(run):
             pretrain(run, store, saved, order.resume_command)
@@ -107,7 +107,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     if episodes is not None:
         columns = agent.data_columns
         store = offline_store(episodes, inputs, spec, columns, recipe.method.discount)
-    with listen() as interruption, held(order.out):
+    with listen() as interruption, held(order.out, observer=order.observer):
         run = _begin("online", recipe, order, origin, learner, inputs, interruption, saved)
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
@@ -45,15 +47,33 @@ def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Age
         recipe = resolve([document["recipe"]], method_configs())
     except UsageError as error:
         raise DataError(f"{path} holds a recipe that this version refuses: {error}") from error
-    spec = _spec_of(document, device)
-    agent = make_agent(document["algo"], recipe.method, spec)
+    spec, alone = _spec_of(document, device), document.get("kind") == BEHAVIOR
+    place = torch.device("meta") if alone else device
+    agent = make_agent(document["algo"], recipe.method, replace(spec, device=place))
     if document["phase"] == "online":
         agent.begin_online()
     tensors = ckpt.agent_tensors(saved)
-    if document.get("kind") == BEHAVIOR:  # what acting doesn't need stays as initialised
-        tensors = agent.state_dict() | tensors
-    load_exactly(agent, tensors, path)
+    if alone:
+        _put_in(agent, tensors, spec)
+    else:
+        load_exactly(agent, tensors, path)
     return agent
+
+
+def _put_in(agent: Agent, tensors: dict[str, Tensor], spec: Spec) -> None:
+    """Give shapes without numbers those that a behaviour has; what acting doesn't need stays so.
+
+    Networks hold on to their parameters, so these are filled and not replaced.
+    """
+    for name, shape in {**dict(agent.named_parameters()), **dict(agent.named_buffers())}.items():
+        if name in tensors:
+            filled = tensors[name].to(spec.device, shape.dtype)
+            if isinstance(shape, Parameter):
+                filled = Parameter(filled, shape.requires_grad)
+            torch.utils.swap_tensors(shape, filled)
+    for part in agent.modules():
+        if isinstance(part, Agent):
+            part.spec = spec
 
 
 def evaluate_checkpoint(

@@ -24,10 +24,11 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
 from baq_cli.engine.learner import Learner
+from baq_cli.engine.retention import prune, worth_keeping
 from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
 from baq_cli.engine.sources import Origin
 from baq_cli.engine.trackers.hub import Log, Trackers
-from baq_cli.errors import Interrupted, NonFiniteError
+from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 
@@ -76,9 +77,11 @@ class Run:
         )
         self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
         self.laps = Laps()
-        self.diagnostics = Diagnostics(spec.seeds, self.directory.path)
+        self.diagnostics = Diagnostics(spec.seeds)
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
+        self._batch: Batch | None = None
+        self._inherited = 0
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -94,13 +97,14 @@ class Run:
 
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
+        self._batch = batch
         steps = self.learner.gradient_steps
         if self.spec.device.type == "cpu" or steps % METRICS_EVERY == 0:
             self.faults.check_losses(self.learner.metrics, batch, steps)
         if steps % METRICS_EVERY:
             return
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
-        self.diagnostics.add(found, self.learner.gradient_steps)
+        self.diagnostics.add(found)
 
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
@@ -123,7 +127,8 @@ class Run:
         they come once it goes on.
         Raises NonFiniteError when a loss has become NaN or infinite.
         """
-        self.diagnostics.check(self.learner.metrics, self.learner.gradient_steps)
+        if self._batch is not None:
+            self.faults.check_losses(self.learner.metrics, self._batch, self.learner.gradient_steps)
         self.collect()
         self.evaluations.begin(done, self._counters())
         self._log_diagnostics()
@@ -170,6 +175,7 @@ class Run:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
         kept = [row for row in rows if row["seed"] in self.spec.seeds]
         self.history += kept
+        self._inherited = len(kept)
         self._log("metrics", METRICS, kept)
 
     def _wall_seconds(self) -> float:
@@ -204,12 +210,7 @@ class Run:
 
         Raises NonFiniteError instead of saving parameters that are not finite.
         """
-        if not self.learner.is_finite():
-            raise NonFiniteError(
-                f"parameters became NaN or infinite by gradient step "
-                f"{self.learner.gradient_steps}. The last checkpoint in {self.directory.path} is "
-                "intact. Lower learning_rate or reward_scale."
-            )
+        self.faults.check_parameters(self.learner.not_finite(), self.learner.gradient_steps)
         if any(pending.done != done for pending in self.evaluations.pending):
             self.collect()
         training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
@@ -223,6 +224,7 @@ class Run:
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
+            "inherited": self._inherited,
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
             **state,
@@ -233,8 +235,10 @@ class Run:
         )
         self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run
-        best = ckpt.best(self.directory.path, self.phase, self.history)
-        ckpt.prune(self.directory.path, self.phase, run.keep_checkpoints, run.keep_agents, best)
+        place = self.directory.path, self.phase
+        pending = {pending.done for pending in self.evaluations.pending}
+        spared = worth_keeping(*place, self.history[self._inherited :], pending)
+        prune(*place, run.keep_checkpoints, run.keep_agents, spared)
 
     def document(self) -> dict[str, Any]:
         """Describe the agent file: everything needed to use it without this run."""
@@ -258,9 +262,15 @@ class Run:
         """Continue from a checkpoint of this phase; return the counter it was made at."""
         state = saved.state
         self.agent.load_state_dict(ckpt.agent_tensors(saved), strict=True)
-        self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
-        for name, stream in self.streams.items():
-            stream.restore(saved.training[f"stream.{name}"])
+        try:
+            self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
+            for name, stream in self.streams.items():
+                stream.restore(saved.training[f"stream.{name}"])
+        except RuntimeError as error:
+            raise DataError(
+                f"{saved.folder} can't be continued on {self.spec.device}: its random streams are "
+                f"those of another device ({error})"
+            ) from error
         self.env_steps = int(saved.document["env_steps"])
         self.evaluations.restore(state, saved.training)
         self.faults.count = int(state["faults"])
@@ -269,6 +279,7 @@ class Run:
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = list(saved.document["history"])
+        self._inherited = int(state.get("inherited", 0))
         self.directory.restore(state["sizes"], self.history, self.observer)
         self.last_saved = saved.folder
         self.trackers.resume()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import platform
@@ -16,6 +17,7 @@ from typing import Any
 from baq_cli.engine.events import UNITS, Note, Observer
 from baq_cli.engine.files import disk_errors, hash_of, json_bytes, read_json, replace_file
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import MOST_LOG, appended, make_folder, opened, read
 
 METRICS = (
     "phase",
@@ -32,6 +34,8 @@ METRICS = (
 COUNTERS = ("seed", "gradient_steps", "env_steps", "episodes", "evaluation_episodes")
 DIAGNOSTICS = ("phase", "seed", "gradient_steps", "env_steps", "name", "value")
 LOGS = {"metrics": METRICS, "diagnostics": DIAGNOSTICS}
+MOST_SCORE = 1e30
+"""The size of a return: whatever is computed of smaller ones is finite."""
 MANIFEST, RECIPE, FILES = "manifest.json", "recipe.yaml", "files"
 """`files` in the manifest: the SHA-256 of the recipe, and of the CSVs once the run has ended."""
 PACKAGES = (
@@ -46,6 +50,8 @@ PACKAGES = (
 )
 
 Row = dict[str, Any]
+Seal = dict[str, Any]
+"""A file as it once was: its length in `bytes`, and its `sha256` up to there."""
 
 
 class RunDirectory:
@@ -53,6 +59,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
+        self._seals: dict[str, list[Seal]] = {name: [] for name in LOGS}
 
     @property
     def holds_run(self) -> bool:
@@ -71,7 +78,7 @@ class RunDirectory:
     def begin(self, recipe_yaml: str, manifest: dict[str, Any]) -> None:
         """Start a run here."""
         with disk_errors(f"start a run in {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             recipe = recipe_yaml.encode()
             self.write_manifest(manifest | {"started": now(), FILES: {RECIPE: hash_of(recipe)}})
             for name, header in LOGS.items():
@@ -86,59 +93,95 @@ class RunDirectory:
         manifest = read_json(self.path / MANIFEST)
         with disk_errors(f"finish the run in {self.path}"):
             names = (*(f"{name}.csv" for name in LOGS), RECIPE)
-            hashes = {name: hash_of((self.path / name).read_bytes()) for name in names}
+            hashes = {name: hash_of(_synced(self.path / name)) for name in names}
             self.write_manifest(manifest | {"ended": now()} | facts | {FILES: hashes})
 
     def append(self, name: str, header: Sequence[str], rows: Iterable[Row]) -> None:
         """Add rows to `<name>.csv`."""
         with (
             disk_errors(f"write {self.path / name}.csv"),
-            (self.path / f"{name}.csv").open("ab") as file,
+            appended(self.path / f"{name}.csv") as file,
         ):
             file.write(_rows_bytes(header, rows))
 
     def sizes(self) -> dict[str, dict[str, Any]]:
-        """Return the length in bytes and the SHA-256 of each CSV, for a checkpoint to remember."""
+        """Wait until the disk has the CSVs; return the seal of each, for a checkpoint to remember.
+
+        With it go, as `earlier`, those at the checkpoints before.
+        """
         found = {}
-        for name in LOGS:
-            content = (self.path / f"{name}.csv").read_bytes()
-            found[name] = {"bytes": len(content), "sha256": hash_of(content)}
+        for name, seals in self._seals.items():
+            path = self.path / f"{name}.csv"
+            with disk_errors(f"write {path}"):
+                content = _synced(path)
+            seal = {"bytes": len(content), "sha256": hash_of(content)}
+            earlier = [before for before in seals if before["bytes"] < len(content)]
+            self._seals[name] = [*earlier, seal]
+            found[name] = seal | {"earlier": earlier}
         return found
 
     def restore(self, sizes: dict[str, Any], history: Sequence[Row], observer: Observer) -> None:
         """Take the CSVs back to where they were at a checkpoint, and the run to one that goes on.
 
-        Metrics that are no longer what was written are written anew, from the checkpoint's history;
-        diagnostics, which it doesn't hold, begin anew. Both are said.
+        Metrics that are no longer what was written are written anew, from the checkpoint's history.
+        Of diagnostics, which it doesn't hold, what a checkpoint before knew is kept. Both are said.
         """
         manifest = read_json(self.path / MANIFEST)
-        files = {name: known for name, known in manifest.get(FILES, {}).items() if name == RECIPE}
+        files = dict(manifest.get(FILES) or {}) if isinstance(manifest.get(FILES), dict) else {}
+        files = {name: known for name, known in files.items() if name == RECIPE}
         ended = {key: value for key, value in manifest.items() if key != "ended"}
         with disk_errors(f"continue the run in {self.path}"):
             self.write_manifest(ended | {FILES: files})
             for name, header in LOGS.items():
                 path = self.path / f"{name}.csv"
-                content = _as_it_was(path, sizes[name])
-                if content is None:
+                known = sizes[name]
+                length = known if isinstance(known, int) else known["bytes"]
+                content = _as_it_was(path, known)
+                if len(content) < length:
                     rows = history if name == "metrics" else ()
-                    content = _csv_bytes([header]) + _rows_bytes(header, rows)
                     what = "written anew from the checkpoint" if rows else "begun anew"
+                    if content and not rows:
+                        what = f"{len(content.splitlines()) - 1} lines are kept"
+                    if rows or not content:
+                        content = _csv_bytes([header]) + _rows_bytes(header, rows)
                     observer(Note(f"{path} is not what was written (its SHA-256 differs): {what}"))
                 replace_file(path, content)
+                self._seals[name] = [s for s in _seals(known) if s["bytes"] <= len(content)]
 
 
-def _as_it_was(path: Path, known: Any) -> bytes | None:
-    """Return a CSV's content at a checkpoint, or None where it is another.
+def _as_it_was(path: Path, known: Any) -> bytes:
+    """Return a CSV's content at a checkpoint, or as much of it as one before knew.
 
-    Checkpoints of earlier versions know its length alone.
+    Checkpoints of the first versions know its length alone.
     """
-    length, seal = (known, None) if isinstance(known, int) else (known["bytes"], known["sha256"])
     try:
-        content = path.read_bytes()[:length]
+        content = read(path, MOST_LOG)
     except FileNotFoundError:
-        return None
-    whole = len(content) == length and seal in (None, hash_of(content))
-    return content if whole else None
+        return b""
+    if isinstance(known, int):
+        return content[:known] if len(content) >= known else b""
+    digest, hashed, good = hashlib.sha256(), 0, 0
+    for seal in _seals(known):
+        digest.update(content[hashed : seal["bytes"]])
+        hashed = seal["bytes"]
+        if digest.hexdigest() == seal["sha256"]:
+            good = hashed
+    return content[:good]
+
+
+def _seals(known: Any) -> list[Seal]:
+    """Return what a checkpoint knows of a CSV, the shortest first."""
+    if isinstance(known, int):
+        return []
+    seal = {key: known[key] for key in ("bytes", "sha256")}
+    return sorted([*known.get("earlier", ()), seal], key=lambda each: int(each["bytes"]))
+
+
+def _synced(path: Path) -> bytes:
+    """Return a file's content once the disk has it."""
+    with opened(path) as file:
+        os.fsync(file.fileno())
+        return file.read()
 
 
 def read_metrics(run: Path) -> list[Row]:
@@ -169,7 +212,7 @@ def read_logged(run: Path, name: str) -> tuple[bytes, bool]:
     path = run / name
     manifest = read_json(run / MANIFEST) if (run / MANIFEST).exists() else {}
     try:
-        content = path.read_bytes()
+        content = read(path, MOST_LOG)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error}") from error
     files = manifest.get(FILES)
@@ -189,6 +232,8 @@ def _numbers(row: dict[str, Any]) -> Row:
     if row["phase"] not in UNITS:
         raise ValueError(f"a phase is '{row['phase']}', expected one of {', '.join(UNITS)}")
     found = {key: row[key] if key == "phase" else float(row[key]) for key in METRICS}
+    if not abs(found["return_mean"]) <= MOST_SCORE:
+        raise ValueError(f"a return is {row['return_mean']}, expected a number")
     for key in COUNTERS:
         if not (found[key].is_integer() and 0 <= found[key] < 2**63):
             raise ValueError(f"{key} is '{row[key]}', expected a whole number")

@@ -7,22 +7,20 @@ import io
 import multiprocessing
 import os
 import re
-import signal
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from functools import partial
-from multiprocessing.util import Finalize
-from types import FrameType
+from functools import cache, partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.faults import Checked, EnvironmentFault
 from baq_cli.envs.spaces import Spaces
+from baq_cli.envs.workers import Workers
 from baq_cli.errors import BaqError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
@@ -96,6 +94,9 @@ def make_env(env_id: str) -> gym.Env[Any, Any]:
             "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
             "found as MODULE:ID with --trust-env; '--env ID' names another."
         ) from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise EnvironmentFault(f"making the environment '{env_id}' raised {what}") from error
 
 
 def _register_robotics() -> bool:
@@ -119,10 +120,20 @@ def _make_flat(env_id: str) -> gym.Env[Any, Any]:
 
 def environment_spaces(env_id: str) -> Spaces:
     """Make an environment to read its spaces."""
+    return _spaces(env_id)[0]
+
+
+def _spaces(env_id: str) -> tuple[Spaces, gym.Space[Any], gym.Space[Any]]:
+    """Make an environment to read its spaces; return them as they are known here, and flat."""
     env = make_env(env_id)
-    spaces = Spaces.of(env.observation_space, env.action_space)
+    obs, action = env.observation_space, env.action_space
     env.close()
-    return spaces
+    flat = gym.spaces.flatten_space(obs) if isinstance(obs, gym.spaces.Dict) else obs
+    return Spaces.of(obs, action), flat, action
+
+
+_spaces_once = cache(_spaces)
+"""Of workers' environments: one that hangs while it is made anew must do so in its own process."""
 
 
 class EnvPool:
@@ -135,8 +146,8 @@ class EnvPool:
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
-    dies, or it takes longer than `timeout_seconds` (which needs workers). The pool is of no use
-    afterwards but to be closed.
+    dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
+    two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
     """
 
     def __init__(
@@ -150,23 +161,27 @@ class EnvPool:
         self.env_id = env_id
         self.count = count
         self.workers = workers
-        self._envs: SyncVectorEnv | AsyncVectorEnv
+        self._envs: SyncVectorEnv | Workers
         self._begun: Array | None = None
         self._under_way = False
+        make = partial(_make_flat, env_id)
         with self._faults(), quiet_simulator():
-            self.spaces = environment_spaces(env_id)
             if workers:
-                self._envs = _in_workers(env_id, count)
-                Finalize(self, _kill, (self._envs.processes,), exitpriority=100)
+                self.spaces, obs, action = _spaces_once(env_id)
+                self._envs = Workers(make, (obs, action), count, timeout_seconds)
             else:
-                make = partial(_make_flat, env_id)
+                self.spaces = environment_spaces(env_id)
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+
+    def again(self) -> EnvPool:
+        """Return as many environments in place of these."""
+        return EnvPool(self.env_id, self.count, self.workers, self._timeout)
 
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
         options = None if mask is None else {"reset_mask": mask}
         with self._faults():
-            if isinstance(self._envs, AsyncVectorEnv):
+            if isinstance(self._envs, Workers):
                 self._envs.reset_async(seed=[int(s) for s in seeds], options=options)
                 obs, _ = self._envs.reset_wait(timeout=self._timeout)
             else:
@@ -177,8 +192,10 @@ class EnvPool:
     def _faults(self) -> Iterator[None]:
         """Say what failed: an environment's own fault, its process, or its time."""
         level, gym.logger.min_level = gym.logger.min_level, 1 + gym.logger.ERROR
+        self._failed = True  # also when a second Ctrl-C ends the waiting
         try:
             yield
+            self._failed = False
         except EnvironmentFault as fault:
             raise EnvironmentFault(f"'{self.env_id}': {fault}") from fault
         except BaqError:
@@ -196,7 +213,7 @@ class EnvPool:
     def begin_step(self, action: Array) -> None:
         """Hand the actions over; with workers the environments step from now on."""
         self._begun = self.spaces.to_env(action)
-        if isinstance(self._envs, AsyncVectorEnv):
+        if isinstance(self._envs, Workers):
             with self._faults():
                 self._envs.step_async(self._begun)
             self._under_way = True
@@ -204,7 +221,7 @@ class EnvPool:
     def end_step(self) -> tuple[Array, Array, Array, Array]:
         """Return what the step begun led to: observations, rewards, terminated and truncated."""
         with self._faults():
-            if isinstance(self._envs, AsyncVectorEnv):
+            if isinstance(self._envs, Workers):
                 self._under_way = False
                 obs, reward, terminated, truncated, _ = self._envs.step_wait(self._timeout)
             else:
@@ -217,19 +234,20 @@ class EnvPool:
         return self.end_step()
 
     def close(self) -> None:
-        try:
-            if self._under_way:
+        """Let go of the environments, after the step under way; not of those that failed."""
+        with contextlib.suppress(EnvironmentFault):  # nothing more is wanted of them
+            if self._under_way and not self._failed:
                 self.end_step()
-            with self._faults():
-                self._envs.close()
-        except EnvironmentFault:  # nothing more is wanted of it
+            if not self._failed:
+                with self._faults():
+                    self._envs.close()
+        if self._failed:
             self.abandon()
 
     def abandon(self) -> None:
         """Let go of environments that failed, without asking them for anything."""
-        if isinstance(self._envs, AsyncVectorEnv):
-            _kill(self._envs.processes)
-            self._envs.closed = True
+        if isinstance(self._envs, Workers):
+            self._envs.kill()
             return
         with contextlib.suppress(Exception):  # what failed once may fail again
             self._envs.close()
@@ -248,38 +266,3 @@ def seconds_a_step(env_id: str, steps: int = 30) -> float:
     spent = time.perf_counter() - started
     pool.close()
     return spent / steps
-
-
-def _in_workers(env_id: str, count: int) -> AsyncVectorEnv:
-    """Make environments in processes of their own; where one can't be, end the others."""
-    before = multiprocessing.active_children()
-    make = partial(_make_in_worker, env_id, os.getpid())
-    try:
-        return AsyncVectorEnv(
-            [make] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
-        )
-    except Exception:
-        _kill([child for child in multiprocessing.active_children() if child not in before])
-        raise
-
-
-def _kill(processes: list[Any]) -> None:
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
-
-
-def _leave_it_to_main(number: int, frame: FrameType | None) -> None:
-    """Go on: whoever stops a whole group of processes means the main one, which saves first."""
-
-
-def _make_in_worker(env_id: str, main: int) -> gym.Env[Any, Any]:
-    """Make an environment for a worker of the process `main`, which makes one for itself too."""
-    if os.getpid() != main:
-        import torch
-
-        torch.set_flush_denormal(True)  # as in main: the simulator's numbers depend on it
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _leave_it_to_main)
-    return _make_flat(env_id)

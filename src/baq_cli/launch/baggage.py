@@ -11,11 +11,14 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from baq_cli.errors import DataError
+from baq_cli.plain_files import read, replaced
 
 GONE = ".gone"
 """An entry that names the files that were sent and are no more."""
 
 ARRIVED = ".arrived"
+MOST_LATEST = 100
+STORED = zipfile.ZIP_STORED
 LAST = "state.json"
 """What says that a cell is finished is put in place after all else."""
 
@@ -40,7 +43,7 @@ def contents(folder: Path) -> list[str]:
 def needed(folder: Path) -> list[str]:
     """Return the names of what it takes to continue a cell: of checkpoints, the newest."""
     latest = {
-        path.parent: path.read_text(encoding="utf-8").strip()
+        path.parent: read(path, MOST_LATEST).decode(errors="replace").strip()
         for path in folder.glob("*/checkpoints/latest")
     }
 
@@ -102,10 +105,10 @@ def receive(packed: bytes, folder: Path) -> None:
 def finish_receiving(folder: Path) -> None:
     """Put in place what had come back when an earlier process died."""
     arrived = folder / ARRIVED
-    if not arrived.exists():
+    if arrived.is_symlink() or not arrived.is_file():
         return
     try:
-        unpack(arrived.read_bytes(), folder)
+        unpack(read(arrived, None), folder)
     except DataError:  # it won't get better; what a full disk refused may, and is kept
         arrived.unlink()
         raise
@@ -124,21 +127,17 @@ def _check(entries: list[zipfile.ZipInfo], gone: list[str], folder: Path) -> Non
                 "nothing was put in place"
             )
     for entry in entries:
-        if not stat.S_ISREG(entry.external_attr >> 16):
+        if not stat.S_ISREG(entry.external_attr >> 16) or entry.compress_type != STORED:
             raise DataError(
-                f"what came for {folder} has '{entry.filename}', which isn't a plain file: "
-                "nothing was put in place"
+                f"what came for {folder} has '{entry.filename}', which isn't a plain file as it "
+                "was packed: nothing was put in place"
             )
 
 
 def _place(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("wb") as file:
+    with replaced(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _remove(path: Path, folder: Path) -> None:

@@ -12,8 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-LOG = "worker.log"
+from baq_cli.plain_files import appended, replaced
+from baq_cli.python import AWAY
+
+LOG, HOW = "worker.log", ".ended"
 POLL_SECONDS = 0.2
+START = f"{AWAY}; from baq_cli.launch.worker import main; main()"
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
 """How a process is asked to stop: by ray.cancel, by Slurm, by Slurm's time limit."""
 
@@ -35,8 +39,8 @@ class Child:
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
     ):
-        words = [sys.executable, "-m", "baq_cli.launch.worker", str(folder), str(threads)]
-        with (folder / LOG).open("ab") as log:
+        words = [sys.executable, "-c", START, str(folder), str(threads)]
+        with appended(folder / LOG) as log:
             self._process = subprocess.Popen(
                 [*words, "scratch"] if scratch else words,
                 stdin=subprocess.PIPE,
@@ -97,7 +101,12 @@ def noted_signals() -> Iterator[list[int]]:
 def run_in_child(folder: Path, threads: int) -> str:
     """Run the cell of a folder in a process of its own; return how that ended, in words.
 
-    A signal that asks this process to stop has the cell save and stop first.
+    The words are in the folder too, for whom no value can be handed to. A signal that asks this
+    process to stop has the cell save and stop first.
     """
+    (folder / HOW).unlink(missing_ok=True)
     with noted_signals() as asked:
-        return Child(folder, threads).attend(asked)
+        how = Child(folder, threads).attend(asked)
+    with replaced(folder / HOW) as file:
+        file.write(how.encode())
+    return how

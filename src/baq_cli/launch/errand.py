@@ -10,6 +10,7 @@ from typing import Any
 
 from baq_cli.launch.baggage import contents, pack, unpack
 from baq_cli.launch.child import Child, noted_signals
+from baq_cli.plain_files import read
 
 TOKEN = ".token"
 TRUST = "BAQ_TRUST_ENV"
@@ -33,7 +34,7 @@ class Errand:
     @property
     def shares_disk(self) -> bool:
         try:
-            return (Path(self.folder) / TOKEN).read_text(encoding="utf-8") == self.token
+            return read(Path(self.folder) / TOKEN, len(self.token)) == self.token.encode()
         except OSError:
             return False
 

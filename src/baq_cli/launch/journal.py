@@ -15,13 +15,16 @@ import numpy as np
 from pydantic import Field
 
 from baq_cli.engine.claims import Said, check_said
-from baq_cli.engine.events import Evaluated, Event, Note, Progress
+from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Phase, Progress
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.rundir import now
 from baq_cli.errors import DataError
+from baq_cli.plain_files import appended, opened, replaced
+from baq_cli.untrusted import parse_json, read_text
 
 STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"
 PROGRESS_SECONDS = 1.0
+MOST_PROGRESS = 10_000
 
 Stage = Literal["waiting", "running", "done", "failed", "stopped"]
 
@@ -47,6 +50,15 @@ class _StateSaid(Said):
     status: Literal[0, 1, 2, 3, 4, 5, 130] | None = None
     host: str | None = None
     pid: int | None = Field(None, ge=1, lt=2**31)
+
+
+class _ProgressSaid(Said):
+    phase: Phase
+    done: int
+    total: int
+    gradient_steps: int
+    updates_per_second: float
+    seconds_left: float
 
 
 def read_state(folder: Path) -> State:
@@ -86,17 +98,16 @@ class Journal:
         if isinstance(event, Progress):
             self._note_progress(event)
             return
-        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_encode(event)) + "\n")
+        with appended(self.folder / EVENTS) as file:
+            file.write((json.dumps(_encode(event)) + "\n").encode())
 
     def _note_progress(self, event: Progress) -> None:
         at = time.monotonic()
         if at - self._progress_at < PROGRESS_SECONDS and event.done < event.total:
             return
         self._progress_at = at
-        temporary = self.folder / f".{PROGRESS}.partial"
-        temporary.write_text(json.dumps(asdict(event)), encoding="utf-8")
-        os.replace(temporary, self.folder / PROGRESS)
+        with replaced(self.folder / PROGRESS, sync=False) as file:
+            file.write(json.dumps(asdict(event)).encode())
 
 
 class Reader:
@@ -113,14 +124,16 @@ class Reader:
     def new(self) -> Iterator[Event]:
         """Yield the events since the last call; a line that is still being written comes later."""
         path = self.folder / EVENTS
-        if path.exists():
-            with path.open("rb") as file:
+        if path.is_file():
+            with opened(path) as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):
                         break
                     self._offset += len(line)
-                    yield _decode(json.loads(line))
+                    event = _decode(line)
+                    if event is not None:
+                        yield event
         progress = read_progress(self.folder)
         if progress is not None and progress != self._progress:
             self._progress = progress
@@ -130,8 +143,10 @@ class Reader:
 def read_progress(folder: Path) -> Progress | None:
     """Return how far a cell's phase has come, or None when nothing is known."""
     try:
-        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        said = parse_json(read_text(folder / PROGRESS, MOST_PROGRESS))
+        check_said(_ProgressSaid, said, folder / PROGRESS)
+        return Progress(**said)
+    except (OSError, ValueError, TypeError, DataError):
         return None
 
 
@@ -141,7 +156,15 @@ def _encode(event: Note | Evaluated) -> dict[str, Any]:
     return {"phase": event.phase, "done": event.done, "returns": event.returns.tolist()}
 
 
-def _decode(record: dict[str, Any]) -> Event:
-    if "note" in record:
-        return Note(record["note"])
-    return Evaluated(record["phase"], record["done"], np.asarray(record["returns"]))
+def _decode(line: bytes) -> Event | None:
+    """Return the event of a line, None for a damaged one: nothing depends on it."""
+    try:
+        record = parse_json(line.decode())
+        if "note" in record:
+            return Note(str(record["note"]))
+        returns = np.asarray(record["returns"], dtype=np.float64)
+        if record["phase"] not in UNITS or returns.ndim != 2:
+            return None
+        return Evaluated(record["phase"], int(record["done"]), returns)
+    except (ValueError, LookupError, TypeError):
+        return None

@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.protocol import check_same_protocol, protocol_of
 from baq_cli.errors import DataError, UsageError, clipped, nearest
@@ -22,9 +25,17 @@ from baq_cli.recipes.shipped import open_recipe
 from baq_cli.untrusted import parse_yaml
 
 FILE = "matrix.json"
-MOST_CELLS = 10_000
+MOST_CELLS, MOST_PATH = 10_000, 1_000
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
+
+
+class _CellSaid(Said):
+    folder: str = Field(max_length=MOST_PATH)
+
+
+class _MatrixSaid(Said):
+    cells: list[_CellSaid]
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -162,18 +173,16 @@ def load_cells(out: Path) -> list[Cell]:
     """
     if not (out / FILE).exists():
         return []
-    try:
-        folders = [str(entry["folder"]) for entry in read_json(out / FILE)["cells"]]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{out / FILE} is damaged: it lists no cells ({error!r})") from error
-    return [Cell.load(_inside(out, folder)) for folder in folders]
+    content = read_json(out / FILE)
+    check_said(_MatrixSaid, content, out / FILE)
+    return [Cell.load(_inside(out, entry["folder"])) for entry in content["cells"]]
 
 
 def _inside(out: Path, folder: str) -> Path:
     """Return a cell's folder; a file from somewhere else can't name one outside."""
     path = out / folder
     if "\0" in folder or not path.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out / FILE} names a folder outside of it: {folder}")
+        raise DataError(f"{out / FILE} names a folder outside of it: {clipped(folder)}")
     return path
 
 

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from baq_cli.engine.events import Event, Note
@@ -211,7 +211,8 @@ def _connect(ray: Any, address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         _check_answers(asked["address"])
-        ray.init(**asked, log_to_driver=False, configure_logging=False)
+        with _elsewhere():
+            ray.init(**asked, log_to_driver=False, configure_logging=False)
     except (OSError, ImportError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
         raise UsageError(
@@ -221,6 +222,17 @@ def _connect(ray: Any, address: str | None) -> None:
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """Leave the current folder, which Ray's workers would import modules from before all others."""
+    here = os.getcwd()
+    os.chdir(os.sep)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 def _check_answers(address: str) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from baq_cli.data import cache
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.child import run_in_child
+from baq_cli.launch.child import HOW, run_in_child
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
-from baq_cli.untrusted import parse_yaml
+from baq_cli.python import running
+from baq_cli.untrusted import parse_yaml, read_text
 
 JOB = "slurm.json"
 SLOTS = 1_000
@@ -30,6 +34,9 @@ ASK_SECONDS = 60.0
 ASK_SECONDS_STOPPING = 3.0
 """How often a job's files are looked at, and how often Slurm is asked of all jobs at once."""
 
+MOST_WORDS = 10_000
+NUMBER = re.compile(r"[0-9]{1,18}(_[0-9]{1,18})?")
+"""Of a job, or of one in an array of them."""
 ALIVE = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED")
 CLUSTERS = ("slurm", "local")
 SHARED = ("name", "timeout_min", "mem_gb", "stderr_to_stdout")
@@ -66,7 +73,7 @@ class Slurm:
     """Runs each cell as a Slurm job with `cpus` CPUs, which are its threads, and `gpus` GPUs.
 
     `out` is the comparison's folder, on a disk that the machines share; submitit's files go to
-    `out/slurm`. `options` are sbatch's (partition, account, …) or submitit's (timeout_min,
+    `own_folder(out)`. `options` are sbatch's (partition, account, …) or submitit's (timeout_min,
     mem_gb, …), and `cluster`: 'slurm', or 'local' for processes of this machine, to try it.
     Raises UsageError when submitit isn't installed, there is no Slurm here, or an option is none.
     """
@@ -82,7 +89,7 @@ class Slurm:
         asked = dict(options or {})
         self._cluster = str(asked.pop("cluster", "slurm"))
         self._cpus = cpus
-        self._executor = _executor(out / "slurm", self._cluster, asked, cpus, gpus)
+        self._executor = _executor(own_folder(out), self._cluster, asked, cpus, gpus)
         at_once = SLOTS if self._cluster == "slurm" else (os.cpu_count() or 1) // cpus
         self.slots = slots or max(1, at_once)
         self._asked_at = time.monotonic()
@@ -132,7 +139,11 @@ class Slurm:
         return job
 
     def _known_job(self, cell: Cell) -> Any | None:
-        """Return a cell's job that was submitted earlier and is queued or running still."""
+        """Return a cell's job that was submitted earlier and is queued or running still.
+
+        What the cell's folder says may be a stranger's: only a job that was submitted from here,
+        for this comparison, is one.
+        """
         if self._cluster != "slurm" or not (cell.folder / JOB).exists():
             return None
         import submitit
@@ -140,7 +151,12 @@ class Slurm:
         known = read_json(cell.folder / JOB)
         if known.get("cluster") != self._cluster:
             return None
-        job = submitit.SlurmJob(self._executor.folder, str(known.get("job_id")))
+        number = str(known.get("job_id"))
+        if not NUMBER.fullmatch(number):
+            return None
+        job = submitit.SlurmJob(self._executor.folder, number)
+        if not job.paths.submission_file.is_file():
+            return None
         return job if job.get_info(mode="force").get("State") in ALIVE else None
 
 
@@ -176,9 +192,16 @@ class SlurmJob:
         name = f"job {self._job.job_id}"
         if not self._job.paths.result_pickle.exists():
             return f"{name} ended as {self._job.state}, see {self._job.paths.stderr}"
-        if self._job.exception() is not None:
+        try:  # submitit's own result is a pickle, in a folder that may be a stranger's
+            return f"{name}: {read_text(self._cell.folder / HOW, MOST_WORDS)}"
+        except (OSError, ValueError):
             return f"{name} failed, see {self._job.paths.stderr}"
-        return f"{name}: {self._job.result()}"
+
+
+def own_folder(out: Path) -> Path:
+    """Return where submitit keeps what concerns a comparison: its pickles are the user's own."""
+    name = hashlib.sha256(os.path.abspath(out).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache.folder() / "slurm" / name[:16]
 
 
 def _executor(folder: Path, cluster: str, asked: Mapping[str, Any], cpus: int, gpus: float) -> Any:
@@ -206,7 +229,8 @@ def _executor(folder: Path, cluster: str, asked: Mapping[str, Any], cpus: int, g
     if gpus:
         parameters["gpus_per_node"] = int(gpus)
     try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        python = {f"{cluster}_python": running("submitit.core._submit")}
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, **python)
         executor.update_parameters(**{"name": "baq", "timeout_min": TIMEOUT_MIN} | parameters)
     except RuntimeError as error:  # no srun
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The process that runs one cell: `python -m baq_cli.launch.worker FOLDER [THREADS [scratch]]`."""
+"""The process that runs one cell: `main` with the arguments FOLDER [THREADS [scratch]]."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from baq_cli.engine.lock import held
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell, run_cell
 from baq_cli.launch.journal import Journal, write_state
+from baq_cli.python import never_from_here
+from baq_cli.report.names import printable_lines
 
 WAIT_SECONDS = 60.0
 """How long a worker waits for one before it that is still saving."""
@@ -38,10 +40,10 @@ def work(folder: Path, threads: int | None = None, watch: Observer | None = None
             watch(event)
 
     try:
-        with held(folder, WAIT_SECONDS):
+        with held(folder, WAIT_SECONDS, observe):
             return _run(folder, threads, observe)
     except BaqError as error:  # somebody else runs it: the state is theirs
-        print(error, file=sys.stderr)
+        print(printable_lines(str(error)), file=sys.stderr)
         return error.status
 
 
@@ -58,7 +60,7 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
         write_state(folder, "failed", str(error), error.status)
         return error.status
     except Exception as error:
-        traceback.print_exc()
+        print(printable_lines(traceback.format_exc()), file=sys.stderr)
         text = f"unexpected {type(error).__name__}: {error}. This is a fault of baq."
         write_state(folder, "failed", text, ExitStatus.FAULT)
         return ExitStatus.FAULT
@@ -90,7 +92,7 @@ def _stop_with_parent() -> threading.Event:
     gone = threading.Event()
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(sys.stdin.fileno(), 1):  # sys.stdin's own lock would abort our end
             continue
         gone.set()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -110,6 +112,8 @@ def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> Ex
     return status
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the cell that the command line names, and end with its status."""
+    never_from_here()
     place, *rest = sys.argv[1:]
     sys.exit(int(_main(Path(place), int(rest[0]) if rest else None, "scratch" in rest[1:])))

@@ -31,10 +31,10 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """The gain and offset `[S, N, 1, width]` of a layer normalisation."""
 
-    def __init__(self, seeds: int, members: int, width: int):
+    def __init__(self, seeds: int, members: int, width: int, device: torch.device):
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(seeds, members, 1, width))
-        self.bias = nn.Parameter(torch.zeros(seeds, members, 1, width))
+        self.weight = nn.Parameter(torch.ones(seeds, members, 1, width, device=device))
+        self.bias = nn.Parameter(torch.zeros(seeds, members, 1, width, device=device))
 
 
 class MLP(nn.Module):
@@ -59,7 +59,7 @@ class MLP(nn.Module):
         sizes = [n_in, *hidden, n_out]
         self.layers = nn.ModuleList(Linear(init, members, a, b) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(
-            LayerNorm(len(init.seeds), members, width).to(init.device)
+            LayerNorm(len(init.seeds), members, width, init.device)
             for width in (hidden if layer_norm else ())
         )
 

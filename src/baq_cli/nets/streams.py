@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-_left: ContextVar[int | None] = ContextVar("numbers that may be drawn yet", default=None)
-
-
-@contextmanager
-def at_most(numbers: int) -> Iterator[None]:
-    """Let all streams together draw so many numbers until the block ends.
-
-    More raise ValueError before memory is asked for them: networks that are larger than what is to
-    be loaded into them.
-    """
-    token = _left.set(numbers)
-    try:
-        yield
-    finally:
-        _left.reset(token)
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -41,6 +22,8 @@ class SeedStream:
     Seed 3 draws the same numbers alone as among ten others, because each seed owns a generator
     that was started from `(seed, name)` and advances only with its own draws.
 
+    On the meta device nothing is drawn: there are shapes without numbers.
+
     Shapes: a draw of `shape` returns `[S, *shape]`.
     """
 
@@ -49,7 +32,8 @@ class SeedStream:
         self.name = name
         self.device = torch.device(device)
         self.generators = [
-            torch.Generator(self.device).manual_seed(derive_seed(seed, name)) for seed in seeds
+            torch.Generator(self.device).manual_seed(derive_seed(seed, name))
+            for seed in (() if self.device.type == "meta" else seeds)
         ]
 
     def normal(self, *shape: int) -> Tensor:
@@ -75,14 +59,8 @@ class SeedStream:
         dtype: torch.dtype,
         draw: Callable[[Tensor, torch.Generator], Tensor],
     ) -> Tensor:
-        left = _left.get()
-        if left is not None:
-            left -= len(self.generators) * math.prod(shape)
-            if left < 0:
-                raise ValueError(f"{list(shape)} numbers a seed are more than there are to load")
-            _left.set(left)
-        out = torch.empty(len(self.generators), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(out, self.generators, strict=True):
+        out = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
+        for row, generator in zip(out, self.generators, strict=bool(self.generators)):
             draw(row, generator)
         return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml  # to write; what is read goes through `untrusted`
 from pydantic import BaseModel, ValidationError
@@ -189,9 +189,14 @@ def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[s
         return f"recipe key '{path.rstrip('.')}': {detail['msg']}{found}"
     owner = model
     for parent in parents:
-        annotation = owner.model_fields[parent].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, BaseModel)
-        owner = annotation
+        owner = _section(owner.model_fields[parent].annotation)
     known = [*owner.model_fields, *(extra if not parents else ())]
     return f"unknown recipe key '{path}'; {nearest(key, known)}"
+
+
+def _section(annotation: Any) -> type[BaseModel]:
+    """Return the model of a field that holds a section, or perhaps one."""
+    for choice in (annotation, *get_args(annotation)):
+        if isinstance(choice, type) and issubclass(choice, BaseModel):
+            return choice
+    raise TypeError(f"{annotation} is no section")

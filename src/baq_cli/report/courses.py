@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from baq_cli.engine.claims import DatasetSaid, Said, check_said
+from baq_cli.agents.registry import METHODS
+from baq_cli.engine.claims import Count, Name, Said, check_said
 from baq_cli.engine.files import read_json
 from baq_cli.engine.protocol import Protocol, protocol_of
-from baq_cli.engine.rundir import MANIFEST, RECIPE, read_logged, read_metrics
+from baq_cli.engine.resumable import GuardEvent
+from baq_cli.engine.rundir import MANIFEST, MOST_SCORE, RECIPE, read_logged, read_metrics
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.report.curves import PhaseCurves, phase_curves
@@ -72,21 +74,74 @@ class RunFacts:
     manifest: dict[str, Any]
 
 
+Score = Annotated[float, Field(ge=-MOST_SCORE, le=MOST_SCORE)]
+Plain = str | int | float | bool | None
+
+
 class _EnvironmentSaid(Said):
-    id: str
+    id: Name = Field(min_length=1)
+    max_episode_steps: Count | None = None
+
+
+class _ReferenceSaid(Said):
+    label: str
+    random: Score
+    expert: Score
+    source: str
+
+    @model_validator(mode="after")
+    def _differ(self) -> _ReferenceSaid:
+        if abs(self.expert - self.random) * MOST_SCORE < 1:
+            raise ValueError("random and expert are the same")
+        return self
+
+
+class _DatasetSaid(Said):
+    id: Name = Field(min_length=1)
+    sha256: Name
+    episodes: Count
+    transitions: Count
+    return_mean: Score
+    return_std: Score
+    warnings: list[str]
+    reference: _ReferenceSaid | None = None
+
+
+class _GuardSaid(Said):
+    action: Name
+    events: list[GuardEvent]
+    bad_episodes: list[Count]
+    stopped: bool
 
 
 class _ManifestSaid(Said):
+    """Everything that a report takes from a manifest."""
+
     command: str
     environment: _EnvironmentSaid
-    dataset: DatasetSaid | None
+    dataset: _DatasetSaid | None
     versions: dict[str, str] = Field({})
+    hardware: dict[str, Plain] = Field({})
+    git_revision: str | None = None
+    started: Name | None = None
+    ended: Name
+    guard: _GuardSaid | None = None
+
+
+class _EvaluationSaid(Said):
+    episodes: Count
+    every_gradient_steps: Count | None
+    every_env_steps: Count | None
 
 
 class _RecipeSaid(Said):
-    algo: str
-    dataset: str | None
-    evaluation: dict[str, Any]
+    """What a report takes from a recipe, beside the method's own section."""
+
+    algo: Name
+    dataset: Name | None
+    evaluation: _EvaluationSaid
+    gradient_steps: Count
+    env_steps: Count
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -101,6 +156,8 @@ def read_run(folder: Path) -> RunFacts:
     except ValueError as error:
         raise DataError(f"{folder / RECIPE} can't be read as a recipe: {error}") from error
     check_said(_RecipeSaid, recipe, folder / RECIPE)
+    if recipe["algo"] not in METHODS:
+        raise DataError(f"{folder / RECIPE} is of '{recipe['algo']}', no method of this version")
     if not isinstance(recipe.get(recipe["algo"]), dict):
         raise DataError(f"{folder / RECIPE} has no section '{recipe['algo']}'")
     if "ended" not in manifest:
@@ -139,5 +196,5 @@ def reference_of(env_id: str, dataset: dict[str, Any] | None) -> Reference | Non
     """Return what returns of a task are measured against: the dataset's own reference first."""
     own = None if dataset is None else dataset.get("reference")
     if own is not None:
-        return Reference(**own)
+        return Reference(*(own[part.name] for part in fields(Reference)))
     return known_reference(env_id)

@@ -9,6 +9,7 @@ import numpy as np
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.errors import DataError
+from baq_cli.plain_files import replaced
 
 COLUMNS = 4
 MOST_ACTIONS = 24
@@ -57,7 +58,8 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, format="png")
+        with replaced(path) as file:
+            figure.savefig(file, dpi=150, format="png")
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     return path

@@ -233,7 +233,9 @@ def _run(course: Course, index: int) -> Document:
     run = course.runs[index]
     manifest = run.manifest
     keys = ("command", "versions", "hardware", "git_revision", "started", "ended")
-    about = {key: manifest.get(key) for key in keys}
+    about = {key: manifest.get(key) for key in keys} | {
+        key: manifest.get(key) or {} for key in ("versions", "hardware")
+    }
     return {"task": course.task, "method": course.method, "folder": run.folder.as_posix(), **about}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import numpy as np
 
 from baq_cli.engine.events import UNITS, Phase
 from baq_cli.engine.protocol import Protocol
-from baq_cli.errors import DataError
+from baq_cli.engine.rundir import MOST_SCORE
+from baq_cli.errors import DataError, clipped
 from baq_cli.report.courses import Course, Unit
 from baq_cli.report.curves import Curve
+from baq_cli.untrusted import read_text
 
 REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
 SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
 EVALUATIONS = "evaluations"
 MOST_BYTES = 200_000_000
-MOST_LETTERS, MOST_SCORE, MOST_COUNT = 200, 1e30, 2**53
-"""Of a name; the size of a score; of indices and counters: numbers beyond these are none."""
+MOST_LETTERS, MOST_COUNT = 200, 2**53
+"""Of a name; of indices and counters: numbers beyond these are none."""
 
 Points = dict[int, tuple[int, float]]
 """Counter and score of a seed's evaluations, by their index."""
@@ -36,14 +39,12 @@ def read_curves(path: Path) -> list[Course]:
     Raises DataError that names the line of what can't be read.
     """
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES:,} bytes: split it")
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            score, known = _columns(path, reader.fieldnames)
-            found: dict[tuple[str, str], Phases] = defaultdict(dict)
-            for row in reader:
-                _add(found, row, score, known, f"{path}, line {reader.line_num}")
+        text = read_text(path, MOST_BYTES, follow=True)
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        score, known = _columns(path, reader.fieldnames)
+        found: dict[tuple[str, str], Phases] = defaultdict(dict)
+        for row in reader:
+            _add(found, row, score, known, f"{path}, line {reader.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the curves in {path}: {error}") from error
     if not found:
@@ -57,9 +58,10 @@ def _columns(path: Path, names: object) -> tuple[str, bool]:
     missing = [name for name in REQUIRED if name not in columns]
     scores = [name for name in SCORES if name in columns]
     if missing or len(scores) != 1:
+        found = clipped(", ".join(clipped(name) for name in columns)) or "none"
         raise DataError(
-            f"{path} has the columns {', '.join(map(str, columns)) or 'none'}: expected "
-            f"{', '.join(REQUIRED)}, and one of {' or '.join(SCORES)}"
+            f"{path} has the columns {found}: expected {', '.join(REQUIRED)}, and one of "
+            f"{' or '.join(SCORES)}"
         )
     return scores[0], all(unit in columns for unit in UNITS.values())
 

@@ -9,7 +9,7 @@ from baq_cli.report.names import plain, printable
 
 _ESCAPES = str.maketrans(
     {character: f"\\{character}" for character in "*_[]~#"}
-    | {character: f"&#{ord(character)};" for character in "\\|`${}"}
+    | {character: f"&#{ord(character)};" for character in "\\|`${}@"}
     | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 )
 """Pipes and backslashes are references: readers disagree on how a backslash escapes them."""

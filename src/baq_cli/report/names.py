@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 _SPACES = re.compile(r"\s+")
-_NOT_TEXT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
-"""Control characters, halves of characters, what XML forbids, and what turns text around."""
+_TURNING = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_UNSEEN = "\u00ad\u180e\u200b-\u200d\u2028\u2029\u2060-\u2064\ufeff\U000e0000-\U000e007f"
+_NOT_TEXT = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff{_TURNING}{_UNSEEN}]")
+"""Control characters, halves of characters, what XML forbids, what turns text around or has no
+width: two names that look the same shall be the same."""
 _NOT_SAFE = re.compile(r"[^a-z0-9._]+")
 LONGEST_SLUG = 80
 
@@ -23,6 +26,11 @@ def plain(text: str) -> str:
 def printable(text: str) -> str:
     """Return text with � for its control characters, line ends among them."""
     return _NOT_TEXT.sub("\ufffd", text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text as `printable` does, its line ends kept."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:

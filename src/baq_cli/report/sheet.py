@@ -12,6 +12,8 @@ from typing import Any
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\n")
 """What a spreadsheet takes for the beginning of a formula, or leaves out before one."""
 _LINE_END = re.compile("\r\n?")
+_INNER = re.compile(r"""([;|\t\n][\s"]*)(?=[-=+@＝＋－＠])""")
+"""A formula within a text: many a spreadsheet divides cells where these stand, in quotes or not."""
 SUFFIXES = {"env_steps": "env_steps", "score·env_steps": "score_env_steps"}
 ABOUT = (
     "task",
@@ -32,8 +34,8 @@ def write_sheet(document: dict[str, Any], path: Path) -> Path:
     A row for each task, method and seed. A statistic's column is called as the document calls it,
     with its unit behind it; where it has none, it is in the scores' unit, which is in `unit`, as
     are `threshold` and `optimum`. A cell is empty where a value is not known or never came. Numbers
-    are written to the last digit. A name that a spreadsheet would take for a formula begins with
-    an apostrophe.
+    are written to the last digit. Before what a spreadsheet would take for a formula stands an
+    apostrophe, at the beginning of a name and after a separator in it.
     Raises DataError when the file can't be written.
     """
     from baq_cli.engine.files import disk_errors, replace_file  # imports torch
@@ -85,4 +87,5 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = _LINE_END.sub("\n", value).replace("\0", "\ufffd")  # readers stumble over either
+    text = _INNER.sub(r"\1'", text)
     return f"'{text}" if text.startswith(FORMULA) else text

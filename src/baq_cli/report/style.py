@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baq_cli.plain_files import make_folder
 from baq_cli.report.names import wrapped
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
     ):
         # A name in a script that the font lacks is drawn as boxes, and stays whole in the SVG.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for path, metadata in ((png, {}), (svg, {"Date": None})):
             content = io.BytesIO()
             figure.savefig(content, format=path.suffix[1:], metadata=metadata)

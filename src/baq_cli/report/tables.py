@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.definitions import DEFINITIONS
+from baq_cli.report.names import printable_lines
 from baq_cli.report.summary import RunSummary, Statistic
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def _text(plain: str) -> Any:
     """Return text that Rich prints as it is: a name may hold brackets."""
     from rich.text import Text
 
-    return Text(plain)
+    return Text(printable_lines(plain))
 
 
 def _title(summaries: Sequence[RunSummary], label: str = "") -> str:

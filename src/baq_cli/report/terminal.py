@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.document import Document
+from baq_cli.report.names import printable_lines
 from baq_cli.report.page_view import AGGREGATES
 
 if TYPE_CHECKING:
@@ -121,4 +122,4 @@ def _text(plain: str, style: str = "") -> Text:
     """Return text that Rich prints as it is: a name may hold brackets."""
     from rich.text import Text
 
-    return Text(plain, style=style)
+    return Text(printable_lines(plain), style=style)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping, Names, expand, expand_one
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, listed
 
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
@@ -28,25 +28,88 @@ ALIASES = {
 }
 """The names by which a column is known without a mapping; exports use the first."""
 SINGLE = ("actions", "rewards", "terminated", "truncated", "episode")
+MOST_COLUMNS, MOST_LETTERS = 100_000, 1_000
+_PARTED = {
+    alias for name in ("observations", "next_observations") for alias in (name, *ALIASES[name])
+}
+_SINGLE_FIELDS = ("reward", "terminated", "truncated", "episode")
+
+
+Convert = Callable[[str, Any], Array]
 
 
 class Columns(dict[str, Any]):
     """Columns by name, turned into numbers when they are asked for: others may hold words.
 
-    Without `convert` they are arrays already.
+    `convert` does that, and `number` gives each different value a number of its own; without them
+    columns are arrays already. What `wanted` doesn't name needn't have a value.
+    Raises DataError for more columns, or longer names, than any log has.
     """
 
-    def __init__(self, values: dict[str, Any], convert: Callable[[str, Any], Array] | None = None):
+    def __init__(
+        self,
+        values: dict[str, Any],
+        convert: Convert | None = None,
+        number: Convert | None = None,
+    ):
         super().__init__(values)
-        self._convert = convert
+        check_names(list(values))
+        self._convert, self._number = convert, number or _number_array
 
     def __getitem__(self, name: str) -> Array:
         value = super().__getitem__(name)
         return value if self._convert is None else self._convert(name, value)
 
-    def raw(self, name: str) -> Any:
-        """Return a column as it was read."""
-        return super().__getitem__(name)
+    def numbered(self, name: str) -> Array:
+        """Return a column's values as numbers, the same for the same value: words will do."""
+        return self._number(name, super().__getitem__(name))
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise DataError for more columns, or longer names, than any log has."""
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"it has {len(names):,} columns; expected {MOST_COLUMNS:,} at most")
+    longest = max(map(len, names), default=0)
+    if longest > MOST_LETTERS:
+        raise DataError(f"a column's name has {longest:,} letters; expected {MOST_LETTERS} at most")
+
+
+def wanted(names: list[str], mapping: Mapping | None) -> list[str]:
+    """Return which of a log's columns are read, by a mapping or by custom.
+
+    Raises UsageError for names that aren't there.
+    """
+    if mapping is None:
+        known = {alias for name, others in ALIASES.items() for alias in (name, *others)}
+        return [name for name in names if name in known or _is_part(name)]
+    fields = (*_SINGLE_FIELDS, "observation", "action", "next_observation")
+    found: dict[str, None] = {}
+    for field in fields:
+        asked = getattr(mapping, field)
+        for part in asked.values() if isinstance(asked, dict) else (asked,):
+            found |= dict.fromkeys([] if part is None else expand(part, names))
+    return list(found)
+
+
+def _is_part(name: str) -> bool:
+    head, _, rest = name.partition("/")
+    return bool(rest) and (head in ("infos", "reset_infos") or head in _PARTED)
+
+
+def episode_column(names: list[str], mapping: Mapping | None) -> str | None:
+    """Return which column tells episodes apart by number or name, if any does."""
+    if mapping is not None:
+        return None if mapping.episode is None else expand_one(mapping.episode, names)
+    return next((alias for alias in ("episode", *ALIASES["episode"]) if alias in names), None)
+
+
+def _number_array(name: str, column: Any) -> Array:
+    column = np.asarray(column)
+    if column.dtype.kind in "iu":
+        return column
+    if column.dtype.kind not in "fbUSM" or not column.dtype.itemsize:
+        raise DataError(f"column '{name}' is of type {column.dtype}; expected numbers or words")
+    return np.unique(column.reshape(-1), return_inverse=True)[1].reshape(-1)
 
 
 def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) -> LogFile:
@@ -73,12 +136,12 @@ def _by_custom(columns: Columns) -> FlatLog:
     missing = [n for n in ("observations", "actions", "rewards") if known[n] is None]
     if missing:
         raise DataError(
-            f"no column is called {' or '.join(missing)}; found {', '.join(columns)}. Say which "
-            "columns mean what with --mapping FILE.yaml."
+            f"no column is called {' or '.join(missing)}; found {listed(list(columns))}. Say "
+            "which columns mean what with --mapping FILE.yaml."
         )
-    numbers = [alias for alias in ("episode", *ALIASES["episode"]) if alias in columns]
-    if numbers:
-        known["episode"] = _numbered(columns, numbers[0], list(columns))
+    number = episode_column(list(columns), None)
+    if number is not None:
+        known["episode"] = columns.numbered(number)
     observations = known["observations"]
     assert observations is not None
     return checked_log(
@@ -125,6 +188,7 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
 
     observations = parts(mapping.observation)
     assert observations is not None
+    number = episode_column(names, mapping)
     return checked_log(
         observations,
         parts(mapping.next_observation),
@@ -132,19 +196,8 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
         rewards=single(mapping.reward),
         terminated=single(mapping.terminated),
         truncated=single(mapping.truncated),
-        episode=_numbered(columns, mapping.episode, names),
+        episode=None if number is None else columns.numbered(number),
     )
-
-
-def _numbered(columns: Columns, name: str | None, names: list[str]) -> Array | None:
-    """Return a column of episode names as numbers: any words will do."""
-    if name is None:
-        return None
-    column = columns.raw(expand_one(name, names))
-    if isinstance(column, np.ndarray) and column.dtype.kind in "iu":
-        return column
-    words = [str(value) for value in np.asarray(column).reshape(-1).tolist()]
-    return np.unique(words, return_inverse=True)[1].reshape(-1)
 
 
 def checked_log(observations: Parts, following: Parts | None, **single: Any) -> FlatLog:

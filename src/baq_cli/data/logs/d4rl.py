@@ -10,16 +10,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.hdf5 import Claims, check_links, check_stored_inside
+from baq_cli.data.hdf5 import check_links, check_stored
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.sizes import Claims
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
 
@@ -80,7 +81,7 @@ def _read(file: h5py.File, claims: Claims) -> LogFile:
         for name, info in _below(file, "reset_infos").items()
         if info.shape and info.dtype.kind in "fiub"
     }
-    notes = {name: _note(item) for name, item in _below(file, "metadata").items()}
+    notes = {name: _note(item, claims) for name, item in _below(file, "metadata").items()}
     text = notes.pop("baq", None)
     notes = {name: note for name, note in notes.items() if note is not None}
     card = None if text is None else parse_card(str(text))
@@ -96,7 +97,7 @@ def _array(file: h5py.File, name: str, claims: Claims) -> Array:
         raise ValueError(f"{name} is a single value, not an array")
     if dataset.dtype.kind not in "fiub":
         raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
-    check_stored_inside(dataset.id, name)
+    check_stored(dataset.id, name)
     claims.add(dataset.nbytes)
     return np.asarray(dataset[()])
 
@@ -118,18 +119,19 @@ def _below(file: h5py.File, name: str) -> dict[str, h5py.Dataset]:
     return found
 
 
-def _note(item: h5py.Dataset) -> Any:
+def _note(item: h5py.Dataset, claims: Claims) -> Any:
     """Return a metadata entry as JSON can hold it; None for arrays and anything long."""
     if item.shape != () or (item.nbytes > LONGEST_NOTE and item.name != "/metadata/baq"):
         return None
-    check_stored_inside(item.id, str(item.name))
+    check_stored(item.id, str(item.name))
+    claims.add(item.nbytes)
     value = item[()]
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
     return value.item() if isinstance(value, np.generic) else None
 
 
-def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
+def write_d4rl(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:
     """Write rows as a D4RL file; `Dict` observations are flattened in Gymnasium's order.
 
     What the format has no place for lies beside it, where its readers pass over it: episode
@@ -150,10 +152,10 @@ def write_d4rl(file: LogFile, card: dict[str, Any], path: Path) -> None:
     }
     # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
     image = io.BytesIO()
-    with h5py.File(image, "w") as out:
+    with h5py.File(image, "w") as made:
         for name, array in arrays.items():
-            out.create_dataset(name, data=array, compression="gzip", compression_opts=4)
+            made.create_dataset(name, data=array, compression="gzip", compression_opts=4)
         notes = {**(card["about"].get("d4rl_metadata") or {}), "baq": json.dumps(card)}
         for name, note in notes.items():
-            out.create_dataset(f"metadata/{name}", data=note)
-    path.write_bytes(image.getbuffer())
+            made.create_dataset(f"metadata/{name}", data=note)
+    out.write(image.getbuffer())

@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import UsageError, listed, nearest
 from baq_cli.recipes.closed import Closed
 from baq_cli.untrusted import read_yaml
 
 Names = str | tuple[str, ...]
+MOST_PATTERNS = 100
+"""Of one field: each is compared with every column."""
 
 
 class Mapping(Closed):
@@ -69,7 +71,7 @@ def expand_one(name: str, columns: list[str]) -> str:
     """
     found = expand(name, columns)
     if len(found) > 1:
-        raise UsageError(f"'{name}' stands for {len(found)} columns ({', '.join(found)}), not one")
+        raise UsageError(f"'{name}' stands for {len(found)} columns ({listed(found)}), not one")
     return found[0]
 
 
@@ -78,11 +80,17 @@ def expand(names: Names, columns: list[str]) -> list[str]:
 
     Raises UsageError when one stands for none.
     """
-    found: list[str] = []
+    found: dict[str, None] = {}
+    known, patterns = set(columns), 0
     for pattern in (names,) if isinstance(names, str) else names:
-        matches = [pattern] if pattern in columns else []
-        matches = matches or [column for column in columns if fnmatchcase(column, pattern)]
+        if pattern in known:
+            found[pattern] = None
+            continue
+        patterns += 1
+        if patterns > MOST_PATTERNS:
+            raise UsageError(f"a mapping has {MOST_PATTERNS} patterns a field at most: join them")
+        matches = [column for column in columns if fnmatchcase(column, pattern)]
         if not matches:
             raise UsageError(f"the log has no column '{pattern}'; {nearest(pattern, columns)}")
-        found += [column for column in matches if column not in found]
-    return found
+        found |= dict.fromkeys(matches)
+    return list(found)

@@ -12,9 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.hdf5 import Claims, check_links, open_inside
+from baq_cli.data.hdf5 import check_links, open_inside
 from baq_cli.data.minari.folder import StoredDataset
+from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError
+from baq_cli.plain_files import check_plain
 
 Array = npt.NDArray[Any]
 STRUCTURE_BYTES = 1 << 16
@@ -26,6 +28,7 @@ def open_lean(path: Path) -> h5py.h5f.FileID:
 
     HDF5 would keep all it has seen of a file with thousands of small arrays, more than their data.
     """
+    check_plain(path)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     settings = access.get_mdc_config()
     settings.set_initial_size = True

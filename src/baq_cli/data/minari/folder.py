@@ -20,10 +20,13 @@ import numpy as np
 from baq_cli.data.minari.seal import SEAL, check_said, sealed
 from baq_cli.envs.pool import make_env
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import replaced
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
 RESERVED = "baq/"
-MOST_METADATA = 100_000_000
+MOST_DEPTH = 10
+"""Folders inside each other in which datasets are looked for."""
+MOST_METADATA = 20_000_000
 NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
@@ -38,19 +41,48 @@ def quiet() -> Iterator[None]:
 
 
 def local_datasets() -> list[str]:
-    """Return the ids in the user's Minari folder, sorted."""
-    import minari
+    """Return the ids in the user's Minari folder, sorted.
 
+    What doesn't say of itself what its folder is called is none, and stands in no other's way:
+    Minari's own list would wait for a pipe, and end at a name.
+    """
+    root = dataset_path()
     try:
-        with quiet():
-            return sorted(minari.list_local_datasets())
+        found = [path.relative_to(root).as_posix() for path in _dataset_folders(root)]
     except OSError as error:
         raise DataError(f"cannot read the Minari folder: {error}") from error
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"the Minari folder holds something that is not a dataset: {error}. Remove it from "
-            f"{FOLDER}."
-        ) from error
+    return sorted(filter(_is_dataset, found))
+
+
+def _dataset_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield the folders below one that have `data` in them, as Minari's own list does."""
+    if not folder.is_dir() or depth > MOST_DEPTH:
+        return
+    if (folder / "data").exists():
+        yield folder
+        return
+    for inner in folder.iterdir():
+        if not inner.name.startswith("."):
+            yield from _dataset_folders(inner, depth + 1)
+
+
+def _is_dataset(name: str) -> bool:
+    from minari.dataset.minari_dataset import parse_dataset_id
+
+    try:
+        parse_dataset_id(name)
+        return is_dataset_id(name) and _metadata_of(name).get("dataset_id") == name
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _metadata_of(dataset_id: str) -> dict[str, Any]:
+    """Read what a dataset says of itself; raises OSError and ValueError."""
+    path = dataset_path(dataset_id) / "data" / "metadata.json"
+    metadata = parse_json(read_text(path, MOST_METADATA, follow=True))
+    if not isinstance(metadata, dict):
+        raise ValueError("metadata.json holds no object")
+    return metadata
 
 
 def check_new_id(dataset_id: str) -> None:
@@ -195,9 +227,7 @@ def open_minari(dataset_id: str) -> StoredDataset:
             f"'baq data download {dataset_id}' fetches a public one."
         )
     try:
-        metadata = parse_json(read_text(data / "metadata.json", MOST_METADATA))
-        if not isinstance(metadata, dict):
-            raise ValueError("metadata.json holds no object")
+        metadata = _metadata_of(dataset_id)
     except (OSError, ValueError) as error:
         raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
     check_said(dataset_id, metadata)
@@ -222,11 +252,10 @@ def dataset_path(dataset_id: str | None = None) -> Path:
 def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
     """Add entries to a dataset's metadata, in one step; a seal is made anew."""
     path = stored.data / "metadata.json"
-    partial = path.with_name(".metadata.json.partial")
     try:
         metadata = {**stored.metadata, **entries}
         metadata = sealed(metadata) if SEAL in metadata else metadata
-        partial.write_text(json.dumps(metadata), encoding="utf-8")
-        partial.replace(path)
+        with replaced(path) as file:
+            file.write(json.dumps(metadata).encode())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error}") from error

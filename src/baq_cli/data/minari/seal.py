@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.errors import DataError
+from baq_cli.plain_files import opened
 
 if TYPE_CHECKING:
     from baq_cli.data.minari.folder import StoredDataset
@@ -64,7 +65,7 @@ def _said(metadata: dict[str, Any]) -> str:
 
 def _hash_of(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path, follow=True) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

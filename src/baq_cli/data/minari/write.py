@@ -13,6 +13,7 @@ from baq_cli.data.minari.place import beside, describe_namespace, move
 from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
+from baq_cli.plain_files import replaced
 
 Array = npt.NDArray[Any]
 WRITTEN = (
@@ -61,7 +62,8 @@ def _write_whole(dataset_id: str, recording: Recording) -> bool:
         path, storage._file_path = storage._file_path, io.BytesIO()
         storage.update_episodes(_buffers(recording))
         content = storage._file_path.getbuffer()
-        path.write_bytes(content)
+        with replaced(path) as file:
+            file.write(content)
         storage.update_metadata({"dataset_size": storage.get_size()})
         written = MinariStorage.read_raw_metadata(folder / "data")
         storage.update_metadata({SEAL: sealed(written, content)[SEAL]})

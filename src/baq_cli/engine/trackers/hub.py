@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout, suppress
@@ -19,7 +20,9 @@ from baq_cli.engine.trackers.scalars import Scalars, diagnostic_scalars, metric_
 from baq_cli.engine.trackers.tensorboard import TensorBoard
 from baq_cli.engine.trackers.wandb import Wandb
 from baq_cli.errors import UsageError
+from baq_cli.plain_files import MOST_LOG
 from baq_cli.recipes.schema import Recipe, TrackerName
+from baq_cli.untrusted import read_text
 
 FILE = "trackers.json"
 TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
@@ -118,6 +121,6 @@ def _replay(folder: Path, tracker: Tracker) -> None:
     """
     found = []
     for log in ("diagnostics", "metrics"):
-        with (folder / f"{log}.csv").open(newline="", encoding="utf-8") as file:
-            found.append(SCALARS[log](csv.DictReader(file)))
+        text = read_text(folder / f"{log}.csv", MOST_LOG)
+        found.append(SCALARS[log](csv.DictReader(io.StringIO(text, newline=""))))
     _log(heapq.merge(*found, key=lambda moment: moment.gradient_steps), tracker)

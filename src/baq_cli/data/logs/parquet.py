@@ -1,0 +1,202 @@
+"""Logs as .parquet tables: columns of numbers, or of lists of as many numbers in each row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.logs.columns import (
+    Columns,
+    check_names,
+    episode_column,
+    to_columns,
+    to_log_file,
+    wanted,
+)
+from baq_cli.data.logs.filecard import Card, parse_card
+from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.logs.mapping import Mapping
+from baq_cli.data.logs.tables import CARD, UNREADABLE
+from baq_cli.data.sizes import Claims
+from baq_cli.errors import DataError, UsageError
+
+Array = npt.NDArray[Any]
+SIZES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a value, by Parquet's names."""
+INDEX_BYTES = 4
+"""Of a word, beside the dictionary."""
+
+
+def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
+    """Read a .parquet table of columns of numbers, or of lists of as many numbers in each row.
+
+    What isn't needed isn't read. A column of words is read as one of numbers, with a dictionary.
+    Raises DataError when it is damaged, UsageError when pyarrow is missing.
+    """
+    parquet = _pyarrow()
+    import pyarrow
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_table(file.metadata, path)
+            schema = file.schema_arrow
+            text = (schema.metadata or {}).get(CARD.encode())
+            card = None if text is None else parse_card(text.decode("utf-8", errors="replace"))
+            needed, number = _needed(schema.names, mapping, card)
+            for name in needed:
+                _check_type(name, schema.field(name).type, name == number)
+        with parquet.ParquetFile(path, read_dictionary=[number] if number else None) as file:
+            table = file.read(columns=needed, use_threads=False)
+            values = {name: table.column(name) for name in needed}
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
+        reason = str(error).splitlines()[0].replace(f" '{path}'", "")
+        raise DataError(f"can't be read as a .parquet table: {reason}") from error
+    if card is None:
+        every = dict.fromkeys(schema.names) | values
+        return to_log_file(Columns(every, _numbers, _numbered), mapping, None)
+    arrays = {name: _numbers(name, value) for name, value in values.items()}
+    return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
+
+
+def _needed(
+    names: list[str], mapping: Mapping | None, card: Card | None
+) -> tuple[list[str], str | None]:
+    """Return which columns are read, and which of them may hold words: that of the episodes."""
+    check_names(names)
+    if card is None:
+        number = episode_column(names, mapping)
+        return wanted(names, mapping), number
+    spread = {column for place in card.spread.values() for column in place.columns}
+    missing = sorted(spread - set(names))
+    if missing:
+        raise DataError(f"the table and its card don't fit each other: there is no '{missing[0]}'")
+    whole = [name for name in names if name not in spread]
+    return [*sorted(spread), *wanted(whole, mapping)], None
+
+
+def _check_table(metadata: Any, path: Path) -> None:
+    """Raise ValueError where columns claim far more than the file could hold."""
+    claims = Claims(path.stat().st_size)
+    schema = metadata.schema
+    sizes = [_size_of(schema.column(k)) for k in range(metadata.num_columns)]
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        for k, size in enumerate(sizes):
+            column = group.column(k)
+            claims.add(
+                max(
+                    group.num_rows,
+                    column.num_values * (size or INDEX_BYTES),
+                    column.total_uncompressed_size,
+                )
+            )
+
+
+def _size_of(column: Any) -> int:
+    kind = column.physical_type
+    return int(column.length) if kind == "FIXED_LEN_BYTE_ARRAY" else SIZES.get(kind, 0)
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+
+
+def _check_type(name: str, kind: Any, may_be_words: bool) -> None:
+    """Raise ValueError for what is neither numbers nor, where they will do, words."""
+    from pyarrow import types
+
+    inner = kind
+    while _is_list(inner):
+        inner = inner.value_type
+    if types.is_dictionary(inner):
+        inner = inner.value_type
+    numeric = types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)
+    words = may_be_words and not types.is_nested(inner)
+    if not (numeric or words):
+        raise ValueError(f"column '{name}' is of type {kind}; expected numbers")
+
+
+def _numbers(name: str, column: Any) -> Array:
+    """Return an Arrow column as numbers; what is null is NaN."""
+    from pyarrow import compute, types
+
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not _is_list(column.type):
+        if types.is_boolean(column.type) and column.null_count:
+            column = column.cast("float64")
+        return np.asarray(column.to_numpy())
+    lengths = compute.min_max(compute.list_value_length(column)).as_py()
+    if column.null_count or lengths["min"] != lengths["max"]:
+        raise DataError(f"column '{name}' has lists of different lengths")
+    inner = _numbers(name, compute.list_flatten(column))
+    return inner.reshape(len(column), lengths["max"] or 0, *inner.shape[1:])
+
+
+def _numbered(name: str, column: Any) -> Array:
+    """Return a number for each value of an Arrow column, the same for the same value."""
+    import pyarrow
+
+    if _is_list(column.type):
+        return _numbers(name, column)
+    if not pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    parts = [part.indices.fill_null(-1).to_numpy() for part in column.unify_dictionaries().chunks]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UsageError(".parquet files need pyarrow: pip install 'baq-cli[parquet]'") from error
+    return pyarrow.parquet
+
+
+def write_parquet(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:
+    """Write rows as a .parquet table: a column a number, `observations.0` and so on."""
+    parquet = _pyarrow()
+    import pyarrow
+
+    log = file.log
+    assert log.episode is not None
+    columns = {
+        **to_columns(file),
+        **{f"reset_infos/{name}": info[log.episode] for name, info in file.reset_infos.items()},
+    }
+    single = {name: column for name, column in columns.items() if column.ndim == 1}
+    spread = {}
+    for name, column in columns.items():
+        if column.ndim > 1:
+            flat = column.reshape(len(column), -1)
+            names = [_unused(f"{name}.{k}", {*columns, *single}) for k in range(flat.shape[1])]
+            single.update(zip(names, flat.T, strict=True))
+            spread[name] = {"shape": list(column.shape[1:]), "columns": names}
+    table = pyarrow.table(single)
+    text = json.dumps({**card, "spread": spread})
+    parquet.write_table(table.replace_schema_metadata({CARD: text}), out)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """Return the name, lengthened where an array of its own is called so."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _gathered(columns: dict[str, Array], card: Card) -> dict[str, Array]:
+    """Put the columns of an exported array together again."""
+    rest = dict(columns)
+    try:
+        for name, place in card.spread.items():
+            flat = np.stack([rest.pop(column) for column in place.columns], axis=1)
+            rest[name] = flat.reshape(len(flat), *place.shape)
+    except (KeyError, ValueError) as error:
+        raise DataError(f"the table and its card don't fit each other: {error}") from error
+    return rest
