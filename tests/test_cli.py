@@ -245,3 +245,20 @@ def test_a_discrete_environment_is_refused_by_name(tmp_path: Path) -> None:
     words = ("finetune", "--env", "CartPole-v1", "--algo", "sac", "--env-steps", "5")
     done = baq(*words, "--out", tmp_path / "run", *SMALL, data=tmp_path, expect=ExitStatus.DATA)
     assert "Discrete(2)" in done.stderr
+
+
+def test_a_command_that_is_broken_off_says_so() -> None:
+    script = """
+import sys
+from baq_cli.data.minari import folder
+def broken_off():
+    raise KeyboardInterrupt
+folder.local_datasets = broken_off
+sys.argv = ["baq", "data", "list"]
+from baq_cli.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == ExitStatus.INTERRUPTED
+    assert done.stdout == ""
+    assert done.stderr == "stopped at once; what was complete before is kept\n"

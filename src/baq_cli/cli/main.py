@@ -82,6 +82,12 @@ def main() -> None:
     arguments = [word for word in sys.argv[1:] if word not in (DEBUG, TRUST)]
     try:
         app(arguments, prog_name="baq")
+    except SystemExit as ended:
+        if ended.code == ExitStatus.INTERRUPTED:  # Typer's, without a word
+            _report(
+                "stopped at once; what was complete before is kept", ExitStatus.INTERRUPTED, debug
+            )
+        raise
     except BaqError as error:
         _report(str(error), error.status, debug)
     except MemoryError as error:
