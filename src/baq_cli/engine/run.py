@@ -20,6 +20,7 @@ from baq_cli.engine.evaluations import Evaluations, Pending
 from baq_cli.engine.events import UNITS, Evaluated, Note, Observer, Phase, Progress
 from baq_cli.engine.faults import Faults
 from baq_cli.engine.guard import Guard
+from baq_cli.engine.history import History
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
@@ -56,7 +57,7 @@ class Run:
     directory: RunDirectory
     observer: Observer
     interruption: Interruption
-    history: list[Row] = field(default_factory=list)
+    history: History = field(default_factory=History)
     env_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -81,7 +82,6 @@ class Run:
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
         self._batch: Batch | None = None
-        self._inherited = 0
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
@@ -155,17 +155,7 @@ class Run:
         ]
 
     def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
-        rows: list[Row] = [
-            {
-                **counters,
-                "return_mean": float(returns[i].mean()),
-                "return_std": float(returns[i].std()),
-                "length_env_steps": float(lengths[i].mean()),
-                "evaluation_episodes": returns.shape[1],
-            }
-            for i, counters in enumerate(pending.counters)
-        ]
-        self.history += rows
+        rows = self.history.add(pending.counters, returns, lengths)
         self._log("metrics", METRICS, rows)
         self.observer(Evaluated(self.phase, pending.done, returns))
         if self.phase == "online":
@@ -173,10 +163,7 @@ class Run:
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
-        kept = [row for row in rows if row["seed"] in self.spec.seeds]
-        self.history += kept
-        self._inherited = len(kept)
-        self._log("metrics", METRICS, kept)
+        self._log("metrics", METRICS, self.history.inherit(rows, self.spec.seeds))
 
     def _wall_seconds(self) -> float:
         """Return the seconds that the phase has taken, over all its sessions."""
@@ -224,7 +211,7 @@ class Run:
             "episodes": self.episodes.tolist(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
-            "inherited": self._inherited,
+            "inherited": self.history.inherited,
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
             **state,
@@ -237,7 +224,7 @@ class Run:
         run = self.recipe.run
         place = self.directory.path, self.phase
         pending = {pending.done for pending in self.evaluations.pending}
-        spared = worth_keeping(*place, self.history[self._inherited :], pending)
+        spared = worth_keeping(*place, self.history.own, pending)
         prune(*place, run.keep_checkpoints, run.keep_agents, spared)
 
     def document(self) -> dict[str, Any]:
@@ -255,7 +242,7 @@ class Run:
             "gradient_steps": self.learner.gradient_steps,
             "env_steps": self.env_steps,
             "versions": versions(),
-            "history": self.history,
+            "history": self.history.rows,
         }
 
     def restore(self, saved: ckpt.Checkpoint) -> int:
@@ -278,9 +265,8 @@ class Run:
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
-        self.history = list(saved.document["history"])
-        self._inherited = int(state.get("inherited", 0))
-        self.directory.restore(state["sizes"], self.history, self.observer)
+        self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
+        self.directory.restore(state["sizes"], self.history.rows, self.observer)
         self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
