@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,9 @@ def test_an_interrupted_comparison_continues_by_the_same_command(
     words = ("compare", "--algos", "iql,awac,td3_bc", *ON, *LONG, "--workers", "2", "--out", out)
     process = start(*words, data=data)
     wait_for(training(out, "iql"))
-    standing = {row["method"]: row["stage"] for row in status(out, data)}
-    process.send_signal(signal.SIGTERM)
+    with paused(process.pid, read_state(folder(out, "iql")).pid or 0):
+        standing = {row["method"]: row["stage"] for row in status(out, data)}
+        process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == ExitStatus.INTERRUPTED
     assert "the same command" in said
@@ -152,6 +154,18 @@ def test_an_interrupted_comparison_continues_by_the_same_command(
     methods = baq_json(*words, data=data)["tasks"][0]["methods"]
     assert [entry["statistics"]["final"]["count"] for entry in methods.values()] == [2, 2, 2]
     assert {row["stage"] for row in status(out, data)} == {"done"}
+
+
+@contextmanager
+def paused(*pids: int) -> Iterator[None]:
+    """Let processes do nothing meanwhile, however long that takes."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
 
 
 def status(out: Path, data: Path) -> list[dict[str, Any]]:

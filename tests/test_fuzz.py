@@ -66,8 +66,9 @@ def cases(count: int) -> Callable[..., Any]:
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def _limits() -> Iterator[None]:
+    """Of each test anew: Hypothesis remembers what it has tried, gigabytes of it in the end."""
     with little_memory(GIGABYTES):
         yield
 
