@@ -29,6 +29,7 @@ from baq_cli.engine.datasets import collect_dataset
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import RunDirectory, read_logged, read_metrics
+from baq_cli.engine.runlog import LOGS, Log
 from baq_cli.engine.sources import Order
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
@@ -248,6 +249,21 @@ def test_what_was_logged_after_a_checkpoint_is_dropped_without_a_word(
     assert len(first.document["history"]) < len(last.document["history"])
     with pytest.raises(DataError, match="has not ended"):
         read_run(run)
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_log_that_is_changed_while_its_run_goes_on_is_not_sealed_as_it_is(
+    log: Log, tmp_path: Path
+) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin("", {})
+    directory.append(log, [dict.fromkeys(LOGS[log], 0)])
+    path = directory.path / f"{log}.csv"
+    path.write_bytes(path.read_bytes().replace(b"0", b"1"))
+    directory.append(log, [dict.fromkeys(LOGS[log], 2)])
+    directory.finish({})
+    with pytest.raises(DataError, match=f"{log}.csv is damaged"):
+        read_logged(directory.path, path.name)
 
 
 def test_of_a_run_that_goes_on_a_half_written_line_does_not_count(

@@ -37,6 +37,7 @@ from baq_cli.engine.files import (
 )
 from baq_cli.engine.lock import held
 from baq_cli.engine.rundir import RunDirectory, read_logged, read_metrics
+from baq_cli.engine.runlog import METRICS
 from baq_cli.engine.trackers.hub import _replay
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import BaqError, DataError
@@ -97,7 +98,7 @@ def faults_in(folder: Path) -> Faults:
 
 
 def add_a_row(folder: Path) -> None:
-    RunDirectory(folder).append("metrics", ("seed",), [{"seed": 0}])
+    RunDirectory(folder).append("metrics", [dict.fromkeys(METRICS, 0)])
 
 
 def note_progress(folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from baq_cli.engine.events import UNITS
-from baq_cli.engine.rundir import METRICS
+from baq_cli.engine.runlog import METRICS
 
 Curves = dict[str, list[tuple[int, float]]]
 """Points, step and value, by name."""

@@ -19,7 +19,7 @@ from baq_cli.bench.loop import ESSENTIAL, Split
 from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Found, Sizes
 from baq_cli.engine.files import disk_errors, replace_file
-from baq_cli.engine.rundir import git_revision, now, versions
+from baq_cli.engine.provenance import git_revision, now, versions
 from baq_cli.plain_files import opened
 
 Row = dict[str, Any]

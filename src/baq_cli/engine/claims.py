@@ -125,10 +125,10 @@ class _Logged(_Seal):
 
 
 class Logs(Said):
-    """The CSVs of a run as a checkpoint knew them; of earlier versions their lengths alone."""
+    """The CSVs of a run as a checkpoint knew them."""
 
-    metrics: _Logged | Count
-    diagnostics: _Logged | Count
+    metrics: _Logged
+    diagnostics: _Logged
 
 
 class _State(Said):

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from baq_cli.engine.rundir import Row
+from baq_cli.engine.runlog import Row
 
 Array = npt.NDArray[Any]
 

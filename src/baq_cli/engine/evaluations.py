@@ -22,7 +22,7 @@ from baq_cli.engine.evaluation import NotFinite
 from baq_cli.engine.events import Observer, Phase
 from baq_cli.engine.faults import Faults
 from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.rundir import Row
+from baq_cli.engine.runlog import Row
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.recipes.schema import Recipe
 

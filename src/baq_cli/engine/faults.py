@@ -15,7 +15,7 @@ from baq_cli.agents.interface import Batch
 from baq_cli.engine.evaluation import NotFinite
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
-from baq_cli.engine.rundir import now
+from baq_cli.engine.provenance import now
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import EnvironmentMismatch, NonFiniteError
 from baq_cli.plain_files import appended, make_folder

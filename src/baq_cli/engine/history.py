@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from baq_cli.engine.rundir import Row
+from baq_cli.engine.runlog import Row
 
 Array = npt.NDArray[Any]
 

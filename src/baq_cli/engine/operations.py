@@ -20,8 +20,9 @@ from baq_cli.engine.learner import Learner
 from baq_cli.engine.lock import held
 from baq_cli.engine.offline import pretrain
 from baq_cli.engine.online import OnlineLoop, finetune
+from baq_cli.engine.provenance import git_revision, hardware, versions
 from baq_cli.engine.run import Run
-from baq_cli.engine.rundir import RunDirectory, git_revision, hardware, versions
+from baq_cli.engine.rundir import RunDirectory
 from baq_cli.engine.sources import (
     Order,
     Origin,

@@ -25,10 +25,12 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.interrupt import Interruption
 from baq_cli.engine.laps import Laps
 from baq_cli.engine.learner import Learner
+from baq_cli.engine.provenance import versions
 from baq_cli.engine.retention import prune, worth_keeping
-from baq_cli.engine.rundir import DIAGNOSTICS, METRICS, Row, RunDirectory, versions
+from baq_cli.engine.rundir import RunDirectory
+from baq_cli.engine.runlog import Log, Row
 from baq_cli.engine.sources import Origin
-from baq_cli.engine.trackers.hub import Log, Trackers
+from baq_cli.engine.trackers.hub import Trackers
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -156,14 +158,14 @@ class Run:
 
     def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
         rows = self.history.add(pending.counters, returns, lengths)
-        self._log("metrics", METRICS, rows)
+        self._log("metrics", rows)
         self.observer(Evaluated(self.phase, pending.done, returns))
         if self.phase == "online":
             self.guard.evaluated(pending.done, returns)
 
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
-        self._log("metrics", METRICS, self.history.inherit(rows, self.spec.seeds))
+        self._log("metrics", self.history.inherit(rows, self.spec.seeds))
 
     def _wall_seconds(self) -> float:
         """Return the seconds that the phase has taken, over all its sessions."""
@@ -176,10 +178,10 @@ class Run:
             "env_steps": self.env_steps,
         }
         rows = [counters | row for row in self.diagnostics.take()]
-        self._log("diagnostics", DIAGNOSTICS, rows)
+        self._log("diagnostics", rows)
 
-    def _log(self, log: Log, header: Sequence[str], rows: list[Row]) -> None:
-        self.directory.append(log, header, rows)
+    def _log(self, log: Log, rows: list[Row]) -> None:
+        self.directory.append(log, rows)
         self.trackers.log(log, rows)
 
     # -- checkpoints

@@ -9,8 +9,8 @@ import torch
 
 from baq_cli.data.minari.folder import StoredDataset, open_minari, update_metadata
 from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.provenance import versions
 from baq_cli.engine.restore import evaluate_checkpoint
-from baq_cli.engine.rundir import versions
 from baq_cli.envs.scores import Reference, published_or_refuse, stored
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream

@@ -17,7 +17,7 @@ from pydantic import Field
 from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Phase, Progress
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
-from baq_cli.engine.rundir import now
+from baq_cli.engine.provenance import now
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
 from baq_cli.untrusted import parse_json, read_text

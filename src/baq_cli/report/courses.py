@@ -14,7 +14,8 @@ from baq_cli.engine.claims import Count, Name, Said, check_said
 from baq_cli.engine.files import read_json
 from baq_cli.engine.protocol import Protocol, protocol_of
 from baq_cli.engine.resumable import GuardEvent
-from baq_cli.engine.rundir import MANIFEST, MOST_SCORE, RECIPE, read_logged, read_metrics
+from baq_cli.engine.rundir import MANIFEST, RECIPE, read_logged, read_metrics
+from baq_cli.engine.runlog import MOST_SCORE
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.report.curves import PhaseCurves, phase_curves

@@ -9,7 +9,7 @@ from typing import Any
 
 from baq_cli import __version__
 from baq_cli.engine.protocol import check_same_protocol
-from baq_cli.engine.rundir import now
+from baq_cli.engine.provenance import now
 from baq_cli.errors import UsageError
 from baq_cli.report.across import across_tasks
 from baq_cli.report.courses import Course

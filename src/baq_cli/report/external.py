@@ -11,7 +11,7 @@ import numpy as np
 
 from baq_cli.engine.events import UNITS, Phase
 from baq_cli.engine.protocol import Protocol
-from baq_cli.engine.rundir import MOST_SCORE
+from baq_cli.engine.runlog import MOST_SCORE
 from baq_cli.errors import DataError, clipped
 from baq_cli.report.courses import Course, Unit
 from baq_cli.report.curves import Curve

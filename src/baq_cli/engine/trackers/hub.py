@@ -9,11 +9,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Literal
 
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.files import json_bytes, read_json, replace_file
-from baq_cli.engine.rundir import Row
+from baq_cli.engine.runlog import Log, Row
 from baq_cli.engine.trackers.interface import Followed, Kept, Tracker
 from baq_cli.engine.trackers.mlflow import Mlflow
 from baq_cli.engine.trackers.scalars import Scalars, diagnostic_scalars, metric_scalars
@@ -30,7 +29,6 @@ TRACKERS: dict[TrackerName, Callable[[], Tracker]] = {
     "wandb": Wandb,
     "mlflow": Mlflow,
 }
-Log = Literal["metrics", "diagnostics"]
 SCALARS: dict[Log, Callable[[Iterable[Row]], list[Scalars]]] = {
     "metrics": metric_scalars,
     "diagnostics": diagnostic_scalars,

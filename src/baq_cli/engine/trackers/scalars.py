@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from baq_cli.engine.events import UNITS, Phase
-from baq_cli.engine.rundir import METRICS, Row
+from baq_cli.engine.runlog import METRICS, Row
 
 Fact = str | int | float | bool
 
