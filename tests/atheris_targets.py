@@ -24,8 +24,11 @@ with atheris.instrument_imports(include=["baq_cli", "yaml"]):
     from baq_cli.recipes.load import parse_overrides, read_layer, resolve
     from baq_cli.report.external import read_curves
 
+from limits import little_memory
+
 from baq_cli.errors import BaqError
 
+GIGABYTES = 3
 FOLDER = Path(tempfile.mkdtemp())
 FILE = FOLDER / "metrics.csv"
 (FOLDER / "state.json").symlink_to(FILE)
@@ -105,5 +108,8 @@ def lawful(content: bytes) -> None:
 if __name__ == "__main__":
     (FOLDER / "seeds").mkdir()
     (FOLDER / "seeds" / "first").write_bytes(SEEDS[sys.argv[1]])
-    atheris.Setup([sys.argv[0], *sys.argv[2:], str(FOLDER / "seeds")], lawful)
-    atheris.Fuzz()
+    # libFuzzer's own limit counts what the process that started this one has ever held.
+    options = [*sys.argv[2:], "-rss_limit_mb=0", str(FOLDER / "seeds")]
+    atheris.Setup([sys.argv[0], *options], lawful)
+    with little_memory(GIGABYTES):
+        atheris.Fuzz()
