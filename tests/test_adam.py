@@ -118,20 +118,3 @@ def test_a_rate_in_a_tensor_is_read_at_each_step() -> None:
         adam.step(["critic"], {"critic": rate})
         moved.append(not torch.equal(before, groups["critic"]))
     assert moved == [True, False, True]
-
-
-def test_groups_of_one_rate_share_a_call_and_a_tensor_takes_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from baq_cli.engine import adam as module
-
-    calls: list[list[int]] = []
-    monkeypatch.setattr(
-        module, "adam", lambda parameters, *_, **__: calls.append([len(p) for p in parameters])
-    )
-    groups = start(torch.float32)
-    Adam(groups).step(SIZES, RATES)
-    assert calls == [[37, 1], [5]]
-    calls.clear()
-    Adam(groups).step(SIZES, {name: torch.tensor(3e-4) for name in SIZES})
-    assert calls == [[37], [5], [1]]

@@ -184,12 +184,15 @@ def test_bench_prints_a_case_for_each_method_and_number_of_seeds(
     assert code == 0, said
     found = printed(out)
     cases = found["updates"]
-    assert [(c["algo"], c["seeds"]) for c in cases] == [
-        *(("iql", 1), ("iql", 3), ("td3_bc", 1), ("td3_bc", 3))
+    assert [(c["algo"], c["seeds"], c["path"]) for c in cases] == [
+        (algo, seeds, path)
+        for algo in ("iql", "td3_bc")
+        for seeds in (1, 3)
+        for path in ("eager", "captured")
     ]
     for case in cases:
         assert case["settings"] == ({"expectile": 0.8} if case["algo"] == "iql" else {})
-        assert (case["phase"], case["path"], case["threads"]) == ("offline", "eager", 1)
+        assert (case["phase"], case["threads"]) == ("offline", 1)
         for key in ("rates", "draw_shares", "ceilings", "shares"):
             assert len(case[key]) == 2, key
             assert min(case[key]) > 0, key

@@ -1,4 +1,4 @@
-"""An update captured as a CUDA graph is the update; elsewhere the updater is learner and replay."""
+"""An update captured as a CUDA graph, or recorded on a CPU, is the update."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import torch
 from builders import add_online, dataset_store, offline_replay, small_agent, stores_in_reach
 
 from baq_cli.agents.interface import Batch
-from baq_cli.agents.registry import METHODS
+from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.bench.updates import Case as Measured
+from baq_cli.bench.updates import Sizes, spec_of
 from baq_cli.engine.events import Phase
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.store import Store
+from baq_cli.engine.synthetic import synthetic_updater
 from baq_cli.engine.updater import EAGER_FIRST, Updater
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.load import resolve
 
 SEEDS = (0, 1)
 UPDATES = 40
+RECORD_AFTER = 5
 CAPACITY = 24
 """Of the online store: it grows, fills up and is written over within a run of updates."""
 NEEDS_CUDA = pytest.mark.skipif(
@@ -80,7 +85,7 @@ class Training:
             add_online(self.agent, self.online, step)
 
     def by_updater(self, updates: int, capture: bool) -> Updater:
-        updater = Updater(self.learner, self.replay, capture)
+        updater = Updater(self.learner, self.replay, capture, RECORD_AFTER)
         for step in range(updates):
             self.before_update(step)
             self.last = updater.step()
@@ -133,16 +138,59 @@ def test_each_set_of_groups_has_a_graph_of_its_own(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_on_a_cpu_nothing_is_captured_and_a_step_is_an_update_with_a_drawn_batch(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise AssertionError("a CPU has no graphs")
+def test_a_recorded_update_is_the_eager_one_in_every_bit(case: Case) -> None:
+    recorded, eager, by_hand = (Training(case, "cpu") for _ in range(3))
+    updater = recorded.by_updater(UPDATES, capture=True)
+    assert updater.records, "the test is of recorded updates"
+    assert not eager.by_updater(UPDATES, capture=False).records
+    by_hand.by_hand(UPDATES)
+    assert_same(recorded, eager, rtol=0, atol=0)
+    assert_same(eager, by_hand, rtol=0, atol=0)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
-    monkeypatch.setattr(torch.cuda, "Stream", refuse)
-    stepped, by_hand = Training(case, "cpu"), Training(case, "cpu")
-    updater = stepped.by_updater(12, capture=True)
-    by_hand.by_hand(12)
-    assert not updater.captures
-    assert_same(stepped, by_hand, rtol=0, atol=0)
+
+@pytest.mark.parametrize("algo", ["baq", "cql", "iql", "td3_bc"])
+def test_so_it_is_at_the_sizes_that_people_train(algo: str) -> None:
+    """Large batches go through a network in blocks, narrow layers transposed."""
+    sizes, cpu = Sizes(rows=2_000), torch.device("cpu")
+    spec = spec_of(Measured(algo, 2), sizes, cpu)
+    found = []
+    for capture in (True, False):
+        recipe = resolve([{"algo": algo, "capture": capture}], method_configs())
+        updater = synthetic_updater(recipe, spec, "offline", sizes.rows, record_after=1)
+        for _ in range(4):
+            updater.step()
+        assert bool(updater.records) == capture
+        found.append(updater.learner.agent.state_dict() | updater.learner.state())
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name]), name
+
+
+def test_each_set_of_groups_has_a_record_of_its_own() -> None:
+    updater = Training(("td3_bc", "offline", {}), "cpu").by_updater(12, capture=True)
+    both = frozenset({"critic", "policy"})
+    assert set(updater.records) == {both, both - {"policy"}}
+
+
+def test_a_record_reads_what_changes_between_updates() -> None:
+    """A rollback writes parameters and momentum; the tensors they are in stay."""
+    case: Case = ("iql", "offline", {})
+    recorded, eager = Training(case, "cpu"), Training(case, "cpu")
+    for training, capture in ((recorded, True), (eager, False)):
+        before = {name: t.clone() for name, t in training.agent.state_dict().items()}
+        updater = training.by_updater(UPDATES, capture)
+        training.agent.load_state_dict(before)
+        training.learner.forget_momentum(0)
+        training.learner.scale_updates(np.array([0.5, 1.0]))
+        for _ in range(3):
+            training.last = updater.step()
+    assert_same(recorded, eager, rtol=0, atol=0)
+
+
+def test_an_updater_records_after_so_many_updates_and_not_before() -> None:
+    training = Training(("bc", "offline", {}), "cpu")
+    updater = Updater(training.learner, training.replay, record_after=3)
+    had = []
+    for _ in range(5):
+        updater.step()
+        had.append(bool(updater.records))
+    assert had == [False, False, False, True, True]

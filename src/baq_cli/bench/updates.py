@@ -21,8 +21,8 @@ from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
 Path = Literal["eager", "captured"]
-WARM_UP = 12
-"""Updates before the first window: enough for a capture."""
+RECORD_AFTER, WARM_UP = 2, 12
+"""Updates before one is recorded, and before the first window: enough for a capture."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Case:
     algo: str
     seeds: int = 1
     phase: Phase = "offline"
-    path: Path = "eager"
+    path: Path = "captured"
     threads: int = 0
     settings: tuple[tuple[str, Any], ...] = ()
 
@@ -89,7 +89,7 @@ class Subject:
         recipe, spec = recipe_of(case, sizes), spec_of(case, sizes, device)
         self.case, self.device = case, device
         self.threads = case.threads or choose_threads(recipe, spec)
-        self.updater = synthetic_updater(recipe, spec, case.phase, sizes.rows)
+        self.updater = synthetic_updater(recipe, spec, case.phase, sizes.rows, RECORD_AFTER)
         with on_threads(self.threads):
             for _ in range(WARM_UP):
                 self.updater.step()

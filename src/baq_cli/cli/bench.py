@@ -55,7 +55,7 @@ def bench(
 
     chosen = prepare(device or "auto", None, tf32)
     sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)
-    paths = ["eager"] if chosen.type == "cpu" or no_capture else ["eager", "captured"]
+    paths = ["eager"] if no_capture else ["eager", "captured"]
     settings = _settings(overrides)
     if against is not None and (phase != "offline" or env or chosen.type != "cpu"):
         raise UsageError(
@@ -66,7 +66,7 @@ def bench(
         _refuse_without("online", algo)
     cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
     if against is not None:
-        _against(against, cases, sizes, rounds, seconds, save, json)
+        _against(against, _as_trained(cases), sizes, rounds, seconds, save, json)
         return
     _own(cases, sizes, chosen, rounds, seconds, env, env_steps, save, json)
 
@@ -88,7 +88,9 @@ def _own(
     from baq_cli.cli.results import print_json, print_table
 
     found = measure_cases(cases, sizes, device, rounds, seconds)
-    splits = [] if env is None else [split_of(c, sizes, env, env_steps, device) for c in cases]
+    splits = []
+    if env is not None:
+        splits = [split_of(c, sizes, env, env_steps, device) for c in _as_trained(cases)]
     facts = {
         "large_product_gflops": large_ceiling(device, seconds),
         "updates": [f.as_dict() for f in found],
@@ -162,6 +164,11 @@ def _refuse_without(phase: str, algos: str) -> None:
     for name in (part.strip() for part in algos.split(",")):
         if name in METHODS and not getattr(METHODS[name], f"learns_{phase}"):
             raise UsageError(f"'{name}' has no {phase} phase: choose another, or leave it out")
+
+
+def _as_trained(cases: list[Case]) -> list[Case]:
+    """Return the cases in the way of updating that a training takes, of those asked for."""
+    return [case for case in cases if case.path == cases[-1].path]
 
 
 def _cases(

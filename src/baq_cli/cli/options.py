@@ -25,7 +25,8 @@ Seeds = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 NoCapture = Annotated[
-    bool, typer.Option("--no-capture", help="CUDA: update eagerly instead of by captured graphs.")
+    bool,
+    typer.Option("--no-capture", help="Update eagerly: no graphs (CUDA), no records (CPU)."),
 ]
 Track = Annotated[
     str | None,

@@ -1,8 +1,8 @@
-"""Adam over flat parameters: one fused call for all groups that share a learning rate."""
+"""Adam over flat parameters: one fused call a group."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -30,34 +30,28 @@ class Adam:
         }
 
     @torch.no_grad()
-    def step(self, names: Iterable[str], rates: dict[str, float | Tensor]) -> None:
+    def step(self, names: Iterable[str], rates: Mapping[str, float | Tensor]) -> None:
         """Move the named groups by their gradients, each at its rate.
 
-        A rate that is a tensor is read when the kernel runs, so that a captured step can be
-        replayed with another; such a group takes a call of its own.
+        A rate is read when the kernel runs, so that a captured or recorded step can be replayed
+        with another.
         """
-        together: dict[float | int, list[str]] = {}
         for name in names:
-            rate = rates[name]
-            key = id(rate) if isinstance(rate, Tensor) else rate
-            together.setdefault(key, []).append(name)
-        for group in together.values():
-            parameters = [self._flat[name] for name in group]
-            moments = ([self.state[name][key] for name in group] for key in STATE)
-            exp_avg, exp_avg_sq, step = moments
+            parameter, state = self._flat[name], self.state[name]
+            assert parameter.grad is not None
             adam(
-                parameters,
-                [p.grad for p in parameters],  # type: ignore[misc]
-                exp_avg,
-                exp_avg_sq,
+                [parameter],
+                [parameter.grad],
+                [state["exp_avg"]],
+                [state["exp_avg_sq"]],
                 [],
-                step,
+                [state["step"]],
                 fused=True,
-                capturable=parameters[0].is_cuda,
+                capturable=parameter.is_cuda,
                 amsgrad=False,
                 beta1=0.9,
                 beta2=0.999,
-                lr=rates[group[0]],
+                lr=rates[name],
                 weight_decay=0.0,
                 eps=1e-8,
                 maximize=False,

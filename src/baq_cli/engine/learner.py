@@ -39,10 +39,11 @@ class Learner:
         self._groups: dict[str, Group] = agent.groups()
         self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
         self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
-        self._rates: dict[str, float | Tensor] = {}
+        # Captured and recorded steps read their rates where these are written to.
+        device = agent.spec.device
+        exact = torch.float32 if device.type == "cuda" else torch.float64
+        self._rates = {name: torch.zeros((), dtype=exact, device=device) for name in self._flat}
         self._written: dict[str, float] = {}
-        if agent.spec.device.type == "cuda":  # a captured step reads its rates from the device
-            self._rates = {name: torch.zeros((), device=agent.spec.device) for name in self._flat}
         self._targets = [
             (self._span(online), FlatParameters([target]).flat.data)
             for online, target in agent.targets()
@@ -69,16 +70,18 @@ class Learner:
         """Set what the next `compute` reads and the host decides: the learning rates."""
         rates = self.learning_rates()
         for name, rate in rates.items():
-            held = self._rates.get(name)
-            if not isinstance(held, Tensor):
-                self._rates[name] = rate
-            elif rate != self._written.get(name):  # constant rates cost the device nothing
-                held.fill_(rate)
+            if rate != self._written.get(name):  # constant rates cost the device nothing
+                self._rates[name].fill_(rate)
         self._written = rates
 
-    def compute(self, batch: Batch, active: frozenset[str]) -> None:
-        """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host."""
-        losses = self._loss(batch, self.noise, active)
+    def compute(
+        self, batch: Batch, active: frozenset[str], noise: SeedStream | None = None
+    ) -> None:
+        """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host.
+
+        `noise` stands in for the learner's own.
+        """
+        losses = self._loss(batch, noise or self.noise, active)
         # A group without a term is left alone: its old momentum must not move it.
         for name in losses.terms:
             gradient = self._flat[name].flat.grad

@@ -14,6 +14,7 @@ from baq_cli.agents.registry import make_agent
 from baq_cli.engine.events import Phase
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.online_stores import make_stores
+from baq_cli.engine.recorded import RECORD_AFTER
 from baq_cli.engine.replay import Replay
 from baq_cli.engine.store import Layout, Store
 from baq_cli.engine.updater import Updater
@@ -22,7 +23,11 @@ from baq_cli.recipes.schema import Recipe
 
 
 def synthetic_updater(
-    recipe: Recipe, spec: Spec, phase: Phase = "offline", rows: int = 4096
+    recipe: Recipe,
+    spec: Spec,
+    phase: Phase = "offline",
+    rows: int = 4096,
+    record_after: int = RECORD_AFTER,
 ) -> Updater:
     """Return an updater of a fresh agent whose stores hold `rows` random transitions each.
 
@@ -39,7 +44,7 @@ def synthetic_updater(
         agent.begin_online()
         plan = agent.online_plan()
         replay = Replay(plan.draws, *_online_stores(agent, offline, rows), stream, size)
-    return Updater(Learner(agent, phase), replay, recipe.run.capture)
+    return Updater(Learner(agent, phase), replay, recipe.run.capture, record_after)
 
 
 def operations_of(updater: Updater) -> float:

@@ -1,4 +1,4 @@
-"""Drawing a batch and learning from it: one operation after the other, or a captured graph."""
+"""Drawing a batch and learning from it: as methods say it, or as captured or recorded once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch
 from baq_cli.engine.learner import Learner
+from baq_cli.engine.recorded import RECORD_AFTER, Record, Recording
 from baq_cli.engine.replay import Replay
 
 EAGER_FIRST = 3
@@ -31,15 +32,29 @@ class Updater:
     optimisers, targets) is recorded once for each set of groups that it trains, and replayed from
     then on. Both ways compute the same: each seed's generators are registered with the graph and
     advance as they do without it; what the host decides (the learning rates, how far the online
-    store is filled) is read from the device.
+    store is filled) is read from the device. On a CPU what follows the drawing is recorded after
+    `record_after` updates, and replayed from then on.
     """
 
-    def __init__(self, learner: Learner, replay: Replay, capture: bool = True):
+    def __init__(
+        self,
+        learner: Learner,
+        replay: Replay,
+        capture: bool = True,
+        record_after: int = RECORD_AFTER,
+    ):
         self.learner, self.replay = learner, replay
-        self.captures = capture and learner.agent.spec.device.type == "cuda"
+        device = learner.agent.spec.device
+        self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
+        self._recording = Recording(learner, replay, record_after) if on_cpu else None
         self._graphs: dict[frozenset[str], Captured] = {}
         self._eager = 0
         self._side = torch.cuda.Stream() if self.captures else None
+
+    @property
+    def records(self) -> dict[frozenset[str], Record]:
+        """What is recorded of updates on a CPU, for each set of groups."""
+        return self._recording.records if self._recording else {}
 
     def step(self) -> Batch:
         """Take one gradient step; return its batch, which the next step may overwrite."""
@@ -52,7 +67,9 @@ class Updater:
 
     def _learn(self, active: frozenset[str]) -> Batch:
         learner = self.learner
-        if not self.captures:
+        if self._recording is not None:
+            batch = self._recording.learn(active)
+        elif not self.captures:
             batch = self._compute(active)
         elif self._eager < EAGER_FIRST * (1 + max(learner.agent.every.values(), default=1)):
             batch = self._on_side_stream(active)

@@ -85,7 +85,7 @@ class RunConfig(Closed):
     threads: int | None = Field(
         None, ge=1, le=4096, description="CPU threads here; null: the faster of one and all"
     )
-    capture: bool = Field(True, description="CUDA: replay whole updates as captured graphs")
+    capture: bool = Field(True, description="replay updates: graphs (CUDA), records (CPU)")
     tf32: bool = Field(False, description="CUDA: matrix products in TF32, faster and coarser")
     gradient_steps: int = Field(100_000, ge=1, le=MOST_COUNT, description="offline updates a seed")
     env_steps: int = Field(
