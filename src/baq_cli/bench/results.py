@@ -51,10 +51,9 @@ def pair_rows(pairs: Sequence[Pairs]) -> list[Row]:
             "method": p.case.title,
             "seeds": p.case.seeds,
             "threads": p.threads,
-            "ours/s": f"{statistics.median(p.ours['training']):.0f}",
+            "ours/s": f"{statistics.median(p.ours):.0f}",
             "d3rlpy/s": f"{statistics.median(p.theirs['training']):.0f}",
             "ratio": _spread(p.ratios("training"), 2),
-            "ours/s, update": f"{statistics.median(p.ours['update']):.0f}",
             "d3rlpy/s, update": f"{statistics.median(p.theirs['update']):.0f}",
             "ratio, update": _spread(p.ratios("update"), 2),
         }

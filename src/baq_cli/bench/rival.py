@@ -36,22 +36,23 @@ Note = Callable[[str], None]
 class Pairs:
     """A case against d3rlpy's, pair by pair, both in seed-updates per second.
 
-    `update` is the update alone, on one fixed batch; `training` is what a user waits for: the
-    batch is drawn too, and d3rlpy keeps its books.
+    Ours are whole updates, from the draw to the targets. Of d3rlpy's, `training` is what a user
+    waits for: the batch is drawn too, and books are kept; `update` is its update alone, on one
+    fixed batch.
     """
 
     case: Case
     threads: int
-    ours: dict[str, list[float]] = field(default_factory=lambda: {"update": [], "training": []})
+    ours: list[float] = field(default_factory=list)
     theirs: dict[str, list[float]] = field(default_factory=lambda: {"update": [], "training": []})
 
     def ratios(self, what: str) -> list[float]:
         """Return ours over theirs, pair by pair."""
-        return [a / b for a, b in zip(self.ours[what], self.theirs[what], strict=True)]
+        return [a / b for a, b in zip(self.ours, self.theirs[what], strict=True)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the pairs, their ratios and medians."""
-        ratios = {what: self.ratios(what) for what in self.ours}
+        ratios = {what: self.ratios(what) for what in self.theirs}
         return {
             "algo": self.case.algo,
             "seeds": self.case.seeds,
@@ -119,16 +120,13 @@ def _pairs_of(
     subject = Subject(case, sizes, torch.device("cpu"))
     rival = D3rlpy(python, case.algo, sizes, threads)
     found = Pairs(case, subject.threads)
-    learner, batch = subject.updater.learner, subject.updater.replay.batch()
     try:
         for what in found.theirs:
             rival.rate(what, seconds / 4)  # it has started when it answers
         for _ in range(rounds):
             with on_threads(subject.threads):
-                update = rate_of(lambda: learner.update(batch), seconds, subject.device)
-                training = rate_of(subject.updater.step, seconds, subject.device)
-            found.ours["update"].append(update * case.seeds)
-            found.ours["training"].append(training * case.seeds)
+                rate = rate_of(subject.updater.step, seconds, subject.device)
+            found.ours.append(rate * case.seeds)
             for what, rates in found.theirs.items():
                 rates.append(rival.rate(what, seconds))
     finally:

@@ -9,7 +9,7 @@ the time at usual sizes and one seed. Kernels, arguments and order stay, and so 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
@@ -25,6 +25,11 @@ from baq_cli.nets.streams import SeedStream
 RECORD_AFTER = 1_000
 """Updates before a record is made: what that takes is won back within some thousand more."""
 
+Heard = tuple[Callable[[], Tensor], Tensor]
+"""How a tensor was drawn, and the tensor."""
+
+_PLAIN = [field.name for field in fields(Batch) if field.name != "columns"]
+
 
 class Recording:
     """Make `after` updates eagerly, then from a record for each set of groups that they train."""
@@ -36,22 +41,23 @@ class Recording:
 
     def learn(self, active: frozenset[str]) -> Batch:
         """Make one update; return its batch."""
-        batch = self._replay.batch()
-        self._made += 1
-        if self._made <= self._after:
-            self._learner.compute(batch, active)
-        elif active in self.records:
-            self.records[active].run(self._learner, batch)
+        learner, self._made = self._learner, self._made + 1
+        if active in self.records:
+            batch, learner.metrics = self.records[active].run()
+        elif self._made > self._after:
+            batch, self.records[active] = record(learner, self._replay, active)
         else:
-            self.records[active] = record(self._learner, batch, active)
+            batch = self._replay.batch()
+            learner.compute(batch, active)
         return batch
 
 
 class Record:
     """The operations of an update, in order.
 
-    They take the batch's tensors, those that `draws` draw, and `constants`: what is there before
-    and after, like parameters, gradients, moments and rates. They return the metrics.
+    They take what `draws` draw and `constants`: what is there before and after, like parameters,
+    gradients, moments, rates and stored rows. They return the tensors of a batch with such
+    columns, then the metrics.
     """
 
     def __init__(
@@ -59,46 +65,52 @@ class Record:
         operations: Callable[..., Sequence[Tensor]],
         draws: Sequence[Callable[[], Tensor]],
         constants: Sequence[Tensor],
+        columns: Sequence[str],
         metrics: Sequence[str],
     ):
-        self._operations, self._draws = operations, draws
-        self._constants, self._metrics = constants, metrics
+        self._operations, self._draws, self._constants = operations, draws, constants
+        self._columns, self._metrics = columns, metrics
 
     @torch.inference_mode()
-    def run(self, learner: Learner, batch: Batch) -> None:
-        """Make the update with another batch."""
+    def run(self) -> tuple[Batch, dict[str, Tensor]]:
+        """Make the update; return its batch and metrics."""
         drawn = [draw() for draw in self._draws]
-        values = self._operations(*_tensors(batch), *drawn, *self._constants)
-        learner.metrics = dict(zip(self._metrics, values, strict=True))
+        values = iter(self._operations(*drawn, *self._constants))
+        plain = dict(zip(_PLAIN, values, strict=False))
+        columns = dict(zip(self._columns, values, strict=False))
+        return Batch(**plain, columns=columns), dict(zip(self._metrics, values, strict=True))
 
 
-def record(learner: Learner, batch: Batch, active: frozenset[str]) -> Record:
-    """Make one update, and write down its operations."""
+def record(learner: Learner, replay: Replay, active: frozenset[str]) -> tuple[Batch, Record]:
+    """Make one update, and write down its operations; return its batch and the record."""
     from torch.fx.experimental.proxy_tensor import make_fx  # takes a while to import
 
-    noise = _Overheard(learner.noise)
+    heard: list[Heard] = []
+    stream, noise = (_Overheard(each, heard) for each in (replay.stream, learner.noise))
+    made: list[Batch] = []
 
-    def update(*tensors: Tensor) -> list[Tensor]:
-        learner.compute(_with_tensors(batch, tensors), active, noise)
-        return list(learner.metrics.values())
+    def update() -> list[Tensor]:
+        made.append(replay.batch(stream))
+        learner.compute(made[0], active, noise)
+        plain = [getattr(made[0], name) for name in _PLAIN]
+        return [*plain, *made[0].columns.values(), *learner.metrics.values()]
 
-    traced = make_fx(update, tracing_mode="real")(*_tensors(batch))
+    traced = make_fx(update, tracing_mode="real")()
     held = {n: getattr(traced, n.target) for n in traced.graph.nodes if n.op == "get_attr"}
-    inputs = _as_inputs(traced.graph, held, noise.tensors)
+    inputs = _as_inputs(traced.graph, held, [tensor for _, tensor in heard])
     for node in traced.graph.nodes:
         node.target = _quickest(node.target)
     operations = fx.GraphModule(torch.nn.Module(), traced.graph).forward
-    return Record(operations, noise.draws, inputs, list(learner.metrics))
+    names = list(made[0].columns), list(learner.metrics)
+    return made[0], Record(operations, [draw for draw, _ in heard], inputs, *names)
 
 
 class _Overheard(SeedStream):
     """A stream that keeps what is drawn from it, and how; drawing is no part of what is traced."""
 
-    def __init__(self, stream: SeedStream):
+    def __init__(self, stream: SeedStream, heard: list[Heard]):
         vars(self).update(vars(stream))
-        self._stream = stream
-        self.draws: list[Callable[[], Tensor]] = []
-        self.tensors: list[Tensor] = []
+        self._stream, self._heard = stream, heard
 
     def normal(self, *shape: int) -> Tensor:
         return self._keep(partial(self._stream.normal, *shape))
@@ -116,9 +128,9 @@ class _Overheard(SeedStream):
         from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
         with disable_proxy_modes_tracing():
-            self.tensors.append(draw())
-        self.draws.append(draw)
-        return self.tensors[-1]
+            tensor = draw()
+        self._heard.append((draw, tensor))
+        return tensor
 
 
 # -- the graph, made shorter
@@ -127,7 +139,7 @@ class _Overheard(SeedStream):
 def _as_inputs(
     graph: fx.Graph, held: dict[fx.Node, Tensor], drawn: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Let a graph take as inputs, behind its own, what was drawn and what else it held.
+    """Let a graph take as inputs what was drawn and what else it held, in this order.
 
     Views of what it held are made once, here. Returns the tensors for the inputs behind the draws.
     """
@@ -138,7 +150,7 @@ def _as_inputs(
         if _is_view(node) and all(each in fixed for each in node.all_input_nodes):
             args = fx.map_arg(node.args, fixed.__getitem__)
             fixed[node] = node.target(*args, **node.kwargs)
-    with graph.inserting_before(next(n for n in graph.nodes if n.op != "placeholder")):
+    with graph.inserting_before(next(iter(graph.nodes))):
         places = [graph.placeholder(f"drawn_{i}") for i in range(len(drawn))]
         needed = [n for n in fixed if any(user not in fixed for user in n.users)]
         given = [graph.placeholder(f"fixed_{i}") for i in range(len(needed))]
@@ -177,18 +189,3 @@ def _quickest(target: Any) -> Any:
         return method if isinstance(method, MethodDescriptorType) else target
     function = getattr(torch, name, None)
     return function if isinstance(function, BuiltinFunctionType) else target
-
-
-# -- a batch as tensors, and back
-
-
-_PLAIN = [field.name for field in fields(Batch) if field.name != "columns"]
-
-
-def _tensors(batch: Batch) -> list[Tensor]:
-    return [*(getattr(batch, name) for name in _PLAIN), *batch.columns.values()]
-
-
-def _with_tensors(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
-    columns = dict(zip(batch.columns, tensors[len(_PLAIN) :], strict=True))
-    return replace(batch, columns=columns, **dict(zip(_PLAIN, tensors, strict=False)))

@@ -33,10 +33,11 @@ class Replay:
         self.stream = stream
         self.counts = split(batch_size, [draw.share for draw in draws])
 
-    def batch(self) -> Batch:
-        """Draw one batch, `[S, B]` transitions."""
+    def batch(self, stream: SeedStream | None = None) -> Batch:
+        """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
         parts = [
-            self._draw(draw, count) for draw, count in zip(self.draws, self.counts, strict=True)
+            self._draw(draw, (stream or self.stream).index(count))
+            for draw, count in zip(self.draws, self.counts, strict=True)
         ]
         store = self.offline or self.online
         assert store is not None
@@ -45,9 +46,11 @@ class Replay:
         rows, online = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
         return store.layout.batch(rows, online)
 
-    def _draw(self, draw: Draw, count: int) -> tuple[Tensor, Tensor]:
-        """Return rows `[S, count, width]` and, for each, 1 if it is from the online store."""
-        u = self.stream.index(count)
+    def _draw(self, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a row for each of `u [S, count]`, and 1 where it is from the online store.
+
+        Shapes: `[S, count, width]` and `[S, count]`; u is uniform on [0, 1).
+        """
         stores = {"offline": [self.offline], "online": [self.online]}
         chosen = stores.get(draw.store, [self.offline, self.online])
         present = [s for s in chosen if s is not None and s.reach > 0]

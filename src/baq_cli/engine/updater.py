@@ -28,12 +28,11 @@ class Captured:
 class Updater:
     """Take gradient steps with batches from a replay.
 
-    On a CUDA device, unless `capture` is off, an update (draw, gather, losses, backward pass,
-    optimisers, targets) is recorded once for each set of groups that it trains, and replayed from
-    then on. Both ways compute the same: each seed's generators are registered with the graph and
-    advance as they do without it; what the host decides (the learning rates, how far the online
-    store is filled) is read from the device. On a CPU what follows the drawing is recorded after
-    `record_after` updates, and replayed from then on.
+    Unless `capture` is off, an update (draw, gather, losses, backward pass, optimisers, targets) is
+    taken down once for each set of groups that it trains, and replayed from then on: as a CUDA
+    graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same: each
+    seed's generators are registered with a graph and advance as they do without it; what the host
+    decides (the learning rates, how far the online store is filled) is read from the device.
     """
 
     def __init__(
