@@ -2,7 +2,7 @@
 
 What an update does never depends on numbers; a CUDA graph asks for the same. So its operations can
 be written down while one update is made. Later updates are those operations alone, without what
-Python spends around them on modules, the autograd engine and views that never change: a seventh of
+Python spends around them on modules, the autograd engine and views that never change: a sixth of
 the time at usual sizes and one seed. Kernels, arguments and order stay, and so does every bit.
 """
 
