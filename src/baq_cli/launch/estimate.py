@@ -35,9 +35,9 @@ _step_seconds = cache(seconds_a_step)
 def estimate(cell: Cell, episodes: Episodes, threads: int) -> float:
     """Return about how many seconds a cell takes on this machine, all its seeds.
 
-    Updates, acting and the environment's step are measured; evaluations are taken to last as long
-    as the dataset's episodes. What saving costs, and what cells side by side take from each other,
-    is left out.
+    Updates (not recorded yet, so a little slow), acting and the environment's step are measured;
+    evaluations are taken to last as long as the dataset's episodes. What saving costs, and what
+    cells side by side take from each other, is left out.
     """
     recipe = resolve([cell.recipe], method_configs())
     method, run = METHODS[recipe.run.algo], recipe.run
