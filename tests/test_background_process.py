@@ -20,6 +20,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
+from baq_cli.engine import background
 from baq_cli.engine.background import (
     FREE_CORES,
     BackgroundEvaluator,
@@ -41,12 +42,12 @@ def finetuning(background: bool | None) -> Recipe:
 # -- where evaluations go
 
 
-@pytest.mark.parametrize("cores", [1, 64, None])
+@pytest.mark.parametrize("cores", [1, 64])
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_a_recipe_asks_for_is_done_on_any_machine(
-    asked: bool, cores: int | None, monkeypatch: pytest.MonkeyPatch
+    asked: bool, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(background, "usable_cores", lambda: cores)
     assert evaluates_in_background(finetuning(asked), torch.device("cpu")) is asked
 
 
@@ -59,17 +60,17 @@ def test_what_a_recipe_asks_for_is_done_on_any_machine(
         (8, 9 - FREE_CORES, "cpu", False),
         (8, 8, "cuda", True),  # the host only hands out work
         (2, 8, "cuda", False),
-        (None, 1, "cpu", False),
+        (1, 1, "cpu", False),
     ],
 )
 def test_otherwise_they_leave_the_process_where_cores_are_free(
-    cores: int | None,
+    cores: int,
     threads: int,
     device: str,
     expected: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(background, "usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert evaluates_in_background(finetuning(None), torch.device(device)) is expected
 

@@ -70,7 +70,9 @@ def compare(
     device: opt.Device = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Cells run at once; default: one a core. 1: in this process.", min=1),
+        typer.Option(
+            help="Cells run at once; default: one a CPU that is usable. 1: in this process.", min=1
+        ),
     ] = None,
     launcher: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
     address: Annotated[

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from baq_cli.machine import memory_left_by_cgroups
+
 MOST_EXPANSION = 2_000
 """A file whose arrays claim more than this many times its own size is taken for damaged."""
 LARGE, MOST_EXPANSION_OF_LARGE = 1 << 28, 50
@@ -22,8 +24,8 @@ def check_size(claimed_bytes: int, file_bytes: int) -> None:
         raise ValueError(f"an array claims {claimed_bytes:,} bytes in a file of {file_bytes:,}")
     if claimed_bytes > LARGE and claimed_bytes > MOST_OF_MEMORY * free_memory():
         raise ValueError(
-            f"its arrays claim {claimed_bytes:,} bytes, and this machine has {free_memory():,} "
-            "free: import it in parts, or where there is more memory"
+            f"its arrays claim {claimed_bytes:,} bytes, and {free_memory():,} are "
+            "free here: import it in parts, or where there is more memory"
         )
 
 
@@ -40,7 +42,13 @@ class Claims:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are available: all there are, where nothing tells more."""
+    """Return the bytes of memory that are available: the machine's, or what its cgroups allow."""
+    allowed = memory_left_by_cgroups()
+    return _machines_free() if allowed is None else min(_machines_free(), allowed)
+
+
+def _machines_free() -> int:
+    """Return what the machine has available: all there is, where nothing tells more."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if "MemAvailable" in line) * 1024

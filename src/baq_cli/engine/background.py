@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -24,6 +23,7 @@ from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
+from baq_cli.machine import usable_cores
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
@@ -40,7 +40,7 @@ def evaluates_in_background(recipe: Recipe, device: torch.device) -> bool:
     if asked is not None:
         return asked
     busy = 1 if device.type == "cuda" else torch.get_num_threads()
-    return (os.cpu_count() or 1) - busy >= FREE_CORES
+    return usable_cores() - busy >= FREE_CORES
 
 
 def acting_tensors(agent: Agent) -> dict[str, Tensor]:

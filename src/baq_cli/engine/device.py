@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from baq_cli.errors import UsageError
+from baq_cli.machine import usable_cores
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc's malloc.h
 LARGEST_KEPT = 32 * 2**20
@@ -17,15 +18,16 @@ LARGEST_KEPT = 32 * 2**20
 def prepare(device: str, threads: int | None, tf32: bool = False) -> torch.device:
     """Return the device that `auto | cpu | cuda` means here, ready for training.
 
-    Denormal numbers are flushed to zero: they slow a CPU down tenfold and mean nothing here.
+    Without `threads`, PyTorch's own number stays, down to what this process may use: where a
+    cgroup limits CPU time, PyTorch counts the machine's. Denormal numbers are flushed to zero: they
+    slow a CPU down tenfold and mean nothing here.
     Raises UsageError when CUDA is asked for and absent.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda, but PyTorch sees no CUDA device: use --device cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cores()))
     torch.set_flush_denormal(True)
     torch.backends.cuda.matmul.allow_tf32 = tf32
     keep_freed_memory()

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from baq_cli.machine import usable_cores
+
 PACKAGES = (
     "baq-cli",
     "torch",
@@ -38,13 +40,14 @@ def versions() -> dict[str, str]:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    """Describe the machine."""
+    """Describe the machine, and what of it this process may use."""
     import torch
 
     found: dict[str, Any] = {
         "machine": platform.machine(),
         "system": platform.platform(),
         "cores": os.cpu_count(),
+        "usable_cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "device": device,
     }

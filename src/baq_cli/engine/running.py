@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,6 +20,7 @@ from baq_cli.engine.store import Store
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool, seconds_a_step
 from baq_cli.errors import Interrupted
+from baq_cli.machine import usable_cores
 
 Array = npt.NDArray[Any]
 Result = TypeVar("Result")
@@ -284,6 +284,6 @@ def _in_workers(run: Run) -> bool:
         return True  # only another process can be given up
     if asked is not None:
         return asked
-    if (os.cpu_count() or 1) == 1 or (seeds == 1 and not run.recipe.run.overlap):
+    if usable_cores() == 1 or (seeds == 1 and not run.recipe.run.overlap):
         return False
     return seeds * seconds_a_step(run.origin.env_id) > SLOW_STEP_SECONDS

@@ -10,10 +10,12 @@ from baq_cli.agents.interface import Spec
 from baq_cli.engine.device import on_threads
 from baq_cli.engine.synthetic import operations_of, synthetic_updater
 from baq_cli.engine.updater import Updater
+from baq_cli.machine import usable_cores
 from baq_cli.recipes.schema import Recipe
 
-CORES = torch.get_num_threads()
-"""What PyTorch found to be its share of the machine, before any run changed it."""
+CORES = min(torch.get_num_threads(), usable_cores())
+"""What PyTorch found to be its share of the machine, before any run changed it; none that this
+process may not use."""
 SMALL_UPDATE = 1e8
 """Operations of an update's matrix products, below which threads wait longer than they work."""
 WORTH = 1.15

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from baq_cli.launch.child import Child
 from baq_cli.launch.drive import Launcher, Watcher
 from baq_cli.launch.journal import Reader, read_state
 from baq_cli.launch.worker import work
+from baq_cli.machine import most_threads, usable_cores
 
 
 def launcher_for(cells: int, workers: int | None) -> Launcher:
-    """Return what runs cells on this machine, `workers` at once: by default one a core.
+    """Return what runs cells on this machine, `workers` at once: by default one a CPU that may be
+    used.
 
     One cell alone, or one worker, runs in this process with all cores.
     """
@@ -26,12 +27,12 @@ def launcher_for(cells: int, workers: int | None) -> Launcher:
 
 def slots_for(cells: int, workers: int | None) -> int:
     """Return how many cells run at once."""
-    return max(1, min(cells, workers or os.cpu_count() or 1))
+    return max(1, min(cells, workers or usable_cores()))
 
 
 def share_of_cores(slots: int) -> int:
     """Return the CPU threads of each of `slots` cells that run at once."""
-    return max(1, (os.cpu_count() or 1) // slots)
+    return max(1, min(usable_cores() // slots, most_threads()))
 
 
 class Here:

@@ -24,6 +24,7 @@ from baq_cli.launch.drive import Watcher
 from baq_cli.launch.errand import TOKEN, Errand, Return, run_errand
 from baq_cli.launch.journal import Reader, write_state
 from baq_cli.launch.worker import WAIT_SECONDS
+from baq_cli.machine import usable_cores
 
 SLOTS = 10_000
 """Cells handed over at once, unless said otherwise: Ray queues those that it has no room for."""
@@ -207,7 +208,7 @@ def _connect(ray: Any, address: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     asked: dict[str, Any] = {"address": address or os.environ.get("RAY_ADDRESS")}
     if _starts_own(address):
-        asked = {"address": "local", "num_cpus": os.cpu_count(), "include_dashboard": False}
+        asked = {"address": "local", "num_cpus": usable_cores(), "include_dashboard": False}
     before = signal.getsignal(signal.SIGTERM)
     try:
         _check_answers(asked["address"])

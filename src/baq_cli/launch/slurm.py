@@ -19,6 +19,7 @@ from baq_cli.launch.cells import Cell
 from baq_cli.launch.child import HOW, run_in_child
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
+from baq_cli.machine import usable_cores
 from baq_cli.python import running
 from baq_cli.untrusted import parse_yaml, read_text
 
@@ -90,7 +91,7 @@ class Slurm:
         self._cluster = str(asked.pop("cluster", "slurm"))
         self._cpus = cpus
         self._executor = _executor(own_folder(out), self._cluster, asked, cpus, gpus)
-        at_once = SLOTS if self._cluster == "slurm" else (os.cpu_count() or 1) // cpus
+        at_once = SLOTS if self._cluster == "slurm" else usable_cores() // cpus
         self.slots = slots or max(1, at_once)
         self._asked_at = time.monotonic()
         self.stopping = False
