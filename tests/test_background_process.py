@@ -31,6 +31,7 @@ from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.inputs import Inputs
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.schema import Recipe
+from baq_cli.signals import STOPPING
 
 
 def finetuning(background: bool | None) -> Recipe:
@@ -182,7 +183,7 @@ def test_what_is_still_handed_over_is_in_nobody_s_way_at_the_end(stopped: Stoppe
 def test_a_signal_to_every_process_is_left_to_the_run(stopped: Stopped) -> None:
     evaluator, agent, inputs, notes = stopped
     for number in ("online/0", "online/1"):  # while it starts, and when it waits
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCONT):
+        for each in (*STOPPING, signal.SIGCONT):
             os.kill(evaluator._process.pid or 0, each)
         evaluator.begin(acting_tensors(agent), number)
         found = evaluator.end(lambda: False)

@@ -16,6 +16,7 @@ from baq_cli.launch import drive
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import ATTEMPTS, Watcher, run_cells
 from baq_cli.launch.journal import EVENTS, Journal, Reader, Stage, read_state, write_state
+from baq_cli.signals import STOPPING
 
 
 class Scripted:
@@ -112,11 +113,13 @@ def test_what_an_earlier_command_left_behind_is_not_taken_for_an_outcome(tmp_pat
 
 
 class Endless(Scripted):
-    """Its jobs end when they are asked to."""
+    """Its jobs end when they are asked to; each start comes with a signal to this process."""
+
+    number = signal.SIGINT
 
     def start(self, cell: Cell, watch: Watcher) -> EndlessJob:
         self.started.append(cell.method)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), self.number)
         return EndlessJob(self, cell, None)
 
 
@@ -129,15 +132,39 @@ class EndlessJob(ScriptedJob):
         write_state(self.cell.folder, "stopped")
 
 
-def test_a_signal_saves_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_saves_what_runs_and_starts_nothing_more(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     launcher = Endless(1, {})
-    with pytest.raises(Interrupted, match="SIGINT") as stopped:
+    launcher.number = number
+    with pytest.raises(Interrupted, match=number.name) as stopped:
         run_cells(cells(tmp_path, "a", "b"), launcher, lambda name, event: None)
     assert "baq compare …" in str(stopped.value), "how to continue"
     assert launcher.started == ["a"]
     assert launcher.closed
     assert read_state(tmp_path / "a").stage == "stopped"
     assert read_state(tmp_path / "b").stage == "waiting"
+
+
+class Grouped(Scripted):
+    """Signals go to the whole group: the job is saved and gone before its driver looks."""
+
+    def start(self, cell: Cell, watch: Watcher) -> ScriptedJob:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return super().start(cell, watch)
+
+
+def test_a_cell_that_heard_of_the_signal_first_is_not_called_lost(tmp_path: Path) -> None:
+    notes: list[str] = []
+    with pytest.raises(Interrupted, match="SIGUSR1"):
+        run_cells(
+            cells(tmp_path, "a", "b"),
+            Grouped(1, {"a": ["stopped"]}),
+            lambda name, event: notes.append(str(event)),
+        )
+    assert notes == []
+    assert read_state(tmp_path / "a").stage == "stopped"
 
 
 # -- the journal

@@ -32,6 +32,7 @@ from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.signals import STOPPING
 
 EVERY, ENV_STEPS = 8, 24
 
@@ -271,7 +272,7 @@ def stop_at(run: Path, at: int, recipe: Recipe, number: int = signal.SIGTERM, **
     assert caught.value.status == ExitStatus.INTERRUPTED
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", STOPPING)
 @pytest.mark.parametrize("phase", ["offline", "online"])
 def test_a_signal_saves_between_two_steps_and_the_run_goes_on_to_the_same_end(
     phase: str, number: int, runs: dict[str, Path], tmp_path: Path

@@ -35,6 +35,7 @@ from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
 from baq_cli.errors import EnvironmentMismatch, ExitStatus, NonFiniteError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.signals import STOPPING
 
 EVERY, ENV_STEPS = 8, 24
 BAD_STEP = 13
@@ -456,12 +457,12 @@ def test_a_signal_to_every_process_stops_no_worker_and_workers_change_no_handler
     in_workers: None,
 ) -> None:
     with listen() as interruption:
-        handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+        handlers = [signal.getsignal(n) for n in STOPPING]
         pool = EnvPool("odd_envs:Odd-v0", 1, workers=True)
-        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+        assert [signal.getsignal(n) for n in STOPPING] == handlers
         pool.reset([0])
         (process,) = pool._envs.processes
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPPING:
             os.kill(process.pid, number)
         before = pool.step(np.zeros((1, 1), dtype=np.float32))
         assert process.is_alive()

@@ -29,7 +29,9 @@ from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.launch import worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import run_cells
+from baq_cli.launch.journal import read_state
 from baq_cli.launch.slurm import JOB, Slurm, own_folder, parse_options
+from baq_cli.signals import STOPPING
 
 pytest.importorskip("submitit")
 ALGOS = ("iql", "td3_bc")
@@ -89,16 +91,18 @@ def test_lost_and_preempted_jobs_change_no_number_and_a_failure_stops_no_other(
     assert stage(bad) == "failed"
 
 
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_while_no_phase_listens_stops_a_cell_too(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [cell] = cells_in(place / "between", ["bc"])
     cell.save()
-    monkeypatch.setattr(worker, "run_cell", lambda cell, observer: ask_to_stop())
-    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(worker, "run_cell", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
     assert worker.work(cell.folder) == ExitStatus.INTERRUPTED
     assert stage(cell) == "stopped"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+    assert number.name in (read_state(cell.folder).error or "")
 
 
 def test_stopped_by_a_signal_local_jobs_are_saved_first(place: Path) -> None:

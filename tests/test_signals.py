@@ -23,6 +23,7 @@ from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
+from baq_cli.signals import STOPPING
 
 EVERY, ENV_STEPS, LENGTH = 6, 18, 3
 """Episodes of `short_env` have three steps; so one ends whenever there is an evaluation."""
@@ -164,7 +165,7 @@ def test_a_signal_to_every_process_ends_no_worker_that_is_starting(in_workers: N
     def signal_early() -> None:
         while not (new := [p for p in multiprocessing.active_children() if p not in before]):
             time.sleep(0.001)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             os.kill(new[0].pid or 0, number)
             signals.append(number)
 
@@ -172,7 +173,7 @@ def test_a_signal_to_every_process_ends_no_worker_that_is_starting(in_workers: N
     early.start()
     with closing(EnvPool("odd_envs:Steady-v0", 1, workers=True)) as pool:
         early.join()
-        assert len(signals) == 2
+        assert len(signals) == len(STOPPING)
         assert np.isfinite(pool.reset([0])).all()
 
 

@@ -47,6 +47,7 @@ def finetune(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
     from baq_cli.engine import checkpoint as ckpt
+    from baq_cli.engine.interrupt import before_training
     from baq_cli.engine.operations import run_finetune
     from baq_cli.engine.sources import Order
 
@@ -64,7 +65,8 @@ def finetune(
     resolved = opt.build_recipe(inherited(source, algo), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
         order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
-        run_finetune(resolved, order, source)
+        with before_training(order.command, resume):
+            run_finetune(resolved, order, source)
     show_run(Path(out), json)
 
 

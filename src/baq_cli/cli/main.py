@@ -25,6 +25,7 @@ from baq_cli.cli import (
 from baq_cli.cli.say import say
 from baq_cli.errors import BaqError, ExitStatus
 from baq_cli.python import never_from_here
+from baq_cli.signals import Stopped, raised
 
 DEBUG, TRUST = "--debug", "--trust-env"
 
@@ -81,12 +82,11 @@ def main() -> None:
         os.environ[TRUST_VARIABLE] = "1"
     arguments = [word for word in sys.argv[1:] if word not in (DEBUG, TRUST)]
     try:
-        app(arguments, prog_name="baq")
+        with raised():
+            app(arguments, prog_name="baq")
     except SystemExit as ended:
         if ended.code == ExitStatus.INTERRUPTED:  # Typer's, without a word
-            _report(
-                "stopped at once; what was complete before is kept", ExitStatus.INTERRUPTED, debug
-            )
+            _report(_stopped_at_once(ended), ExitStatus.INTERRUPTED, debug)
         raise
     except BaqError as error:
         _report(str(error), error.status, debug)
@@ -101,6 +101,13 @@ def main() -> None:
             ExitStatus.FAULT,
             debug,
         )
+
+
+def _stopped_at_once(ended: SystemExit) -> str:
+    """Return what is said of a command that a signal ended where nothing waited to be saved."""
+    cause = ended.__context__ and ended.__context__.__cause__
+    by = f" by {cause}" if isinstance(cause, Stopped) else ""
+    return f"stopped at once{by}; what was complete before is kept"
 
 
 def _no_room(error: Exception) -> str:

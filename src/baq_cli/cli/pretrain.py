@@ -34,6 +34,7 @@ def pretrain(
     """Train policies on a dataset, all seeds as one program."""
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
+    from baq_cli.engine.interrupt import before_training
     from baq_cli.engine.operations import run_pretrain
     from baq_cli.engine.sources import Order
 
@@ -50,5 +51,6 @@ def pretrain(
     resolved = opt.build_recipe([], recipe, given, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
         order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
-        run_pretrain(resolved, order)
+        with before_training(order.command, resume):
+            run_pretrain(resolved, order)
     show_run(Path(out), json)

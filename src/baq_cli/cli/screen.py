@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -13,7 +15,9 @@ from baq_cli.report.names import printable_lines
 class Screen(Console):
     """A console on which control characters are printed as �; only Rich's own reach it.
 
-    Rich itself lets escapes through, in `Text` as well.
+    Rich itself lets escapes through, in `Text` as well. What it shows on stderr is lost without
+    a word when nobody is there any more (a terminal that was closed, a pipe whose reader ended):
+    a run has to be saved then, not to fail.
     """
 
     def render(
@@ -22,3 +26,15 @@ class Screen(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable_lines(text), style)
+
+    def _write_buffer(self) -> None:
+        try:
+            super()._write_buffer()
+        except OSError:
+            if not self.stderr:
+                raise
+            self.quiet = True
+            with suppress(OSError, ValueError):  # so that what is left in it can be flushed
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.file.fileno())
+                os.close(nowhere)

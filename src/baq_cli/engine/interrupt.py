@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from baq_cli.errors import Interrupted
+from baq_cli.signals import Stopped, answered
+
 
 @dataclass
 class Interruption:
@@ -18,17 +21,34 @@ class Interruption:
 
 @contextmanager
 def listen() -> Iterator[Interruption]:
-    """Note SIGINT and SIGTERM instead of dying of them; a second SIGINT stops at once."""
-    interruption = Interruption()
+    """Note the signals that ask to stop instead of dying of them; a second SIGINT stops at once.
+
+    No other signal does: who sends several (a scheduler its warning and then SIGTERM, a closed
+    terminal SIGHUP twice) doesn't mean that what is being saved be given up.
+    """
+    interruption, interrupts = Interruption(), 0
 
     def note(number: int, frame: FrameType | None) -> None:
-        if interruption.requested and number == signal.SIGINT:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1 and number == signal.SIGINT:
             raise KeyboardInterrupt
-        interruption.requested = signal.Signals(number).name
+        interruption.requested = interruption.requested or signal.Signals(number).name
 
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with answered(note):
         yield interruption
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def before_training(command: str, resumes: bool) -> Iterator[None]:
+    """Say what a signal cost that came while no phase listened: nothing.
+
+    `command` is what the user typed. Raises Interrupted instead of Stopped.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        learned = "nothing new was learned" if resumes else "nothing was learned yet"
+        raise Interrupted(
+            f"stopped by {stopped} before training began; {learned}. Begin again with:\n  {command}"
+        ) from None

@@ -18,10 +18,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import BaqError
+from baq_cli.signals import STOPPING
 
 START_SECONDS = 120.0
 """What processes may take to start and make their environments, beside the limit of a step."""
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 Make = Callable[[], gym.Env[Any, Any]]
 
@@ -32,6 +32,9 @@ def signals_held() -> Iterator[None]:
 
     The process calls `leave_signals_to_main` once it can.
     """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     resource_tracker.getfd()  # when it starts, it lets the signals through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
@@ -47,8 +50,10 @@ def leave_signals_to_main() -> None:
     answers signals as ever.
     """
     for number in STOPPING:
-        signal.signal(number, _go_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _go_on)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def _go_on(number: int, frame: FrameType | None) -> None:

@@ -14,12 +14,14 @@ from types import FrameType
 
 from baq_cli.plain_files import appended, replaced
 from baq_cli.python import AWAY
+from baq_cli.signals import STOPPING, answered
 
 LOG, HOW = "worker.log", ".ended"
 POLL_SECONDS = 0.2
 START = f"{AWAY}; from baq_cli.launch.worker import main; main()"
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR2")
-"""How a process is asked to stop: by ray.cancel, by Slurm, by Slurm's time limit."""
+ALWAYS = tuple(n for n in STOPPING if n.name in ("SIGINT", "SIGTERM", "SIGUSR2"))
+"""How launchers ask a process to stop: ray.cancel, Slurm, submitit at Slurm's time limit. These
+count where whoever started us ignores them, too."""
 
 
 class Child:
@@ -89,13 +91,8 @@ def noted_signals() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
 
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with answered(note, ALWAYS):
         yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_in_child(folder: Path, threads: int) -> str:

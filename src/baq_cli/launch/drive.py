@@ -126,7 +126,7 @@ class _Drive:
     def _settle(self, cell: Cell, state: State, how: str) -> None:
         if state.stage == "done":
             return
-        if self.stopping:
+        if self.stopping or self.interruption.requested:  # which may have gone to the cell as well
             return
         if state.stage == "failed":
             self._fail(cell, state.error or how, state.status)

@@ -16,8 +16,7 @@ from baq_cli.machine import most_threads, usable_cores
 
 
 def launcher_for(cells: int, workers: int | None) -> Launcher:
-    """Return what runs cells on this machine, `workers` at once: by default one a CPU that may be
-    used.
+    """Return what runs cells on this machine, `workers` at once: by default one a usable CPU.
 
     One cell alone, or one worker, runs in this process with all cores.
     """

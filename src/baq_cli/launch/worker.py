@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from baq_cli.engine.events import Event, Observer
 from baq_cli.engine.lock import held
@@ -20,6 +19,7 @@ from baq_cli.launch.cells import Cell, run_cell
 from baq_cli.launch.journal import Journal, write_state
 from baq_cli.python import never_from_here
 from baq_cli.report.names import printable_lines
+from baq_cli.signals import Stopped, raised
 
 WAIT_SECONDS = 60.0
 """How long a worker waits for one before it that is still saving."""
@@ -51,7 +51,7 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
     write_state(folder, "running")
     try:
         cell = Cell.load(folder)
-        with _stopped_between_phases(cell.command):
+        with raised(), _stopped_between_phases(cell.command):
             run_cell(cell if threads is None else cell.on_threads(threads), observer)
     except Interrupted as error:
         write_state(folder, "stopped", str(error), error.status)
@@ -70,18 +70,13 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
 
 @contextmanager
 def _stopped_between_phases(command: str) -> Iterator[None]:
-    """Raise Interrupted at a signal that comes while no phase listens for it, with all saved."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        raise Interrupted(f"stopped by {name}; everything is saved. Continue with:\n  {command}")
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Raise Interrupted for a signal that comes while no phase listens for it, with all saved."""
     try:
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    except Stopped as stopped:
+        raise Interrupted(
+            f"stopped by {stopped}; everything is saved. Continue with:\n  {command}"
+        ) from None
 
 
 def _stop_with_parent() -> threading.Event:
@@ -103,8 +98,6 @@ def _stop_with_parent() -> threading.Event:
 
 def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> ExitStatus:
     """Run a cell; a scratch folder that nobody will fetch is dropped."""
-    if hasattr(signal, "SIGUSR2"):  # Slurm's time limit, told to our parent, may be told to us too
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     parent_gone = _stop_with_parent()
     status = work(folder, threads)
     if scratch and parent_gone.is_set():
@@ -115,5 +108,12 @@ def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> Ex
 def main() -> None:
     """Run the cell that the command line names, and end with its status."""
     never_from_here()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # it is how our parent stops us
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     place, *rest = sys.argv[1:]
-    sys.exit(int(_main(Path(place), int(rest[0]) if rest else None, "scratch" in rest[1:])))
+    try:
+        with raised():
+            status = _main(Path(place), int(rest[0]) if rest else None, "scratch" in rest[1:])
+    except Stopped:
+        status = ExitStatus.INTERRUPTED
+    sys.exit(int(status))

@@ -1,0 +1,190 @@
+"""Which signals stop a process, which stay ignored, and what is said when nothing was learned."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+from cli import SMALL
+
+from baq_cli.cli.screen import Screen
+from baq_cli.engine import operations
+from baq_cli.engine.interrupt import listen
+from baq_cli.errors import ExitStatus
+from baq_cli.launch.child import ALWAYS, noted_signals
+from baq_cli.signals import STOPPING, TWICE_SECONDS, Stopped, raised
+
+OTHERS = [number for number in STOPPING if number != signal.SIGINT]
+
+
+@pytest.fixture
+def dispositions() -> Iterator[None]:
+    """Every handler is as it was after the test; here all have Python's own or the system's."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(*numbers: signal.Signals) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+# -- while a phase listens
+
+
+def test_these_signals_are_known_wherever_the_system_has_them() -> None:
+    assert {number.name for number in STOPPING} >= {"SIGINT", "SIGTERM"}
+    if sys.platform == "linux":
+        named = {"SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"}
+        assert {number.name for number in STOPPING} == named | {"SIGINT", "SIGTERM"}
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_each_is_noted_by_its_name_and_its_handler_comes_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with listen() as interruption:
+        assert interruption.requested is None
+        send(number)
+        assert interruption.requested == number.name
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_what_is_ignored_from_the_start_stays_ignored(
+    number: signal.Signals, dispositions: None
+) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    with listen() as interruption, raised():
+        send(number)
+    assert interruption.requested is None
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_only_a_second_sigint_gives_up_what_is_being_saved() -> None:
+    with listen() as interruption:
+        send(*OTHERS, *OTHERS, signal.SIGINT, *OTHERS)  # as a scheduler warns, asks, and asks again
+        assert interruption.requested == OTHERS[0].name, "the first is the reason"
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+def test_a_launcher_s_own_signals_count_even_where_its_parent_ignored_them(
+    dispositions: None,
+) -> None:
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    with noted_signals() as asked:
+        send(*STOPPING)
+    assert asked == [number for number in STOPPING if number in ALWAYS]
+    assert {signal.getsignal(number) for number in STOPPING} == {signal.SIG_IGN}
+
+
+# -- where no phase listens
+
+
+def test_the_same_signal_twice_at_once_ends_a_command_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with raised():
+        with pytest.raises(Stopped, match="SIGHUP"):
+            send(signal.SIGHUP)
+        send(signal.SIGHUP, signal.SIGTERM)  # while the command cleans up
+        now += 2 * TWICE_SECONDS
+        with pytest.raises(Stopped, match="SIGTERM"):
+            send(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize(
+    ("resume", "learned"), [((), "nothing was learned yet"), (("--resume",), "nothing new")]
+)
+def test_a_signal_before_training_says_that_nothing_was_learned(
+    number: signal.Signals,
+    resume: tuple[str, ...],
+    learned: str,
+    folder: Path,
+    baq_here: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operations, "open_checked", lambda *_: send(number))
+    before = signal.getsignal(number)
+    words = ("pretrain", "--dataset", "a/b-v0", "--algo", "iql", "--out", folder / "run", *resume)
+    status, out, said = baq_here(*words)
+    assert (status, out) == (ExitStatus.INTERRUPTED, "")
+    assert f"stopped by {number.name} before training began; {learned}" in said
+    assert said.endswith(f"baq {' '.join(map(str, words))}\n"), "the command that begins it again"
+    assert not (folder / "run").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_to_a_command_that_trains_nothing_ends_it_by_name(
+    baq_here: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baq_cli.data.minari import folder as minari
+
+    monkeypatch.setattr(minari, "local_datasets", lambda *_: send(signal.SIGXCPU))
+    status, out, said = baq_here("data", "list")
+    assert (status, out) == (ExitStatus.INTERRUPTED, "")
+    assert said == "stopped at once by SIGXCPU; what was complete before is kept\n"
+
+
+# -- with the terminal gone
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed, or a pipe whose reader has ended."""
+
+    def __init__(self, error: int):
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise OSError(self.error, os.strerror(self.error))
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE])
+def test_what_is_shown_on_stderr_is_lost_without_ending_a_run(error: int) -> None:
+    screen = Screen(stderr=True, file=Gone(error))
+    for _ in range(2):
+        screen.print("progress")
+    with pytest.raises((OSError, SystemExit)):  # results are not
+        Screen(file=Gone(error)).print("a table")
+
+
+def test_under_nohup_a_run_outlives_its_terminal_and_is_saved_when_its_scheduler_warns(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    words = ["finetune", "--env", "Pendulum-v1", "--algo", "sac", "--env-steps", "1000000"]
+    words += ["--out", str(run), *SMALL, "evaluation.every_env_steps=1000000"]
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); "
+    begin = "from baq_cli.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", nohup + begin, *words], stderr=PIPE, text=True
+    )
+    late = time.monotonic() + 60
+    while not (run / "recipe.yaml").exists():
+        assert process.poll() is None
+        assert time.monotonic() < late
+        time.sleep(0.05)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == ExitStatus.INTERRUPTED
+    assert "stopped by SIGUSR1; everything is saved" in said
+    assert [path.name for path in (run / "checkpoints").glob("online-*")]
