@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from baq_cli.cli import options as opt
-from baq_cli.cli.report import write_and_show
+from baq_cli.cli.report import Named, write_and_show
 from baq_cli.cli.say import say
 from baq_cli.errors import DataError
 
@@ -232,6 +232,6 @@ def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> No
         left = [cell for cell in cells if not is_finished(cell)]
         save_matrix(cells, out)
         failures = run_cells(left, place.open(len(left), out), watcher) if left else {}
-    write_and_show([out], [], out, None, None, json)
+    write_and_show([Named(out)], [], out, None, None, json)
     if failures:
         raise next(iter(failures.values()))

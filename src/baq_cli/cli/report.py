@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from baq_cli.cli import options as opt
-from baq_cli.errors import DataError, UsageError
+from baq_cli.errors import DataError, UsageError, clipped
+from baq_cli.report.names import plain
 
 if TYPE_CHECKING:
     from baq_cli.report.courses import Course
     from baq_cli.report.document import Failure
+    from baq_cli.report.joining import Found
 
 
 def report(
     paths: Annotated[
-        list[Path] | None, typer.Argument(help="Comparisons ('baq compare --out') and runs.")
+        list[str] | None,
+        typer.Argument(
+            help="Comparisons ('baq compare --out') and runs; NAME=RUN names a run.",
+            metavar="[NAME=]PATH",
+        ),
     ] = None,
     curves: Annotated[
         list[Path] | None,
@@ -37,19 +44,40 @@ def report(
 
     Curves have the columns dataset, algo, seed_index, phase (offline or online), eval_index, and
     normalized_score or return; with gradient_steps and env_steps they stand beside own runs.
+
+    Runs of one method on one task with other seeds are one method with all of them; with other
+    settings they get these behind their name, or are named by hand: NAME=RUN.
     """
-    paths, files = paths or [], curves or []
-    if not paths and not files:
+    named, files = [_named(word) for word in paths or []], curves or []
+    if not named and not files:
         raise UsageError("nothing to report: give a comparison's folder, runs, or --curves FILE")
     if out is None:
-        if len(paths) != 1:
+        if len(named) != 1:
             raise UsageError("give --out DIR: where the report goes")
-        out = paths[0]
-    write_and_show(paths, files, out, threshold, title, json)
+        out = named[0].path
+    write_and_show(named, files, out, threshold, title, json)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A comparison or a run, and a name that was given to it by hand."""
+
+    path: Path
+    name: str | None = None
+
+
+def _named(word: str) -> Named:
+    """Read PATH or NAME=PATH; what exists as it stands is a path."""
+    name, equals, rest = word.partition("=")
+    if not equals or Path(word).exists():
+        return Named(Path(word))
+    if not plain(name) or not rest:
+        raise UsageError(f"cannot read {clipped(word)}: expected a folder, or NAME=RUN")
+    return Named(Path(rest), plain(name))
 
 
 def write_and_show(
-    paths: list[Path],
+    paths: list[Named],
     curves: list[Path],
     out: Path,
     threshold: float | None,
@@ -60,21 +88,23 @@ def write_and_show(
     from baq_cli.cli.results import print_json, show_comparison
     from baq_cli.report.document import Told, build_document
     from baq_cli.report.external import read_curves
+    from baq_cli.report.joining import Found, join
     from baq_cli.report.write import write_report
 
-    courses: list[Course] = []
+    found: list[Found] = []
     failures: list[Failure] = []
     commands: list[str] = []
     order: list[str] = []
     for path in paths:
-        found, missing = _gather(path, commands, order)
-        courses += found
+        there, missing = _gather(path, commands, order)
+        found += there
         failures += missing
-    for file in curves:
-        courses += read_curves(file)
+    found += [Found(course) for file in curves for course in read_curves(file)]
+    courses, became = join(found)
+    ordered = [name for asked in order for name in became.get(asked, [asked])]
     told = Told(
         title or _title(courses), tuple(dict.fromkeys(commands)), tuple(failures), threshold,
-        tuple(order),
+        tuple(ordered),
     )  # fmt: skip
     document = build_document(courses, told)
     page = write_report(document, out)
@@ -85,26 +115,34 @@ def write_and_show(
 
 
 def _gather(
-    path: Path, commands: list[str], order: list[str]
-) -> tuple[list[Course], list[Failure]]:
+    named: Named, commands: list[str], order: list[str]
+) -> tuple[list[Found], list[Failure]]:
     """Return what a comparison or a run holds, and note its commands and methods."""
     from baq_cli.launch.matrix import load_cells
     from baq_cli.launch.outcome import outcome
     from baq_cli.report.courses import course_of
+    from baq_cli.report.joining import Found
 
+    path = named.path
     cells = load_cells(path)
     if cells:
+        if named.name is not None:
+            raise UsageError(
+                f"{clipped(named.name)}={path}: a name is for a run, and {path} is a comparison, "
+                f"whose methods have names: give it without one"
+            )
         commands += [cell.command for cell in cells]
         order += [cell.method for cell in cells]
-        return outcome(cells)
+        courses, failures = outcome(cells)
+        return [Found(course) for course in courses], failures
     if not (path / "manifest.json").exists():
         raise DataError(
             f"{path} holds neither a comparison nor a run: expected the --out of 'baq compare', "
             "'baq pretrain' or 'baq finetune'"
         )
-    course = course_of([path])
+    course = course_of([path], named.name)
     commands += [run.manifest["command"] for run in course.runs]
-    return [course], []
+    return [Found(course, by_hand=named.name is not None)], []
 
 
 def _title(courses: list[Course]) -> str:

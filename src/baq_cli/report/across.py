@@ -35,7 +35,7 @@ def across_tasks(tasks: Tasks, methods: Sequence[str]) -> tuple[dict[str, Any] |
     chosen = [{name: task[name] for name in complete} for task in tasks]
     normalized = len(tasks) > 1 or _is_normalized(chosen[0])
     if normalized:
-        missing = [next(iter(t.values())).task for t in chosen if not _can_normalize(t)]
+        missing = sorted(_name(t) for t in chosen if not _can_normalize(t))
         if missing:
             notes.append(
                 f"No aggregates across tasks: {', '.join(missing)} has no reference scores, and "
@@ -50,6 +50,10 @@ def across_tasks(tasks: Tasks, methods: Sequence[str]) -> tuple[dict[str, Any] |
     return _aggregates(chosen, complete, normalized), notes
 
 
+def _name(task: Mapping[str, Course]) -> str:
+    return next(iter(task.values())).task
+
+
 def _is_normalized(task: Mapping[str, Course]) -> bool:
     return all(course.unit == "normalized score" for course in task.values())
 
@@ -58,7 +62,8 @@ def _can_normalize(task: Mapping[str, Course]) -> bool:
     return all(c.unit == "normalized score" or c.reference is not None for c in task.values())
 
 
-def _aggregates(tasks: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:
+def _aggregates(given: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:
+    tasks = sorted(given, key=_name)  # resamples are drawn task by task
     scores = {
         name: [task[name].curves["online"].returns[:, -1] for task in tasks] for name in methods
     }
@@ -67,7 +72,7 @@ def _aggregates(tasks: Tasks, methods: Sequence[str], normalized: bool) -> dict[
     return {
         "statistic": STATISTIC,
         "unit": "normalized score" if normalized else "return",
-        "tasks": [next(iter(task.values())).task for task in tasks],
+        "tasks": [_name(task) for task in given],
         "runs": {name: sum(map(len, strata)) for name, strata in scores.items()},
         "methods": {name: _numbers(strata, normalized) for name, strata in scores.items()},
         "improvement": [

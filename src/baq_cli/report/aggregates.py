@@ -148,15 +148,17 @@ def _wins(x: Array, y: Array) -> Array:
 def improvements(scores: Mapping[str, Strata], seed: int = 0) -> dict[tuple[str, str], Interval]:
     """Return the probability of improvement of every ordered pair of methods, `(x, y)`.
 
-    P(y over x) is given as 1 − P(x over y), bounds too, so the two never disagree.
+    P(y over x) is given as 1 − P(x over y), bounds too, so the two never disagree. The order of
+    methods changes no number.
     """
     names = list(scores)
     found: dict[tuple[str, str], Interval] = {}
     for i, x in enumerate(names):
         for y in names[i + 1 :]:
-            won = probability_of_improvement(scores[x], scores[y], seed=seed)
-            found[x, y] = won
-            found[y, x] = Interval(1 - won.value, 1 - won.high, 1 - won.low)
+            first, second = sorted((x, y))
+            won = probability_of_improvement(scores[first], scores[second], seed=seed)
+            lost = Interval(1 - won.value, 1 - won.high, 1 - won.low)
+            found[x, y], found[y, x] = (won, lost) if x == first else (lost, won)
     return found
 
 

@@ -21,6 +21,8 @@ from baq_cli.errors import DataError, UsageError
 from baq_cli.report.curves import PhaseCurves, phase_curves
 from baq_cli.untrusted import parse_yaml
 
+ONLINE_FIELDS = ("env_steps", "evaluation.every_env_steps")
+"""What a protocol says of the online phase."""
 Unit = Literal["return", "normalized score"]
 
 
@@ -28,8 +30,9 @@ Unit = Literal["return", "normalized score"]
 class Course:
     """A method on a task, all its seeds, from offline to online.
 
-    `curves` are in `unit`. `runs` are the runs that made them, by phase; a course from a file of
-    curves has none, and no protocol but what its counters say.
+    `curves` are in `unit`. `runs` are the runs that made them, by phase, one after the other where
+    seeds were trained apart; a course from a file of curves has none, and no protocol but what its
+    counters say. `notes` are what a reader must know of it.
     """
 
     task: str
@@ -42,6 +45,7 @@ class Course:
     dataset: dict[str, Any] | None = None
     reference: Reference | None = None
     steps_known: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -189,6 +193,8 @@ def course_of(
     except (KeyError, TypeError) as error:
         raise DataError(f"{last.folder} can't be read as a run: {error!r} is missing") from error
     curves = phase_curves(read_metrics(last.folder), label)
+    if "online" not in curves:  # what its recipe says of an online phase was never done
+        protocol = {field: v for field, v in protocol.items() if field not in ONLINE_FIELDS}
     reference = reference_of(environment["id"], dataset)
     return Course(*(task, label, curves, "return", protocol, runs), environment, dataset, reference)
 

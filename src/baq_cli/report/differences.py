@@ -22,19 +22,20 @@ def recipe_differences(courses: Mapping[str, Course]) -> list[dict[str, Any]]:
     for name, course in courses.items():
         task = course.task
         if course.runs:
-            for key, value in _flat(_settings(course.runs[-1].recipe)).items():
+            for key, value in settings_of(course.runs[-1].recipe).items():
                 values.setdefault(key, {})[name] = value
     return [
-        {"task": task, "key": key, "values": {name: _text(value) for name, value in row.items()}}
+        {"task": task, "key": key, "values": {name: text_of(value) for name, value in row.items()}}
         for key, row in values.items()
-        if len({_text(value) for value in row.values()}) > 1
+        if len({text_of(value) for value in row.values()}) > 1
     ]
 
 
-def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a resolved recipe learns: a value a key, those of its method by name alone."""
     algo = recipe["algo"]
     own = {key: value for key, value in recipe.items() if key not in (*NOT_METHOD, algo)}
-    return own | dict(recipe[algo])
+    return _flat(own | dict(recipe[algo]))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -47,7 +48,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as a recipe has it."""
     return (
         "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     )

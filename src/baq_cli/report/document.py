@@ -10,6 +10,7 @@ from typing import Any
 from baq_cli import __version__
 from baq_cli.engine.protocol import check_same_protocol
 from baq_cli.engine.provenance import now
+from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.report.across import across_tasks
 from baq_cli.report.courses import Course
@@ -83,7 +84,9 @@ def build_document(courses: Sequence[Course], told: Told) -> Document:
             }
             for name, definition in DEFINITIONS.items()
         },
-        "tasks": [_task(of_task, methods, told.threshold) for of_task in in_one_unit],
+        "tasks": [
+            _task(dict(sorted(of_task.items())), methods, told.threshold) for of_task in in_one_unit
+        ],
         "aggregates": aggregates,
         "failures": [asdict(failure) for failure in told.failures],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
@@ -105,7 +108,7 @@ def _in_one_unit(courses: dict[str, Course]) -> dict[str, Course]:
 
 
 def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float | None) -> Document:
-    first = next(iter(courses.values()))
+    first, reference = next(iter(courses.values())), _reference(courses)
     known = [c for c in courses.values() if c.dataset is not None] or [first]
     dataset, unit = known[0].dataset, first.unit
     goals = _goals(courses, threshold)
@@ -116,7 +119,7 @@ def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float |
         "name": first.task,
         "environment": environment and environment["id"],
         "unit": unit,
-        "reference": None if first.reference is None else asdict(first.reference),
+        "reference": None if reference is None else asdict(reference),
         "dataset": dataset if dataset is None or unit == "return" else _normalized(known[0]),
         "threshold": goals.threshold,
         "optimum": goals.optimum,
@@ -137,6 +140,11 @@ def _normalized(course: Course) -> dict[str, Any] | None:
     }
 
 
+def _reference(courses: dict[str, Course]) -> Reference | None:
+    """Return what a task's returns are measured against; files of curves don't say."""
+    return next((c.reference for c in courses.values() if c.reference is not None), None)
+
+
 def _goals(courses: dict[str, Course], threshold: float | None) -> Goals:
     """Return what a task's scores are measured against.
 
@@ -145,10 +153,10 @@ def _goals(courses: dict[str, Course], threshold: float | None) -> Goals:
     episodes; without a dataset, 90 of a normalised score.
     """
     first = next(iter(courses.values()))
-    normalized = first.unit == "normalized score"
+    normalized, reference = first.unit == "normalized score", _reference(courses)
     optimum = NORMALIZED_OPTIMUM if normalized else math.nan
-    if not normalized and first.reference is not None:
-        optimum = first.reference.expert
+    if not normalized and reference is not None:
+        optimum = reference.expert
     if math.isnan(optimum):
         curves = [c.curves["online"] for c in courses.values() if "online" in c.curves]
         finals = [float(mean_over_seeds(curve.returns[:, -1])) for curve in curves]

@@ -16,7 +16,7 @@ def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
         *_counts(courses, enough_seeds),
         *_steps(courses),
         *_versions(courses),
-        *(note for course in courses for note in _guard(course)),
+        *(note for course in courses for note in (*course.notes, *_guard(course))),
     ]
 
 
@@ -57,13 +57,15 @@ def _versions(courses: Sequence[Course]) -> list[str]:
 
 
 def _guard(course: Course) -> list[str]:
-    """Say what a run's guard did."""
-    guard: dict[str, Any] = course.runs[-1].manifest.get("guard", {}) if course.runs else {}
-    if not guard:
+    """Say what the guards of a course's runs did."""
+    found: list[dict[str, Any]] = [run.manifest.get("guard") or {} for run in course.runs]
+    guards = [guard for guard in found if guard]
+    if not guards:
         return []
-    acted = [f"seed {e['seed']} at {e['env_steps']:,} env_steps" for e in guard["events"]]
-    bad = sum(guard["bad_episodes"])
-    said = f"{course.task}, {course.method}: guard ({guard['action']})"
+    events = sorted((e["seed"], e["env_steps"]) for guard in guards for e in guard["events"])
+    acted = [f"seed {seed} at {env_steps:,} env_steps" for seed, env_steps in events]
+    bad = sum(sum(guard["bad_episodes"]) for guard in guards)
+    said = f"{course.task}, {course.method}: guard ({guards[-1]['action']})"
     said += f" acted on {', '.join(acted)}" if acted else " never acted"
     said += f"; {bad} bad online episodes" if bad else ""
-    return [f"{said}; the run ended there." if guard["stopped"] else f"{said}."]
+    return [f"{said}; the run ended there." if any(g["stopped"] for g in guards) else f"{said}."]
