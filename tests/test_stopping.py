@@ -21,7 +21,7 @@ from baq_cli.engine import operations
 from baq_cli.engine.interrupt import listen
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.child import ALWAYS, noted_signals
-from baq_cli.signals import STOPPING, TWICE_SECONDS, Stopped, raised
+from baq_cli.signals import GROUP, STOPPING, TWICE_SECONDS, Stopped, held, raised
 
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]
 
@@ -139,6 +139,22 @@ def test_a_signal_to_a_command_that_trains_nothing_ends_it_by_name(
     status, out, said = baq_here("data", "list")
     assert (status, out) == (ExitStatus.INTERRUPTED, "")
     assert said == "stopped at once by SIGXCPU; what was complete before is kept\n"
+
+
+def test_what_is_held_back_reaches_us_afterwards_and_never_a_process_started_meanwhile() -> None:
+    waits = "import sys; print(1, flush=True); sys.stdin.read()"
+    with listen() as interruption:
+        with held(GROUP):
+            child = subprocess.Popen([sys.executable, "-c", waits], stdin=PIPE, stdout=PIPE)
+            send(*GROUP)
+            assert interruption.requested is None
+        assert interruption.requested in {number.name for number in GROUP}
+    assert child.stdout is not None
+    child.stdout.readline()
+    for number in GROUP:
+        child.send_signal(number)
+    child.communicate()
+    assert child.returncode == 0
 
 
 # -- with the terminal gone

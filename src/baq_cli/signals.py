@@ -15,6 +15,9 @@ STOPPING: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in NAMES if hasattr(signal, name)
 )
 """Those that this system has."""
+GROUP = tuple(n for n in STOPPING if n.name in ("SIGHUP", "SIGUSR1", "SIGUSR2"))
+"""Those that are sent to all processes of a terminal or a job, whoever is meant, and that nothing
+else uses between processes."""
 TWICE_SECONDS = 1.0
 """A signal that comes again this soon is the same one: a shell and the kernel both send SIGHUP,
 `timeout` sends SIGTERM to its command and to the group."""
@@ -41,6 +44,19 @@ def answered(handler: Handler, always: Collection[signal.Signals] = ()) -> Itera
     finally:
         for number in taken:
             signal.signal(number, before[number] or signal.SIG_DFL)
+
+
+@contextmanager
+def held(numbers: Collection[signal.Signals] = STOPPING) -> Iterator[None]:
+    """Hold signals back inside the block; processes that start in it hold them back as well."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

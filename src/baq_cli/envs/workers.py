@@ -18,7 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import BaqError
-from baq_cli.signals import STOPPING
+from baq_cli.signals import STOPPING, held
 
 START_SECONDS = 120.0
 """What processes may take to start and make their environments, beside the limit of a step."""
@@ -32,15 +32,9 @@ def signals_held() -> Iterator[None]:
 
     The process calls `leave_signals_to_main` once it can.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
     resource_tracker.getfd()  # when it starts, it lets the signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
+    with held():
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave_signals_to_main() -> None:

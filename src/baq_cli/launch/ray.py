@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from baq_cli import signals
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.engine.lock import held
@@ -212,7 +213,7 @@ def _connect(ray: Any, address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         _check_answers(asked["address"])
-        with _elsewhere():
+        with _elsewhere(), signals.held(signals.GROUP):  # Ray's processes leave them to us
             ray.init(**asked, log_to_driver=False, configure_logging=False)
     except (OSError, ImportError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
