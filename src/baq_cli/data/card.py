@@ -27,7 +27,7 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
     number exactly on its bound.
     """
     spaces, origin = episodes.spaces, episodes.origin
-    action = spaces.to_env(episodes.action)
+    action = spaces.to_env(episodes.action).astype(np.float32)  # as files of any type are shown
     return {
         "dataset": episodes.dataset_id,
         "environment": origin.env_id,

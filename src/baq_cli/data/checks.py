@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
-from baq_cli.envs.pool import make_env, quiet_simulator
+from baq_cli.envs.faults import EnvironmentFault, let_go
+from baq_cli.envs.pool import flat, make_env, quiet_simulator
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import MOST_LISTED, DataError, EnvironmentMismatch, listed
 
@@ -220,7 +221,7 @@ def environment_findings(episodes: Episodes, env_id: str) -> list[Finding]:
         if env.spec is not None and origin.max_episode_steps != env.spec.max_episode_steps:
             found += _longer(episodes, env.spec.max_episode_steps)
     finally:
-        env.close()
+        let_go(env)
     return found
 
 
@@ -270,15 +271,17 @@ def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
     """Reset the environment with recorded seeds and compare the first observations."""
     seeded = [(k, seed) for k, seed in enumerate(episodes.origin.seeds) if seed is not None]
     firsts = episodes.starts + np.arange(len(episodes.lengths))
-    differ = []
+    differ, played = [], flat(env)
     for number, seed in seeded[:REPLAYED]:
         try:
             with quiet_simulator():
-                observation, _ = env.reset(seed=seed)
-        except gym.error.Error:
+                observation, _ = played.reset(seed=seed)
+        except EnvironmentFault as fault:
+            if not isinstance(fault.__cause__, gym.error.Error):  # it takes no such seeds
+                raise EnvironmentFault(f"'{env.spec.id}': {fault}") from fault
             differ.append(number)
             continue
-        start = np.asarray(gym.spaces.flatten(env.observation_space, observation), np.float32)
+        start = observation.astype(np.float32)
         if not np.allclose(start, episodes.observations[firsts[number]], atol=1e-5):
             differ.append(number)
     if differ:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.recording import Recording
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import EnvPool, make_env
-from baq_cli.envs.spaces import split_parts
+from baq_cli.envs.spaces import observation_parts, split_parts
 
 Array = npt.NDArray[Any]
 Act = Callable[[Array], Array]
@@ -24,7 +25,10 @@ WIDTH = 10
 
 @dataclass(frozen=True)
 class LoggedEpisode:
-    """One episode as it was collected: T+1 flat observations, T actions and rewards."""
+    """One episode as it was collected: T+1 flat observations, T actions and rewards.
+
+    Observations and actions have the environment's own types.
+    """
 
     seed: int
     observations: Array
@@ -46,11 +50,13 @@ def join(env_id: str, episodes: Sequence[LoggedEpisode], about: dict[str, Any]) 
     flags = np.zeros((2, steps), dtype=np.bool_)
     flags[0, last] = [episode.terminated for episode in episodes]
     flags[1, last] = ~flags[0, last]
-    observations = np.concatenate([episode.observations for episode in episodes])
+    flat = np.concatenate([episode.observations for episode in episodes])
+    observations = split_parts(flat, env.observation_space)
+    boxes = observation_parts(env.observation_space)
     recording = Recording(
         observation_space=env.observation_space,
         action_space=env.action_space,
-        observations=split_parts(observations, env.observation_space),
+        observations={n: part.astype(boxes[n].dtype) for n, part in observations.items()},
         actions=np.concatenate([episode.actions for episode in episodes]),
         rewards=np.concatenate([episode.rewards for episode in episodes]),
         terminated=flags[0],
@@ -60,7 +66,7 @@ def join(env_id: str, episodes: Sequence[LoggedEpisode], about: dict[str, Any]) 
         env_spec=env.spec,
         about={**about, "requirements": _requirements(env)},
     )
-    env.close()
+    let_go(env)
     return recording
 
 
@@ -114,13 +120,13 @@ def collect(
     prefix_steps = 0
     seeds = [start_seed(n) for n in range(WIDTH)]
     obs = pool.reset(seeds)
-    running = [_Open(n, seeds[n], obs[n].copy()) for n in range(WIDTH)]
+    running = [_Open(n, seeds[n], pool.given[n].copy()) for n in range(WIDTH)]
     while prefix_steps < env_steps:
         action = act(obs)
         logged = pool.spaces.to_env(action)
         obs, reward, terminated, truncated = pool.step(action)
         for k, episode in enumerate(running):
-            episode.observations.append(obs[k].copy())
+            episode.observations.append(pool.given[k].copy())
             episode.actions.append(logged[k])
             episode.rewards.append(float(reward[k]))
         over = terminated | truncated
@@ -128,11 +134,11 @@ def collect(
             next_number = max(episode.number for episode in running) + 1
             for k in np.flatnonzero(over).tolist():
                 finished[running[k].number] = running[k].close(bool(terminated[k]))
-                running[k] = _Open(next_number, start_seed(next_number), obs[k])
+                running[k] = _Open(next_number, start_seed(next_number), pool.given[k])
                 next_number += 1
             obs = pool.reset([episode.seed for episode in running], over)
             for k in np.flatnonzero(over).tolist():
-                running[k].observations = [obs[k].copy()]
+                running[k].observations = [pool.given[k].copy()]
             while len(prefix) in finished:
                 prefix.append(finished.pop(len(prefix)))
                 prefix_steps += len(prefix[-1].rewards)

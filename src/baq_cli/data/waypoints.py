@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch
@@ -35,7 +36,7 @@ class WaypointController:
         env = make_env(env_id)
         self.maze: Any = getattr(env.unwrapped, "maze", None)
         layout = Spaces.of(env.observation_space, env.action_space).obs_layout
-        env.close()
+        let_go(env)
         if self.maze is None or dict(layout) != GOAL_LAYOUT:
             raise EnvironmentMismatch(
                 f"'{env_id}' has no maze to find a way in: the waypoint controller is for PointMaze"

@@ -42,6 +42,7 @@ class _Spaces(Said):
     action_low: list[Finite] = Field(min_length=1)
     action_high: list[Finite]
     obs_layout: list[Annotated[tuple[str, Size], Field(strict=False)]] = []
+    action_dtype: Literal["float16", "float32", "float64"] = "float32"
 
     @model_validator(mode="after")
     def _fit(self) -> _Spaces:

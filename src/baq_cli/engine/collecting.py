@@ -19,6 +19,7 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.restore import load_agent, spaces_of
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import environment_spaces, make_env
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
@@ -46,7 +47,7 @@ def roll_out(
     env_id = env_id or _trained_in(behaviors)
     env = make_env(env_id)
     check_spec(env.spec)  # before hours of collecting, not after
-    env.close()
+    let_go(env)
     shares = np.diff(np.linspace(0, env_steps, len(behaviors) + 1).round().astype(int))
     episodes: list[LoggedEpisode] = []
     lines: list[str] = []

@@ -100,8 +100,9 @@ class DeployedPolicy:
 
     `policy(obs)` takes `[obs_dim]` to `[action_dim]`, and `[B, obs_dim]` to `[B, action_dim]`. It
     normalises as in training, acts as `baq eval` does, bit for bit, and scales actions to the
-    environment's bounds; they are float32, and an array of their own. Where the environment's
-    observations are a `Dict`, such a mapping does too; its parts may have a leading axis B.
+    environment's bounds; they are of its action space's type, contained in that space, and an
+    array of their own. Where the environment's observations are a `Dict`, such a mapping does too;
+    its parts may have a leading axis B.
     Calls share nothing, so several threads may make them. PyTorch's settings stay as they are:
     for one observation at a time `torch.set_num_threads(1)` is fastest.
 
@@ -121,8 +122,6 @@ class DeployedPolicy:
         self.obs_mean = one.inputs.obs_mean.numpy().copy()
         self.obs_std = one.inputs.obs_std.numpy().copy()
         self._agent, self._inputs = one.agent, one.inputs
-        self._low = np.asarray(one.spaces.action_low)
-        self._span = np.asarray(one.spaces.action_high) - self._low
         self._layers = _layers(one.agent)
 
     def __repr__(self) -> str:
@@ -164,10 +163,7 @@ class DeployedPolicy:
             h = torch.baddbmm(bias, h, weight).relu_()
         weight, bias = self._layers[-1]
         found = torch.baddbmm(bias, h, weight).tanh_().numpy()[0, 0, : self.action_dim]
-        unit = np.minimum(np.maximum(found, -1.0), 1.0)
-        unit += 1.0
-        unit *= 0.5
-        return (self._low + unit * self._span).astype(np.float32)
+        return self.spaces.to_env(found)
 
     def _read(self, obs: Any) -> Array:
         """Return observations as a float32 array of our own, `[obs_dim]` or `[B, obs_dim]`."""

@@ -106,8 +106,9 @@ class Evaluator:
             if stop():
                 return None
             action = act(obs)
-            obs, reward, terminated, truncated = self.pool.step(action)
             taken += 1
+            self._check_finite({"action": action}, running, taken)
+            obs, reward, terminated, truncated = self.pool.step(action)
             parts = {"action": action, "observation": obs, "reward": reward}
             self._check_finite(parts, running, taken)
             np.add.at(returns, (row[running], episode[running]), reward[running])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,7 @@ def describe(one: OneSeed) -> dict[str, Any]:
         "action_dim": one.spaces.action_dim,
         "action_low": list(one.spaces.action_low),
         "action_high": list(one.spaces.action_high),
+        "action_dtype": one.spaces.action_dtype,
         "gradient_steps": document["gradient_steps"],
         "env_steps": document["env_steps"],
         "dataset": dataset and {"id": dataset["id"], "sha256": dataset["sha256"]},
@@ -104,7 +105,8 @@ def check(one: OneSeed, run: Run, out: Path) -> list[dict[str, Any]]:
     Differences are in halves of an action's range. Raises DataError for one beyond what is
     allowed, and for actions of another shape or type, outside the bounds or not finite.
     """
-    policy = DeployedPolicy(one)
+    # The file's actions are float32, whatever the action space's type: so are those beside them.
+    policy = DeployedPolicy(replace(one, spaces=replace(one.spaces, action_dtype="float32")))
     low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
     half = (high - low) / 2
     rng = np.random.default_rng(0)
@@ -118,7 +120,7 @@ def check(one: OneSeed, run: Run, out: Path) -> list[dict[str, Any]]:
         rounding = float(np.max(np.abs(source - _exactly(one, obs)) / half))
         largest = float(np.max(np.abs(found - source) / half))
         allowed = max(TOLERANCE, group.rounding * rounding)
-        inside = (low.astype(np.float32) <= found) & (found <= high.astype(np.float32))
+        inside = (low <= found) & (found <= high)
         if not inside.all() or not largest <= allowed:
             raise DataError(
                 f"the file for {out} doesn't act as the checkpoint does: its actions differ by up "

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from baq_cli import __version__
 from baq_cli.engine.deploy import OneSeed
+from baq_cli.envs.scaling import inner_bounds
 from baq_cli.errors import UsageError
 from baq_cli.nets.perceptron import NORM_EPS
 
@@ -36,8 +37,11 @@ OPSET, IR_VERSION = 17, 8
 class ExportedPolicy(nn.Module):
     """What is exported: raw `obs [B, obs_dim]` to `action [B, action_dim]`, float32.
 
-    Made of plain modules for one seed. Its actions never leave the bounds. A row that is not
-    finite gives actions of NaN: a ReLU would otherwise turn it into a plausible one.
+    Made of plain modules for one seed. Its actions never leave the bounds, which lie where float32
+    has numbers inside the action space's own. A row that is not finite gives actions of NaN: a
+    ReLU would otherwise turn it into a plausible one.
+    Raises UsageError for bounds beyond the range of float32, and DataError where it has no number
+    between them.
     """
 
     if TYPE_CHECKING:  # TorchScript would read them, and can't as text
@@ -51,9 +55,15 @@ class ExportedPolicy(nn.Module):
     def __init__(self, one: OneSeed):
         super().__init__()
         low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
+        if max(np.abs(low).max(), np.abs(high).max()) > np.finfo(np.float32).max:
+            raise UsageError(
+                "an exported file computes in float32, and the action bounds are beyond its range: "
+                "use baq_cli.load_policy, or rescale the environment's actions"
+            )
+        first, last = inner_bounds(one.spaces.action_low, one.spaces.action_high, "float32")
         for name, value in (
-            ("low", low),
-            ("high", high),
+            ("low", first),
+            ("high", last),
             ("middle", (low + high) / 2),
             ("half_range", (high - low) / 2),
         ):

@@ -14,6 +14,7 @@ from baq_cli.engine.datasets import open_dataset
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.restore import spaces_of
 from baq_cli.engine.rundir import RunDirectory
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import check_trusted, make_env
 from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
@@ -56,7 +57,7 @@ class Origin:
         check_trusted(env_id, named_by)
         env = make_env(env_id)
         spaces, spec = Spaces.of(env.observation_space, env.action_space), env.spec
-        env.close()
+        let_go(env)
         settings = {
             "id": env_id,
             "max_episode_steps": None if spec is None else spec.max_episode_steps,

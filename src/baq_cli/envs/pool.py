@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baq_cli.envs.faults import Checked, EnvironmentFault
+from baq_cli.envs.faults import Checked, EnvironmentFault, let_go
 from baq_cli.envs.spaces import Spaces
 from baq_cli.envs.workers import Workers
 from baq_cli.errors import BaqError, EnvironmentMismatch
@@ -111,8 +111,12 @@ def _register_robotics() -> bool:
 
 
 def _make_flat(env_id: str) -> gym.Env[Any, Any]:
-    """Make an environment whose observations are flat; `Dict` ones are flattened."""
-    env = make_env(env_id)
+    """Make an environment whose observations are flat; see `flat`."""
+    return flat(make_env(env_id))
+
+
+def flat(env: gym.Env[Any, Any]) -> Checked:
+    """Return an environment whose `Dict` observations are flattened, and whose faults are named."""
     if isinstance(env.observation_space, gym.spaces.Dict):
         env = gym.wrappers.FlattenObservation(env)
     return Checked(env)
@@ -127,9 +131,9 @@ def _spaces(env_id: str) -> tuple[Spaces, gym.Space[Any], gym.Space[Any]]:
     """Make an environment to read its spaces; return them as they are known here, and flat."""
     env = make_env(env_id)
     obs, action = env.observation_space, env.action_space
-    env.close()
-    flat = gym.spaces.flatten_space(obs) if isinstance(obs, gym.spaces.Dict) else obs
-    return Spaces.of(obs, action), flat, action
+    let_go(env)
+    laid_out = gym.spaces.flatten_space(obs) if isinstance(obs, gym.spaces.Dict) else obs
+    return Spaces.of(obs, action), laid_out, action
 
 
 _spaces_once = cache(_spaces)
@@ -145,6 +149,7 @@ class EnvPool:
     handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
+    `given` are the last observations in the environment's own type.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
     dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
     two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
@@ -162,6 +167,7 @@ class EnvPool:
         self.count = count
         self.workers = workers
         self._envs: SyncVectorEnv | Workers
+        self.given: Array = np.empty(0)
         self._begun: Array | None = None
         self._under_way = False
         make = partial(_make_flat, env_id)
@@ -186,7 +192,12 @@ class EnvPool:
                 obs, _ = self._envs.reset_wait(timeout=self._timeout)
             else:
                 obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
-        return np.array(obs, dtype=np.float32)
+        return self._known(obs)
+
+    def _known(self, obs: Array) -> Array:
+        self.given = obs
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is named
+            return obs.astype(np.float32)
 
     @contextlib.contextmanager
     def _faults(self) -> Iterator[None]:
@@ -226,7 +237,7 @@ class EnvPool:
                 obs, reward, terminated, truncated, _ = self._envs.step_wait(self._timeout)
             else:
                 obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
-        return np.array(obs, dtype=np.float32), reward, terminated, truncated
+        return self._known(obs), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """Step all; return observations, rewards, terminated and truncated."""

@@ -1,15 +1,17 @@
-"""Which spaces are supported, and the scaling between an environment's actions and [−1, 1]."""
+"""Which spaces are supported, and what is known of them everywhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.envs.scaling import ActionScale, holds
 from baq_cli.errors import DataError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
@@ -20,17 +22,24 @@ class Spaces:
     """Flat observations of `obs_dim` numbers and actions between `action_low` and `action_high`.
 
     `obs_layout` names the parts of a flattened `Dict` observation in their order, each with how
-    many numbers it has; it is empty for a flat Box.
+    many numbers it has; it is empty for a flat Box. `action_dtype` is the type of actions in the
+    environment's units: float16, float32 or float64.
     """
 
     obs_dim: int
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     obs_layout: tuple[tuple[str, int], ...] = ()
+    action_dtype: str = "float32"
 
     @property
     def action_dim(self) -> int:
         return len(self.action_low)
+
+    @cached_property
+    def scale(self) -> ActionScale:
+        """The scaling between [−1, 1] and the bounds."""
+        return ActionScale(self.action_low, self.action_high, self.action_dtype)
 
     @classmethod
     def of(cls, observation_space: gym.Space[Any], action_space: gym.Space[Any]) -> Spaces:
@@ -44,28 +53,34 @@ class Spaces:
         if not sum(size for _, size in sizes):
             raise DataError(f"the observation space {observation_space} has no numbers in it")
         layout = sizes if isinstance(observation_space, gym.spaces.Dict) else ()
-        return cls(sum(size for _, size in sizes), low, high, layout)
+        kind = np.dtype(action_space.dtype)
+        dtype = kind.name if kind.itemsize <= 8 else "float64"  # which any wider type contains
+        return cls(sum(size for _, size in sizes), low, high, layout, dtype)
 
     @classmethod
     def from_fields(cls, fields: dict[str, Any]) -> Spaces:
-        """Read what `dataclasses.asdict` made, after a way through JSON."""
+        """Read what `dataclasses.asdict` made, after a way through JSON.
+
+        What was written before actions had a type has float32 ones, unless the bounds are none.
+        """
+        low = tuple(map(float, fields["action_low"]))
+        high = tuple(map(float, fields["action_high"]))
+        before = "float32" if holds("float32", low + high) else "float64"
         return cls(
             int(fields["obs_dim"]),
-            tuple(map(float, fields["action_low"])),
-            tuple(map(float, fields["action_high"])),
+            low,
+            high,
             tuple((str(name), int(size)) for name, size in fields.get("obs_layout", ())),
+            str(fields.get("action_dtype", before)),
         )
 
     def to_env(self, action: Array) -> Array:
-        """Scale actions `[..., action_dim]` from [−1, 1] to the environment's bounds."""
-        low, high = np.asarray(self.action_low), np.asarray(self.action_high)
-        scaled = low + (np.clip(action, -1.0, 1.0) + 1.0) * 0.5 * (high - low)
-        return scaled.astype(np.float32)
+        """Scale actions `[..., action_dim]` from [−1, 1] to actions that the space contains."""
+        return self.scale.to_env(action)
 
     def from_env(self, action: Array) -> Array:
         """Scale actions `[..., action_dim]` from the environment's bounds to [−1, 1]."""
-        low, high = np.asarray(self.action_low), np.asarray(self.action_high)
-        return np.asarray(2.0 * (action - low) / (high - low) - 1.0, dtype=np.float32)
+        return self.scale.from_env(action)
 
     def check_same(self, other: Spaces, mine: str, theirs: str) -> None:
         """Raise EnvironmentMismatch unless the other spaces are the same."""
@@ -93,7 +108,8 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
     ):
         raise DataError(
             f"actions of the space {space} are not supported: expected a flat Box of finite bounds "
-            "(continuous actions). Discrete actions have no method here."
+            "(continuous actions). Discrete actions have no method here, nor have whole numbers; "
+            "gymnasium.wrappers.TransformAction puts a flat Box of floats before others."
         )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise DataError(
@@ -107,7 +123,14 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
             f"the action space {space} has a dimension whose bounds are equal: there is nothing to "
             "choose in it. Remove it with a gymnasium.ActionWrapper."
         )
-    return tuple(map(float, space.low)), tuple(map(float, space.high))
+    return _inside(space.low, 1), _inside(space.high, -1)
+
+
+def _inside(bounds: Array, direction: int) -> tuple[float, ...]:
+    """Return bounds as float64, those of a wider type rounded in a direction."""
+    found = bounds.astype(np.float64)
+    outside = (bounds - found) * direction > 0
+    return tuple(map(float, np.where(outside, np.nextafter(found, direction * np.inf), found)))
 
 
 def observation_parts(space: gym.Space[Any]) -> dict[str, gym.spaces.Box]:

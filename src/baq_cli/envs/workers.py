@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from baq_cli.envs.faults import EnvironmentFault
@@ -75,7 +76,10 @@ class Workers(AsyncVectorEnv):
             with contextlib.ExitStack() as self._starting:
                 self._starting.enter_context(signals_held())
                 super().__init__(
-                    [make_one] * count, context="spawn", autoreset_mode=AutoresetMode.DISABLED
+                    [make_one] * count,
+                    context="spawn",
+                    shared_memory=spaces[0].dtype != np.float16,  # not before Gymnasium 1.4
+                    autoreset_mode=AutoresetMode.DISABLED,
                 )
         except BaseException:
             self.kill()

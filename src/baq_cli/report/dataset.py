@@ -43,7 +43,7 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
     lengths = figure.add_subplot(grid[0, columns:])
     _histogram(lengths, episodes.lengths, COLOR)
     lengths.set(xlabel="length of an episode, env_steps", ylabel="episodes")
-    action = episodes.spaces.to_env(episodes.action)
+    action = episodes.spaces.to_env(episodes.action).astype(np.float32)
     for k in range(dims):
         row, column = divmod(k, columns)
         axes = figure.add_subplot(grid[1 + row, 2 * column : 2 * column + 2])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from baq_cli.data.logs.cutting import CutRules, FlatLog, cut
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.recording import Recording
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError, UsageError
@@ -96,7 +97,7 @@ def _spaces(
     if setting.env_id is not None:
         env = make_env(setting.env_id)
         found = env.spec, env.observation_space, env.action_space
-        env.close()
+        let_go(env)
         return found
     if setting.action_low is not None and setting.action_high is not None:
         return None, _free_space(file.log), _action_box(file.log, setting)

@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 from baq_cli.data.minari.seal import SEAL, check_said, sealed
+from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
@@ -153,7 +154,7 @@ class StoredDataset:
             raise self.damaged("it records neither its spaces nor its environment")
         env = make_env(self.env_spec.id)
         spaces = env.observation_space, env.action_space
-        env.close()
+        let_go(env)
         return spaces
 
     def damaged(self, what: str) -> DataError:
