@@ -107,9 +107,10 @@ class Workers(AsyncVectorEnv):
 
 
 def _kill(processes: list[Any]) -> None:
-    for process in processes:
+    started = [process for process in processes if process.pid is not None]
+    for process in started:
         process.kill()
-    for process in processes:
+    for process in started:
         process.join()
 
 
