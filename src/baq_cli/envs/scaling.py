@@ -24,22 +24,25 @@ class ActionScale:
 
     def __init__(self, low: Sequence[float], high: Sequence[float], dtype: str):
         self._dtype = np.dtype(dtype)
-        self.first, self.last = inner_bounds(low, high, dtype)
+        first, last = inner_bounds(low, high, dtype)
         bottom, top = np.asarray(low, np.float64), np.asarray(high, np.float64)
         with np.errstate(over="ignore"):
             # A range that is too large for a number is measured in halves.
             self._unit = np.where(np.isfinite(top - bottom), 1.0, 0.5)
-        self._low = bottom * self._unit
-        self._range = top * self._unit - self._low
+        self._low, self._high = bottom * self._unit, top * self._unit
+        self._range = self._high - self._low
+        self._first, self._last = first * self._unit, last * self._unit
+        self._falls_short = bool((self._low + self._range < self._high).any())
 
     def to_env(self, action: Array) -> Array:
-        """Scale actions `[..., action_dim]`, clipped to [−1, 1], to a new array of the bounds'."""
+        """Scale actions `[..., action_dim]`, clipped to [−1, 1], to a new array of the type."""
         clipped = np.minimum(np.maximum(action, -1.0), 1.0)
-        with np.errstate(over="ignore"):  # beyond the largest number is beyond the bound
-            scaled = (self._low + (clipped + 1.0) * 0.5 * self._range) / self._unit
-        scaled = np.where(clipped >= 1.0, self.last, scaled)  # a sum may miss it by a rounding
-        # The bounds are numbers of the type: rounding to it can't leave them any more.
-        return np.minimum(np.maximum(scaled, self.first), self.last).astype(self._dtype)
+        scaled = self._low + (clipped + 1.0) * 0.5 * self._range
+        if self._falls_short:  # by a rounding
+            scaled = np.where(clipped >= 1.0, self._high, scaled)
+        scaled = np.minimum(np.maximum(scaled, self._first), self._last)
+        # These ends are numbers of the type: rounding to it can't pass them any more.
+        return (scaled / self._unit).astype(self._dtype)
 
     def from_env(self, action: Array) -> Array:
         """Scale actions `[..., action_dim]` from the bounds to [−1, 1], float32."""
