@@ -19,7 +19,6 @@ from attempts import attempt
 from recordings import assert_same_episodes, own_folders, unseal
 from runs import execute, recipe_of
 
-from baq_cli.data import cache
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import dataset_path
 from baq_cli.data.minari.read import load_episodes
@@ -38,6 +37,7 @@ from baq_cli.launch.matrix import lay_out, load_cells, save_matrix
 from baq_cli.recipes.load import read_layer
 from baq_cli.report.courses import course_of, read_run
 from baq_cli.report.external import read_curves
+from baq_cli.surroundings import cache_folder
 
 pytestmark = pytest.mark.torture
 PLACES = 500 if os.environ.get("BAQ_TORTURE") else 25
@@ -341,7 +341,7 @@ def test_a_damaged_dataset_is_refused(name: str, dataset: Path) -> None:
 @pytest.mark.parametrize("kind", ["arrays", "index"])
 def test_a_damaged_cache_is_as_if_nothing_were_kept(kind: str, dataset: Path) -> None:
     truth = load_episodes(DATASET)
-    (path,) = (cache.folder() / kind).iterdir()
+    (path,) = (cache_folder() / kind).iterdir()
     assert check(path, lambda _: load_episodes(DATASET), truth) == 2 * PLACES
 
 

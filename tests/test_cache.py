@@ -34,10 +34,11 @@ from baq_cli.data.minari.folder import dataset_path
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError
+from baq_cli.surroundings import cache_folder
 
 
 def cached_files(kind: str) -> list[Path]:
-    return sorted(path for path in (cache.folder() / kind).iterdir())
+    return sorted(path for path in (cache_folder() / kind).iterdir())
 
 
 @pytest.mark.parametrize("name", ["main_data.hdf5", "metadata.json"])
@@ -212,7 +213,7 @@ def test_a_cache_on_a_full_disk_is_no_error(folder: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr(safetensors.numpy, "save_file", fail)
         assert_same_episodes(load_episodes(ID), made.episodes(ID))
-    assert [path for path in cache.folder().rglob("*") if path.is_file()] == []
+    assert [path for path in cache_folder().rglob("*") if path.is_file()] == []
     assert_same_episodes(load_episodes(ID), made.episodes(ID))
 
 

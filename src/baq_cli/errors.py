@@ -16,6 +16,7 @@ class ExitStatus(IntEnum):
     ENVIRONMENT = 4
     NON_FINITE = 5
     INTERRUPTED = 130
+    PIPE = 141
 
 
 class BaqError(Exception):
@@ -56,6 +57,12 @@ class Interrupted(BaqError):
     """A run that was asked to stop, after its checkpoint was written (status 130)."""
 
     status = ExitStatus.INTERRUPTED
+
+
+class PipeClosed(BaqError):
+    """Output that nobody reads any more, as after `| head` (status 141, without a word)."""
+
+    status = ExitStatus.PIPE
 
 
 MOST_SHOWN = 80

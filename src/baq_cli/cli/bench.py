@@ -97,6 +97,7 @@ def _own(
         "splits": [split.as_dict() for split in splits],
     }
     whole = results.document(device, sizes, facts)
+    _save(save, None, whole)
     if json:
         print_json(whole)
     else:
@@ -104,7 +105,6 @@ def _own(
         if splits:
             print_table(results.split_rows(splits))
         say(results.footnote(whole, found))
-    _save(save, None, whole)
 
 
 def _against(
@@ -127,11 +127,11 @@ def _against(
     pairs = compare_with_d3rlpy(cases, sizes, rounds, seconds, lambda text: say(text, err=True))
     facts = {"against_d3rlpy": [p.as_dict() for p in pairs]}
     whole = results.document(torch.device("cpu"), sizes, facts)
+    _save(save, "against-d3rlpy", whole)
     if json:
         print_json(whole)
     else:
         print_table(results.pair_rows(pairs))
-    _save(save, "against-d3rlpy", whole)
 
 
 def _save(folder: Path | None, suffix: str | None, whole: dict[str, Any]) -> None:

@@ -23,9 +23,11 @@ from baq_cli.cli import (
     report,
 )
 from baq_cli.cli.say import say
-from baq_cli.errors import BaqError, ExitStatus
+from baq_cli.errors import ExitStatus
+from baq_cli.outlets import guard
 from baq_cli.python import never_from_here
 from baq_cli.signals import Stopped, raised
+from baq_cli.surroundings import KEPT, known
 
 DEBUG, TRUST = "--debug", "--trust-env"
 
@@ -74,27 +76,19 @@ def options(
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
-    never_from_here()
     debug = DEBUG in sys.argv
-    if TRUST in sys.argv:
-        from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
-
-        os.environ[TRUST_VARIABLE] = "1"
-    arguments = [word for word in sys.argv[1:] if word not in (DEBUG, TRUST)]
     try:
-        with raised():
-            app(arguments, prog_name="baq")
+        never_from_here()
+        guard()
+        _run([word for word in sys.argv[1:] if word not in (DEBUG, TRUST)])
     except SystemExit as ended:
         if ended.code == ExitStatus.INTERRUPTED:  # Typer's, without a word
             _report(_stopped_at_once(ended), ExitStatus.INTERRUPTED, debug)
         raise
-    except BaqError as error:
-        _report(str(error), error.status, debug)
-    except MemoryError as error:
-        _report(_no_room(error), ExitStatus.USAGE, debug)
-    except Exception as error:
-        if "can't allocate memory" in str(error):  # as PyTorch says it, in a RuntimeError
-            _report(_no_room(error), ExitStatus.USAGE, debug)
+    except BaseException as error:
+        failure = known(error)
+        if failure is not None:
+            _report(str(failure), failure.status, debug)
         _report(
             f"unexpected {type(error).__name__}: {error}\n"
             "This is a fault of baq. Run the command again with --debug and report the traceback.",
@@ -107,25 +101,32 @@ def _stopped_at_once(ended: SystemExit) -> str:
     """Return what is said of a command that a signal ended where nothing waited to be saved."""
     cause = ended.__context__ and ended.__context__.__cause__
     by = f" by {cause}" if isinstance(cause, Stopped) else ""
-    return f"stopped at once{by}; what was complete before is kept"
+    return f"stopped at once{by}; {KEPT}"
 
 
-def _no_room(error: Exception) -> str:
-    return (
-        f"this machine hasn't the memory that was asked for ({' '.join(str(error).split())}). "
-        "Lower what sizes it: seeds, hidden, critics, batch_size, capacity or the dataset."
-    )
+def _run(arguments: list[str]) -> None:
+    if TRUST in sys.argv:
+        from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
+
+        os.environ[TRUST_VARIABLE] = "1"
+    with raised():
+        app(arguments, prog_name="baq")
 
 
 def _report(message: str, status: ExitStatus, debug: bool) -> None:
     if debug:
         say(traceback.format_exc(), err=True)
-    from rich.text import Text
-
-    from baq_cli.cli.screen import Screen
-
+    if status == ExitStatus.PIPE:  # as others end that are cut off by `| head`
+        raise SystemExit(int(status))
     kind = "" if status == ExitStatus.INTERRUPTED else "error: "
-    Screen(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
+    try:
+        from rich.text import Text
+
+        from baq_cli.cli.screen import Screen
+
+        Screen(stderr=True, soft_wrap=True).print(Text(kind, style="bold red") + Text(message))
+    except OSError:  # where nothing can be opened, not even Rich
+        say(kind + message, err=True)
     raise SystemExit(int(status))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from baq_cli.errors import UsageError
+from baq_cli.surroundings import in_shell
 
 if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
@@ -91,10 +91,10 @@ def build_recipe(base: list[Layer], recipe: str | None, given: Layer, overrides:
 
 def command_line() -> str:
     """Return the command as it was typed."""
-    return shlex.join(["baq", *sys.argv[1:]])
+    return in_shell(["baq", *sys.argv[1:]])
 
 
 def resume_command() -> str:
     """Return the command that continues this one."""
     words = [word for word in sys.argv[1:] if word != "--resume"]
-    return shlex.join(["baq", *words, "--resume"])
+    return in_shell(["baq", *words, "--resume"])

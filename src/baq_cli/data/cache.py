@@ -6,10 +6,8 @@ content a dataset's files had when they were last read. Both can be deleted at a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,19 +15,13 @@ from typing import Any
 
 from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
 from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import DataError
 from baq_cli.plain_files import MOST_DOCUMENT, check_plain, replaced
+from baq_cli.surroundings import CACHE, cache_folder
 from baq_cli.untrusted import parse_json, read_text
 
 VERSION = 1
 """Raised when what is kept, or what the checks find, changes."""
-
-
-def folder() -> Path:
-    """Return the cache's folder: $BAQ_CACHE, or `baq` in the user's cache folder."""
-    import platformdirs
-
-    named = os.environ.get("BAQ_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("baq")
 
 
 def fingerprint(files: Sequence[Path]) -> str:
@@ -65,13 +57,13 @@ def find(mark: str) -> Episodes | None:
             findings=tuple(Finding(**finding) for finding in entry["findings"]),
             **{name: tensors[name].numpy() for name in ARRAYS},
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, DataError):
         return None
     return episodes if episodes.content_hash == entry["sha256"] else None
 
 
-def keep(mark: str, episodes: Episodes) -> None:
-    """Keep a dataset under a mark. A folder that can't be written to is no error."""
+def keep(mark: str, episodes: Episodes) -> str | None:
+    """Keep a dataset under a mark; return what stands in the way of it, which is no error."""
     import safetensors.numpy
     from safetensors import SafetensorError
 
@@ -83,8 +75,8 @@ def keep(mark: str, episodes: Episodes) -> None:
         "findings": [asdict(finding) for finding in episodes.findings],
     }
     arrays = {name: getattr(episodes, name) for name in ARRAYS}
-    place = _arrays(episodes.content_hash)
-    with contextlib.suppress(OSError, SafetensorError):
+    try:
+        place = _arrays(episodes.content_hash)
         for path in (place, _index(mark)):
             path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(place, sync=False) as file:
@@ -92,14 +84,20 @@ def keep(mark: str, episodes: Episodes) -> None:
         text = json.dumps(entry)
         with replaced(_index(mark), sync=False) as file:
             file.write(json.dumps([text, _check(text)]).encode())
+    except (OSError, SafetensorError, DataError) as error:
+        return (
+            f"it can't be kept in the cache ({error}), so it is read and checked anew each time; "
+            f"{CACHE} names another folder"
+        )
+    return None
 
 
 def _index(mark: str) -> Path:
-    return folder() / "index" / f"{mark}.json"
+    return cache_folder() / "index" / f"{mark}.json"
 
 
 def _arrays(content_hash: str) -> Path:
-    return folder() / "arrays" / f"{content_hash}.safetensors"
+    return cache_folder() / "arrays" / f"{content_hash}.safetensors"
 
 
 def _check(text: str) -> str:

@@ -25,6 +25,7 @@ from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
+from baq_cli.surroundings import in_utf8, refused
 
 D4RL_SUFFIXES = (".hdf5", ".h5")
 TABLES = {".npz": read_npz, ".parquet": read_parquet, ".csv": read_csv}
@@ -67,7 +68,7 @@ def import_file(path: Path, dataset_id: str, setting: Setting, mapping: Mapping 
     try:
         file = read_file(path, mapping)
         said = {} if file.card is None else file.card.about.model_dump(exclude_unset=True)
-        about = {"description": f"Imported from {path.name}.", **said, **file.about}
+        about = {"description": f"Imported from {in_utf8(path.name)}.", **said, **file.about}
         return _save(dataset_id, replace(file, about=about), setting)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -96,7 +97,9 @@ def export_file(dataset_id: str, form: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as file:
             WRITERS[form](to_log(recording), card_of(recording), file)
-    except (OSError, RuntimeError) as error:  # h5py has both
+    except OSError as error:
+        raise refused(f"write {path}", error) from error
+    except RuntimeError as error:  # h5py has both
         raise DataError(f"cannot write {path}: {error}") from error
 
 

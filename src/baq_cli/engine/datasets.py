@@ -25,7 +25,7 @@ def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
     """
     if dataset_id in SUITE and not dataset_path(dataset_id).exists():
         build(SUITE[dataset_id], observer)
-    return load_episodes(dataset_id)
+    return load_episodes(dataset_id, lambda text: observer(Note(text)))
 
 
 def check_dataset(dataset_id: str, env_id: str | None) -> list[Finding]:

@@ -6,7 +6,6 @@ file in its header, for its tensors and for its document.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from torch import Tensor
 from baq_cli import plain_files, untrusted
 from baq_cli.errors import DataError, Unreadable
 from baq_cli.plain_files import sync_folder
+from baq_cli.surroundings import refused
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
 TYPES = (
@@ -46,17 +46,11 @@ def replace_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def disk_errors(doing: str) -> Iterator[None]:
-    """Turn a failed write into a DataError that says what was being done."""
+    """Turn what the disk refuses into a DataError that says what was being done."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = (
-            "Nothing that was complete is lost: make room, then run the command with --resume."
-            if full
-            else "Choose a folder that can be written to."
-        )
-        raise DataError(f"cannot {doing}: {error.strerror or error}. {mend}") from error
+        raise refused(doing, error) from error
 
 
 @contextmanager

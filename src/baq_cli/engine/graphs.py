@@ -22,6 +22,7 @@ from baq_cli.engine.deploy import OneSeed
 from baq_cli.envs.scaling import inner_bounds
 from baq_cli.errors import UsageError
 from baq_cli.nets.perceptron import NORM_EPS
+from baq_cli.plain_files import read
 
 Array = npt.NDArray[Any]
 FormatName = Literal["onnx", "torchscript"]
@@ -123,7 +124,7 @@ def _torchscript_bytes(policy: ExportedPolicy, facts: str) -> bytes:
 
 def _run_torchscript(path: Path) -> Run:
     with _quiet():
-        module = torch.jit.load(str(path), map_location="cpu")
+        module = torch.jit.load(io.BytesIO(read(path, None)), map_location="cpu")
 
     def run(obs: Array) -> Array:
         with torch.inference_mode():
@@ -191,7 +192,8 @@ def _run_onnx(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    content = read(path, None)  # by its name it couldn't be opened where that is not UTF-8
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda obs: session.run(["action"], {"obs": obs})[0]
 
 

@@ -20,6 +20,7 @@ from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_fil
 from baq_cli.engine.provenance import now
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
+from baq_cli.surroundings import in_utf8
 from baq_cli.untrusted import parse_json, read_text
 
 STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"
@@ -77,7 +78,7 @@ def write_state(
     folder: Path, stage: Stage, error: str | None = None, status: int | None = None
 ) -> None:
     """Note where a cell stands, as of now and by this process."""
-    state = State(stage, error, status, socket.gethostname(), os.getpid(), now())
+    state = State(stage, error and in_utf8(error), status, socket.gethostname(), os.getpid(), now())
     with disk_errors(f"write {folder / STATE}"):
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / STATE, json_bytes(asdict(state)))
@@ -98,7 +99,8 @@ class Journal:
         if isinstance(event, Progress):
             self._note_progress(event)
             return
-        with appended(self.folder / EVENTS) as file:
+        path = self.folder / EVENTS
+        with disk_errors(f"write {path}"), appended(path) as file:
             file.write((json.dumps(_encode(event)) + "\n").encode())
 
     def _note_progress(self, event: Progress) -> None:
@@ -106,7 +108,8 @@ class Journal:
         if at - self._progress_at < PROGRESS_SECONDS and event.done < event.total:
             return
         self._progress_at = at
-        with replaced(self.folder / PROGRESS, sync=False) as file:
+        path = self.folder / PROGRESS
+        with disk_errors(f"write {path}"), replaced(path, sync=False) as file:
             file.write(json.dumps(asdict(event)).encode())
 
 
@@ -152,7 +155,7 @@ def read_progress(folder: Path) -> Progress | None:
 
 def _encode(event: Note | Evaluated) -> dict[str, Any]:
     if isinstance(event, Note):
-        return {"note": event.text}
+        return {"note": in_utf8(event.text)}
     return {"phase": event.phase, "done": event.done, "returns": event.returns.tolist()}
 
 

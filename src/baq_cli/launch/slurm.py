@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from baq_cli.data import cache
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import UsageError
@@ -21,6 +20,7 @@ from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
 from baq_cli.machine import usable_cores
 from baq_cli.python import running
+from baq_cli.surroundings import cache_folder
 from baq_cli.untrusted import parse_yaml, read_text
 
 JOB = "slurm.json"
@@ -202,7 +202,7 @@ class SlurmJob:
 def own_folder(out: Path) -> Path:
     """Return where submitit keeps what concerns a comparison: its pickles are the user's own."""
     name = hashlib.sha256(os.path.abspath(out).encode("utf-8", "surrogateescape")).hexdigest()
-    return cache.folder() / "slurm" / name[:16]
+    return cache_folder() / "slurm" / name[:16]
 
 
 def _executor(folder: Path, cluster: str, asked: Mapping[str, Any], cpus: int, gpus: float) -> Any:

@@ -17,9 +17,11 @@ from baq_cli.engine.lock import held
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell, run_cell
 from baq_cli.launch.journal import Journal, write_state
+from baq_cli.outlets import guard
 from baq_cli.python import never_from_here
 from baq_cli.report.names import printable_lines
 from baq_cli.signals import Stopped, raised
+from baq_cli.surroundings import known
 
 WAIT_SECONDS = 60.0
 """How long a worker waits for one before it that is still saving."""
@@ -60,6 +62,10 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
         write_state(folder, "failed", str(error), error.status)
         return error.status
     except Exception as error:
+        failure = known(error)
+        if failure is not None:
+            write_state(folder, "failed", str(failure), failure.status)
+            return failure.status
         print(printable_lines(traceback.format_exc()), file=sys.stderr)
         text = f"unexpected {type(error).__name__}: {error}. This is a fault of baq."
         write_state(folder, "failed", text, ExitStatus.FAULT)
@@ -110,6 +116,7 @@ def main() -> None:
     never_from_here()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # it is how our parent stops us
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    guard()
     place, *rest = sys.argv[1:]
     try:
         with raised():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def open_lean(path: Path) -> h5py.h5f.FileID:
     settings.set_initial_size = True
     settings.initial_size = settings.min_size = settings.max_size = STRUCTURE_BYTES
     access.set_mdc_config(settings)
-    return h5py.h5f.open(str(path).encode(), h5py.h5f.ACC_RDONLY, access)
+    return h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, access)
 
 
 class EpisodeFile:

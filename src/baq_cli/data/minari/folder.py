@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
+from baq_cli.surroundings import MINARI, UNANSWERED, minari_folder, refused
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
 RESERVED = "baq/"
@@ -51,7 +53,7 @@ def local_datasets() -> list[str]:
     try:
         found = [path.relative_to(root).as_posix() for path in _dataset_folders(root)]
     except OSError as error:
-        raise DataError(f"cannot read the Minari folder: {error}") from error
+        raise refused(f"read the Minari folder {root}", error, MINARI) from error
     return sorted(filter(_is_dataset, found))
 
 
@@ -229,25 +231,42 @@ def open_minari(dataset_id: str) -> StoredDataset:
         )
     try:
         metadata = _metadata_of(dataset_id)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno in UNANSWERED:
+            raise refused(f"read dataset '{dataset_id}'", error) from error
+        raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
+    except ValueError as error:
         raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
     check_said(dataset_id, metadata)
     return StoredDataset(dataset_id, data, metadata)
 
 
 def dataset_path(dataset_id: str | None = None) -> Path:
-    """Return a dataset's folder, or the Minari folder itself.
+    """Return a dataset's folder, or the Minari folder itself, there or not.
 
     Raises DataError for an id that could lead out of it.
     """
-    from minari.storage.datasets_root_dir import get_dataset_path
-
     if dataset_id is not None and not is_dataset_id(dataset_id):
         raise DataError(
             f"'{dataset_id[:MOST_NAME]}' can't be a dataset's id: expected letters, digits, - and "
             "_, in parts divided by /, as me/task/name-v0"
         )
-    return Path(get_dataset_path() if dataset_id is None else get_dataset_path(dataset_id))
+    return _root() / (dataset_id or "")
+
+
+def _root() -> Path:
+    """Return the Minari folder, there or not; raises DataError where it can be none."""
+    root = minari_folder()
+    try:
+        odd = not root.is_dir() and os.path.lexists(root)
+    except OSError as error:
+        raise refused(f"use the Minari folder {root}", error, MINARI) from error
+    if odd:
+        raise DataError(
+            f"the Minari folder {root} is a file, or a link that leads to no folder: name a folder "
+            f"with {MINARI}"
+        )
+    return root
 
 
 def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
@@ -259,4 +278,4 @@ def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
         with replaced(path) as file:
             file.write(json.dumps(metadata).encode())
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error}") from error
+        raise refused(f"write {path}", error, MINARI) from error

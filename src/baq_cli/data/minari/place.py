@@ -11,6 +11,7 @@ from pathlib import Path
 
 from baq_cli.data.minari.folder import check_new_id, dataset_path, quiet
 from baq_cli.errors import DataError
+from baq_cli.surroundings import MINARI, NO_ROOM, refused
 
 
 def download(dataset_id: str) -> None:
@@ -28,6 +29,10 @@ def download(dataset_id: str) -> None:
             minari.download_dataset(dataset_id)
             move(folder / dataset_id, target)
     except Exception as error:  # whatever the network library of the day raises
+        if isinstance(error, OSError) and (error.filename or error.errno in NO_ROOM):
+            raise refused(
+                f"save dataset '{dataset_id}' in {target.parent}", error, MINARI
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"cannot download '{dataset_id}': {reason}. Where there is a network, run "

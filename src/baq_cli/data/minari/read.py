@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,13 +20,15 @@ from baq_cli.data.minari.seal import FILE, check_file, unsealed
 from baq_cli.data.recording import Recording, origin_of
 from baq_cli.envs.spaces import Spaces, observation_parts
 from baq_cli.errors import DataError
+from baq_cli.surroundings import UNANSWERED, refused
 
 Array = npt.NDArray[Any]
 
 
-def load_episodes(dataset_id: str) -> Episodes:
+def load_episodes(dataset_id: str, tell: Callable[[str], None] = lambda _: None) -> Episodes:
     """Return a local Minari dataset, checked, from the cache where it is there.
 
+    Where it can't be kept there, `tell` is told so.
     Raises DataError when it is missing or damaged, has spaces that are not supported, or when a
     check found an error.
     """
@@ -40,7 +42,9 @@ def load_episodes(dataset_id: str) -> Episodes:
         episodes = refuse(episodes, content_findings(episodes))
     except DataError as error:
         raise DataError(f"{error} 'baq data check {dataset_id}' shows every finding.") from error
-    cache.keep(mark, episodes)
+    lost = cache.keep(mark, episodes)
+    if lost:
+        tell(f"{dataset_id}: {lost}")
     return episodes
 
 
@@ -125,7 +129,11 @@ def _reading(stored: StoredDataset) -> Iterator[EpisodeFile]:
         check_file(stored)
         with h5py.File(open_lean(path)) as file:
             yield EpisodeFile(stored, file)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except OSError as error:
+        if error.errno in UNANSWERED:
+            raise refused(f"read {path}", error) from error
+        raise stored.damaged(str(error.args[0] if error.args else error)) from error
+    except (KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise stored.damaged(str(error.args[0] if error.args else error)) from error
 
 

@@ -14,6 +14,7 @@ from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
 from baq_cli.plain_files import replaced
+from baq_cli.surroundings import MINARI, minari_folder, refused
 
 Array = npt.NDArray[Any]
 WRITTEN = (
@@ -32,7 +33,9 @@ def write_minari(dataset_id: str, recording: Recording, must_be_new: bool = True
     """
     try:
         moved = _write_whole(dataset_id, recording)
-    except (OSError, RuntimeError) as error:  # h5py has both
+    except OSError as error:
+        raise refused(f"save dataset '{dataset_id}' in {minari_folder()}", error, MINARI) from error
+    except RuntimeError as error:  # h5py has both
         raise DataError(
             f"cannot save dataset '{dataset_id}': {error}. Make room in the Minari folder, or name "
             "another with MINARI_DATASETS_PATH."
