@@ -39,11 +39,14 @@ _MENDS = {
         "Too much is open at once: raise the limit with 'ulimit -n', or do less at once (--workers "
         "1, evaluation.background=false).",
     ),
-    **dict.fromkeys((errno.EACCES, errno.EPERM), "Give this user the right to, or name another."),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM), "Give this user access to it, or name another place."
+    ),
     errno.EROFS: "That file system can only be read: name a place on another.",
+    errno.EFBIG: "Files may not be that large here: raise the limit with 'ulimit -f'.",
     errno.ENAMETOOLONG: "Give it a shorter name.",
     errno.ENOTDIR: "What stands where a folder should be is none: name another place.",
-    errno.EEXIST: "What is there already is none: name another place.",
+    errno.EEXIST: "What is there already is in the way: name another place.",
     errno.EISDIR: "It is a folder, and a file is expected: name another.",
     errno.ELOOP: "Its links lead in a circle: name what they should lead to.",
     errno.ENOENT: "Look whether each folder of that path is there, also the one you are in.",
@@ -59,15 +62,27 @@ _OTHERWISE = "Choose a folder that can be written to."
 # -- folders
 
 
+def check_here() -> None:
+    """Raise DataError where the current folder is gone: libraries would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise DataError(
+            f"the folder that you are in is not there any more ({error.strerror}): cd to one that "
+            "is, or to this one anew"
+        ) from error
+
+
 def minari_folder() -> Path:
     """Return the Minari folder, there or not: $MINARI_DATASETS_PATH, or `~/.minari/datasets`.
 
+    It is absolute: Minari's own storage joins a relative one to itself.
     Raises DataError where nothing says which it is.
     """
     named = os.environ.get(MINARI)
     if named == "":
         raise DataError(f"{MINARI} is set, and names no folder: name one with it, or unset it")
-    return Path(named) if named else _home(MINARI) / ".minari" / "datasets"
+    return Path(os.path.abspath(named)) if named else _home(MINARI) / ".minari" / "datasets"
 
 
 def cache_folder() -> Path:
@@ -80,7 +95,10 @@ def cache_folder() -> Path:
     named = os.environ.get(CACHE)
     if named:
         return Path(named)
-    found = platformdirs.user_cache_path("baq")
+    try:
+        found = platformdirs.user_cache_path("baq")
+    except RuntimeError:  # as it says that there is no home, or returns ~
+        return _home(CACHE) / ".cache" / "baq"
     return found if found.is_absolute() else _home(CACHE)
 
 

@@ -28,7 +28,7 @@ DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list'
 def list_datasets(json: opt.Json = False) -> None:
     """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.data.minari.folder import local_datasets, open_minari
+    from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
     from baq_cli.errors import DataError
 
     metadata: dict[str, Any]
@@ -52,7 +52,8 @@ def list_datasets(json: opt.Json = False) -> None:
     elif rows:
         print_table(rows)
     else:
-        say("no datasets here yet: 'baq data suite list' shows what can be built", err=True)
+        what = "'baq data suite list' shows what can be built"
+        say(f"no datasets in {dataset_path()} yet: {what}", err=True)
 
 
 @app.command()

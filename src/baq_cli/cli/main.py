@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -27,7 +28,7 @@ from baq_cli.errors import ExitStatus
 from baq_cli.outlets import guard
 from baq_cli.python import never_from_here
 from baq_cli.signals import Stopped, raised
-from baq_cli.surroundings import KEPT, known
+from baq_cli.surroundings import KEPT, check_here, known
 
 DEBUG, TRUST = "--debug", "--trust-env"
 
@@ -105,6 +106,9 @@ def _stopped_at_once(ended: SystemExit) -> str:
 
 
 def _run(arguments: list[str]) -> None:
+    check_here()
+    # It would tell of each folder that it can't keep its fonts in, and goes on without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if TRUST in sys.argv:
         from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
 

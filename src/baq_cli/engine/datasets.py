@@ -9,6 +9,7 @@ from pathlib import Path
 from baq_cli.data.checks import content_findings, environment_findings
 from baq_cli.data.episodes import Episodes, Finding
 from baq_cli.data.minari.folder import check_new_id, dataset_path, open_minari
+from baq_cli.data.minari.place import check_place
 from baq_cli.data.minari.read import load_episodes, read_episodes
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
@@ -73,6 +74,7 @@ def build(
         )
     if wanted != reference:
         check_new_id(wanted.dataset_id)
+    check_place(wanted.dataset_id)
     observer(Note(f"building {wanted.dataset_id}: {wanted.about}"))
     recording, lines = roll_out(
         wanted.behaviors,
@@ -102,6 +104,7 @@ def collect_dataset(
     Raises UsageError when the id is taken or malformed.
     """
     check_new_id(dataset_id)
+    check_place(dataset_id)
     recording, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
     _save(dataset_id, recording, lines)
 

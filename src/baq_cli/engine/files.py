@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors.torch
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 from baq_cli import plain_files, untrusted
 from baq_cli.errors import DataError, Unreadable
 from baq_cli.plain_files import sync_folder
-from baq_cli.surroundings import refused
+from baq_cli.surroundings import in_utf8, refused
 
 DOCUMENT, DOCUMENT_SEAL, SEAL = "baq", "baq.sha256", "sha256"
 TYPES = (
@@ -118,14 +118,22 @@ def read_document(path: Path, follow: bool = False) -> dict[str, Any]:
 
 def _header(path: Path, follow: bool) -> dict[str, str]:
     try:
-        with read_errors(path):
-            plain_files.check_plain(path, follow)  # safe_open takes what it can't open for missing
-            with safe_open(path, framework="pt") as file:
-                return dict(file.metadata() or {})
+        with (
+            read_errors(path),
+            # Opened here: safe_open takes what it can't open for missing.
+            plain_files.opened(path, follow) as content,
+            safe_open(_name_of(path, content), framework="pt") as file,
+        ):
+            return dict(file.metadata() or {})
     except SafetensorError as error:
         raise DataError(
             f"cannot read {path}: {error}. Expected a safetensors file written by baq."
         ) from error
+
+
+def _name_of(path: Path, file: IO[bytes]) -> str:
+    """Return a name of an open file for libraries that take no other than UTF-8."""
+    return str(path) if in_utf8(str(path)) == str(path) else f"/dev/fd/{file.fileno()}"
 
 
 def hash_of(content: bytes) -> str:

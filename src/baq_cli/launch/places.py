@@ -8,6 +8,7 @@ from pathlib import Path
 from baq_cli.errors import UsageError, nearest
 from baq_cli.launch.drive import Launcher
 from baq_cli.launch.local import launcher_for
+from baq_cli.surroundings import in_utf8
 
 LAUNCHERS = ("local", "ray", "slurm")
 
@@ -45,8 +46,14 @@ class Place:
     def open(self, cells: int, out: Path) -> Launcher:
         """Return the launcher for a number of cells of the comparison in `out`.
 
-        Raises UsageError when a cluster's package is missing or no cluster answers.
+        Raises UsageError when a cluster's package is missing, no cluster answers, or it takes no
+        such folder.
         """
+        if self.launcher != "local" and in_utf8(str(out.absolute())) != str(out.absolute()):
+            raise UsageError(
+                f"--launcher {self.launcher} takes no folder whose name is not UTF-8, as {out}: "
+                "choose another --out, or --launcher local"
+            )
         if self.launcher == "ray":
             from baq_cli.launch.ray import Ray
 

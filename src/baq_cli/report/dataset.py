@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from baq_cli.data.episodes import Episodes
-from baq_cli.errors import DataError
 from baq_cli.plain_files import replaced
+from baq_cli.surroundings import refused
 
 COLUMNS = 4
 MOST_ACTIONS = 24
@@ -61,7 +61,7 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
         with replaced(path) as file:
             figure.savefig(file, dpi=150, format="png")
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        raise refused(f"write {path}", error) from error
     return path
 
 

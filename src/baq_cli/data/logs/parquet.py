@@ -23,6 +23,7 @@ from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.logs.tables import CARD, UNREADABLE
 from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError, UsageError
+from baq_cli.plain_files import opened
 
 Array = npt.NDArray[Any]
 SIZES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
@@ -41,7 +42,7 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
     import pyarrow
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with opened(path, follow=True) as source, parquet.ParquetFile(source) as file:
             _check_table(file.metadata, path)
             schema = file.schema_arrow
             text = (schema.metadata or {}).get(CARD.encode())
@@ -49,7 +50,11 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
             needed, number = _needed(schema.names, mapping, card)
             for name in needed:
                 _check_type(name, schema.field(name).type, name == number)
-        with parquet.ParquetFile(path, read_dictionary=[number] if number else None) as file:
+        words = [number] if number else None
+        with (
+            opened(path, follow=True) as source,
+            parquet.ParquetFile(source, read_dictionary=words) as file,
+        ):
             table = file.read(columns=needed, use_threads=False)
             values = {name: table.column(name) for name in needed}
     except (*UNREADABLE, pyarrow.ArrowException) as error:

@@ -225,7 +225,7 @@ def open_minari(dataset_id: str) -> StoredDataset:
     data = dataset_path(dataset_id) / "data"
     if not data.exists():
         raise DataError(
-            f"dataset '{dataset_id}' is not in the Minari folder. "
+            f"dataset '{dataset_id}' is not in the Minari folder {dataset_path()}. "
             "'baq data list' shows what is there, 'baq data suite list' what can be built; "
             f"'baq data download {dataset_id}' fetches a public one."
         )

@@ -45,6 +45,15 @@ def download(dataset_id: str) -> None:
     describe_namespace(dataset_id)
 
 
+def check_place(dataset_id: str) -> None:
+    """Raise DataError where a dataset couldn't be saved, before the work that it takes is done."""
+    try:
+        with beside():
+            pass
+    except OSError as error:
+        raise refused(f"save dataset '{dataset_id}' in {dataset_path()}", error, MINARI) from error
+
+
 @contextlib.contextmanager
 def beside() -> Iterator[Path]:
     """Give a temporary folder from which can be renamed into the Minari folder.
