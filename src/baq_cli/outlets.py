@@ -1,7 +1,7 @@
 """stdout and stderr as they may be: of any encoding, full, closed, read by nobody.
 
-What an encoding lacks is written in ASCII. What can't be written to stdout is said; what can't be
-written to stderr is dropped, since no work shall end for want of somebody to tell.
+What an encoding lacks is written in ASCII. What can't be written is dropped, since no work shall
+end for want of somebody to tell; of stdout, `lost` knows it afterwards.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class _Descriptor(io.RawIOBase):
     def __init__(self, number: int, encoding: str):
         self._number = number
         self._is_ascii = codecs.lookup(encoding).name == "ascii"
+        self.error: OSError | None = None
         self.name = "<stdout>" if number == STDOUT else "<stderr>"
 
     def writable(self) -> bool:
@@ -74,7 +75,7 @@ class _Descriptor(io.RawIOBase):
         return os.isatty(self._number)
 
     def write(self, content: Any) -> int:
-        """Write all of it; raises DataError or PipeClosed where stdout doesn't take it."""
+        """Write all of it, or note in `error` why it can't be."""
         wanted = bytes(content)
         left = wanted
         if self._is_ascii:  # Typer's help and usage come in UTF-8 all the same
@@ -83,8 +84,7 @@ class _Descriptor(io.RawIOBase):
             while left:
                 left = left[self._some(left) :]
         except OSError as error:
-            if self._number == STDOUT:
-                raise _unheard(error) from error
+            self.error = self.error or error
         return len(wanted)
 
     def _some(self, content: bytes) -> int:
@@ -95,13 +95,17 @@ class _Descriptor(io.RawIOBase):
             return 0
 
 
-def _unheard(error: OSError) -> DataError | PipeClosed:
+def lost() -> DataError | PipeClosed | None:
+    """Return what to say where stdout didn't take all that this process printed, else None."""
+    error = getattr(getattr(sys.stdout, "buffer", None), "error", None)
+    if not isinstance(error, OSError):
+        return None
     if error.errno == errno.EPIPE:
         return PipeClosed("nobody reads what is written to stdout")
     reason = "it is closed" if error.errno == errno.EBADF else error.strerror
     return DataError(
-        f"cannot write to stdout: {reason}. What the command saves was saved before; only what it "
-        "prints is lost."
+        f"cannot write to stdout: {reason}. The command is done, and what it saves is saved; "
+        "what it prints is lost."
     )
 
 

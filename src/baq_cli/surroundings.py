@@ -115,7 +115,7 @@ def _moved_by(path: str) -> str:
     """Return the variable that moves the place of a path; none where an option names it."""
     for variable, folder in ((MINARI, minari_folder), (CACHE, cache_folder)) if path else ():
         try:
-            if Path(path).is_relative_to(folder()) or folder().is_relative_to(path):
+            if Path(path).is_relative_to(folder()):
                 return variable
         except DataError:
             continue

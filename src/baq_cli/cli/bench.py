@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,14 +97,14 @@ def _own(
         "splits": [split.as_dict() for split in splits],
     }
     whole = results.document(device, sizes, facts)
-    with _saved(save, None, whole):
-        if json:
-            print_json(whole)
-            return
+    if json:
+        print_json(whole)
+    else:
         print_table(results.speed_rows(found))
         if splits:
             print_table(results.split_rows(splits))
         say(results.footnote(whole, found))
+    _save(save, None, whole)
 
 
 def _against(
@@ -129,23 +127,18 @@ def _against(
     pairs = compare_with_d3rlpy(cases, sizes, rounds, seconds, lambda text: say(text, err=True))
     facts = {"against_d3rlpy": [p.as_dict() for p in pairs]}
     whole = results.document(torch.device("cpu"), sizes, facts)
-    with _saved(save, "against-d3rlpy", whole):
-        if json:
-            print_json(whole)
-        else:
-            print_table(results.pair_rows(pairs))
+    if json:
+        print_json(whole)
+    else:
+        print_table(results.pair_rows(pairs))
+    _save(save, "against-d3rlpy", whole)
 
 
-@contextmanager
-def _saved(folder: Path | None, suffix: str | None, whole: dict[str, Any]) -> Iterator[None]:
-    """Save what is printed in the block, also where one of both fails: it took minutes."""
+def _save(folder: Path | None, suffix: str | None, whole: dict[str, Any]) -> None:
     from baq_cli.bench.results import save
 
-    try:
-        yield
-    finally:
-        if folder is not None:
-            say(f"saved in {save(folder, suffix, whole)}", err=True)
+    if folder is not None:
+        say(f"saved in {save(folder, suffix, whole)}", err=True)
 
 
 def _integers(option: str, text: str) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from baq_cli.cli import (
 )
 from baq_cli.cli.say import say
 from baq_cli.errors import ExitStatus
-from baq_cli.outlets import guard
+from baq_cli.outlets import guard, lost
 from baq_cli.python import never_from_here
 from baq_cli.signals import Stopped, raised
 from baq_cli.surroundings import KEPT, check_here, known
@@ -85,6 +85,9 @@ def main() -> None:
     except SystemExit as ended:
         if ended.code == ExitStatus.INTERRUPTED:  # Typer's, without a word
             _report(_stopped_at_once(ended), ExitStatus.INTERRUPTED, debug)
+        unheard = lost()
+        if unheard is not None and not ended.code:
+            _report(str(unheard), unheard.status, debug)
         raise
     except BaseException as error:
         failure = known(error)

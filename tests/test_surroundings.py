@@ -1,0 +1,164 @@
+"""Whatever a command is refused by the system, it says so and can be given again.
+
+Some calls of each command here, every call with BAQ_TORTURE=1 (`make torture`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from here import TRAIN, TUNE, run_baq, settle
+from odd_envs import STEADY
+from refusing import FAULTS, Refusing, refusing
+from small_data import write_steady
+
+TORTURE = os.environ.get("BAQ_TORTURE") == "1"
+SAMPLES = 3
+"""Calls of a command that are refused in a usual test run, each with another fault."""
+DOCUMENTED = (0, 2, 3, 4, 130)
+ID, MINE = "made/first-v0", "made/mine-v0"
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial")
+"""A file while it is written, and its name after that."""
+
+
+class Command(NamedTuple):
+    """Words of a command; what stands for them when the command is given again."""
+
+    words: tuple[str, ...]
+    saves: str = ""
+    """A dataset that it makes, or a run: the folder."""
+
+    def again(self) -> tuple[str, ...]:
+        began = self.saves and (Path(self.saves) / "recipe.yaml").exists()
+        return (*self.words, "--resume") if began else self.words
+
+
+def command(line: str, saves: str = "") -> Command:
+    return Command(tuple(line.format(id=ID, mine=MINE).split()), saves)
+
+
+TUNED = "--env-steps 6 evaluation.every_env_steps=6"
+COMMANDS = {
+    "pretrain": command("pretrain --algo iql --dataset {id} --out new " + TRAIN, "new"),
+    "pretrain resumed": command(
+        "pretrain --algo iql --dataset {id} --out run --resume "
+        + TRAIN.replace("steps 4", "steps 6")
+    ),
+    "finetune": command("finetune --checkpoint run --out new " + TUNE, "new"),
+    "eval": command("eval --checkpoint run --episodes 1"),
+    "export": command("export --checkpoint run --format torchscript --out new.pt"),
+    "report": command("report run --out new"),
+    "compare": command(
+        f"compare --dataset {{id}} --algos iql,awac --seeds 1, --workers 1 --out new {TRAIN} "
+        f"{TUNED}"
+    ),
+    "compare status": command("compare status comparison"),
+    "report of a comparison": command("report comparison --json"),
+    "data list": command("data list"),
+    "data show": command("data show {id} --plot new.png"),
+    "data check": command("data check {id}"),
+    "data collect": command(
+        f"data collect {{mine}} --behavior run --env {STEADY} --env-steps 9", MINE
+    ),
+    "data behavior": command("data behavior new.safetensors --checkpoint run --episodes 1"),
+    "data import": command("data import log.npz --id {mine} --action-low -1 --action-high 1", MINE),
+    "data import d4rl": command(
+        "data import log.hdf5 --id {mine} --action-low -1 --action-high 1", MINE
+    ),
+    "data export": command("data export {id} --to npz --out new.npz"),
+    "data export d4rl": command("data export {id} --to d4rl --out new.hdf5"),
+    "data score-reference": command(f"data score-reference {STEADY} --episodes 2 --dataset {{id}}"),
+    "data suite list": command("data suite list"),
+    "data suite build": command(
+        "data suite build baq/pendulum/random-v0 --env-steps 300 --id {mine}", MINE
+    ),
+    "recipes list": command("recipes list"),
+    "recipes copy": command("recipes copy pendulum/iql new.yaml"),
+    "recipes validate": command("recipes validate recipe.yaml"),
+    "bench": command(
+        "bench --save new --seconds 0.01 --rounds 1 --seeds 1 --hidden 8 --batch 8 --rows 99"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands read: a dataset, a run, a comparison, logs, a recipe."""
+    folder = tmp_path_factory.mktemp("template")
+    with pytest.MonkeyPatch.context() as patch:
+        settle(folder, patch)
+        write_steady(ID)
+        for line in (
+            f"pretrain --algo iql --dataset {ID} --out run {TRAIN}",
+            f"compare --dataset {ID} --algos iql --seeds 1, --out comparison {TRAIN} {TUNED}",
+            f"data export {ID} --to npz --out log.npz",
+            f"data export {ID} --to d4rl --out log.hdf5",
+            "recipes copy pendulum/iql recipe.yaml",
+        ):
+            status, _, said = run_baq(*line.split())
+            assert status == 0, said
+    return folder
+
+
+def attempt(
+    template: Path, folder: Path, given: Command, at: int | None, fault: str
+) -> tuple[Refusing, int]:
+    """Give a command where a call is refused, and look at what it says; then give it again."""
+    shutil.copytree(template, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(folder, patch)
+        with refusing(folder, at, fault) as system:
+            status, _, said = run_baq(*given.words)
+        where = f"{fault} of call {at}, {system.refused}: status {status}\n{said}"
+        assert status in DOCUMENTED, where
+        assert "fault of baq" not in said, where
+        assert "Traceback" not in said, where
+        errors = re.findall(r"^[eE]rror: .*", said, re.MULTILINE)
+        assert len(errors) == (status not in (0, 130)), where
+        if at is None:
+            assert status == 0, where
+        if system.refused and fault.startswith("E") and errors:
+            names = Path(os.path.relpath(system.refused[1], folder)).parts
+            names = tuple(TEMPORARY.sub(r"\1", name) for name in names)
+            assert not names or any(name in said for name in names), where
+        if fault == "interrupt" and system.refused:
+            assert status in (0, 130), where
+        check_again(given, where)
+    shutil.rmtree(folder)
+    return system, status
+
+
+def check_again(given: Command, where: str) -> None:
+    """Check that nothing half-written is left that the command, given again, stumbles over."""
+    status, _, said = run_baq(*given.again())
+    if "exists" in said or "already" in said:  # it was complete before the refusal
+        assert status == 2, f"{where}\nagain: {said}"
+        if given.saves == MINE:
+            assert run_baq("data", "check", MINE)[0] == 0, f"{where}\nagain: {said}"
+        return
+    assert status == 0, f"{where}\nagain: {said}"
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", COMMANDS)
+def test_whatever_call_is_refused_a_command_says_so_and_can_be_given_again(
+    name: str, template: Path, tmp_path: Path
+) -> None:
+    given = COMMANDS[name]
+    counted, _ = attempt(template, tmp_path / "counted", given, None, "EIO")
+    calls = len(counted.calls)
+    assert calls > 3
+    places = [(at, fault) for at in range(1, calls + 1) for fault in FAULTS]
+    if not TORTURE:
+        places = random.Random(name).sample(places, SAMPLES)
+    outcomes = Counter(
+        attempt(template, tmp_path / f"{at}", given, at, fault)[1] for at, fault in places
+    )
+    print(f"{name}: {calls} calls, statuses {dict(outcomes)}")
