@@ -29,6 +29,7 @@ ANNOUNCED = (
 WRAPPED = ("stat", "lstat", "access", "fsync")
 ABSENT = ("open", "os.scandir", "os.listdir", "os.remove", "os.rename")
 """Calls that may find that something has gone: of others, that would be a lie."""
+LOOKING = ("stat", "lstat", "access")
 BOUND_ONCE: Any = getattr(pathlib, "_NormalAccessor", type)
 """Where Python 3.10 keeps the functions of `os` for `Path`, from the import on."""
 Fault = Callable[[str, str], BaseException]
@@ -69,7 +70,10 @@ class Refusing:
         if path is None:
             return
         self.calls.append((call, path))
-        if len(self.calls) != self._at or (self._fault == "ENOENT" and call not in ABSENT):
+        lie = (self._fault == "ENOENT" and call not in ABSENT) or (
+            self._fault == "unicode" and call in LOOKING  # for Path: it isn't there
+        )
+        if len(self.calls) != self._at or lie:
             return
         self.refused = (call, path)
         raise FAULTS[self._fault](call, path)
@@ -83,7 +87,7 @@ class Refusing:
 
 def _announce(event: str, arguments: tuple[Any, ...]) -> None:
     if Refusing.active is not None and event in ANNOUNCED:
-        Refusing.active.ask(event, *arguments[:2])
+        Refusing.active.ask(event, *arguments[: 1 if event == "open" else 2])
 
 
 _hooked: list[bool] = []

@@ -61,16 +61,14 @@ def test_what_stands_for_signs_says_the_same() -> None:
         {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     ],
 )
-@pytest.mark.parametrize(
-    "words", ["recipes list", "data show --help", "report --title ü nowhere/ö"]
-)
+@pytest.mark.parametrize("words", ["recipes list", "data show --help", "recipes show ö.yaml"])
 def test_an_ascii_terminal_gets_ascii(words: str, variables: dict[str, str]) -> None:
     plain, found = in_a_shell(f"{BAQ} {words}"), in_a_shell(f"{BAQ} {words}", **variables)
     assert found.returncode == plain.returncode
     assert (found.stdout + found.stderr).isascii()
     lines = [len(said.stdout.splitlines()) for said in (plain, found)]
     assert lines[0] == lines[1]
-    assert (b"nowhere/o:" in found.stderr) == ("nowhere" in words and "ö".encode() in plain.stderr)
+    assert ("ö".encode() in plain.stderr) == (b"'o.yaml'" in found.stderr) == ("ö" in words)
 
 
 # -- full, closed, not read
@@ -131,23 +129,20 @@ def test_a_folder_whose_name_is_not_utf_8_holds_runs_and_reports_like_any(
 ) -> None:
     settle(tmp_path, monkeypatch)
     write_steady(ID)
-    for folder in (LATIN, "plain"):
+    for folder, lines in ((LATIN, None), ("plain", 3)):
         for line in (
             f"pretrain --algo iql --dataset {ID} --out {folder}/a {TRAIN}",
-            f"pretrain --algo iql --dataset {ID} --out {folder}/a {TRAIN} --resume",
             f"finetune --checkpoint {folder}/a --out {folder}/b {TUNE}",
             f"finetune --checkpoint {folder}/a --out {folder}/b {TUNE} --resume",
             f"eval --checkpoint {folder}/b --episodes 1",
             f"export --checkpoint {folder}/b --format torchscript --out {folder}/b.pt",
             f"report {folder}/b --out {folder}/report",
             f"compare --dataset {ID} --algos iql --seeds 1, --out {folder}/c {TRAIN} --env-steps 6",
-            f"compare --dataset {ID} --algos iql --seeds 1, --out {folder}/c {TRAIN} --env-steps 6",
             f"compare status {folder}/c",
             f"data export {ID} --to npz --out {folder}/{folder}.npz",
-            f"data import {folder}/{folder}.npz --id me/{folder[:1]}-v0 --action-low -1 "
-            "--action-high 1",
-            f"data show me/{folder[:1]}-v0",
-        ):
+            f"data import {folder}/{folder}.npz --id me/in-v0 --action-low -1 --action-high 1",
+            "data show me/in-v0",
+        )[:lines]:
             status, _, said = run_baq(*line.split(" "))
             assert status == 0, said
     for run in ("a", "b"):

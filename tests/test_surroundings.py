@@ -5,6 +5,7 @@ Some calls of each command here, every call with BAQ_TORTURE=1 (`make torture`).
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -19,8 +20,11 @@ from odd_envs import STEADY
 from refusing import FAULTS, Refusing, refusing
 from small_data import write_steady
 
+from baq_cli.data.minari.folder import open_minari, update_metadata
+from baq_cli.errors import DataError
+
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
-SAMPLES = 3
+SAMPLES = 2
 """Calls of a command that are refused in a usual test run, each with another fault."""
 DOCUMENTED = (0, 2, 3, 4, 130)
 ID, MINE = "made/first-v0", "made/mine-v0"
@@ -74,7 +78,7 @@ COMMANDS = {
     ),
     "data export": command("data export {id} --to npz --out new.npz"),
     "data export d4rl": command("data export {id} --to d4rl --out new.hdf5"),
-    "data score-reference": command(f"data score-reference {STEADY} --episodes 2 --dataset {{id}}"),
+    "data score-reference": command(f"data score-reference {STEADY} --episodes 2 --checkpoint run"),
     "data suite list": command("data suite list"),
     "data suite build": command(
         "data suite build baq/pendulum/random-v0 --env-steps 300 --id {mine}", MINE
@@ -144,6 +148,27 @@ def check_again(given: Command, where: str) -> None:
             assert run_baq("data", "check", MINE)[0] == 0, f"{where}\nagain: {said}"
         return
     assert status == 0, f"{where}\nagain: {said}"
+
+
+def test_whatever_call_is_refused_metadata_are_the_old_ones_or_the_new(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        settle(tmp_path, patch)
+        write_steady(ID)
+        old = open_minari(ID).metadata
+        with refusing(tmp_path, None) as counted:
+            update_metadata(open_minari(ID), {"note": 0})
+        noted = 0
+        for at, fault in itertools.product(range(1, len(counted.calls) + 1), FAULTS):
+            with refusing(tmp_path, at, fault) as system:
+                try:
+                    update_metadata(open_minari(ID), {"note": at})
+                    noted = at
+                except (DataError, KeyboardInterrupt, UnicodeError):
+                    assert system.refused
+            found = open_minari(ID).metadata
+            assert found.keys() == {*old, "note"}
+            assert found["note"] in (noted, at)
+            noted = found["note"]
 
 
 @pytest.mark.torture

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from baq_cli.errors import MOST_SHOWN, UsageError, clipped, nearest
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
+from baq_cli.surroundings import refused
 from baq_cli.untrusted import parse_yaml, read_yaml
 
 Layer = dict[str, Any]
@@ -90,11 +91,13 @@ def _check_shared(shared: Layer) -> None:
 def read_layer(path: Path) -> Layer:
     """Read a recipe file.
 
-    Raises UsageError when it can't be read, isn't YAML, or isn't a mapping.
+    Raises UsageError when it isn't YAML, or isn't a mapping; DataError when the disk refuses it.
     """
     try:
         content = read_yaml(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise refused(f"read the recipe {path}", error) from error
+    except UnicodeDecodeError as error:
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     except ValueError as error:
         raise UsageError(f"the recipe {path} is not valid YAML: {error}") from error
