@@ -24,8 +24,8 @@ from baq_cli.data.minari.folder import open_minari, update_metadata
 from baq_cli.errors import DataError
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
-SAMPLES = 2
-"""Calls of a command that are refused in a usual test run, each with another fault."""
+SAMPLES = 1
+"""Calls of a command that are refused in a usual test run."""
 DOCUMENTED = (0, 2, 3, 4, 130)
 ID, MINE = "made/first-v0", "made/mine-v0"
 TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.partial")
@@ -83,7 +83,7 @@ COMMANDS = {
     "data suite build": command(
         "data suite build baq/pendulum/random-v0 --env-steps 300 --id {mine}", MINE
     ),
-    "recipes list": command("recipes list"),
+    "recipes show": command("recipes show recipe.yaml"),
     "recipes copy": command("recipes copy pendulum/iql new.yaml"),
     "recipes validate": command("recipes validate recipe.yaml"),
     "bench": command(
@@ -134,7 +134,8 @@ def attempt(
             assert not names or any(name in said for name in names), where
         if fault == "interrupt" and system.refused:
             assert status in (0, 130), where
-        check_again(given, where)
+        if at is not None:
+            check_again(given, where)
     shutil.rmtree(folder)
     return system, status
 
@@ -163,7 +164,7 @@ def test_whatever_call_is_refused_metadata_are_the_old_ones_or_the_new(tmp_path:
                 try:
                     update_metadata(open_minari(ID), {"note": at})
                     noted = at
-                except (DataError, KeyboardInterrupt, UnicodeError):
+                except (DataError, OSError, KeyboardInterrupt, UnicodeError):
                     assert system.refused
             found = open_minari(ID).metadata
             assert found.keys() == {*old, "note"}

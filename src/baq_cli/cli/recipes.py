@@ -10,7 +10,7 @@ import typer
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
-from baq_cli.surroundings import refused
+from baq_cli.surroundings import UNANSWERED, refused
 
 app = typer.Typer(
     help="List, show, copy and validate recipes.", no_args_is_help=True, rich_markup_mode=None
@@ -61,15 +61,15 @@ def copy(
 
 
 def _text_of(name: str) -> str:
-    """Return a recipe's text; raises UsageError when it isn't one, DataError when it's refused."""
+    """Return a recipe's text; raises UsageError when it isn't one, DataError as `read_layer`."""
     from baq_cli.recipes.shipped import find_recipe
     from baq_cli.untrusted import MOST_YAML_CHARACTERS, read_text
 
     try:
         return read_text(find_recipe(name), 4 * MOST_YAML_CHARACTERS, follow=True)
-    except OSError as error:
-        raise refused(f"read the recipe {name}", error) from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in UNANSWERED:
+            raise refused(f"read the recipe {name}", error) from error
         raise UsageError(f"cannot read the recipe {name}: {error}") from error
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from baq_cli.errors import MOST_SHOWN, UsageError, clipped, nearest
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
-from baq_cli.surroundings import refused
+from baq_cli.surroundings import UNANSWERED, refused
 from baq_cli.untrusted import parse_yaml, read_yaml
 
 Layer = dict[str, Any]
@@ -91,13 +91,14 @@ def _check_shared(shared: Layer) -> None:
 def read_layer(path: Path) -> Layer:
     """Read a recipe file.
 
-    Raises UsageError when it isn't YAML, or isn't a mapping; DataError when the disk refuses it.
+    Raises UsageError when it isn't there, isn't YAML, or isn't a mapping, and DataError when the
+    disk doesn't give it.
     """
     try:
         content = read_yaml(path)
-    except OSError as error:
-        raise refused(f"read the recipe {path}", error) from error
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno in UNANSWERED:
+            raise refused(f"read the recipe {path}", error) from error
         raise UsageError(f"cannot read the recipe {path}: {error}") from error
     except ValueError as error:
         raise UsageError(f"the recipe {path} is not valid YAML: {error}") from error
