@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from recordings import ID, own_folders, plain_recording
 from small_data import write_steady
 
+from baq_cli.cli.screen import Screen
 from baq_cli.data.minari.folder import dataset_path, local_datasets
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
@@ -23,7 +25,7 @@ from baq_cli.engine.rundir import read_metrics
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.journal import read_state, write_state
 from baq_cli.launch.places import Place
-from baq_cli.outlets import in_ascii
+from baq_cli.outlets import guard, in_ascii, lost
 from baq_cli.surroundings import cache_folder, in_shell, in_utf8, known, minari_folder
 
 BAQ = f"{shlex.quote(sys.executable)} -m baq_cli.cli.main"
@@ -98,6 +100,30 @@ def test_stderr_that_takes_nothing_stops_nothing(where: str) -> None:
         in_a_shell(f"{BAQ} recipes list {where}").stdout == in_a_shell(f"{BAQ} recipes list").stdout
     )
     assert in_a_shell(f"{BAQ} recipes show nothing {where}").returncode == 2
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPIPE, errno.ENOSPC])
+def test_what_is_shown_is_lost_without_ending_a_run_and_only_of_stdout_that_is_known(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that was closed, a pipe whose reader has ended, a full disk."""
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("stdout", "stderr"):
+        stream = open(os.devnull, "w")  # noqa: SIM115
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(sys, f"__{name}__", stream)
+    guard()
+    monkeypatch.setattr(os, "write", refused)
+    for _ in range(2):
+        Screen(stderr=True).print("progress")
+    assert lost() is None
+    Screen().print("a table")
+    found = lost()
+    assert found is not None
+    assert found.status == (141 if number == errno.EPIPE else 3)
 
 
 # -- names that are not UTF-8

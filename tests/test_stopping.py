@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import signal
 import subprocess
@@ -16,7 +14,6 @@ from subprocess import PIPE
 import pytest
 from cli import SMALL
 
-from baq_cli.cli.screen import Screen
 from baq_cli.engine import operations
 from baq_cli.engine.interrupt import listen
 from baq_cli.errors import ExitStatus
@@ -158,26 +155,6 @@ def test_what_is_held_back_reaches_us_afterwards_and_never_a_process_started_mea
 
 
 # -- with the terminal gone
-
-
-class Gone(io.StringIO):
-    """A terminal that was closed, or a pipe whose reader has ended."""
-
-    def __init__(self, error: int):
-        super().__init__()
-        self.error = error
-
-    def write(self, text: str) -> int:
-        raise OSError(self.error, os.strerror(self.error))
-
-
-@pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE])
-def test_what_is_shown_on_stderr_is_lost_without_ending_a_run(error: int) -> None:
-    screen = Screen(stderr=True, file=Gone(error))
-    for _ in range(2):
-        screen.print("progress")
-    with pytest.raises((OSError, SystemExit)):  # results are not
-        Screen(file=Gone(error)).print("a table")
 
 
 def test_under_nohup_a_run_outlives_its_terminal_and_is_saved_when_its_scheduler_warns(
