@@ -21,9 +21,10 @@ from pyarrow import parquet
 
 from baq_cli.data import sizes
 from baq_cli.data.logs.d4rl import read_d4rl
+from baq_cli.data.logs.delimited import read_csv
 from baq_cli.data.logs.mapping import expand, parse_mapping
 from baq_cli.data.logs.parquet import read_parquet
-from baq_cli.data.logs.tables import read_csv, read_npz
+from baq_cli.data.logs.tables import read_npz
 from baq_cli.data.suite import SUITE, Trained
 from baq_cli.engine.deploy import load_one_seed
 from baq_cli.engine.files import read_document, read_tensors, tensor_bytes

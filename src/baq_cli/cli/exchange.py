@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,7 +25,13 @@ Bounds = Annotated[
 
 
 def import_dataset(
-    file: Annotated[Path, typer.Argument(help="A .hdf5 (D4RL), .npz, .parquet or .csv file.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="A .hdf5 (D4RL), .npz, .parquet or .csv file; several, or a folder: one log.",
+        ),
+    ],
     id: Annotated[str, typer.Option(help="The id of the new dataset, as me/task/name-v0.")],
     env: Annotated[
         str | None, typer.Option(help="The environment it was logged in (Gymnasium id).")
@@ -34,6 +41,15 @@ def import_dataset(
     ] = None,
     action_low: Bounds = None,
     action_high: Bounds = None,
+    clip_actions: Annotated[
+        bool, typer.Option("--clip-actions", help="Move actions beyond their bounds onto them.")
+    ] = False,
+    reward: Annotated[
+        str | None, typer.Option(help="constant:0, or another number, where a log has none.")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="steps, or ogbench (an episode's last row is no step).")
+    ] = None,
     max_episode_steps: Annotated[
         int | None, typer.Option(help="Without timeouts: episodes end after N steps.", min=1)
     ] = None,
@@ -50,19 +66,45 @@ def import_dataset(
             help="Leave out what D4RL's qlearning_dataset leaves out, for parity.",
         ),
     ] = False,
+    join_files: Annotated[
+        bool | None,
+        typer.Option(
+            "--join-files/--split-files",
+            help="Whether an episode goes on in the next file, where files don't say.",
+        ),
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="What stands between a .csv's cells, where it can't be told.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option(help="A .csv's decimal mark, . or , where it can't be told.")
+    ] = None,
+    units_row: Annotated[
+        bool, typer.Option("--units-row", help="A .csv's line below the header holds units.")
+    ] = False,
     json: opt.Json = False,
 ) -> None:
     """Make a Minari dataset of a log: checked first, saved whole or not at all."""
     from baq_cli.cli.results import print_json
-    from baq_cli.data.exchange import import_file
+    from baq_cli.data.exchange import import_files
     from baq_cli.data.logs.cutting import CutRules
+    from baq_cli.data.logs.layouts import said
     from baq_cli.data.logs.mapping import read_mapping
 
     rules = CutRules(max_episode_steps, only_terminations, split_gaps, drop_last_truncated)
-    mapped = None if mapping is None else read_mapping(mapping)
-    setting = _setting(env, action_low, action_high, mapped, rules)
-    done = import_file(file, id, setting, mapped)
+    mapped = said(
+        None if mapping is None else read_mapping(mapping),
+        layout,
+        reward=_constant(reward),
+        delimiter=_delimiter(delimiter),
+        decimal=decimal,
+        units_row=units_row or None,
+    )
+    setting = _setting(env, action_low, action_high, mapped, rules, clip_actions)
+    done = import_files(files, id, setting, mapped, join_files)
     episodes = done.episodes
+    for note in done.notes:
+        say(note, err=True)
     for finding in episodes.findings:
         say(f"warning: {finding.text}", err=True)
     if done.lost:
@@ -76,6 +118,8 @@ def import_dataset(
         "episodes": len(episodes.lengths),
         "env_steps": len(episodes),
         "left_out": done.lost,
+        "notes": list(done.notes),
+        "clipped_actions": None if done.clipped is None else done.clipped.model_dump(),
         "return_mean": float(episodes.returns.mean()),
         "sha256": episodes.content_hash,
         "warnings": [finding.text for finding in episodes.findings],
@@ -89,8 +133,32 @@ def import_dataset(
     )
 
 
+def _constant(text: str | None) -> dict[str, float] | None:
+    """Read `constant:NUMBER`."""
+    if text is None:
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        constant = float(number)
+    except ValueError:
+        constant = math.nan
+    if kind != "constant" or not math.isfinite(constant):
+        raise UsageError(f"--reward {text}: expected constant:NUMBER, as constant:0")
+    return {"constant": constant}
+
+
+def _delimiter(text: str | None) -> str | None:
+    named = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
+    return None if text is None else named.get(text, text)
+
+
 def _setting(
-    env: str | None, low: str | None, high: str | None, mapping: Mapping | None, rules: Any
+    env: str | None,
+    low: str | None,
+    high: str | None,
+    mapping: Mapping | None,
+    rules: Any,
+    clip_actions: bool,
 ) -> Setting:
     """Put flags before what the mapping says."""
     from baq_cli.data.logs.logfile import Setting
@@ -105,7 +173,7 @@ def _setting(
         raise UsageError(
             f"{env} has action bounds of its own: leave --action-low and --action-high out"
         )
-    return Setting(env, bounds[0], bounds[1], rules)
+    return Setting(env, bounds[0], bounds[1], rules, clip_actions)
 
 
 def _listed(bound: float | Sequence[float] | None) -> list[float] | None:

@@ -12,74 +12,124 @@ import numpy as np
 
 from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.logs.clipping import CLIPPED, Clipped, within_bounds
 from baq_cli.data.logs.columns import checked_log
 from baq_cli.data.logs.cutting import CutRules
-from baq_cli.data.logs.d4rl import read_d4rl, write_d4rl
+from baq_cli.data.logs.d4rl import write_d4rl
 from baq_cli.data.logs.filecard import card_of
-from baq_cli.data.logs.logfile import LogFile, Setting, to_log, to_recording
+from baq_cli.data.logs.files import log_files
+from baq_cli.data.logs.formats import FORMATS, naming, read_file
+from baq_cli.data.logs.layouts import with_last_observations
+from baq_cli.data.logs.logfile import LogFile, Place, Setting, place_of, to_log, to_recording
 from baq_cli.data.logs.mapping import Mapping
-from baq_cli.data.logs.parquet import read_parquet, write_parquet
-from baq_cli.data.logs.tables import read_csv, read_npz, write_npz
+from baq_cli.data.logs.parquet import write_parquet
+from baq_cli.data.logs.several import (
+    NOTES,
+    Part,
+    check_alike,
+    check_place,
+    in_one_type,
+    joined,
+    notes_of,
+    one_file,
+    one_recording,
+    with_about,
+)
+from baq_cli.data.logs.tables import write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
 from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari
+from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import in_utf8, refused
 
-D4RL_SUFFIXES = (".hdf5", ".h5")
-TABLES = {".npz": read_npz, ".parquet": read_parquet, ".csv": read_csv}
 WRITERS = {"d4rl": write_d4rl, "npz": write_npz, "parquet": write_parquet}
 SUFFIXES = {"d4rl": ".hdf5", "npz": ".npz", "parquet": ".parquet"}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made: the dataset, and how many transitions could not be kept."""
+    """What an import made: the dataset, how many transitions could not be kept, how it was read.
+
+    `clipped` counts the actions that were moved onto their bounds, where that was asked for.
+    """
 
     episodes: Episodes
     lost: int
-
-
-def read_file(path: Path, mapping: Mapping | None) -> LogFile:
-    """Read a log of any supported format, told by its suffix.
-
-    Raises UsageError for another suffix, DataError for a file that is missing or damaged.
-    """
-    if not path.is_file():
-        raise DataError("it is not there, or not a file")
-    suffix = path.suffix.lower()
-    if suffix in D4RL_SUFFIXES and mapping is not None:
-        raise UsageError("D4RL files name their own columns: leave --mapping out")
-    if suffix in D4RL_SUFFIXES:
-        return read_d4rl(path)
-    if suffix not in TABLES:
-        known = ", ".join([*D4RL_SUFFIXES, *TABLES])
-        raise UsageError(f"{path}: files of type '{suffix}' can't be imported; known: {known}")
-    return TABLES[suffix](path, mapping)
+    notes: tuple[str, ...] = ()
+    clipped: Clipped | None = None
 
 
 def import_file(path: Path, dataset_id: str, setting: Setting, mapping: Mapping | None) -> Imported:
-    """Make a Minari dataset of a log; it is checked first, and nothing is saved on an error.
+    """Make a Minari dataset of a log; see `import_files`."""
+    return import_files([path], dataset_id, setting, mapping)
 
+
+def import_files(
+    paths: Sequence[Path],
+    dataset_id: str,
+    setting: Setting,
+    mapping: Mapping | None,
+    join: bool | None = None,
+) -> Imported:
+    """Make a Minari dataset of a log in one file or several, or in folders of such files.
+
+    It is checked first, and nothing is saved on an error. `join` says whether an episode goes on
+    in the next file, where the files may be read either way.
     Raises UsageError for an id that is taken or names that aren't there, DataError for the rest.
     """
     check_new_id(dataset_id)
-    try:
-        file = read_file(path, mapping)
-        said = {} if file.card is None else file.card.about.model_dump(exclude_unset=True)
-        about = {"description": f"Imported from {in_utf8(path.name)}.", **said, **file.about}
-        return _save(dataset_id, replace(file, about=about), setting)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    files = log_files(paths, list(FORMATS))
+    parts = []
+    for path in files:
+        with naming(path, several=len(files) > 1):
+            parts.append(Part(path, read_file(path, mapping)))
+    check_alike(parts)
+    parts = in_one_type(parts)
+    groups = joined(parts, join)
+    recordings, lost, last_rows = [], 0, 0
+    place: Place | None = None
+    for group in groups:
+        with naming(group[0].path, several=len(files) > 1):
+            file, count = _whole(group, mapping)
+            place = place or place_of(file, setting)
+            check_place(file, setting, place)
+            recording, left_out = to_recording(file, setting, place)
+        recordings.append(recording)
+        lost, last_rows = lost + left_out, last_rows + count
+    notes = notes_of(groups)
+    if last_rows:
+        notes += (f"the last row of each of {last_rows:,} episodes is its final observation",)
+    recording = one_recording(recordings)
+    with naming(files[0]):
+        return _save(dataset_id, with_about(recording, parts), lost, setting, notes)
 
 
-def _save(dataset_id: str, file: LogFile, setting: Setting) -> Imported:
-    recording, lost = to_recording(file, setting)
+def _whole(group: Sequence[Part], mapping: Mapping | None) -> tuple[LogFile, int]:
+    """Return the rows of files that belong together, and how many of them are observations only."""
+    file = one_file(group)
+    if mapping is None or mapping.last_row != "observation":
+        return file, 0
+    log, count = with_last_observations(file.log)
+    return replace(file, log=log), count
+
+
+def _save(
+    dataset_id: str, recording: Recording, lost: int, setting: Setting, notes: tuple[str, ...] = ()
+) -> Imported:
+    recording, clipped = within_bounds(recording, setting.clip_actions)
+    about = dict(recording.about)
+    if clipped is not None:
+        about[CLIPPED] = clipped.model_dump()
+        notes += (f"actions beyond their bounds were moved onto them: {clipped.text}",)
+    if notes:
+        about[NOTES] = [*about.get(NOTES, []), *notes]
+    recording = replace(recording, about=about)
     episodes = recording.episodes(dataset_id)
     episodes = refuse(episodes, content_findings(episodes))
     write_minari(dataset_id, recording)
-    return Imported(episodes, lost)
+    return Imported(episodes, lost, notes, clipped)
 
 
 def export_file(dataset_id: str, form: str, path: Path) -> None:
@@ -117,6 +167,7 @@ def save_arrays(
     action_low: Sequence[float] | float | None = None,
     action_high: Sequence[float] | float | None = None,
     max_episode_steps: int | None = None,
+    clip_actions: bool = False,
     description: str = "",
 ) -> Imported:
     """Save arrays of N rows, one a step, as a Minari dataset; what `baq data import` is for files.
@@ -154,5 +205,8 @@ def save_arrays(
         None if action_low is None else np.atleast_1d(action_low).tolist(),
         None if action_high is None else np.atleast_1d(action_high).tolist(),
         CutRules(max_episode_steps=max_episode_steps),
+        clip_actions,
     )
-    return _save(dataset_id, LogFile(log, about={"description": description}), setting)
+    file = LogFile(log, about={"description": description})
+    recording, lost = to_recording(file, setting)
+    return _save(dataset_id, recording, lost, setting)

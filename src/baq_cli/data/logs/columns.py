@@ -11,9 +11,18 @@ import numpy.typing as npt
 
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import Card
+from baq_cli.data.logs.layouts import check_layout, constant_rewards
 from baq_cli.data.logs.logfile import LogFile
-from baq_cli.data.logs.mapping import Mapping, Names, expand, expand_one
-from baq_cli.errors import DataError, listed
+from baq_cli.data.logs.mapping import (
+    COLUMN_FIELDS,
+    NO_REWARD,
+    Constant,
+    Mapping,
+    Names,
+    expand,
+    expand_one,
+)
+from baq_cli.errors import DataError, UsageError, listed
 
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
@@ -32,7 +41,7 @@ MOST_COLUMNS, MOST_LETTERS = 100_000, 1_000
 _PARTED = {
     alias for name in ("observations", "next_observations") for alias in (name, *ALIASES[name])
 }
-_SINGLE_FIELDS = ("reward", "terminated", "truncated", "episode")
+INFOS, RESET_INFOS = "infos", "reset_infos"
 
 
 Convert = Callable[[str, Any], Array]
@@ -41,8 +50,9 @@ Convert = Callable[[str, Any], Array]
 class Columns(dict[str, Any]):
     """Columns by name, turned into numbers when they are asked for: others may hold words.
 
-    `convert` does that, and `number` gives each different value a number of its own; without them
-    columns are arrays already. What `wanted` doesn't name needn't have a value.
+    `convert` does that, `number` gives each different value a number of its own, and `label` is a
+    row's value as a word; without them columns are arrays already. What `wanted` doesn't name
+    needn't have a value.
     Raises DataError for more columns, or longer names, than any log has.
     """
 
@@ -51,10 +61,12 @@ class Columns(dict[str, Any]):
         values: dict[str, Any],
         convert: Convert | None = None,
         number: Convert | None = None,
+        label: Callable[[str, Any, int], str] | None = None,
     ):
         super().__init__(values)
         check_names(list(values))
         self._convert, self._number = convert, number or _number_array
+        self._label = label or _label_array
 
     def __getitem__(self, name: str) -> Array:
         value = super().__getitem__(name)
@@ -63,6 +75,22 @@ class Columns(dict[str, Any]):
     def numbered(self, name: str) -> Array:
         """Return a column's values as numbers, the same for the same value: words will do."""
         return self._number(name, super().__getitem__(name))
+
+    def label(self, name: str, row: int) -> str:
+        """Return a row's value as a word; the same words are the same values in other files too."""
+        return self._label(name, super().__getitem__(name), row)
+
+    def numbers(self, name: str, rows: int | None = None) -> Array | None:
+        """Return a column of numbers, with so many rows; None where it is something else.
+
+        This is for what nothing asks for by name: it goes along where it fits.
+        """
+        try:
+            array = np.asarray(self[name])
+        except DataError:
+            return None
+        fits = array.dtype.kind in "fiub" and (rows is None or array.shape[:1] == (rows,))
+        return array if fits else None
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -79,26 +107,43 @@ def wanted(names: list[str], mapping: Mapping | None) -> list[str]:
 
     Raises UsageError for names that aren't there.
     """
-    if mapping is None:
+    if mapping is None or not mapping.names_columns:
+        check_layout(names, mapping)
         known = {alias for name, others in ALIASES.items() for alias in (name, *others)}
         return [name for name in names if name in known or _is_part(name)]
-    fields = (*_SINGLE_FIELDS, "observation", "action", "next_observation")
     found: dict[str, None] = {}
-    for field in fields:
+    for field in COLUMN_FIELDS:
         asked = getattr(mapping, field)
+        if isinstance(asked, Constant):
+            continue
         for part in asked.values() if isinstance(asked, dict) else (asked,):
-            found |= dict.fromkeys([] if part is None else expand(part, names))
+            found |= dict.fromkeys([] if part is None else _expand(field, part, names))
     return list(found)
+
+
+def _expand(field: str, asked: Names, names: list[str]) -> list[str]:
+    try:
+        return expand(asked, names)
+    except UsageError as error:
+        if field != "reward":
+            raise
+        raise UsageError(f"{error} (And {NO_REWARD}.)") from error
+
+
+def is_info(name: str) -> bool:
+    """Return whether a column is one that goes along where it fits, and that nothing asks for."""
+    head, _, rest = name.partition("/")
+    return bool(rest) and head in (INFOS, RESET_INFOS)
 
 
 def _is_part(name: str) -> bool:
     head, _, rest = name.partition("/")
-    return bool(rest) and (head in ("infos", "reset_infos") or head in _PARTED)
+    return is_info(name) or (bool(rest) and head in _PARTED)
 
 
 def episode_column(names: list[str], mapping: Mapping | None) -> str | None:
     """Return which column tells episodes apart by number or name, if any does."""
-    if mapping is not None:
+    if mapping is not None and mapping.names_columns:
         return None if mapping.episode is None else expand_one(mapping.episode, names)
     return next((alias for alias in ("episode", *ALIASES["episode"]) if alias in names), None)
 
@@ -112,32 +157,52 @@ def _number_array(name: str, column: Any) -> Array:
     return np.unique(column.reshape(-1), return_inverse=True)[1].reshape(-1)
 
 
+def _label_array(name: str, column: Any, row: int) -> str:
+    return str(np.asarray(column).reshape(-1)[row])
+
+
 def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) -> LogFile:
     """Return the log that columns make, by a mapping or by custom.
 
     Raises DataError for columns that don't fit each other, UsageError for names that aren't there.
     """
-    log = _by_custom(columns) if mapping is None else _by_mapping(columns, mapping)
-    infos = {} if mapping is not None else _prefixed(columns, "infos")
-    rows = len(log.rewards)
-    for name, info in infos.items():
-        _check(f"infos/{name}", info, rows)
-    resets = {} if mapping is not None else _prefixed(columns, "reset_infos")
+    by_custom = mapping is None or not mapping.names_columns
+    reward = None if mapping is None else mapping.constant_reward
+    log = _by_custom(columns, reward) if by_custom else _by_mapping(columns, mapping)
+    rows, resets = len(log.rewards), {}
+    if by_custom:
+        log = replace(log, infos=_prefixed(columns, INFOS, rows))
+        resets = _prefixed(columns, RESET_INFOS)
     if resets:
         number = np.zeros(rows) if log.episode is None else log.episode
         firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
         resets = {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
-        resets = {n: a for n, a in resets.items() if a.dtype.kind in "fiub"}
-    return LogFile(replace(log, infos=infos), resets, card)
+    notes = () if reward is None else (f"every reward is {reward:g}, as you said",)
+    number = episode_column(list(columns), mapping)
+    span = None if number is None else (columns.label(number, 0), columns.label(number, -1))
+    asked = wanted(list(columns), mapping)
+    used = sorted({_meaning(name) for name in asked if not is_info(name)}) if by_custom else asked
+    return LogFile(log, resets, card, notes=notes, columns=tuple(used), episode_span=span)
 
 
-def _by_custom(columns: Columns) -> FlatLog:
-    known = {name: _custom(columns, name) for name in ALIASES if name != "episode"}
-    missing = [n for n in ("observations", "actions", "rewards") if known[n] is None]
+def _meaning(name: str) -> str:
+    """Return the first of the names by which a column is known."""
+    head, mark, rest = name.partition("/")
+    first = next((first for first, others in ALIASES.items() if head in (first, *others)), head)
+    return f"{first}{mark}{rest}"
+
+
+def _by_custom(columns: Columns, reward: float | None) -> FlatLog:
+    asked = [name for name in ALIASES if name != "episode"]
+    known = {name: _custom(columns, name) for name in asked if name != "rewards" or reward is None}
+    if reward is not None and known["actions"] is not None:
+        known["rewards"] = constant_rewards(reward, known["actions"])
+    missing = [n for n in ("observations", "actions", "rewards") if known.get(n) is None]
     if missing:
+        none = f" Or, since {NO_REWARD}." if missing == ["rewards"] else ""
         raise DataError(
             f"no column is called {' or '.join(missing)}; found {listed(list(columns))}. Say "
-            "which columns mean what with --mapping FILE.yaml."
+            f"which columns mean what with --mapping FILE.yaml.{none}"
         )
     number = episode_column(list(columns), None)
     if number is not None:
@@ -152,17 +217,22 @@ def _by_custom(columns: Columns) -> FlatLog:
 def _custom(columns: Columns, name: str) -> Any:
     """Return a column, or parts by name for observations, under any of its names."""
     for alias in (name, *ALIASES[name]):
-        parts = _prefixed(columns, alias)
+        mark = f"{alias}/"
         if alias in columns:
             return {"": columns[alias]} if "observation" in name else columns[alias]
+        parts = {n[len(mark) :]: columns[n] for n in columns if n.startswith(mark)}
         if parts and "observation" in name:
             return parts
     return None
 
 
-def _prefixed(columns: Columns, prefix: str) -> Parts:
+def _prefixed(columns: Columns, prefix: str, rows: int | None = None) -> Parts:
+    """Return the columns below a prefix that fit; see `Columns.numbers`."""
     mark = f"{prefix}/"
-    return {name[len(mark) :]: columns[name] for name in columns if name.startswith(mark)}
+    found = {
+        name[len(mark) :]: columns.numbers(name, rows) for name in columns if name.startswith(mark)
+    }
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
@@ -188,12 +258,20 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
 
     observations = parts(mapping.observation)
     assert observations is not None
+    assert mapping.action is not None
+    actions = side_by_side(mapping.action)
+    if isinstance(mapping.reward, Constant):
+        rewards: Array | None = constant_rewards(mapping.reward.constant, actions)
+    elif mapping.reward is None:
+        raise UsageError(f"the mapping names no reward: name its column; {NO_REWARD}")
+    else:
+        rewards = single(mapping.reward)
     number = episode_column(names, mapping)
     return checked_log(
         observations,
         parts(mapping.next_observation),
-        actions=side_by_side(mapping.action),
-        rewards=single(mapping.reward),
+        actions=actions,
+        rewards=rewards,
         terminated=single(mapping.terminated),
         truncated=single(mapping.truncated),
         episode=None if number is None else columns.numbered(number),
@@ -227,7 +305,11 @@ def checked_log(observations: Parts, following: Parts | None, **single: Any) -> 
 
 
 def _two_axes(parts: Parts) -> Parts:
-    return {name: a.reshape(len(a), -1) if a.ndim == 1 else a for name, a in parts.items()}
+    """Give every part rows; a matrix a row is flattened where it is the whole observation."""
+    return {
+        name: a.reshape(len(a), -1) if a.ndim == 1 or (a.ndim == 3 and not name) else a
+        for name, a in parts.items()
+    }
 
 
 def _check(name: str, array: Any, rows: int) -> None:

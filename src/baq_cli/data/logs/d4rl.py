@@ -17,38 +17,94 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.hdf5 import check_links, check_stored
+from baq_cli.data.logs.columns import (
+    ALIASES,
+    Columns,
+    check_names,
+    episode_column,
+    is_info,
+    to_log_file,
+    wanted,
+)
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import parse_card
+from baq_cli.data.logs.layouts import check_layout, constant_rewards
 from baq_cli.data.logs.logfile import LogFile
+from baq_cli.data.logs.mapping import NO_REWARD, Mapping
 from baq_cli.data.sizes import Claims
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 NEEDED = ("observations", "actions", "rewards", "terminals")
+GROUPS = ("infos", "reset_infos", "metadata")
+KNOWN = (*NEEDED, "timeouts", "next_observations", "episode_ids", *GROUPS)
 LONGEST_NOTE = 10_000
 """Metadata longer than this (in bytes) are weights of a policy, not a note, and are left out."""
 
 
-def read_d4rl(path: Path) -> LogFile:
-    """Read a D4RL file.
+def read_d4rl(path: Path, mapping: Mapping | None = None) -> LogFile:
+    """Read a D4RL file, or another HDF5 file of arrays whose columns a mapping names.
 
+    What isn't needed isn't read, and may hold anything.
     Raises DataError when it is damaged, or lacks one of the arrays every such file has.
     """
     try:
         with h5py.File(path, "r") as file:
-            check_links(h5py.h5g.open(file.id, b"/"))
-            return _read(file, Claims(file.id.get_filesize()))
+            _check_links(file)
+            claims = Claims(file.id.get_filesize())
+            if _is_table(file, mapping):
+                return _read_table(file, claims, mapping)
+            check_layout(_own(file), mapping)
+            return _read(file, claims, None if mapping is None else mapping.constant_reward)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise DataError(f"can't be read as a D4RL file: {reason}") from error
 
 
-def _read(file: h5py.File, claims: Claims) -> LogFile:
-    missing = [name for name in NEEDED if name not in file]
+def _check_links(file: h5py.File) -> None:
+    """Raise ValueError where anything that may be read lies behind a link, which isn't followed."""
+    for name in set(KNOWN) - set(_own(file)):
+        if file.get(name, getlink=True) is not None:
+            raise ValueError(f"'{name}' is a link: only what lies in the file is read")
+    for name in set(GROUPS) & set(_own(file)):
+        if isinstance(file[name], h5py.Group):
+            check_links(file[name].id)
+
+
+def _own(file: h5py.File) -> list[str]:
+    """Return the names at a file's top that are no links."""
+    return [n for n in file if isinstance(file.get(n, getlink=True), h5py.HardLink)]
+
+
+def _is_table(file: h5py.File, mapping: Mapping | None) -> bool:
+    """Return whether a file's arrays are read as a table's columns are, and not as D4RL's."""
+    if mapping is not None and (mapping.names_columns or mapping.last_row is not None):
+        return True
+    own, names = set(_own(file)), ("observations", "actions")
+    return not own.issuperset(names) and all(own & {n, *ALIASES[n]} for n in names)
+
+
+def _read_table(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
+    """Read arrays as the other formats' tables are read, `group/array` for a name."""
+    names = list(_below(file, "/"))
+    check_names(names)
+    number = episode_column(names, mapping)
+    arrays = {}
+    for name in wanted(names, mapping):
+        if not is_info(name) or file[name].dtype.kind in "fiub":
+            arrays[name] = _array(file, name, claims, may_be_words=name == number)
+    return to_log_file(Columns(dict.fromkeys(names) | arrays), mapping, None)
+
+
+def _read(file: h5py.File, claims: Claims, reward: float | None) -> LogFile:
+    needed = [name for name in NEEDED if name != "rewards" or reward is None]
+    missing = [name for name in needed if name not in file]
     if missing:
-        raise ValueError(f"it has no {', '.join(missing)}; found {', '.join(file) or 'nothing'}")
-    rows = len(_array(file, "rewards", claims))
+        none = f" ({NO_REWARD})" if missing == ["rewards"] else ""
+        found = ", ".join(file) or "nothing"
+        raise ValueError(f"it has no {', '.join(missing)}; found {found}{none}")
+    rows = len(_array(file, "rewards" if reward is None else "actions", claims))
 
     def column(name: str) -> Array:
         values = _array(file, name, claims)
@@ -62,10 +118,11 @@ def _read(file: h5py.File, claims: Claims) -> LogFile:
     following = None
     if "next_observations" in file:
         following = {"": _two_axes(column("next_observations"))}
+    actions = column("actions")
     log = FlatLog(
         observations={"": _two_axes(column("observations"))},
-        actions=column("actions"),
-        rewards=scalars("rewards"),
+        actions=actions,
+        rewards=scalars("rewards") if reward is None else constant_rewards(reward, actions),
         terminated=scalars("terminals"),
         truncated=scalars("timeouts") if "timeouts" in file else None,
         episode=scalars("episode_ids") if "episode_ids" in file else None,
@@ -85,17 +142,21 @@ def _read(file: h5py.File, claims: Claims) -> LogFile:
     text = notes.pop("baq", None)
     notes = {name: note for name, note in notes.items() if note is not None}
     card = None if text is None else parse_card(str(text))
-    return LogFile(log, resets, card, {"d4rl_metadata": notes} if notes else {})
+    span = None if log.episode is None else (str(log.episode[0]), str(log.episode[-1]))
+    said = () if reward is None else (f"every reward is {reward:g}, as you said",)
+    about = {"d4rl_metadata": notes} if notes else {}
+    columns = tuple(name for name in KNOWN if name in file and name not in GROUPS)
+    return LogFile(log, resets, card, about, said, columns, span)
 
 
-def _array(file: h5py.File, name: str, claims: Claims) -> Array:
+def _array(file: h5py.File, name: str, claims: Claims, may_be_words: bool = False) -> Array:
     """Return an array of numbers with at least one axis, its size checked before it is read."""
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"'{name}' is a group, not an array")
     if not dataset.shape:
         raise ValueError(f"{name} is a single value, not an array")
-    if dataset.dtype.kind not in "fiub":
+    if dataset.dtype.kind not in ("fiubS" if may_be_words else "fiub"):
         raise ValueError(f"{name} is of type {dataset.dtype}, not numbers")
     check_stored(dataset.id, name)
     claims.add(dataset.nbytes)
@@ -128,7 +189,8 @@ def _note(item: h5py.Dataset, claims: Claims) -> Any:
     value = item[()]
     if isinstance(value, bytes):
         return value.decode("utf-8", errors="replace")
-    return value.item() if isinstance(value, np.generic) else None
+    plain = isinstance(value, np.generic) and value.dtype.kind in "fiub"
+    return value.item() if plain else None
 
 
 def write_d4rl(file: LogFile, card: dict[str, Any], out: IO[bytes]) -> None:

@@ -21,17 +21,23 @@ from baq_cli.errors import DataError, UsageError
 Array = npt.NDArray[Any]
 
 
+Place = tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]
+"""An environment's spec, where there is one, and the spaces of observations and actions."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a log doesn't say of itself: the environment, or the bounds of its actions.
 
-    A single bound counts for every action dimension. `rules` decides where episodes end.
+    A single bound counts for every action dimension. `rules` decides where episodes end; with
+    `clip_actions`, actions beyond their bounds are moved onto them.
     """
 
     env_id: str | None = None
     action_low: Sequence[float] | None = None
     action_high: Sequence[float] | None = None
     rules: CutRules = field(default_factory=CutRules)
+    clip_actions: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,21 +46,29 @@ class LogFile:
 
     Observations of `log` have one flat part '' or parts by name. `reset_infos`: by name, the
     infos of the resets, `[K, ...]`. `card` is what an export wrote beside the rows. `about` are
-    entries of the metadata.
+    entries of the metadata. `notes` say how the file was read, where that isn't plain,
+    `columns` are the names of what was read (by custom: of what it means), and `episode_span` is
+    what the first and the last row call their episode.
     """
 
     log: FlatLog
     reset_infos: dict[str, Array] = field(default_factory=dict)
     card: Card | None = None
     about: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    episode_span: tuple[str, str] | None = None
 
 
-def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
+def to_recording(
+    file: LogFile, setting: Setting, place: Place | None = None
+) -> tuple[Recording, int]:
     """Cut a log into episodes; return the recording and how many transitions were lost.
 
+    `place` is where it was made, when that is known already; see `place_of`.
     Raises DataError when spaces are unknown, or rows don't fit them.
     """
-    spec, observation_space, action_space = _spaces(file, setting)
+    spec, observation_space, action_space = place or place_of(file, setting)
     log = _in_parts(_with_actions(file.log, action_space), observation_space)
     if file.card is not None:
         log = _in_types(log, file.card.observation_types)
@@ -90,10 +104,11 @@ def to_recording(file: LogFile, setting: Setting) -> tuple[Recording, int]:
     return recording, done.lost
 
 
-def _spaces(
-    file: LogFile, setting: Setting
-) -> tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]:
-    """Find the spaces: what the caller says, then what the file says."""
+def place_of(file: LogFile, setting: Setting) -> Place:
+    """Find where a log was made: what the caller says, then what the file says.
+
+    Raises DataError where neither says it.
+    """
     if setting.env_id is not None:
         env = make_env(setting.env_id)
         found = env.spec, env.observation_space, env.action_space

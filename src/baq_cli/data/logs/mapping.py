@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from baq_cli.errors import UsageError, listed, nearest
 from baq_cli.recipes.closed import Closed
@@ -17,21 +17,75 @@ MOST_PATTERNS = 100
 """Of one field: each is compared with every column."""
 
 
-class Mapping(Closed):
-    """A mapping. Names may be patterns (`joint_*`), which stand for columns in the file's order."""
+class Constant(Closed):
+    """A number that stands in every row."""
 
-    observation: Names | dict[str, Names] = Field(
-        description="columns of the observation; by part for a Dict observation"
+    constant: FiniteFloat
+
+
+class TextForm(Closed):
+    """How a table is written as text, where that can be read in two ways."""
+
+    delimiter: str | None = Field(None, description="what stands between cells: one letter")
+    decimal: Literal[".", ","] | None = None
+    units_row: bool | None = Field(None, description="the row below the header holds units")
+    columns: tuple[str, ...] | None = Field(
+        None, description="the columns' names, for a file without a header"
     )
-    action: Names
-    reward: str
+
+
+class Mapping(TextForm):
+    """A mapping. Names may be patterns (`joint_*`), which stand for columns in the file's order.
+
+    One that names neither observation nor action names no columns at all: they are known by
+    custom, and it says the rest.
+    """
+
+    observation: Names | dict[str, Names] | None = Field(
+        None, description="columns of the observation; by part for a Dict observation"
+    )
+    action: Names | None = None
+    reward: str | Constant | None = None
     terminated: str | None = None
     truncated: str | None = None
     episode: str | None = None
     next_observation: Names | dict[str, Names] | None = None
+    last_row: Literal["step", "observation"] | None = Field(
+        None, description="what the last row of each episode is; an observation has no step"
+    )
     env: str | None = None
     action_low: float | tuple[float, ...] | None = None
     action_high: float | tuple[float, ...] | None = None
+
+    @model_validator(mode="after")
+    def _all_columns_or_none(self) -> Mapping:
+        asked = {field: getattr(self, field) for field in COLUMN_FIELDS}
+        if isinstance(self.reward, Constant):
+            del asked["reward"]
+        missing = [name for name in ("observation", "action") if asked[name] is None]
+        if missing and any(value is not None for value in asked.values()):
+            raise ValueError(f"it names columns, but none of the {' and the '.join(missing)}")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ValueError("delimiter: expected one letter")
+        return self
+
+    @property
+    def names_columns(self) -> bool:
+        """Whether columns are known by this mapping, and not by custom."""
+        return self.observation is not None
+
+    @property
+    def constant_reward(self) -> float | None:
+        """The reward of every step, where it is said and not read."""
+        return self.reward.constant if isinstance(self.reward, Constant) else None
+
+
+COLUMN_FIELDS = (
+    *("reward", "terminated", "truncated", "episode"),
+    *("observation", "action", "next_observation"),
+)
+"""The fields that name columns."""
+NO_REWARD = "a log without rewards takes --reward constant:0, or another number"
 
 
 def read_mapping(path: Path) -> Mapping:
@@ -62,6 +116,22 @@ def parse_mapping(content: Any, name: str) -> Mapping:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, d['loc']))}: {d['msg']}" for d in error.errors()]
         raise UsageError(f"the mapping {name} can't be used: {'; '.join(lines)}") from error
+
+
+def asked_names(mapping: Mapping) -> list[str]:
+    """Return every name and pattern that a mapping has for columns."""
+    found: list[str] = []
+    for field in COLUMN_FIELDS:
+        asked = getattr(mapping, field)
+        for part in asked.values() if isinstance(asked, dict) else (asked,):
+            if part is not None and not isinstance(part, Constant):
+                found += [part] if isinstance(part, str) else part
+    return found
+
+
+def has_patterns(mapping: Mapping, columns: list[str]) -> bool:
+    """Return whether a mapping names a column by anything but its own name."""
+    return not set(asked_names(mapping)) <= set(columns)
 
 
 def expand_one(name: str, columns: list[str]) -> str:

@@ -13,6 +13,7 @@ from baq_cli.data.logs.columns import (
     Columns,
     check_names,
     episode_column,
+    is_info,
     to_columns,
     to_log_file,
     wanted,
@@ -43,13 +44,12 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
 
     try:
         with opened(path, follow=True) as source, parquet.ParquetFile(source) as file:
-            _check_table(file.metadata, path)
             schema = file.schema_arrow
             text = (schema.metadata or {}).get(CARD.encode())
             card = None if text is None else parse_card(text.decode("utf-8", errors="replace"))
             needed, number = _needed(schema.names, mapping, card)
-            for name in needed:
-                _check_type(name, schema.field(name).type, name == number)
+            needed = [name for name in needed if _is_readable(schema, name, name == number)]
+            _check_claims(file.metadata, needed, path)
         words = [number] if number else None
         with (
             opened(path, follow=True) as source,
@@ -62,7 +62,7 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
         raise DataError(f"can't be read as a .parquet table: {reason}") from error
     if card is None:
         every = dict.fromkeys(schema.names) | values
-        return to_log_file(Columns(every, _numbers, _numbered), mapping, None)
+        return to_log_file(Columns(every, _numbers, _numbered, _label), mapping, None)
     arrays = {name: _numbers(name, value) for name, value in values.items()}
     return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
 
@@ -83,14 +83,18 @@ def _needed(
     return [*sorted(spread), *wanted(whole, mapping)], None
 
 
-def _check_table(metadata: Any, path: Path) -> None:
-    """Raise ValueError where columns claim far more than the file could hold."""
+def _check_claims(metadata: Any, needed: list[str], path: Path) -> None:
+    """Raise ValueError where columns that are read claim far more than the file could hold.
+
+    Arrow reads a column with every one whose name goes on behind a dot.
+    """
     claims = Claims(path.stat().st_size)
-    schema = metadata.schema
-    sizes = [_size_of(schema.column(k)) for k in range(metadata.num_columns)]
+    read = set(needed)
+    leaves = [metadata.schema.column(k) for k in range(metadata.num_columns)]
+    sizes = {k: _size_of(leaf) for k, leaf in enumerate(leaves) if read & _above(leaf.path)}
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for k, size in enumerate(sizes):
+        for k, size in sizes.items():
             column = group.column(k)
             claims.add(
                 max(
@@ -99,6 +103,12 @@ def _check_table(metadata: Any, path: Path) -> None:
                     column.total_uncompressed_size,
                 )
             )
+
+
+def _above(path: str) -> set[str]:
+    """Return a leaf's path and every beginning of it that ends before a dot."""
+    parts = path.split(".")
+    return {".".join(parts[: k + 1]) for k in range(len(parts))}
 
 
 def _size_of(column: Any) -> int:
@@ -112,25 +122,49 @@ def _is_list(kind: Any) -> bool:
     return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
 
 
-def _check_type(name: str, kind: Any, may_be_words: bool) -> None:
-    """Raise ValueError for what is neither numbers nor, where they will do, words."""
+def _is_readable(schema: Any, name: str, may_be_words: bool) -> bool:
+    """Return whether a column can be read; infos that can't are left out.
+
+    Raises ValueError for what is neither numbers nor, where they will do, words, and for a name
+    that several columns have.
+    """
     from pyarrow import types
 
-    inner = kind
+    if len(schema.get_all_field_indices(name)) > 1:
+        raise ValueError(f"the table has '{name}' twice, and it is asked for")
+    kind = schema.field(name).type
+    inner = _stored(kind)
     while _is_list(inner):
-        inner = inner.value_type
+        inner = _stored(inner.value_type)
     if types.is_dictionary(inner):
         inner = inner.value_type
     numeric = types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)
     words = may_be_words and not types.is_nested(inner)
-    if not (numeric or words):
+    if not (numeric or words or is_info(name)):
         raise ValueError(f"column '{name}' is of type {kind}; expected numbers")
+    return numeric or words
+
+
+def _stored(kind: Any) -> Any:
+    """Return the type that a type of Arrow's extensions (a tensor's) is stored in."""
+    import pyarrow
+
+    return kind.storage_type if isinstance(kind, pyarrow.BaseExtensionType) else kind
 
 
 def _numbers(name: str, column: Any) -> Array:
     """Return an Arrow column as numbers; what is null is NaN."""
+    import pyarrow
     from pyarrow import compute, types
 
+    shape: list[int] | None = None
+    if isinstance(column.type, pyarrow.FixedShapeTensorType):
+        if column.type.permutation not in (None, list(range(len(column.type.shape)))):
+            raise DataError(f"column '{name}' has tensors whose axes are turned: store them as is")
+        shape = column.type.shape
+    if isinstance(column.type, pyarrow.BaseExtensionType):
+        stored = [chunk.storage for chunk in column.chunks]
+        column = pyarrow.chunked_array(stored, column.type.storage_type)
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not _is_list(column.type):
@@ -141,7 +175,11 @@ def _numbers(name: str, column: Any) -> Array:
     if column.null_count or lengths["min"] != lengths["max"]:
         raise DataError(f"column '{name}' has lists of different lengths")
     inner = _numbers(name, compute.list_flatten(column))
-    return inner.reshape(len(column), lengths["max"] or 0, *inner.shape[1:])
+    return inner.reshape(len(column), *(shape or (lengths["max"] or 0, *inner.shape[1:])))
+
+
+def _label(name: str, column: Any, row: int) -> str:
+    return str(column[row if row >= 0 else len(column) + row].as_py())
 
 
 def _numbered(name: str, column: Any) -> Array:

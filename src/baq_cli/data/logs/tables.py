@@ -1,27 +1,30 @@
-"""Logs as arrays by name: .npz and .csv, their columns named by a mapping or by custom."""
+"""Logs as arrays by name: .npz archives, their columns named by a mapping or by custom."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import zipfile
 import zlib
-from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.columns import Columns, check_names, to_columns, to_log_file, wanted
+from baq_cli.data.logs.columns import (
+    Columns,
+    check_names,
+    is_info,
+    to_columns,
+    to_log_file,
+    wanted,
+)
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.sizes import Claims
-from baq_cli.errors import DataError, clipped
-from baq_cli.plain_files import opened
+from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 CARD = "baq"
@@ -35,99 +38,66 @@ UNREADABLE = (
 def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
     """Read an .npz archive of arrays `[N]` or `[N, D]`. Nothing is unpickled.
 
+    What isn't needed isn't read, and may hold anything.
     Raises DataError when it is damaged.
     """
     try:
-        _check_archive(path)
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array")
         with archive:
             names = [name for name in archive.files if name != CARD]
-            arrays = {name: archive[name] for name in wanted(names, mapping)}
+            check_names(names)
+            needed = _readable(path, wanted(names, mapping))
+            arrays = {name: archive[name] for name in needed}
             card = parse_card(str(archive[CARD])) if CARD in archive.files else None
     except UNREADABLE as error:
         raise DataError(f"can't be read as an .npz archive: {error}") from error
     return to_log_file(Columns(dict.fromkeys(names) | arrays), mapping, card)
 
 
-def _check_archive(path: Path) -> None:
-    """Raise ValueError where arrays claim far more than the archive, or their entry, could hold."""
-    claims = Claims(path.stat().st_size)
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.infolist():
-            claims.add(entry.file_size)
-            with archive.open(entry) as member:
-                version = np.lib.format.read_magic(member)
-                read = np.lib.format.read_array_header_1_0
-                if version != (1, 0):
-                    read = np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(member)
-            if dtype.hasobject or not dtype.itemsize:
-                raise ValueError(f"'{entry.filename}' holds objects, or nothing: {dtype}")
-            if math.prod(shape) * dtype.itemsize > entry.file_size:
-                raise ValueError(f"'{entry.filename}' claims the shape {list(shape)}, and is short")
+def _readable(path: Path, needed: list[str]) -> list[str]:
+    """Return the names of arrays that can be read: without infos that are no numbers.
 
-
-def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
-    """Read a .csv file with a header. Empty cells are NaN; true and false are 1 and 0.
-
-    Raises DataError for rows of another length than the header's, and for words among numbers.
+    Raises ValueError where arrays claim far more than the archive, or their entry, could hold.
     """
-    rows, lines = [], []
+    claims = Claims(path.stat().st_size)
+    found = []
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        for name in [*needed, CARD]:
+            same = [e for e in entries if e.filename in (name, f"{name}.npy")]
+            if len(same) > 1:
+                raise ValueError(f"it has '{name}' twice")
+            if not same or not _check_entry(archive, same[0], claims, may_be_odd=is_info(name)):
+                continue
+            found.append(name)
+    return [name for name in found if name != CARD]
+
+
+def _check_entry(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, claims: Claims, may_be_odd: bool
+) -> bool:
+    """Return whether an array can be read; see `_readable`."""
     try:
-        with (
-            opened(path, follow=True) as plain,
-            io.TextIOWrapper(plain, newline="", encoding="utf-8-sig") as file,
-        ):
-            reader = csv.reader(file)
-            header = next(reader, [])
-            check_names(header)
-            for row in reader:
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"can't be read as a .csv file: {error}") from error
-    if not header or not rows:
-        raise DataError("it holds no rows; expected a header and a row a step")
-    twice = sorted(name for name, count in Counter(header).items() if count > 1)
-    if twice:
-        raise DataError(f"the header has '{twice[0]}' twice")
-    for row, line in zip(rows, lines, strict=True):
-        if len(row) != len(header):
-            raise DataError(f"line {line} has {len(row)} cells, the header has {len(header)}")
-    words = dict(zip(header, zip(*rows, strict=True), strict=True))
-    columns = Columns(words, lambda name, cells: _csv_column(name, cells, lines), _csv_numbered)
-    return to_log_file(columns, mapping, None)
-
-
-_WORDS = {"": np.nan, "true": 1.0, "false": 0.0}
-MOST_DIGITS = 1_000
-"""Letters of a cell that is a number; reading longer ones takes time."""
-
-
-def _csv_column(name: str, cells: tuple[str, ...], lines: list[int]) -> Array:
-    """Return cells as numbers, one by one: an array of words is as wide as the longest of them."""
-    out = np.empty(len(cells))
-    for number, cell in enumerate(cells):
-        word = cell if len(cell) <= MOST_DIGITS else "long"
-        try:
-            out[number] = float(word)
-        except ValueError:
-            word = word.strip().lower()
-            if word not in _WORDS:
-                raise DataError(
-                    f"column '{name}' has '{clipped(cell)}' in line {lines[number]}; expected a "
-                    "number"
-                ) from None
-            out[number] = _WORDS[word]
-    return out
-
-
-def _csv_numbered(name: str, cells: tuple[str, ...]) -> Array:
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
+        with archive.open(entry) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(member)
+    except UNREADABLE:
+        if may_be_odd:
+            return False
+        raise
+    if dtype.hasobject or not dtype.itemsize or (may_be_odd and dtype.kind not in "fiub"):
+        if may_be_odd:
+            return False
+        raise ValueError(f"'{entry.filename}' holds objects, or nothing: {dtype}")
+    claims.add(entry.file_size)
+    if math.prod(shape) * dtype.itemsize > entry.file_size:
+        raise ValueError(f"'{entry.filename}' claims the shape {list(shape)}, and is short")
+    return True
 
 
 # -- a log to a file
