@@ -542,7 +542,7 @@ def test_an_array_that_claims_more_than_its_archive_holds_is_refused(
     npz_file(path)
     with zipfile.ZipFile(path, "a") as archive:
         header = {"descr": "<f8", "fortran_order": False, "shape": claim}
-        with archive.open("more.npy", "w") as member:
+        with archive.open("episode.npy", "w") as member:
             np.lib.format.write_array_header_1_0(member, header)
     assert "claims" in refused_import(path)
 
@@ -554,7 +554,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused(
     path = npz_file(folder / "log.npz")
     with (
         zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("zeros.npy", "w") as member,
+        archive.open("episode.npy", "w") as member,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": (2**26,)}
         np.lib.format.write_array_header_1_0(member, header)

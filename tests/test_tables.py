@@ -18,8 +18,6 @@ from logs import (
     Columns,
     ends,
     import_table,
-    short_arrays,
-    write_d4rl,
     write_table,
     written,
 )
@@ -156,12 +154,6 @@ def test_a_wrong_mapping_is_refused_with_the_nearest_name(
 def test_a_mapping_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"map\.yaml"):
         read_mapping(written(tmp_path / "map.yaml", text))
-
-
-def test_a_d4rl_file_takes_no_mapping(folder: Path) -> None:
-    path = write_d4rl(folder / "a.hdf5", short_arrays())
-    with pytest.raises(UsageError, match="leave --mapping out"):
-        import_table(path, {"observation": "q_*", "action": "u_*", **ROBOT_ENDS})
 
 
 # -- without a mapping

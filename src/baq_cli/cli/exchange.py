@@ -28,7 +28,7 @@ def import_dataset(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="A .hdf5 (D4RL), .npz, .parquet or .csv file; several, or a folder: one log.",
         ),
     ],
@@ -119,7 +119,7 @@ def import_dataset(
         "env_steps": len(episodes),
         "left_out": done.lost,
         "notes": list(done.notes),
-        "clipped_actions": None if done.clipped is None else done.clipped.model_dump(),
+        "clipped_actions": None if done.clipped is None else done.clipped.facts,
         "return_mean": float(episodes.returns.mean()),
         "sha256": episodes.content_hash,
         "warnings": [finding.text for finding in episodes.findings],

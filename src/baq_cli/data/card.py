@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.logs.clipping import clipped_in
+from baq_cli.data.logs.several import notes_in
 from baq_cli.envs.scores import known_reference, stored
 
 Array = npt.NDArray[Any]
@@ -24,9 +26,10 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
     of twenty equal bins between each action's bounds that hold a thousandth of the actions or
     more, averaged over dimensions; `obs_effective_dims` the participation ratio (Σλ)²/Σλ² of the
     eigenvalues of the observations' correlations; `actions_on_bounds` the share of actions with a
-    number exactly on its bound.
+    number exactly on its bound. `clipped_actions` and `import_notes` are what an import kept.
     """
     spaces, origin = episodes.spaces, episodes.origin
+    clipped = clipped_in(metadata)
     action = spaces.to_env(episodes.action).astype(np.float32)  # as files of any type are shown
     return {
         "dataset": episodes.dataset_id,
@@ -54,6 +57,8 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "action_max": action.max(0).tolist(),
         "action_coverage": _coverage(episodes.action),
         "actions_on_bounds": float((np.abs(episodes.action) >= 1).any(1).mean()),
+        "clipped_actions": None if clipped is None else clipped.facts,
+        "import_notes": notes_in(metadata),
         "requirements": list(origin.requirements),
         "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),

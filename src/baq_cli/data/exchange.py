@@ -30,6 +30,7 @@ from baq_cli.data.logs.several import (
     check_place,
     in_one_type,
     joined,
+    notes_in,
     notes_of,
     one_file,
     one_recording,
@@ -124,7 +125,7 @@ def _save(
         about[CLIPPED] = clipped.model_dump()
         notes += (f"actions beyond their bounds were moved onto them: {clipped.text}",)
     if notes:
-        about[NOTES] = [*about.get(NOTES, []), *notes]
+        about[NOTES] = [*notes_in(about), *notes]
     recording = replace(recording, about=about)
     episodes = recording.episodes(dataset_id)
     episodes = refuse(episodes, content_findings(episodes))

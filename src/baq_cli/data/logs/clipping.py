@@ -30,15 +30,23 @@ class Clipped(BaseModel):
     share_by_dimension: list[float]
 
     @property
+    def share(self) -> float:
+        return self.env_steps / max(self.of, 1)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**self.model_dump(), "share": self.share}
+
+    @property
     def text(self) -> str:
-        share = self.env_steps / max(self.of, 1)
+        """Say it in a line."""
         beyond = {k: part for k, part in enumerate(self.share_by_dimension) if part}
         parts = [f"{k}: {part:.1%}" for k, part in list(beyond.items())[:MOST_LISTED]]
         by = f"; by dimension {', '.join(parts)}" if parts else ""
-        return f"{self.env_steps:,} of {self.of:,} ({share:.1%}{by})"
+        return f"{self.env_steps:,} of {self.of:,} ({self.share:.1%}{by})"
 
 
-def clipped_of(metadata: dict[str, Any]) -> Clipped | None:
+def clipped_in(metadata: dict[str, Any]) -> Clipped | None:
     """Return what a dataset's metadata say was clipped; None where they don't, or say it oddly."""
     try:
         return Clipped.model_validate(metadata.get(CLIPPED))

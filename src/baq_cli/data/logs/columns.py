@@ -85,6 +85,8 @@ class Columns(dict[str, Any]):
 
         This is for what nothing asks for by name: it goes along where it fits.
         """
+        if super().__getitem__(name) is None:  # its reader has seen that it is none
+            return None
         try:
             array = np.asarray(self[name])
         except DataError:
@@ -166,23 +168,29 @@ def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) ->
 
     Raises DataError for columns that don't fit each other, UsageError for names that aren't there.
     """
-    by_custom = mapping is None or not mapping.names_columns
     reward = None if mapping is None else mapping.constant_reward
-    log = _by_custom(columns, reward) if by_custom else _by_mapping(columns, mapping)
-    rows, resets = len(log.rewards), {}
-    if by_custom:
-        log = replace(log, infos=_prefixed(columns, INFOS, rows))
-        resets = _prefixed(columns, RESET_INFOS)
-    if resets:
-        number = np.zeros(rows) if log.episode is None else log.episode
-        firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
-        resets = {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
+    resets: Parts = {}
+    if mapping is not None and mapping.names_columns:
+        log = _by_mapping(columns, mapping)
+        used = wanted(list(columns), mapping)
+    else:
+        log = _by_custom(columns, reward)
+        log = replace(log, infos=_prefixed(columns, INFOS, len(log.rewards)))
+        resets = _of_resets(columns, log)
+        asked = wanted(list(columns), mapping)
+        used = sorted({_meaning(name) for name in asked if not is_info(name)})
     notes = () if reward is None else (f"every reward is {reward:g}, as you said",)
-    number = episode_column(list(columns), mapping)
-    span = None if number is None else (columns.label(number, 0), columns.label(number, -1))
-    asked = wanted(list(columns), mapping)
-    used = sorted({_meaning(name) for name in asked if not is_info(name)}) if by_custom else asked
+    name = episode_column(list(columns), mapping)
+    span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
     return LogFile(log, resets, card, notes=notes, columns=tuple(used), episode_span=span)
+
+
+def _of_resets(columns: Columns, log: FlatLog) -> Parts:
+    """Return the infos of resets, one an episode, where a column has one a row."""
+    resets, rows = _prefixed(columns, RESET_INFOS), len(log.rewards)
+    number = np.zeros(rows) if log.episode is None else log.episode
+    firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
+    return {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
 
 
 def _meaning(name: str) -> str:
@@ -263,7 +271,9 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
     if isinstance(mapping.reward, Constant):
         rewards: Array | None = constant_rewards(mapping.reward.constant, actions)
     elif mapping.reward is None:
-        raise UsageError(f"the mapping names no reward: name its column; {NO_REWARD}")
+        raise UsageError(
+            f"nothing says what the reward is: name its column in the mapping; {NO_REWARD}"
+        )
     else:
         rewards = single(mapping.reward)
     number = episode_column(names, mapping)

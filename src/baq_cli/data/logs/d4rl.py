@@ -130,7 +130,7 @@ def _read(file: h5py.File, claims: Claims, reward: float | None) -> LogFile:
         infos={
             name: column(f"infos/{name}")
             for name, info in _below(file, "infos").items()
-            if info.shape[:1] == (rows,) and info.dtype.kind in "fiub"
+            if (info.shape or ())[:1] == (rows,) and info.dtype.kind in "fiub"
         },
     )
     resets = {

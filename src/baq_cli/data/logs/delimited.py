@@ -55,12 +55,11 @@ def read_csv(path: Path, mapping: Mapping | None) -> LogFile:
 
 def _has_all(names: list[str], literal: bool, mapping: Mapping | None) -> bool:
     """Return whether names have what makes a log; `literal`: none of them found by a pattern."""
-    by_name = mapping is not None and mapping.names_columns
     try:
         found = wanted(names, mapping)
     except UsageError:
         return False
-    if not by_name:
+    if mapping is None or not mapping.names_columns:
         return len(found) > 1
     return not literal or not has_patterns(mapping, names)
 
@@ -68,7 +67,7 @@ def _has_all(names: list[str], literal: bool, mapping: Mapping | None) -> bool:
 def _without_units(rows: Rows, asked: list[int]) -> Rows:
     """Leave out the first row, which was said to hold units."""
     line, first = rows.lines[0], [rows.cells[0][place] for place in asked]
-    if all(_number(cell, mark) is not None for mark in ".," for cell in first):
+    if all(any(_number(cell, mark) is not None for mark in ".,") for cell in first):
         raise DataError(f"line {line} holds no units: leave --units-row (units_row) out")
     if len(rows.cells) == 1:
         raise DataError("it holds no rows; expected a header, units and a row a step")

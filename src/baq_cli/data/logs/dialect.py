@@ -182,7 +182,7 @@ def _header(table: _Table, delimiter: str, form: TextForm, fits: Fits) -> tuple[
         tuple(cells): None
         for comment in table.comments
         for other in dict.fromkeys((delimiter, *DELIMITERS))
-        if len(cells := _cut_comment(comment, other)) == len(first)
+        if len(cells := _cut_comment(comment, other)) == len(first) and not _is_of_numbers(cells)
     }
     found = [list(cells) for cells in said if len(said) == 1 or fits(list(cells), False)]
     if len(found) == 1:

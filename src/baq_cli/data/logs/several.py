@@ -254,6 +254,12 @@ def notes_of(groups: Sequence[Sequence[Part]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def notes_in(metadata: dict[str, Any]) -> list[str]:
+    """Return what a dataset's metadata say of how its log was read."""
+    notes = metadata.get(NOTES)
+    return [str(note) for note in notes] if isinstance(notes, list) else []
+
+
 def with_about(recording: Recording, parts: Sequence[Part]) -> Recording:
     """Give a recording the entries of its dataset's metadata."""
     card = parts[0].file.card
