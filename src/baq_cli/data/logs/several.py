@@ -249,8 +249,9 @@ def notes_of(groups: Sequence[Sequence[Part]]) -> tuple[str, ...]:
     ]
     if len(parts) > 1:
         across = len(parts) - len(groups)
-        ends = "no episode goes on in the next one" if not across else f"joined at {across:,} ends"
-        notes.insert(0, f"{len(parts):,} files, {_first_and_last(parts)}: {ends}")
+        goes_on = f"{across:,} times an" if across else "no"
+        files = f"{len(parts):,} files, {_first_and_last(parts)}"
+        notes.insert(0, f"{files}: {goes_on} episode goes on in the next one")
     return tuple(notes)
 
 
