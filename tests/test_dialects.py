@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ READ = {
     "semicolons": table(";"),
     "a European spreadsheet's": EURO,
     "its own word of it": "sep=;\n" + EURO,
+    "its own word of tabs": "sep=\t\n" + table("\t"),
     "decimal commas in quotes": table(
         rows=[[f'"{value}"'.replace(".", ",") for value in row] for row in ROWS]
     ),
@@ -157,6 +159,17 @@ def test_whatever_a_table_is_written_with_its_numbers_are_read_or_asked_about(
     path = tmp_path_factory.getbasetemp() / "random.csv"
     path.write_bytes(text.encode())
     assert rows_of(path) == [[*row, 0.0] for row in rows]
+
+
+@given(st.text(alphabet='01.,;\t |#%"\n\rxvure-\u00e9\0', max_size=60) | st.binary(max_size=40))
+def test_whatever_a_file_holds_it_is_read_or_refused(
+    content: str | bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "junk.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    for said in (None, mapping(), mapping(columns=NAMES), mapping(delimiter=" ", decimal=",")):
+        with contextlib.suppress(BaqError):
+            read_csv(path, said)
 
 
 # -- what can be read in two ways is asked for
@@ -278,7 +291,14 @@ def test_flags_say_what_a_mapping_says(folder: Path, baq_here: Command) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("--delimiter", ";;"), ("--delimiter", ""), ("--decimal", "x"), ("--reward", "constant:x")],
+    [
+        ("--delimiter", ";;"),
+        ("--delimiter", ""),
+        ("--delimiter", '"'),
+        ("--delimiter", "\n"),
+        ("--decimal", "x"),
+        ("--reward", "constant:x"),
+    ],
 )
 def test_flags_that_say_nothing_are_refused(
     words: tuple[str, str], folder: Path, baq_here: Command

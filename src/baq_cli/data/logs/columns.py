@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.logs.by_name import Columns
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.layouts import check_layout, constant_rewards
@@ -37,71 +37,10 @@ ALIASES = {
 }
 """The names by which a column is known without a mapping; exports use the first."""
 SINGLE = ("actions", "rewards", "terminated", "truncated", "episode")
-MOST_COLUMNS, MOST_LETTERS = 100_000, 1_000
 _PARTED = {
     alias for name in ("observations", "next_observations") for alias in (name, *ALIASES[name])
 }
 INFOS, RESET_INFOS = "infos", "reset_infos"
-
-
-Convert = Callable[[str, Any], Array]
-
-
-class Columns(dict[str, Any]):
-    """Columns by name, turned into numbers when they are asked for: others may hold words.
-
-    `convert` does that, `number` gives each different value a number of its own, and `label` is a
-    row's value as a word; without them columns are arrays already. What `wanted` doesn't name
-    needn't have a value.
-    Raises DataError for more columns, or longer names, than any log has.
-    """
-
-    def __init__(
-        self,
-        values: dict[str, Any],
-        convert: Convert | None = None,
-        number: Convert | None = None,
-        label: Callable[[str, Any, int], str] | None = None,
-    ):
-        super().__init__(values)
-        check_names(list(values))
-        self._convert, self._number = convert, number or _number_array
-        self._label = label or _label_array
-
-    def __getitem__(self, name: str) -> Array:
-        value = super().__getitem__(name)
-        return value if self._convert is None else self._convert(name, value)
-
-    def numbered(self, name: str) -> Array:
-        """Return a column's values as numbers, the same for the same value: words will do."""
-        return self._number(name, super().__getitem__(name))
-
-    def label(self, name: str, row: int) -> str:
-        """Return a row's value as a word; the same words are the same values in other files too."""
-        return self._label(name, super().__getitem__(name), row)
-
-    def numbers(self, name: str, rows: int | None = None) -> Array | None:
-        """Return a column of numbers, with so many rows; None where it is something else.
-
-        This is for what nothing asks for by name: it goes along where it fits.
-        """
-        if super().__getitem__(name) is None:  # its reader has seen that it is none
-            return None
-        try:
-            array = np.asarray(self[name])
-        except DataError:
-            return None
-        fits = array.dtype.kind in "fiub" and (rows is None or array.shape[:1] == (rows,))
-        return array if fits else None
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise DataError for more columns, or longer names, than any log has."""
-    if len(names) > MOST_COLUMNS:
-        raise DataError(f"it has {len(names):,} columns; expected {MOST_COLUMNS:,} at most")
-    longest = max(map(len, names), default=0)
-    if longest > MOST_LETTERS:
-        raise DataError(f"a column's name has {longest:,} letters; expected {MOST_LETTERS} at most")
 
 
 def wanted(names: list[str], mapping: Mapping | None) -> list[str]:
@@ -148,19 +87,6 @@ def episode_column(names: list[str], mapping: Mapping | None) -> str | None:
     if mapping is not None and mapping.names_columns:
         return None if mapping.episode is None else expand_one(mapping.episode, names)
     return next((alias for alias in ("episode", *ALIASES["episode"]) if alias in names), None)
-
-
-def _number_array(name: str, column: Any) -> Array:
-    column = np.asarray(column)
-    if column.dtype.kind in "iu":
-        return column
-    if column.dtype.kind not in "fbUSM" or not column.dtype.itemsize:
-        raise DataError(f"column '{name}' is of type {column.dtype}; expected numbers or words")
-    return np.unique(column.reshape(-1), return_inverse=True)[1].reshape(-1)
-
-
-def _label_array(name: str, column: Any, row: int) -> str:
-    return str(np.asarray(column).reshape(-1)[row])
 
 
 def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) -> LogFile:

@@ -17,15 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.hdf5 import check_links, check_stored
-from baq_cli.data.logs.columns import (
-    ALIASES,
-    Columns,
-    check_names,
-    episode_column,
-    is_info,
-    to_log_file,
-    wanted,
-)
+from baq_cli.data.logs.by_name import Columns, check_names
+from baq_cli.data.logs.columns import ALIASES, episode_column, is_info, to_log_file, wanted
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.layouts import check_layout, constant_rewards

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.columns import Columns, check_names, episode_column, to_log_file, wanted
+from baq_cli.data.logs.by_name import Columns, check_names
+from baq_cli.data.logs.columns import episode_column, to_log_file, wanted
 from baq_cli.data.logs.dialect import Rows, decimal_mark, split_rows
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping, TextForm, has_patterns

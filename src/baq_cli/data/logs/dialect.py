@@ -24,7 +24,7 @@ COMMENTS = ("#", "%")
 """What a line of comment begins with: NumPy's and MATLAB's."""
 COMPARED_ROWS = 200
 """From which what stands between cells is told; all rows are checked afterwards."""
-_TOLD = re.compile(r'"?sep=(.)"?')
+_TOLD = re.compile(r'"?sep=([,;|\t])"?\s*')
 _DECIMAL = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
@@ -113,7 +113,7 @@ def _below_comments(text: str) -> _Table:
     comments, count, told = [], 0, None
     for line in io.StringIO(text, newline=""):
         bare = line.strip()
-        if count == 0 and (found := _TOLD.fullmatch(bare)):  # Excel's
+        if count == 0 and (found := _TOLD.fullmatch(line)):  # Excel's
             told = found[1]
         elif bare and not bare.startswith(COMMENTS):
             break

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from baq_cli.errors import UsageError, listed, nearest
 from baq_cli.recipes.closed import Closed
@@ -32,6 +32,13 @@ class TextForm(Closed):
     columns: tuple[str, ...] | None = Field(
         None, description="the columns' names, for a file without a header"
     )
+
+    @field_validator("delimiter")
+    @classmethod
+    def _divides(cls, letter: str | None) -> str | None:
+        if letter is not None and (len(letter) != 1 or letter.isalnum() or letter in '"+-.\r\n'):
+            raise ValueError("expected one letter that no number has, as ';'")
+        return letter
 
 
 class Mapping(TextForm):
@@ -65,8 +72,6 @@ class Mapping(TextForm):
         missing = [name for name in ("observation", "action") if asked[name] is None]
         if missing and any(value is not None for value in asked.values()):
             raise ValueError(f"it names columns, but none of the {' and the '.join(missing)}")
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ValueError("delimiter: expected one letter")
         return self
 
     @property

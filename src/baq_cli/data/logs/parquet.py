@@ -9,15 +9,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.columns import (
-    Columns,
-    check_names,
-    episode_column,
-    is_info,
-    to_columns,
-    to_log_file,
-    wanted,
-)
+from baq_cli.data.logs.by_name import Columns, check_names
+from baq_cli.data.logs.columns import episode_column, is_info, to_columns, to_log_file, wanted
 from baq_cli.data.logs.filecard import Card, parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping

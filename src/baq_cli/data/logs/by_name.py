@@ -1,0 +1,85 @@
+"""Columns of a file by name, read as numbers or words when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+MOST_COLUMNS, MOST_LETTERS = 100_000, 1_000
+Convert = Callable[[str, Any], Array]
+
+
+class Columns(dict[str, Any]):
+    """Columns by name, turned into numbers when they are asked for: others may hold words.
+
+    `convert` does that, `number` gives each different value a number of its own, and `label` is a
+    row's value as a word; without them columns are arrays already. What `wanted` doesn't name
+    needn't have a value.
+    Raises DataError for more columns, or longer names, than any log has.
+    """
+
+    def __init__(
+        self,
+        values: dict[str, Any],
+        convert: Convert | None = None,
+        number: Convert | None = None,
+        label: Callable[[str, Any, int], str] | None = None,
+    ):
+        super().__init__(values)
+        check_names(list(values))
+        self._convert, self._number = convert, number or _number_array
+        self._label = label or _label_array
+
+    def __getitem__(self, name: str) -> Array:
+        value = super().__getitem__(name)
+        return value if self._convert is None else self._convert(name, value)
+
+    def numbered(self, name: str) -> Array:
+        """Return a column's values as numbers, the same for the same value: words will do."""
+        return self._number(name, super().__getitem__(name))
+
+    def label(self, name: str, row: int) -> str:
+        """Return a row's value as a word; the same words are the same values in other files too."""
+        return self._label(name, super().__getitem__(name), row)
+
+    def numbers(self, name: str, rows: int | None = None) -> Array | None:
+        """Return a column of numbers, with so many rows; None where it is something else.
+
+        This is for what nothing asks for by name: it goes along where it fits.
+        """
+        if super().__getitem__(name) is None:  # its reader has seen that it is none
+            return None
+        try:
+            array = np.asarray(self[name])
+        except DataError:
+            return None
+        fits = array.dtype.kind in "fiub" and (rows is None or array.shape[:1] == (rows,))
+        return array if fits else None
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise DataError for more columns, or longer names, than any log has."""
+    if len(names) > MOST_COLUMNS:
+        raise DataError(f"it has {len(names):,} columns; expected {MOST_COLUMNS:,} at most")
+    longest = max(map(len, names), default=0)
+    if longest > MOST_LETTERS:
+        raise DataError(f"a column's name has {longest:,} letters; expected {MOST_LETTERS} at most")
+
+
+def _number_array(name: str, column: Any) -> Array:
+    column = np.asarray(column)
+    if column.dtype.kind in "iu":
+        return column
+    if column.dtype.kind not in "fbUSM" or not column.dtype.itemsize:
+        raise DataError(f"column '{name}' is of type {column.dtype}; expected numbers or words")
+    return np.unique(column.reshape(-1), return_inverse=True)[1].reshape(-1)
+
+
+def _label_array(name: str, column: Any, row: int) -> str:
+    return str(np.asarray(column).reshape(-1)[row])
