@@ -161,7 +161,9 @@ def test_whatever_a_table_is_written_with_its_numbers_are_read_or_asked_about(
     assert rows_of(path) == [[*row, 0.0] for row in rows]
 
 
-@given(st.text(alphabet='01.,;\t |#%"\n\rxvure-\u00e9\0', max_size=60) | st.binary(max_size=40))
+@given(
+    content=st.text(alphabet='01.,;\t |#%"\n\rxvure-\u00e9\0', max_size=60) | st.binary(max_size=40)
+)
 def test_whatever_a_file_holds_it_is_read_or_refused(
     content: str | bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
