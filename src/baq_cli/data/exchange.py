@@ -43,7 +43,7 @@ from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
-from baq_cli.surroundings import in_utf8, refused
+from baq_cli.surroundings import refused
 
 WRITERS = {"d4rl": write_d4rl, "npz": write_npz, "parquet": write_parquet}
 SUFFIXES = {"d4rl": ".hdf5", "npz": ".npz", "parquet": ".parquet"}

@@ -15,6 +15,7 @@ from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.logfile import LogFile, Place, Setting, place_of
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError, listed
+from baq_cli.surroundings import in_utf8
 
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
@@ -270,4 +271,5 @@ def with_about(recording: Recording, parts: Sequence[Part]) -> Recording:
 
 
 def _first_and_last(parts: Sequence[Part]) -> str:
-    return " to ".join(dict.fromkeys((parts[0].path.name, parts[-1].path.name)))
+    names = (in_utf8(part.path.name) for part in (parts[0], parts[-1]))
+    return " to ".join(dict.fromkeys(names))
