@@ -167,13 +167,14 @@ def tanh_mean(policy: Any, obs: Array) -> Array:
 
 def gaussian_log_prob(policy: Any, obs: Array, action: Array) -> Array:
     """Return the log density of a Gaussian about `tanh f(s)`, `[S, B]`."""
-    log_std = policy.log_std.detach().numpy()
+    log_std = np.clip(policy.log_std.detach().numpy(), *policy.log_std_range)
     z = (action - tanh_mean(policy, obs)) / np.exp(log_std)
     return (-0.5 * z**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
 
 
 def gaussian_sample(policy: Any, obs: Array, eps: Array) -> Array:
-    return np.clip(tanh_mean(policy, obs) + np.exp(policy.log_std.detach().numpy()) * eps, -1, 1)
+    log_std = np.clip(policy.log_std.detach().numpy(), *policy.log_std_range)
+    return np.clip(tanh_mean(policy, obs) + np.exp(log_std) * eps, -1, 1)
 
 
 def squashed_sample(policy: Any, obs: Array, eps: Array) -> tuple[Array, Array]:

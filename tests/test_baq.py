@@ -41,6 +41,12 @@ from baq_cli.agents.interface import Batch, Draw
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 BASES = ["td3_bc", "iql", "cql"]
 OFF: dict[str, Any] = {"weight": False, "priority": "off", "align": False, "relax": False}
+OF_BASE: dict[str, dict[str, Any]] = {
+    "td3_bc": {"actor_q": "mean", "targets_move": "every_step"},
+    "iql": {},
+    "cql": {"cql_weight": 5.0, "initial_log_std": None},
+}
+"""What BAQ adapts, where its base alone has another default."""
 SPREAD = np.array([[0.55], [0.8]])  # σ_ref of each seed
 DISTANCE = np.array([[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]])
 
@@ -59,6 +65,10 @@ def shared_settings(online_share: float | None) -> dict[str, Any]:
         "tau": 0.02,
         "learning_rate": 1e-3,
         "policy_learning_rate": 5e-4,
+        "reward_scale": 1.0,
+        "initialization": "uniform",
+        "policy_initialization": None,
+        "last_layer_gain": None,
     }
 
 
@@ -77,8 +87,25 @@ def trained(algo: str, online_share: float | None = 0.5, **settings: Any) -> dic
 def test_with_every_switch_off_baq_is_its_base_bit_for_bit(
     base: str, online_share: float | None
 ) -> None:
-    plain = trained(base, online_share)
+    plain = trained(base, online_share, **OF_BASE[base])
     ours = trained("baq", online_share, base=base, **OFF)
+    assert set(ours) == set(plain)
+    for name, value in plain.items():
+        assert torch.equal(ours[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("base", "settings"),
+    [
+        ("td3_bc", {"actor_q": "first", "targets_move": "with_policy"}),
+        ("cql", {"cql_weight": 10.0, "initial_log_std": -1.0, "cql_target_gap": 0.5}),
+    ],
+)
+def test_baq_can_be_told_to_adapt_its_base_as_the_authors_have_it(
+    base: str, settings: dict[str, Any]
+) -> None:
+    plain = trained(base, **settings)
+    ours = trained("baq", base=base, **{base: settings}, **OFF)
     assert set(ours) == set(plain)
     for name, value in plain.items():
         assert torch.equal(ours[name], value), name

@@ -39,6 +39,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("baq", {"base": "iql", "online_share": None}),
     ("baq", {"base": "cql", "priority": "falling"}),
     ("td3_bc", {"layer_norm": True, "target_reduction": "weighted_min_pair", "critics": 3}),
+    ("td3_bc", {"targets_move": "every_step", "actor_q": "min", "policy_every": 3}),
+    ("awac", {"mean": "tanh", "initialization": "orthogonal"}),
+    ("cql", {"cql_target_gap": 0.8, "cql_min_gap": -1.0}),
 ]
 
 

@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from builders import forward
 from cli import baq
 from numpy.testing import assert_allclose, assert_array_equal
 from policies import NAMES, PENDULUM, ROBOT, Array, exported, files, observations, write_policy
@@ -134,6 +135,26 @@ def test_an_exported_file_refuses_other_shapes(
     run = exported(write_policy(tmp_path / "a.safetensors"), name, tmp_path / "out")
     with pytest.raises(Exception, match=r"(?i)expected"):
         run(np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize("mean", ["tanh", "linear"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_awac_policy_is_exported_with_the_mean_that_it_has(
+    name: FormatName, mean: str, tmp_path: Path
+) -> None:
+    path = write_policy(tmp_path / "a.safetensors", "awac", mean=mean)
+    one = load_one_seed(path, 4)
+    obs = observations(one.inputs, 100, 0.3)
+    h = (obs.astype(np.float64) - one.inputs.obs_mean.numpy()) / one.inputs.obs_std.numpy()
+    unit = forward(one.agent.policy.net, h[None])[0, 0]
+    unit = np.tanh(unit) if mean == "tanh" else np.clip(unit, -1, 1)
+    assert 0 < (np.abs(unit) < 0.9).mean() < 1
+    low, high = np.asarray(ROBOT.action_low), np.asarray(ROBOT.action_high)
+    expected = low + (unit + 1) / 2 * (high - low)
+    policy = load_policy(path)
+    assert_allclose(policy(obs), expected, rtol=0, atol=1e-4)
+    assert_allclose([policy(row) for row in obs], expected, rtol=0, atol=1e-4)
+    assert_allclose(exported(path, name, tmp_path / "out")(obs), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [DeterministicPolicy, GaussianPolicy])

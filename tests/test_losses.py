@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +24,7 @@ from builders import (
     gaussian_sample,
     make_episodes,
     next_value,
+    numbers,
     q_many,
     q_values,
     squashed_sample,
@@ -33,6 +35,7 @@ from builders import (
     terms,
     tiny_agent,
     tiny_batch,
+    tiny_config,
     tiny_spec,
 )
 from numpy.testing import assert_allclose
@@ -45,6 +48,7 @@ from baq_cli.agents.objectives import (
     squared_distance,
     td_loss,
 )
+from baq_cli.agents.registry import make_agent
 from baq_cli.engine.inputs import Inputs, offline_store
 from baq_cli.nets.critics import QEnsemble, reduce_q
 from baq_cli.nets.policies import GaussianPolicy, TanhGaussianPolicy
@@ -214,18 +218,34 @@ def test_td3_bc_regresses_on_the_smoothed_target_policys_value() -> None:
     assert_allclose(found["critic"], td(q, y, b.weight), **EXACT)
 
 
-def test_td3_bc_weighs_cloning_against_a_value_of_size_one() -> None:
-    agent = tiny_agent("td3_bc", **TD3)
+FOLLOWED: dict[str, Callable[[Array], Array]] = {
+    "first": lambda q: q[:, 0],
+    "min": lambda q: q.min(1),
+    "mean": lambda q: q,
+}
+
+
+@pytest.mark.parametrize("actor_q", FOLLOWED)
+def test_td3_bc_weighs_cloning_against_a_value_of_size_one(actor_q: str) -> None:
+    agent = tiny_agent("td3_bc", actor_q=actor_q, critics=3, **TD3)
     found, _, b = evaluate(agent, tiny_batch())
     action = tanh_mean(agent.policy, b.obs)
-    q = q_values(agent.critic, b.obs, action)
-    value = -q.mean((1, 2)) / np.abs(q).mean((1, 2))
+    q = FOLLOWED[actor_q](q_values(agent.critic, b.obs, action)).reshape(2, -1)
+    value = -q.mean(1) / np.abs(q).mean(1)
     cloning = ((action - b.action) ** 2).mean((1, 2))
     assert_allclose(found["policy"], value + cloning / 2.0, **EXACT)
 
 
-def test_td3_bcs_value_scale_is_a_constant_to_its_policy() -> None:
+def test_td3_bcs_actor_follows_the_first_critic_unless_it_is_told_otherwise() -> None:
     agent, batch = tiny_agent("td3_bc", **TD3), tiny_batch()
+    before = terms(agent.loss(batch, KnownNoise(), ALL_GROUPS))["policy"]
+    with torch.no_grad():
+        agent.critic.net.layers[-1].bias[:, 1] += 3.0
+    assert_allclose(terms(agent.loss(batch, KnownNoise(), ALL_GROUPS))["policy"], before, **EXACT)
+
+
+def test_td3_bcs_value_scale_is_a_constant_to_its_policy() -> None:
+    agent, batch = tiny_agent("td3_bc", actor_q="mean", **TD3), tiny_batch()
     slopes = []
     action = agent.policy.mode(batch.obs)
     q = agent.critic(batch.obs, action)
@@ -249,7 +269,7 @@ def test_td3_bc_has_a_policy_term_only_on_its_own_steps() -> None:
 
 
 def test_awac_regresses_on_the_policys_value_and_clones_by_advantage() -> None:
-    agent = tiny_agent("awac", temperature=0.5, discount=GAMMA)
+    agent = tiny_agent("awac", mean="tanh", temperature=0.5, discount=GAMMA)
     found, noise, b = evaluate(agent, tiny_batch())
     y = b.reward + GAMMA * b.bootstrap * next_value(agent, b, noise)
     q = q_values(agent.critic, b.obs, b.action)
@@ -259,6 +279,43 @@ def test_awac_regresses_on_the_policys_value_and_clones_by_advantage() -> None:
     weight = np.minimum(np.exp(advantage / 0.5), 100.0)
     log_prob = gaussian_log_prob(agent.policy, b.obs, b.action)
     assert_allclose(found["policy"], -(weight * log_prob).mean(1), **EXACT)
+
+
+def test_awacs_linear_mean_is_unbounded_in_the_density_and_clipped_when_it_acts() -> None:
+    agent = tiny_agent("awac", mean="linear", temperature=0.5, discount=GAMMA)
+    with torch.no_grad():
+        agent.policy.net.layers[-1].bias += 1.2
+    found, noise, b = evaluate(agent, tiny_batch())
+    mean = forward(agent.policy.net, b.obs)[:, 0]
+    assert (mean > 1).any()
+    std = np.exp(agent.policy.log_std.detach().numpy())
+    following = forward(agent.policy.net, b.next_obs)[:, 0] + std * noise.normals[0]
+    next_q = q_values(agent.critic_target, b.next_obs, np.clip(following, -1, 1)).min(1)
+    y = b.reward + GAMMA * b.bootstrap * next_q
+    q = q_values(agent.critic, b.obs, b.action)
+    assert_allclose(found["critic"], td(q, y, b.weight), **EXACT)
+    sampled = np.clip(mean + std * noise.normals[1], -1, 1)
+    advantage = q.min(1) - q_values(agent.critic, b.obs, sampled).min(1)
+    weight = np.minimum(np.exp(advantage / 0.5), 100.0)
+    z = (b.action - mean) / std
+    log_prob = (-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum(-1)
+    assert_allclose(found["policy"], -(weight * log_prob).mean(1), **EXACT)
+    obs = tensor(b.obs)
+    assert_allclose(agent.act(obs).detach(), np.clip(mean, -1, 1), **EXACT)
+    assert agent.explore(obs, KnownNoise()).abs().max() <= 1
+
+
+def test_awacs_log_std_begins_where_it_is_told_and_stays_within_its_bounds() -> None:
+    settings = {"min_log_std": -4.0, "max_log_std": -1.0, "initial_log_std": -2.5}
+    policy = make_agent("awac", tiny_config("awac", **settings), tiny_spec()).double().policy
+    obs = tensor(numbers(2, 3, 2))
+    mean = policy.mean(obs).detach()
+    for log_std, kept in ((None, -2.5), (-9.0, -4.0), (3.0, -1.0)):
+        if log_std is not None:
+            policy.log_std.data.fill_(log_std)
+        expected = -2 * (kept + 0.5 * math.log(2 * math.pi))  # z = 0 in two dimensions
+        found = policy.log_prob(obs, mean).detach()
+        assert_allclose(found, np.full((2, 3), expected), **EXACT)
 
 
 # -- IQL
@@ -318,6 +375,11 @@ def test_sacs_target_entropy_is_minus_the_action_dimension_unless_set() -> None:
 
 def conservative_gap(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
     """Return `Σ_i mean_B[logsumexp_k(Q_i(s, a_k) − log q(a_k)) − Q_i(s, a)]`, `[S]`."""
+    return conservative_gaps(agent, b, noise).mean(2).sum(1)
+
+
+def conservative_gaps(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array:
+    """Return `logsumexp_k(Q_i(s, a_k) − log q(a_k)) − Q_i(s, a)`, `[S, N, B]`."""
     here, log_here = squashed_sample(agent.policy, b.obs, noise.normals[1])
     after, log_after = squashed_sample(agent.policy, b.next_obs, noise.normals[2])
     values = [
@@ -326,7 +388,7 @@ def conservative_gap(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Array
         q_many(agent.critic, b.obs, after) - log_after[:, None],
     ]
     most = np.logaddexp.reduce(np.concatenate(values, axis=3), axis=3)
-    return (most - q_values(agent.critic, b.obs, b.action)).mean(2).sum(1)
+    return most - q_values(agent.critic, b.obs, b.action)
 
 
 CQL = {"cql_actions": 2, "cql_weight": 3.0, "discount": GAMMA}
@@ -369,6 +431,41 @@ def test_the_max_backup_bootstraps_on_the_best_sampled_action(entropy_backup: bo
         assert float(y[seed, row]) == pytest.approx(expected, rel=1e-9)
 
 
+def test_the_lagrange_form_weighs_the_gap_above_its_target_and_moves_the_dual_by_it() -> None:
+    agent = tiny_agent("cql", cql_target_gap=0.4, **CQL)
+    with torch.no_grad():
+        agent.log_dual.copy_(tensor([0.3, -0.2]))
+    found, noise, b = evaluate(agent, tiny_batch())
+    y = b.reward + GAMMA * b.bootstrap * next_value(agent, b, noise)
+    gap, dual = conservative_gap(agent, b, noise), np.exp([0.3, -0.2])
+    expected = td(q_values(agent.critic, b.obs, b.action), y, b.weight)
+    assert_allclose(found["critic"], expected + 3.0 * dual * (gap - 2 * 0.4), **EXACT)
+    assert_allclose(found["dual"], -3.0 * dual * (gap / 2 - 0.4), **EXACT)
+
+
+def test_the_dual_begins_at_e_and_is_not_trained_without_its_constraint() -> None:
+    agent = make_agent("cql", tiny_config("cql", cql_target_gap=1.0, **CQL), tiny_spec()).double()
+    assert_allclose(agent.dual.detach(), [math.e, math.e], rtol=1e-6)
+    agent.drop_constraint()
+    assert "dual" not in agent.loss(tiny_batch(), KnownNoise(), ALL_GROUPS).terms
+
+
+def test_a_gap_counts_at_least_its_floor_state_by_state() -> None:
+    agent, batch = tiny_agent("cql", cql_min_gap=0.0, **CQL), tiny_batch()
+    noise, b = KnownNoise(), arrays(batch)
+    q = agent.critic(batch.obs, batch.action)
+    agent.q_target(batch, noise)  # a loss draws its target's noise first
+    agent.penalty(batch, q, noise)
+    gaps = conservative_gaps(agent, b, noise)
+    floor = float(np.median(gaps))
+    agent = tiny_agent("cql", cql_min_gap=floor, **CQL)
+    found, noise, b = evaluate(agent, batch)
+    y = b.reward + GAMMA * b.bootstrap * next_value(agent, b, noise)
+    expected = td(q_values(agent.critic, b.obs, b.action), y, b.weight)
+    gap = np.maximum(gaps, floor).mean(2).sum(1)
+    assert_allclose(found["critic"], expected + 3.0 * gap, **EXACT)
+
+
 def test_without_its_constraint_cql_is_sac_on_the_same_noise() -> None:
     agent = tiny_agent("cql", **CQL)
     agent.drop_constraint()
@@ -404,8 +501,12 @@ def fitted_target(agent: Any, bootstrap: float) -> tuple[Array, KnownNoise, Simp
 
 @pytest.mark.parametrize("algo", ["td3_bc", "awac", "iql", "cql", "cal_ql", "enoto", "sac"])
 def test_termination_stops_the_bootstrap_and_truncation_does_not(algo: str) -> None:
-    settings = {"target_noise": 0.4} if algo == "td3_bc" else {}
-    agent = tiny_agent(algo, critics=2, discount=GAMMA, **settings)
+    settings: dict[str, dict[str, Any]] = {
+        "td3_bc": {"target_noise": 0.4},
+        "awac": {"mean": "tanh"},
+        "cal_ql": {"max_target_backup": False},
+    }
+    agent = tiny_agent(algo, critics=2, discount=GAMMA, **settings.get(algo, {}))
     terminated, _, b = fitted_target(agent, bootstrap=0.0)
     assert_allclose(terminated, b.reward[:, 0], rtol=1e-9)
     truncated, noise, b = fitted_target(agent, bootstrap=1.0)
@@ -421,6 +522,17 @@ def test_a_truncated_last_step_is_stored_to_bootstrap_and_a_terminated_one_not_t
     batch = store.layout.batch(store.gather(torch.arange(5).expand(2, 5)), torch.zeros(2, 5))
     assert batch.bootstrap.tolist() == [[1, 1, 1, 1, 0]] * 2
     assert_allclose(batch.next_obs[0, 2], episodes.next_obs[2])
+
+
+def test_rewards_may_be_scaled_so_that_the_datasets_returns_span_a_thousand() -> None:
+    rewards = [1.0, 2.0, 3.0, 4.0, -1.0, 0.0]
+    episodes = make_episodes([2, 2, 2], [True, False, True], rewards)  # returns 3, 7, −1
+    config = AgentConfig(reward_scale="returns", reward_shift=0.5)
+    inputs = Inputs.fit(config, 3, episodes)
+    assert_allclose(inputs.reward(episodes.reward), np.array(rewards) * 1000 / 8 + 0.5, **EXACT)
+    same = make_episodes([2, 2], [True, True], [1.0, 2.0, 2.0, 1.0])
+    for unknown in (same, None):
+        assert Inputs.fit(config, 3, unknown).reward_scale == 1.0
 
 
 def test_rewards_and_observations_enter_updates_in_the_units_fixed_at_pretraining() -> None:

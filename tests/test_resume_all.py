@@ -28,7 +28,8 @@ STEPS, EVERY = 20, 7
 """Of a phase; so checkpoints fall into episodes, which have five steps at most."""
 SMALL: dict[str, dict[str, Any]] = {
     "baq": {"behavior_hidden": [8, 8]},
-    "cql": {"cql_actions": 2},
+    "awac": {"mean": "linear"},
+    "cql": {"cql_actions": 2, "cql_target_gap": 0.5},
     "cal_ql": {"cql_actions": 2},
     "adaptive_bc": {"utd": 3, "distilled_min_rows": 10},
 }

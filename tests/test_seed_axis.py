@@ -124,16 +124,27 @@ def assert_same_start(algo: str) -> None:
 POLICY = "policy.net.layers.0.weight"
 
 
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((algo, {}) for algo in OFFLINE),
+    ("awac", {"mean": "tanh", "initialization": "orthogonal", "last_layer_gain": 0.01}),
+    ("td3_bc", {"targets_move": "every_step", "actor_q": "min", "initialization": "normal"}),
+    ("cql", {"cql_target_gap": 0.8, "policy_hidden": (8,)}),
+]
+
+
 @pytest.mark.parametrize("algo", [*OFFLINE, "sac"])
 def test_a_seed_starts_from_the_same_weights_alone_and_among_others(algo: str) -> None:
     assert_same_start(algo)
 
 
-@pytest.mark.parametrize("algo", OFFLINE)
-def test_a_seed_pretrains_the_same_alone_and_among_others(algo: str) -> None:
-    together = pretrain(small_agent(algo, SEEDS), UPDATES)
+@pytest.mark.parametrize(("algo", "settings"), VARIANTS)
+def test_a_seed_pretrains_the_same_alone_and_among_others(
+    algo: str, settings: dict[str, Any]
+) -> None:
+    together = pretrain(small_agent(algo, SEEDS, **settings), UPDATES)
     for i, seed in enumerate(SEEDS):
-        assert_same_run(together, pretrain(small_agent(algo, (seed,)), UPDATES), i)
+        alone = pretrain(small_agent(algo, (seed,), **settings), UPDATES)
+        assert_same_run(together, alone, i)
 
 
 @pytest.mark.parametrize("algo", OWN_ONLINE_PHASE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from baq_cli.agents.interface import Draw, OnlinePlan
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import Reduction
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import Initialization
 
 
 class AdaptiveBC(TD3BC):
@@ -27,7 +28,8 @@ class AdaptiveBC(TD3BC):
     where R is the episode's return normalised to the reference range and R̄ its running mean.
     The store starts with a random part of the dataset. Departures: the reference range is the
     dataset's lowest and highest episode return (the paper uses D4RL's random and expert scores);
-    R̄ starts at the first episode's R.
+    R̄ starts at the first episode's R; the actor's value term is divided by the mean of |Q_i| over
+    critics (the authors': the mean of the critics' |mean|).
     """
 
     name = "adaptive_bc"
@@ -37,6 +39,9 @@ class AdaptiveBC(TD3BC):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share", "alpha"})
 
         normalize_observations: bool = False
+        initialization: Initialization = "normal"
+        policy_initialization: Initialization | None = "uniform"
+        actor_q: Literal["first", "mean", "min"] = "mean"
         critics: int = Field(10, ge=1)
         target_reduction: Reduction = "min_of_two"
         bc_weight: float = Field(0.4, ge=0, description="α_0, the cloning weight offline")

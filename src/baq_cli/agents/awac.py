@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
-import torch
-from pydantic import Field
-from torch import nn
+from typing import Any, ClassVar, Literal
 
-from baq_cli.agents.base import Agent, make_critics
-from baq_cli.agents.interface import Batch, Group, Losses
+import torch
+from pydantic import Field, model_validator
+
+from baq_cli.agents.base import Agent, make_critics, policy_net
+from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import advantage_weight, td_loss
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.closed import AgentConfig, LogStd, Widths
 
 
 class AWAC(Agent):
     """AWAC (Nair et al. 2020, arXiv 2006.09359). The same losses offline and online.
 
-    The advantage is `min_i Q_i(s, a) − min_i Q_i(s, a')` with one sample a' ~ π(s). Departures:
-    weights are capped at 100 instead of normalised over the batch.
+    The advantage is `min_i Q_i(s, a) − min_i Q_i(s, a')` with one sample a' ~ π(s). Settings are
+    CORL's (three layers, normalised inputs, λ, log σ in (−20, 2) from 0), the Gaussian's mean the
+    authors': a tanh. CORL's is `mean: linear`: unbounded, and clipped when it acts. Departures
+    from the authors: weights are capped at 100, as CORL's, instead of normalised over the batch,
+    and log σ is clipped instead of squashed into (−6, 0).
     """
 
     name = "awac"
     title = "AWAC"
 
     class Config(AgentConfig):
+        former: ClassVar[dict[str, Any]] = AgentConfig.former | {
+            "hidden": [256, 256],
+            "normalize_observations": False,
+            "mean": "tanh",
+            "min_log_std": -5.0,
+            "max_log_std": 2.0,
+            "initial_log_std": 0.0,
+        }
+
+        hidden: Widths = (256, 256, 256)
+        normalize_observations: bool = True
         temperature: float = Field(0.333, gt=0, description="λ: weights are exp(A/λ)")
+        mean: Literal["tanh", "linear"] = Field(
+            "tanh", description="the policy's mean: within ±1, or unbounded with clipped actions"
+        )
+        min_log_std: LogStd = Field(-20.0, description="lower bound of the policy's log σ")
+        max_log_std: LogStd = Field(2.0, description="upper bound of the policy's log σ")
+        initial_log_std: LogStd = Field(0.0, description="the policy's log σ at first")
+
+        @model_validator(mode="after")
+        def _within_bounds(self) -> AWAC.Config:
+            if not self.min_log_std <= self.initial_log_std <= self.max_log_std:
+                raise ValueError("expected min_log_std <= initial_log_std <= max_log_std")
+            return self
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.policy = GaussianPolicy(
+            init,
+            spec.obs_dim,
+            spec.action_dim,
+            **policy_net(config),
+            mean=config.mean,
+            log_std_range=(config.min_log_std, config.max_log_std),
+            initial_log_std=config.initial_log_std,
+        )
         self.critic, self.critic_target = make_critics(config, spec, init)
 
     def groups(self) -> dict[str, Group]:
@@ -39,8 +74,8 @@ class AWAC(Agent):
             "policy": Group((self.policy,), self.config.policy_learning_rate),
         }
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.critic, self.critic_target)]
+    def targets(self) -> list[Target]:
+        return [Target(self.critic, self.critic_target)]
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         config = self.config
@@ -50,7 +85,7 @@ class AWAC(Agent):
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
             q_target = batch.reward + config.discount * batch.bootstrap * next_value
-        mean = self.policy.mode(batch.obs)
+        mean = self.policy.mean(batch.obs)
         with torch.no_grad():
             action = self.policy.sample_about(mean, noise)
             value = reduce_q(self.critic(batch.obs, action), "min")

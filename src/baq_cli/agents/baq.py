@@ -13,7 +13,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
 from baq_cli.agents.base import Agent, online_and_offline, per_seed
 from baq_cli.agents.behavior import BehaviorModel
@@ -26,12 +26,13 @@ from baq_cli.agents.interface import (
     OfflineData,
     OnlinePlan,
     Spec,
+    Target,
 )
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import squared_distance
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.closed import AgentConfig, LogStd
 
 BASES: dict[str, type[Agent]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
 SHARED = set(AgentConfig.model_fields)
@@ -39,8 +40,26 @@ SHARED = set(AgentConfig.model_fields)
 REFERENCE_STATES = 10_000
 
 
+class BaseTD3BC(TD3BC.Config):
+    """TD3+BC as BAQ adapts it: its actor follows the mean of an ensemble, not one critic of it."""
+
+    actor_q: Literal["first", "mean", "min"] = "mean"
+    targets_move: Literal["every_step", "with_policy"] = "every_step"
+
+
+class BaseCQL(CQL.Config):
+    """CQL as BAQ adapts it, with the penalty that BAQ's own settings were found with."""
+
+    cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
+    initial_log_std: LogStd | None = None
+
+
 class BAQConfig(AgentConfig):
-    """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
+    """BAQ's section. What it shares with its base (networks, batches, rates) is set here.
+
+    A base's section has its method's keys. Their defaults are BAQ's: they don't follow those of
+    the method alone.
+    """
 
     critics: int = Field(4, ge=2)
     layer_norm: bool = True
@@ -52,9 +71,9 @@ class BAQConfig(AgentConfig):
     )
 
     base: Literal["td3_bc", "iql", "cql"] = Field("td3_bc", description="the method it adapts")
-    td3_bc: TD3BC.Config = TD3BC.Config()
+    td3_bc: BaseTD3BC = BaseTD3BC()
     iql: IQL.Config = IQL.Config()
-    cql: CQL.Config = CQL.Config()
+    cql: BaseCQL = BaseCQL()
 
     weight: bool = Field(True, description="switch: weight TD errors by behaviour distance")
     priority: Literal["rising", "falling", "off"] = Field(
@@ -162,7 +181,7 @@ class BAQ(Agent):
         behavior = Group((self.behavior.learner,), self.config.behavior_learning_rate)
         return {**self.base.groups(), "behavior": behavior}
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+    def targets(self) -> list[Target]:
         return self.base.targets()
 
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:

@@ -9,8 +9,18 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from baq_cli.agents.interface import Batch, Draw, Group, Losses, OfflineData, OnlinePlan, Spec
+from baq_cli.agents.interface import (
+    Batch,
+    Draw,
+    Group,
+    Losses,
+    OfflineData,
+    OnlinePlan,
+    Spec,
+    Target,
+)
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
@@ -79,8 +89,8 @@ class Agent(nn.Module, ABC):
         """
         return torch.ones_like(q_policy[:, 0, 0])
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Pairs (network, target) to move by Polyak averaging after every gradient step."""
+    def targets(self) -> list[Target]:
+        """Return the networks that copies follow by Polyak averaging, after optimiser steps."""
         return []
 
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
@@ -144,9 +154,29 @@ def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[
 def make_critics(config: AgentConfig, spec: Spec, init: SeedStream) -> tuple[QEnsemble, QEnsemble]:
     """Return the critic ensemble that a configuration describes, and its target copy."""
     critic = QEnsemble(
-        init, spec.obs_dim, spec.action_dim, config.hidden, config.critics, config.layer_norm
+        init,
+        spec.obs_dim,
+        spec.action_dim,
+        config.hidden,
+        config.critics,
+        config.layer_norm,
+        critic_start(config),
     )
     return critic, frozen_copy(critic)
+
+
+def critic_start(config: AgentConfig) -> Start:
+    """Return how the weights of critics and values begin."""
+    return Start(config.initialization, config.last_layer_gain)
+
+
+def policy_net(config: AgentConfig) -> dict[str, Any]:
+    """Return the hidden layers of a policy's network and how its weights begin, by argument."""
+    how = config.policy_initialization or config.initialization
+    return {
+        "hidden": config.policy_hidden or config.hidden,
+        "start": Start(how, config.last_layer_gain),
+    }
 
 
 def per_seed(value: float, spec: Spec) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from baq_cli.agents.base import Agent
+from baq_cli.agents.base import Agent, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
@@ -28,12 +28,16 @@ class BC(Agent):
                 *("critics", "layer_norm", "target_reduction", "tau", "learning_rate", "discount"),
                 *("reward_scale", "reward_shift"),
                 *("utd", "warmup_env_steps", "online_share", "capacity"),
+                *("policy_hidden", "policy_initialization"),
             }
         )
+        former: ClassVar[dict[str, Any]] = AgentConfig.former | {"normalize_observations": False}
+
+        normalize_observations: bool = True
 
     def build(self, init: SeedStream) -> None:
-        spec = self.spec
-        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, self.config.hidden)
+        spec, net = self.spec, policy_net(self.config)
+        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, **net)
 
     def groups(self) -> dict[str, Group]:
         return {"policy": Group((self.policy,), self.config.policy_learning_rate)}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import Batch
+from baq_cli.recipes.closed import Initialization, Widths
 
 
 class CalQL(CQL):
@@ -24,6 +27,16 @@ class CalQL(CQL):
     data_columns = ("mc_return",)
 
     class Config(CQL.Config):
+        former: ClassVar[dict[str, Any]] = CQL.Config.former | {"max_target_backup": False}
+
+        hidden: Widths = (256, 256)
+        policy_initialization: Initialization | None = None
+        normalize_observations: bool = False
+        policy_learning_rate: float = Field(1e-4, gt=0)
+        cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
+        max_target_backup: bool = Field(
+            True, description="bootstrap on the best of K policy actions"
+        )
         online_share: float | None = Field(
             0.5, ge=0, le=1, description="share of online rows a batch; null draws from the union"
         )

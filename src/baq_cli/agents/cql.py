@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Batch, OnlinePlan
+from baq_cli.agents.base import Agent, per_seed
+from baq_cli.agents.interface import Batch, Group, Losses, OnlinePlan
 from baq_cli.agents.objectives import td_loss
 from baq_cli.agents.sac import SAC
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import Initialization, LogStd, Positive, Widths
+
+MOST_DUAL = 1e6
 
 
 class CQL(SAC):
     """CQL(H) (Kumar et al. 2020, arXiv 2006.04779) on SAC. The same losses offline and online.
 
     The penalty, a critic, is `α_c · mean_B[logsumexp_k(Q(s, a_k) − log q(a_k)) − Q(s, a)]` over K
-    uniform actions, K of π(s) and K of π(s'), importance-sampled. Departures: no Lagrange form;
-    critics, policy and temperature step on one backward pass; `gradient: sampled` is ours.
+    uniform actions, K of π(s) and K of π(s'), importance-sampled. With a `cql_target_gap` τ it is
+    the Lagrange form: `α_c · β (… − τ)` with a dual variable β that rises while the gap is above τ.
+    Departures: critics, policy, temperature and β step on one backward pass; `gradient: sampled`
+    is ours.
     """
 
     name = "cql"
@@ -31,11 +36,29 @@ class CQL(SAC):
 
     class Config(SAC.Config):
         unused: ClassVar[frozenset[str]] = frozenset()
+        former: ClassVar[dict[str, Any]] = SAC.Config.former | {
+            "hidden": [256, 256],
+            "normalize_observations": False,
+            "policy_learning_rate": 1e-4,
+            "cql_weight": 5.0,
+            "cql_target_gap": None,
+            "cql_min_gap": None,
+        }
 
+        hidden: Widths = (256, 256, 256)
+        initialization: Initialization = "orthogonal"
+        policy_initialization: Initialization | None = "uniform"
+        last_layer_gain: Positive | None = 0.01
+        normalize_observations: bool = True
         warmup_env_steps: int = Field(0, ge=0, description="environment steps before updates")
-        policy_learning_rate: float = Field(1e-4, gt=0)
+        policy_learning_rate: float = Field(3e-5, gt=0)
+        initial_log_std: LogStd | None = -1.0
         entropy_backup: bool = Field(False, description="entropy term in the critic's target")
-        cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
+        cql_weight: float = Field(10.0, ge=0, description="α_c, the penalty's weight")
+        cql_target_gap: float | None = Field(
+            None, description="τ of the Lagrange form; null: the penalty's weight is α_c alone"
+        )
+        cql_min_gap: float | None = Field(None, description="a state's gap counts at least this")
         cql_actions: int = Field(10, ge=1, description="K sampled actions of each kind a state")
         gradient: Literal["full", "sampled"] = Field(
             "full", description="of the log-sum-exp: through all actions, or through a sample"
@@ -48,6 +71,14 @@ class CQL(SAC):
     def build(self, init: SeedStream) -> None:
         super().build(init)
         self.cql_weight = float(self.config.cql_weight)
+        if self.config.cql_target_gap is not None:
+            self.log_dual = nn.Parameter(per_seed(1.0, self.spec))
+
+    def groups(self) -> dict[str, Group]:
+        groups = super().groups()
+        if self.config.cql_target_gap is not None:
+            groups["dual"] = Group((self.log_dual,), self.config.learning_rate)
+        return groups
 
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
         if not self.config.max_target_backup:
@@ -76,7 +107,10 @@ class CQL(SAC):
         else:
             values = self.seen_values(self.critic.many(batch.obs, actions), batch)
             every = torch.logsumexp(values - log_density.unsqueeze(1), dim=3)
-        return (every - q).mean(2).sum(1)
+        gap = every - q
+        if self.config.cql_min_gap is not None:
+            gap = gap.clamp(min=self.config.cql_min_gap)
+        return gap.mean(2).sum(1)
 
     def penalised_actions(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
         """Return K uniform actions, K of π(s), K of π(s'), and the log-density of each.
@@ -129,7 +163,28 @@ class CQL(SAC):
         if self.cql_weight == 0:
             return td, metrics
         gap = self.penalty(batch, q, noise)
-        return td + self.cql_weight * gap, metrics | {"cql_gap": gap}
+        return td + self.weighted(gap), metrics | {"cql_gap": gap}
+
+    def weighted(self, gap: Tensor) -> Tensor:
+        """Return the penalty's part of the critics' loss, `[S]`, for a gap summed over critics."""
+        if self.config.cql_target_gap is None:
+            return self.cql_weight * gap
+        surplus = gap - self.config.critics * self.config.cql_target_gap
+        return self.cql_weight * self.dual.detach() * surplus
+
+    @property
+    def dual(self) -> Tensor:
+        """The dual variable β of the Lagrange form, `[S]`."""
+        return self.log_dual.exp().clamp(max=MOST_DUAL)
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        losses = super().loss(batch, noise, active)
+        if self.config.cql_target_gap is not None and self.cql_weight > 0:
+            gap = losses.metrics["cql_gap"] / self.config.critics
+            surplus = gap - self.config.cql_target_gap
+            losses.terms["dual"] = -self.cql_weight * self.dual * surplus
+            losses.metrics["cql_dual"] = self.dual.detach()
+        return losses
 
     def online_plan(self) -> OnlinePlan:
         return Agent.online_plan(self)

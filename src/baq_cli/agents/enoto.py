@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,8 +11,10 @@ from torch import Tensor
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import Batch, Draw, Losses, OnlinePlan
 from baq_cli.agents.objectives import td_loss
+from baq_cli.agents.sac import SAC
 from baq_cli.nets.critics import Reduction, reduce_q
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import Initialization, LogStd, Positive
 
 
 class ENOTO(CQL):
@@ -30,10 +32,16 @@ class ENOTO(CQL):
 
     class Config(CQL.Config):
         unused: ClassVar[frozenset[str]] = frozenset(
-            {"online_share", "entropy_backup", "max_target_backup"}
+            {"online_share", "entropy_backup", "max_target_backup", "cql_target_gap"}
         )
+        former: ClassVar[dict[str, Any]] = SAC.Config.former | {"cql_min_gap": None}
 
-        hidden: tuple[int, ...] = (256, 256, 256)
+        initialization: Initialization = "uniform"
+        policy_initialization: Initialization | None = None
+        last_layer_gain: Positive | None = None
+        normalize_observations: bool = False
+        initial_log_std: LogStd | None = None
+        cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
         critics: int = Field(10, ge=2)
         policy_learning_rate: float = Field(3e-5, gt=0)
         temperature_learning_rate: float | None = Field(1e-4, gt=0)

@@ -82,6 +82,19 @@ class Group:
     cosine: bool = False
 
 
+@dataclass(frozen=True)
+class Target:
+    """A network, and the copy of it that follows by Polyak averaging.
+
+    `follows` names a parameter group: the copy moves on the gradient steps that train that group,
+    and on every one where it is None.
+    """
+
+    network: nn.Module
+    copy: nn.Module
+    follows: str | None = None
+
+
 StoreName = Literal["offline", "online", "union"]
 
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from pydantic import Field
-from torch import nn
 
-from baq_cli.agents.base import Agent, make_critics
-from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.base import Agent, critic_start, make_critics, policy_net
+from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import advantage_weight, expectile_loss, td_loss
 from baq_cli.nets.critics import ValueNet, reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.closed import AgentConfig, RewardScale
 
 
 class IQL(Agent):
     """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169). The same losses offline and online.
 
-    Departures: the value, critic and policy step on one backward pass, from the same parameters
-    (the authors update them in turn); the policy's cosine learning rate ends with the offline
-    phase.
+    Rewards are scaled so that the dataset's returns span 1000, as the authors do on locomotion;
+    inputs are normalised, as CORL does. Departures: the value, critic and policy step on one
+    backward pass, from the same parameters (the authors update them in turn); the policy's cosine
+    learning rate ends with the offline phase.
     """
 
     name = "iql"
     title = "IQL"
 
     class Config(AgentConfig):
+        former: ClassVar[dict[str, Any]] = AgentConfig.former | {"reward_scale": 1.0}
+
         normalize_observations: bool = True
+        reward_scale: RewardScale = "returns"
         expectile: float = Field(0.7, gt=0, lt=1)
         beta: float = Field(3.0, gt=0, description="inverse temperature of advantage weights")
         policy_cosine: bool = Field(True, description="cosine policy learning rate offline")
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, **policy_net(config))
         self.critic, self.critic_target = make_critics(config, spec, init)
-        self.value = ValueNet(init, spec.obs_dim, config.hidden)
+        self.value = ValueNet(init, spec.obs_dim, config.hidden, critic_start(config))
 
     def groups(self) -> dict[str, Group]:
         config = self.config
@@ -46,8 +51,8 @@ class IQL(Agent):
             "policy": Group((self.policy,), config.policy_learning_rate, config.policy_cosine),
         }
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.critic, self.critic_target)]
+    def targets(self) -> list[Target]:
+        return [Target(self.critic, self.critic_target)]
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         config = self.config
@@ -60,7 +65,7 @@ class IQL(Agent):
         q = self.critic(batch.obs, batch.action)
         advantage = q_data - v
         weight = advantage_weight(advantage, config.beta)
-        action = self.policy.mode(batch.obs)
+        action = self.policy.mean(batch.obs)
         return Losses(
             {"q": q.mean((1, 2)), "v": v.mean(1), "awr_weight": weight.mean(1)},
             {"action": action},

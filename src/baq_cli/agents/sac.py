@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baq_cli.agents.base import Agent, make_critics, per_seed
-from baq_cli.agents.interface import Batch, Draw, Group, Losses, OnlinePlan
+from baq_cli.agents.base import Agent, make_critics, per_seed, policy_net
+from baq_cli.agents.interface import Batch, Draw, Group, Losses, OnlinePlan, Target
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.closed import AgentConfig, LogStd
 
 
 class SAC(Agent):
@@ -30,6 +30,7 @@ class SAC(Agent):
 
     class Config(AgentConfig):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
+        former: ClassVar[dict[str, Any]] = AgentConfig.former | {"initial_log_std": None}
 
         warmup_env_steps: int = Field(5_000, ge=0, description="random environment steps first")
         temperature_learning_rate: float | None = Field(
@@ -38,10 +39,19 @@ class SAC(Agent):
         initial_temperature: float = Field(1.0, gt=0)
         target_entropy: float | None = Field(None, description="null: minus the action dimension")
         entropy_backup: bool = Field(True, description="entropy term in the critic's target")
+        initial_log_std: LogStd | None = Field(
+            None, description="biases of the policy's log σ at first; null: as others"
+        )
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.policy = TanhGaussianPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.policy = TanhGaussianPolicy(
+            init,
+            spec.obs_dim,
+            spec.action_dim,
+            **policy_net(config),
+            initial_log_std=config.initial_log_std,
+        )
         self.critic, self.critic_target = make_critics(config, spec, init)
         log_alpha = per_seed(config.initial_temperature, spec).log()
         self.log_alpha = nn.Parameter(log_alpha)
@@ -57,8 +67,8 @@ class SAC(Agent):
             "temperature": Group((self.log_alpha,), rate),
         }
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.critic, self.critic_target)]
+    def targets(self) -> list[Target]:
+        return [Target(self.critic, self.critic_target)]
 
     @property
     def alpha(self) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, Literal
+
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from baq_cli.agents.base import Agent, frozen_copy, make_critics, per_seed
-from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.base import Agent, frozen_copy, make_critics, per_seed, policy_net
+from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import mean_abs, squared_distance, td_loss
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import DeterministicPolicy
@@ -18,26 +20,37 @@ from baq_cli.recipes.closed import AgentConfig
 class TD3BC(Agent):
     """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860).
 
-    `bc_weight [S]` multiplies the cloning term. Departures: the policy loss is divided by the
-    paper's α (the same minimiser; Adam doesn't see the scale), so the cloning weight is 1/α; the
-    actor follows the mean of the critics instead of the first; targets move at every critic step.
-    Online the loss is unchanged.
+    The actor follows the first critic, and both targets move when it does, at every second step;
+    `actor_q` and `targets_move` say otherwise. `bc_weight [S]` multiplies the cloning term.
+    Departure: the policy loss is divided by the paper's α (the same minimiser; Adam doesn't see
+    the scale), so the cloning weight is 1/α. Online the loss is unchanged.
     """
 
     name = "td3_bc"
     title = "TD3+BC"
 
     class Config(AgentConfig):
+        former: ClassVar[dict[str, Any]] = AgentConfig.former | {
+            "actor_q": "mean",
+            "targets_move": "every_step",
+        }
+
         normalize_observations: bool = True
         alpha: float = Field(2.5, gt=0, description="weight of the value against cloning")
         target_noise: float = Field(0.2, ge=0, description="std of target policy smoothing")
         target_noise_clip: float = Field(0.5, ge=0)
         policy_every: int = Field(2, ge=1, description="gradient steps a policy step")
+        actor_q: Literal["first", "mean", "min"] = Field(
+            "first", description="the critics' value that the actor follows"
+        )
+        targets_move: Literal["every_step", "with_policy"] = Field(
+            "with_policy", description="when target networks follow"
+        )
         exploration_noise: float = Field(0.1, ge=0, description="std of online action noise")
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.policy = DeterministicPolicy(init, spec.obs_dim, spec.action_dim, config.hidden)
+        self.policy = DeterministicPolicy(init, spec.obs_dim, spec.action_dim, **policy_net(config))
         self.policy_target = frozen_copy(self.policy)
         self.critic, self.critic_target = make_critics(config, spec, init)
         self.bc_weight: Tensor
@@ -53,8 +66,12 @@ class TD3BC(Agent):
             "policy": Group((self.policy,), self.config.policy_learning_rate),
         }
 
-    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
-        return [(self.critic, self.critic_target), (self.policy, self.policy_target)]
+    def targets(self) -> list[Target]:
+        follows = "policy" if self.config.targets_move == "with_policy" else None
+        return [
+            Target(self.critic, self.critic_target, follows),
+            Target(self.policy, self.policy_target, follows),
+        ]
 
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
         """Return `y = r + γ (1 − d) reduce Q̄(s', clip(π̄(s') + clip(ε)))`, `[S, B]`."""
@@ -68,10 +85,18 @@ class TD3BC(Agent):
             return batch.reward + config.discount * batch.bootstrap * next_value
 
     def policy_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s))."""
+        """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s)).
+
+        Q is the first critic, the least, or every one, whose terms are then averaged.
+        """
         action = self.policy.mode(batch.obs)
         q_policy = self.critic(batch.obs, action, frozen=True)
-        value = -(q_policy.mean((1, 2)) / mean_abs(q_policy))
+        followed = {
+            "first": lambda q: q[:, :1],
+            "min": lambda q: q.amin(1, keepdim=True),
+            "mean": lambda q: q,
+        }[self.config.actor_q](q_policy)
+        value = -(followed.mean((1, 2)) / mean_abs(followed))
         cloning = squared_distance(action, batch.action).mean(1)
         return value + self.bc_weight * cloning, {"action": action, "q_policy": q_policy}
 

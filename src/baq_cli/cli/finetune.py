@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
 
 CARRIED = (
-    *("hidden", "critics", "layer_norm", "discount", "batch_size"),
+    *("hidden", "policy_hidden", "critics", "layer_norm", "discount", "batch_size"),
     *("normalize_observations", "reward_scale", "reward_shift"),
 )
 """What another method takes over from a checkpoint's, so that their networks fit."""
@@ -72,6 +72,8 @@ def finetune(
 
 def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
     """Return what a checkpoint says of the run that continues it."""
+    from baq_cli.agents.registry import METHODS
+
     if source is None:
         return []
     recipe = dict(source.document["recipe"])
@@ -81,4 +83,6 @@ def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
         recipe[source.document["algo"]] = section
     else:
         recipe["shared"] = {key: section[key] for key in CARRIED if key in section}
+        if algo in METHODS and "mean" in METHODS[algo].Config.model_fields:  # others have a tanh
+            recipe[algo] = {"mean": section.get("mean", "tanh")}
     return [recipe]

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from baq_cli.agents.registry import method_configs
 from baq_cli.engine.claims import check_agent, check_document, check_parts, check_state
 from baq_cli.engine.events import UNITS, Note, Observer, Phase
 from baq_cli.engine.files import (
@@ -30,6 +31,7 @@ from baq_cli.engine.files import (
 from baq_cli.engine.resumable import check_resumable
 from baq_cli.errors import DataError, Unreadable
 from baq_cli.plain_files import read, sync_folder
+from baq_cli.recipes.load import reopen
 from baq_cli.untrusted import read_text
 
 FORMAT = 2
@@ -285,6 +287,7 @@ def load_agent_file(path: Path) -> Checkpoint:
     check_document(document, file)
     tensors = read_tensors(file, follow=file == path)
     check_agent(document, tensors, file)
+    document["recipe"] = reopen(document["recipe"], method_configs()).as_dict()
     return Checkpoint(document, tensors)
 
 

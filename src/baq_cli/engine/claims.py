@@ -16,7 +16,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent, method_configs
 from baq_cli.engine.store import BLOCK_ROWS
 from baq_cli.errors import DataError, Unreadable, UsageError, clipped
-from baq_cli.recipes.load import resolve
+from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import MOST_SEEDS
 
 Tensors = Mapping[str, Tensor]
@@ -195,7 +195,7 @@ def bare_agent(document: dict[str, Any], file: Path) -> Agent:
     Raises DataError where its recipe makes none.
     """
     try:
-        recipe = resolve([document["recipe"]], method_configs())
+        recipe = reopen(document["recipe"], method_configs())
     except UsageError as error:
         raise Unreadable(
             f"{file} holds a recipe that this version refuses: {error}. Use the version that wrote "

@@ -22,8 +22,8 @@ from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
 
 Array = npt.NDArray[Any]
-SQUASHED = (DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy)
-"""Policies whose mode is the tanh of the first `action_dim` outputs of `net`."""
+PLAIN = (DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy)
+"""Policies whose mode is the first `action_dim` outputs of `net`, their tanh or clipped."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def _check_numbers(agent: Agent, inputs: Inputs, spaces: Spaces, path: Path) -> 
             )
 
 
-def is_squashed(agent: Agent) -> bool:
-    """Return whether a method acts with `tanh` of its policy's perceptron, as all here do."""
-    return type(agent).act is Agent.act and isinstance(agent.policy, SQUASHED)
+def is_plain(agent: Agent) -> bool:
+    """Return whether a method acts with its policy's perceptron alone, as all here do."""
+    return type(agent).act is Agent.act and isinstance(agent.policy, PLAIN)
 
 
 class DeployedPolicy:
@@ -123,6 +123,7 @@ class DeployedPolicy:
         self.obs_std = one.inputs.obs_std.numpy().copy()
         self._agent, self._inputs = one.agent, one.inputs
         self._layers = _layers(one.agent)
+        self._squashed = bool(self._layers) and one.agent.policy.squashed
 
     def __repr__(self) -> str:
         among = "" if len(self.seeds) == 1 else f" of {', '.join(map(str, self.seeds))}"
@@ -162,7 +163,8 @@ class DeployedPolicy:
         for weight, bias in self._layers[:-1]:
             h = torch.baddbmm(bias, h, weight).relu_()
         weight, bias = self._layers[-1]
-        found = torch.baddbmm(bias, h, weight).tanh_().numpy()[0, 0, : self.action_dim]
+        last = torch.baddbmm(bias, h, weight)
+        found = (last.tanh_() if self._squashed else last).numpy()[0, 0, : self.action_dim]
         return self.spaces.to_env(found)
 
     def _read(self, obs: Any) -> Array:
@@ -216,7 +218,7 @@ def _layers(agent: Agent) -> list[tuple[Tensor, Tensor]]:
 
     Empty where acting on one observation has no shorter way than acting on many.
     """
-    if not is_squashed(agent) or len(agent.policy.net.norms) or agent.spec.device.type != "cpu":
+    if not is_plain(agent) or len(agent.policy.net.norms) or agent.spec.device.type != "cpu":
         return []
     return [(layer.weight[0], layer.bias[0]) for layer in agent.policy.net.layers]
 

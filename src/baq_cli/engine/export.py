@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from baq_cli import __version__
-from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_squashed, load_one_seed
+from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_plain, load_one_seed
 from baq_cli.engine.files import disk_errors
 from baq_cli.engine.graphs import ExportedPolicy, FormatName, Run, require_format
 from baq_cli.errors import DataError, UsageError
@@ -58,7 +58,7 @@ def export_policy(
     """
     form = require_format(name)
     one = load_one_seed(checkpoint, seed)
-    if not is_squashed(one.agent):
+    if not is_plain(one.agent):
         raise UsageError(f"the way '{one.document['algo']}' acts has no export; use load_policy")
     facts = describe(one)
     content = form.to_bytes(ExportedPolicy(one), json.dumps(facts, allow_nan=False))

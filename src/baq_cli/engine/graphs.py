@@ -72,7 +72,7 @@ class ExportedPolicy(nn.Module):
         self.register_buffer("obs_mean", one.inputs.obs_mean.clone())
         self.register_buffer("obs_std", one.inputs.obs_std.clone())
         self.obs_dim = one.spaces.obs_dim
-        self.layers = nn.Sequential(*_plain_layers(one.agent.policy.net, one.spaces.action_dim))
+        self.layers = nn.Sequential(*_plain_layers(one.agent.policy, one.spaces.action_dim))
         self.requires_grad_(False).eval()
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -83,8 +83,12 @@ class ExportedPolicy(nn.Module):
         return action + 0.0 * obs.sum(1, keepdim=True)
 
 
-def _plain_layers(net: Any, action_dim: int) -> list[nn.Module]:
-    """Return the modules of a perceptron of one seed, up to the tanh of its mode."""
+def _plain_layers(policy: Any, action_dim: int) -> list[nn.Module]:
+    """Return the modules of a policy's perceptron, of one seed, up to the tanh of its mode.
+
+    A mode that is clipped instead ends with the affine layer: actions are clipped to the bounds.
+    """
+    net = policy.net
     found: list[nn.Module] = []
     for number, layer in enumerate(net.layers):
         weight, bias = layer.weight[0, 0].mT, layer.bias[0, 0, 0]
@@ -96,7 +100,10 @@ def _plain_layers(net: Any, action_dim: int) -> list[nn.Module]:
             gain, offset = net.norms[number].weight[0, 0, 0], net.norms[number].bias[0, 0, 0]
             found.append(nn.LayerNorm(len(gain), eps=NORM_EPS))
             found[-1].load_state_dict({"weight": gain, "bias": offset})
-        found.append(nn.Tanh() if number == len(net.layers) - 1 else nn.ReLU())
+        if number < len(net.layers) - 1:
+            found.append(nn.ReLU())
+        elif policy.squashed:
+            found.append(nn.Tanh())
     return found
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoint import Checkpoint, agent_tensors
+from baq_cli.engine.claims import bare_agent
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.learner import Learner
@@ -26,7 +27,7 @@ def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
         if key in recipe.method.unused:
             continue
         asked = getattr(recipe.method, key)
-        if asked != value:
+        if asked != value and asked != section[key]:  # which may say how the value was found
             raise UsageError(
                 f"{recipe.run.algo}.{key} is {asked} here, and the checkpoint was trained with "
                 f"{value}: inputs are fixed at pre-training. Leave it out, or say {key}={value}."
@@ -71,9 +72,24 @@ def hand_over_parameters(
             f"a {source.document['algo']} policy can't be continued by '{recipe.run.algo}': their "
             "networks differ. Choose a method with the same policy, or set hidden alike."
         )
+    before = bare_agent(source.document, Path(source.document["algo"]))
+    if agent.policy.squashed != before.policy.squashed:
+        _refuse_other_mean(source.document["algo"], recipe, before.policy.squashed)
     agent.load_state_dict({n: t for n, t in fits.items() if n.split(".")[0] in taken}, strict=False)
     fresh = ", ".join(sorted(parts - taken)) or "none"
     observer(Note(f"taken from the checkpoint: {', '.join(sorted(taken))}; fresh: {fresh}"))
+
+
+def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
+    """Raise UsageError: the same weights would be another policy."""
+    mean, other = ("tanh", "linear") if squashed else ("linear", "tanh")
+    way = f"say {recipe.run.algo}.mean={mean}"
+    if "mean" not in type(recipe.method).model_fields:
+        way = f"pre-train with {algo}.mean={other}, or continue it by '{algo}'"
+    raise UsageError(
+        f"the mean of the checkpoint's {algo} policy is {mean}, that of '{recipe.run.algo}' "
+        f"{other}: {way}."
+    )
 
 
 def hand_over_optimizers(

@@ -16,6 +16,8 @@ from baq_cli.engine.store import Layout, Store
 from baq_cli.recipes.closed import AgentConfig
 
 Array = npt.NDArray[Any]
+RETURNS_RANGE = 1000.0
+"""Between the least and the greatest return of a dataset, in update units (IQL's authors)."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,21 @@ class Inputs:
 
     @classmethod
     def fit(cls, config: AgentConfig, obs_dim: int, episodes: Episodes | None) -> Inputs:
-        """Take statistics from the dataset where the method wants them, else the identity."""
+        """Take statistics from the dataset where the method wants them, else the identity.
+
+        A `reward_scale` of `returns` is 1000 over the range of the dataset's returns, and 1 where
+        they are all the same.
+        """
         mean, std = torch.zeros(obs_dim), torch.ones(obs_dim)
         if config.normalize_observations and episodes is not None:
             obs = episodes.obs.astype(np.float64)
             mean = torch.from_numpy(obs.mean(0)).float()
             std = torch.from_numpy(obs.std(0)).float() + 1e-3  # constant dimensions stay finite
-        return cls(mean, std, config.reward_scale, config.reward_shift)
+        scale = config.reward_scale
+        if scale == "returns":
+            spread = 0.0 if episodes is None else float(np.ptp(episodes.returns))
+            scale = RETURNS_RANGE / spread if spread > 0 else 1.0
+        return cls(mean, std, scale, config.reward_shift)
 
     def obs(self, raw: Array) -> Tensor:
         """Return normalised observations, `[..., obs_dim]` float32, on the CPU."""

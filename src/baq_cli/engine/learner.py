@@ -45,9 +45,12 @@ class Learner:
         self._rates = {name: torch.zeros((), dtype=exact, device=device) for name in self._flat}
         self._written: dict[str, float] = {}
         self._targets = [
-            (self._span(online), FlatParameters([target]).flat.data)
-            for online, target in agent.targets()
+            (self._span(target.network), FlatParameters([target.copy]).flat.data, target.follows)
+            for target in agent.targets()
         ]
+        for *_, group in self._targets:
+            if group is not None and group not in self._groups:
+                raise ValueError(f"a target network follows '{group}', which is no parameter group")
 
     def _span(self, module: torch.nn.Module) -> Tensor:
         for name, group in self._groups.items():
@@ -89,8 +92,9 @@ class Learner:
             gradient.zero_()
         losses.backward()
         self._adam.step(losses.terms, self._rates)
-        for online, target in self._targets:
-            target.lerp_(online, self.agent.config.tau)
+        for online, target, group in self._targets:
+            if group is None or group in active:
+                target.lerp_(online, self.agent.config.tau)
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
@@ -142,7 +146,10 @@ class Learner:
 
         They lead with the seed axis. Waits for the device.
         """
-        flats = (*(flat.flat.data for flat in self._flat.values()), *(t for _, t in self._targets))
+        flats = (
+            *(flat.flat.data for flat in self._flat.values()),
+            *(t for _, t, _ in self._targets),
+        )
         if all(bool(flat.isfinite().all()) for flat in flats):
             return {}
         found = {name: p.detach() for name, p in self.agent.named_parameters()}

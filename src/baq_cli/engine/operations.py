@@ -12,9 +12,9 @@ from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.device import prepare
-from baq_cli.engine.events import Note, Phase
+from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.handover import check_inputs, hand_over_optimizers, hand_over_parameters
-from baq_cli.engine.inputs import Inputs, offline_store
+from baq_cli.engine.inputs import RETURNS_RANGE, Inputs, offline_store
 from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.engine.learner import Learner
 from baq_cli.engine.lock import held
@@ -48,17 +48,18 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
             f"'{method.name}' doesn't learn from a dataset: use 'baq finetune --env ID --algo "
             f"{method.name}', or pre-train one of {_names('learns_offline')}."
         )
-    if recipe.run.dataset is None:
+    dataset = recipe.run.dataset
+    if dataset is None:
         raise UsageError("pre-training needs a dataset: give --dataset ID ('baq data list')")
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     directory = RunDirectory(order.out)
-    saved = saved_run(directory, recipe, order, "offline")
-    episodes = open_checked(recipe.run.dataset, saved, order.observer)
+    saved, recipe = saved_run(directory, recipe, order, "offline")
+    episodes = open_checked(dataset, saved, order.observer)
     origin = offline_origin(recipe.run.env, episodes, order.observer)
     agent = make_agent(recipe.run.algo, recipe.method, _spec(recipe, origin, episodes, device))
     _check_schedule(agent, recipe, saved)
-    inputs = _inputs(recipe, agent, saved, episodes)
+    inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
     learner = Learner(agent, "offline")
     with listen() as interruption, held(order.out, observer=order.observer):
@@ -76,7 +77,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
     _check_online(recipe, source)
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
-    saved = saved_run(RunDirectory(order.out), recipe, order, "online")
+    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
     known = saved or source
     dataset = recipe.run.dataset
     if dataset is None and known is not None and known.document["dataset"] is not None:
@@ -96,7 +97,7 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
             f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
             f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
         )
-    inputs = _inputs(recipe, agent, known, episodes)
+    inputs = _inputs(recipe, agent, known, episodes, order.observer)
     learner = Learner(agent, "online")
     if source is not None:
         check_inputs(recipe, source, inputs)
@@ -172,12 +173,25 @@ def _spec(
 
 
 def _inputs(
-    recipe: Recipe, agent: Agent, known: ckpt.Checkpoint | None, episodes: Episodes | None
+    recipe: Recipe,
+    agent: Agent,
+    known: ckpt.Checkpoint | None,
+    episodes: Episodes | None,
+    observer: Observer,
 ) -> Inputs:
     """Return the inputs that a checkpoint fixed, or those of a run that begins."""
     if known is not None:
         return Inputs.from_tensors(known.agent)
-    return Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
+    inputs = Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
+    if recipe.method.reward_scale == "returns" and "reward_scale" not in recipe.method.unused:
+        key = f"{recipe.run.algo}.reward_scale"
+        observer(
+            Note(
+                f"updates multiply rewards by {inputs.reward_scale:.4g}, so that the dataset's "
+                f"returns span {RETURNS_RANGE:.0f} ({key}=1 leaves them)"
+            )
+        )
+    return inputs
 
 
 def _set_threads(recipe: Recipe, spec: Spec, order: Order, saved: ckpt.Checkpoint | None) -> None:

@@ -22,7 +22,7 @@ from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.pool import check_trusted
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
-from baq_cli.recipes.load import resolve
+from baq_cli.recipes.load import reopen
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,7 @@ def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Age
     """
     document = saved.document
     try:
-        recipe = resolve([document["recipe"]], method_configs())
+        recipe = reopen(document["recipe"], method_configs())
     except UsageError as error:
         raise DataError(f"{path} holds a recipe that this version refuses: {error}") from error
     spec, alone = _spec_of(document, device), document.get("kind") == BEHAVIOR

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from baq_cli.agents.registry import method_configs
 from baq_cli.data.checks import environment_findings
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import open_minari
@@ -19,7 +20,7 @@ from baq_cli.envs.pool import check_trusted, make_env
 from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
-from baq_cli.recipes.load import differences
+from baq_cli.recipes.load import as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
 
 
@@ -166,31 +167,33 @@ def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Obser
 
 def saved_run(
     directory: RunDirectory, recipe: Recipe, order: Order, phase: Phase
-) -> ckpt.Checkpoint | None:
-    """Return the checkpoint to resume from, or None to start.
+) -> tuple[ckpt.Checkpoint | None, Recipe]:
+    """Return the checkpoint to resume from, or None to start; and the recipe of the run.
 
+    That is the one given, but for defaults that have changed since the run began: those stay.
     Raises UsageError when the folder's run has another phase or recipe, or is there without
     --resume.
     """
     directory.check_free(order.resume)
     if not directory.holds_run:
-        return None
+        return None, recipe
     if not ckpt.complete(directory.path):
         order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
-        return None
+        return None, recipe
     saved = ckpt.load_newest(directory.path, order.observer)
     if saved.document["phase"] != phase:
         raise UsageError(
             f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
             f"this command runs an {phase} one. Choose another --out."
         )
+    recipe = as_begun(recipe, reopen(saved.document["recipe"], method_configs()))
     changed = differences(saved.document["recipe"], recipe.as_dict())
     if changed:
         raise UsageError(
             f"cannot resume {directory.path} with another recipe: {'; '.join(changed)}. Give the "
             "run's own values (its recipe.yaml), or choose another --out."
         )
-    return saved
+    return saved, recipe
 
 
 def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: Order) -> None:

@@ -16,7 +16,7 @@ from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_fil
 from baq_cli.engine.operations import run_finetune, run_pretrain
 from baq_cli.engine.sources import Order
 from baq_cli.errors import DataError
-from baq_cli.recipes.load import resolve
+from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import Recipe
 
 FILE = "cell.json"
@@ -90,9 +90,14 @@ class Cell:
             raise DataError(f"{folder / FILE} is damaged: {error}") from error
 
 
+def recipe_of(cell: Cell) -> Recipe:
+    """Return a cell's recipe; what one of an earlier version lacks means what it did then."""
+    return reopen(cell.recipe, method_configs())
+
+
 def run_cell(cell: Cell, observer: Observer) -> None:
     """Run a cell's phases, those that its method has, from where they were left."""
-    recipe = resolve([cell.recipe], method_configs())
+    recipe = recipe_of(cell)
     method = METHODS[recipe.run.algo]
     source = None
     if method.learns_offline:

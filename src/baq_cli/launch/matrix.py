@@ -17,7 +17,7 @@ from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.protocol import check_same_protocol, protocol_of
 from baq_cli.errors import DataError, UsageError, clipped, nearest
-from baq_cli.launch.cells import Cell
+from baq_cli.launch.cells import Cell, recipe_of
 from baq_cli.launch.journal import read_state
 from baq_cli.recipes.load import Layer, comparison_of, differences, parse_overrides, resolve
 from baq_cli.recipes.schema import CompareConfig
@@ -135,7 +135,7 @@ def check_known(cells: Sequence[Cell], out: Path) -> None:
         if not (cell.folder / "cell.json").exists():
             continue
         before = Cell.load(cell.folder)
-        changed = differences(before.recipe, cell.recipe)
+        changed = differences(recipe_of(before).as_dict(), cell.recipe)
         if changed:
             raise UsageError(
                 f"{out} holds '{cell.name}' with another recipe: {'; '.join(changed)}. Give the "
@@ -147,7 +147,7 @@ def is_finished(cell: Cell) -> bool:
     """Return whether a cell was run to its end by this very recipe."""
     if read_state(cell.folder).stage != "done":
         return False
-    return Cell.load(cell.folder).recipe == cell.recipe
+    return recipe_of(Cell.load(cell.folder)).as_dict() == cell.recipe
 
 
 def save_matrix(cells: Sequence[Cell], out: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.nets.mlp import MLP
+from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
 Reduction = Literal["min", "mean", "min_of_two", "weighted_min_pair"]
@@ -25,10 +26,11 @@ class QEnsemble(nn.Module):
         hidden: Sequence[int],
         members: int = 2,
         layer_norm: bool = False,
+        start: Start = UNIFORM,
     ):
         super().__init__()
         self.members = members
-        self.net = MLP(init, members, obs_dim + action_dim, hidden, 1, layer_norm)
+        self.net = MLP(init, members, obs_dim + action_dim, hidden, 1, layer_norm, start)
 
     def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
         values: Tensor = self.net(torch.cat([obs, action], dim=-1), frozen)
@@ -51,10 +53,10 @@ class ValueNet(nn.Module):
     """A state value V(s) a seed. Input `[S, B, obs_dim]`; output `[S, B]`."""
 
     def __init__(
-        self, init: SeedStream, obs_dim: int, hidden: Sequence[int], layer_norm: bool = False
+        self, init: SeedStream, obs_dim: int, hidden: Sequence[int], start: Start = UNIFORM
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, 1, layer_norm)
+        self.net = MLP(init, 1, obs_dim, hidden, 1, start=start)
 
     def forward(self, obs: Tensor, frozen: bool = False) -> Tensor:
         values: Tensor = self.net(obs, frozen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,21 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.nets.perceptron import perceptron
+from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
 
 class Linear(nn.Module):
     """The parameters of an affine layer for S seeds and N members.
 
-    Shapes: weight `[S, N, n_in, n_out]`, bias `[S, N, 1, n_out]`. Initialised as torch.nn.Linear:
-    uniform in ±1/√n_in.
+    Shapes: weight `[S, N, n_in, n_out]`, bias `[S, N, 1, n_out]`.
     """
 
-    def __init__(self, init: SeedStream, members: int, n_in: int, n_out: int):
+    def __init__(self, weight: Tensor, bias: Tensor):
         super().__init__()
-        bound = 1.0 / math.sqrt(n_in)
-        self.weight = nn.Parameter((2 * init.uniform(members, n_in, n_out) - 1) * bound)
-        self.bias = nn.Parameter((2 * init.uniform(members, 1, n_out) - 1) * bound)
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
 
 class LayerNorm(nn.Module):
@@ -53,11 +50,15 @@ class MLP(nn.Module):
         hidden: Sequence[int],
         n_out: int,
         layer_norm: bool = False,
+        start: Start = UNIFORM,
     ):
         super().__init__()
         self.members = members
         sizes = [n_in, *hidden, n_out]
-        self.layers = nn.ModuleList(Linear(init, members, a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(
+            Linear(*start.layer(init, members, a, b, last=number == len(hidden)))
+            for number, (a, b) in enumerate(pairwise(sizes))
+        )
         self.norms = nn.ModuleList(
             LayerNorm(len(init.seeds), members, width, init.device)
             for width in (hidden if layer_norm else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,13 @@ MOST_LAYERS, MOST_WIDTH, MOST_CRITICS, MOST_COUNT = 64, 65_536, 1_000, 10**12
 """Larger networks and counts are taken for mistakes, before memory is asked for them."""
 
 
+Positive = Annotated[float, Field(gt=0)]
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Initialization = Literal["uniform", "orthogonal", "normal"]
+LogStd = Annotated[float, Field(ge=-20, le=2)]
+RewardScale = Positive | Literal["returns"]
+
+
 class Closed(BaseModel):
     """A configuration that refuses keys it doesn't know."""
 
@@ -29,11 +36,19 @@ class Closed(BaseModel):
 class AgentConfig(Closed):
     """What every method's section of a recipe may set.
 
+    Defaults are those of a method's authors on MuJoCo's locomotion tasks (docs/baselines.md).
     `unused` names the keys that a method inherits but that change nothing in it; setting one is an
     error, as it is for an unknown key.
     """
 
     unused: ClassVar[frozenset[str]] = frozenset()
+    former: ClassVar[dict[str, Any]] = {
+        "policy_hidden": None,
+        "initialization": "uniform",
+        "policy_initialization": None,
+        "last_layer_gain": None,
+    }
+    """What runs of earlier versions did where today's default is another, by key, as JSON."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +62,7 @@ class AgentConfig(Closed):
     def _nothing_absurd(self) -> AgentConfig:
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, tuple) and not (
+            if isinstance(value, tuple) and not (  # all are widths of layers
                 len(value) <= MOST_LAYERS and all(1 <= width <= MOST_WIDTH for width in value)
             ):
                 raise ValueError(
@@ -63,8 +78,18 @@ class AgentConfig(Closed):
         fields: dict[str, Any] = serialize(self)
         return {key: value for key, value in fields.items() if key not in self.unused}
 
-    hidden: tuple[PositiveInt, ...] = Field(
-        (256, 256), min_length=1, description="hidden layer widths"
+    hidden: Widths = Field((256, 256), description="hidden layer widths")
+    policy_hidden: Widths | None = Field(
+        None, description="the policy's hidden layer widths; null: as hidden"
+    )
+    initialization: Initialization = Field(
+        "uniform", description="first weights: in ±1/√n; orthogonal, gain √2; normal, std 1/(2√n)"
+    )
+    policy_initialization: Initialization | None = Field(
+        None, description="the policy's first weights; null: as initialization"
+    )
+    last_layer_gain: Positive | None = Field(
+        None, description="first weights of last layers: orthogonal, of this gain; null: as others"
     )
     critics: int = Field(2, ge=1, description="critics N in the ensemble")
     layer_norm: bool = Field(False, description="LayerNorm before each critic activation")
@@ -79,7 +104,10 @@ class AgentConfig(Closed):
     normalize_observations: bool = Field(
         False, description="standardise by dataset statistics, fixed at pre-training"
     )
-    reward_scale: float = Field(1.0, gt=0, description="multiplies rewards inside updates")
+    reward_scale: RewardScale = Field(
+        1.0,
+        description="multiplies rewards inside updates; returns: 1000 / the range of the dataset's",
+    )
     reward_shift: float = Field(0.0, description="added after scaling")
     utd: int = Field(1, ge=1, description="gradient steps an environment step, a seed")
     warmup_env_steps: int = Field(

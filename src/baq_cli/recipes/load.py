@@ -59,6 +59,36 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     )
 
 
+def reopen(written: Layer, methods: Methods) -> Recipe:
+    """Resolve a recipe that a run wrote down; what it lacks means what it did when that was made.
+
+    Raises UsageError as `resolve` does.
+    """
+    algo = str(written.get("algo"))
+    if algo not in methods:
+        return resolve([written], methods)
+    model = methods[algo]
+    meant = {key: value for key, value in model.former.items() if key not in model.unused}
+    return resolve([written | {algo: meant | _mapping(written, algo)}], methods)
+
+
+def as_begun(recipe: Recipe, begun: Recipe) -> Recipe:
+    """Return a recipe for the resume of a run that may have begun with other defaults.
+
+    A key that the recipe leaves to its default keeps the former default where the run has that.
+    """
+    method, was = recipe.method, begun.method
+    if type(method) is not type(was):
+        return recipe
+    fields = was.model_dump(mode="json")
+    kept = {
+        key: getattr(was, key)
+        for key, value in method.former.items()
+        if key in fields and fields[key] == value and key not in method.model_fields_set
+    }
+    return Recipe(recipe.run, method.model_copy(update=kept))
+
+
 def comparison_of(layer: Layer) -> CompareConfig:
     """Return a layer's section `compare`.
 
