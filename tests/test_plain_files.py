@@ -348,7 +348,11 @@ ATTRIBUTES = {"read_text", "read_bytes", "write_text", "write_bytes", "touch", "
 OPENERS = {"open", "io.open", "os.open", "os.fdopen", "codecs.open", "os.replace"}
 MINE_ALONE = {
     "os.open": {"outlets.py"},  # nothing, in place of a descriptor that is closed
-    "read_text": {"report/page.py", "data/sizes.py"},  # what is installed; the system's memory
+    "read_text": {
+        "report/page.py",
+        "data/sizes.py",
+        "machine.py",
+    },  # what is installed; the system's memory
     "open": {
         *("cli/progress.py", "cli/compare.py"),  # displays and launchers, not files
         *("data/minari/episode_file.py", "data/logs/d4rl.py", "data/hdf5.py"),  # HDF5, inside
