@@ -11,7 +11,7 @@ import typer
 
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
-from baq_cli.errors import UsageError
+from baq_cli.errors import UsageError, clipped, listed
 
 if TYPE_CHECKING:
     from baq_cli.data.logs.logfile import Setting
@@ -59,6 +59,14 @@ def import_dataset(
     split_gaps: Annotated[
         bool, typer.Option("--split-gaps", help="Begin a new episode where rows are missing.")
     ] = False,
+    ends: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=COLUMN",
+            help="What a column says of the ends: terminated=done, last=is_last, unused=success "
+            "(docs/data.md). Repeat it for more.",
+        ),
+    ] = None,
     drop_last_truncated: Annotated[
         bool,
         typer.Option(
@@ -88,8 +96,9 @@ def import_dataset(
     from baq_cli.cli.results import print_json
     from baq_cli.data.exchange import import_files
     from baq_cli.data.logs.cutting import CutRules
+    from baq_cli.data.logs.ends.roles import parse_ends
     from baq_cli.data.logs.layouts import said
-    from baq_cli.data.logs.mapping import read_mapping
+    from baq_cli.data.logs.mapping import read_mapping, with_ends
 
     rules = CutRules(max_episode_steps, only_terminations, split_gaps, drop_last_truncated)
     mapped = said(
@@ -100,11 +109,16 @@ def import_dataset(
         decimal=decimal,
         units_row=units_row or None,
     )
+    mapped = with_ends(mapped, parse_ends(ends or []))
     setting = _setting(env, action_low, action_high, mapped, rules, clip_actions)
     done = import_files(files, id, setting, mapped, join_files)
     episodes = done.episodes
     for note in done.notes:
         say(note, err=True)
+    left = done.account.get("columns_not_used", {})
+    if left:
+        named = listed([f"'{clipped(name)}' ({what})" for name, what in left.items()])
+        say(f"not used, though the names look like it: {named}", err=True)
     for finding in episodes.findings:
         say(f"warning: {finding.text}", err=True)
     if done.lost:
@@ -119,6 +133,8 @@ def import_dataset(
         "env_steps": len(episodes),
         "left_out": done.lost,
         "notes": list(done.notes),
+        "ends_from": done.account.get("ends_from", {}),
+        "columns_not_used": left,
         "clipped_actions": None if done.clipped is None else done.clipped.facts,
         "return_mean": float(episodes.returns.mean()),
         "sha256": episodes.content_hash,

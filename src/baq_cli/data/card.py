@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.logs.clipping import clipped_in
+from baq_cli.data.logs.logfile import IMPORTED
 from baq_cli.data.logs.several import notes_in
 from baq_cli.envs.scores import known_reference, stored
 
@@ -59,10 +60,22 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "actions_on_bounds": float((np.abs(episodes.action) >= 1).any(1).mean()),
         "clipped_actions": None if clipped is None else clipped.facts,
         "import_notes": notes_in(metadata),
+        **_imported(metadata),
         "requirements": list(origin.requirements),
         "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),
     }
+
+
+def _imported(metadata: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return where an import found the ends of episodes, and which columns it didn't use."""
+    said = metadata.get(IMPORTED)
+    said = said if isinstance(said, dict) else {}
+    return {name: _words(said.get(name)) for name in ("ends_from", "columns_not_used")}
+
+
+def _words(given: Any) -> dict[str, str]:
+    return {str(k): str(v) for k, v in given.items()} if isinstance(given, dict) else {}
 
 
 def _quantiles(values: Array) -> dict[str, float]:

@@ -116,8 +116,8 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
         yield _error(
             "end flags",
             f"{inside} steps inside an episode are marked terminated or truncated: the episodes "
-            "are cut wrongly. Import the log again without its episode numbers, and the flags "
-            "decide.",
+            "are cut wrongly. Import the log again without its episode numbers (--ends "
+            "unused=COLUMN), and the flags decide.",
         )
     if (terminated & truncated).any():
         yield _warning(

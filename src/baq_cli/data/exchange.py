@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,22 @@ import numpy as np
 from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.logs.clipping import CLIPPED, Clipped, within_bounds
-from baq_cli.data.logs.columns import checked_log
+from baq_cli.data.logs.columns import USUAL, checked_log
 from baq_cli.data.logs.cutting import CutRules
 from baq_cli.data.logs.d4rl import write_d4rl
+from baq_cli.data.logs.ends.clues import Clues
 from baq_cli.data.logs.filecard import card_of
 from baq_cli.data.logs.files import log_files
 from baq_cli.data.logs.formats import FORMATS, naming, read_file
-from baq_cli.data.logs.layouts import with_last_observations
-from baq_cli.data.logs.logfile import LogFile, Place, Setting, place_of, to_log, to_recording
+from baq_cli.data.logs.logfile import (
+    IMPORTED,
+    LogFile,
+    Place,
+    Setting,
+    place_of,
+    to_log,
+    to_recording,
+)
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.logs.parquet import write_parquet
 from baq_cli.data.logs.several import (
@@ -33,8 +41,8 @@ from baq_cli.data.logs.several import (
     notes_in,
     notes_of,
     one_file,
-    one_recording,
     with_about,
+    with_account,
 )
 from baq_cli.data.logs.tables import write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
@@ -53,13 +61,15 @@ SUFFIXES = {"d4rl": ".hdf5", "npz": ".npz", "parquet": ".parquet"}
 class Imported:
     """What an import made: the dataset, how many transitions could not be kept, how it was read.
 
-    `clipped` counts the actions that were moved onto their bounds, where that was asked for.
+    `clipped` counts the actions that were moved onto their bounds, where that was asked for;
+    `account` says where ends come from, and which columns were not used; see `Account`.
     """
 
     episodes: Episodes
     lost: int
     notes: tuple[str, ...] = ()
     clipped: Clipped | None = None
+    account: dict[str, Any] = field(default_factory=dict)
 
 
 def import_file(path: Path, dataset_id: str, setting: Setting, mapping: Mapping | None) -> Imported:
@@ -93,27 +103,26 @@ def import_files(
     place: Place | None = None
     for group in groups:
         with naming(group[0].path, several=len(files) > 1):
-            file, count = _whole(group, mapping)
+            file = _whole(group, mapping)
             place = place or place_of(file, setting)
             check_place(file, setting, place)
             recording, left_out = to_recording(file, setting, place)
         recordings.append(recording)
-        lost, last_rows = lost + left_out, last_rows + count
+        lost += left_out
+        last_rows += len(recording.lengths) if file.last_row_observed else 0
     notes = notes_of(groups)
     if last_rows:
         notes += (f"the last row of each of {last_rows:,} episodes is its final observation",)
-    recording = one_recording(recordings)
+    recording, said = with_account(recordings, [group[0].path for group in groups])
+    notes += said
     with naming(files[0]):
         return _save(dataset_id, with_about(recording, parts), lost, setting, notes)
 
 
-def _whole(group: Sequence[Part], mapping: Mapping | None) -> tuple[LogFile, int]:
-    """Return the rows of files that belong together, and how many of them are observations only."""
-    file = one_file(group)
-    if mapping is None or mapping.last_row != "observation":
-        return file, 0
-    log, count = with_last_observations(file.log)
-    return replace(file, log=log), count
+def _whole(group: Sequence[Part], mapping: Mapping | None) -> LogFile:
+    """Return the rows of files that belong together, and what their last rows are."""
+    observed = mapping is not None and mapping.last_row == "observation"
+    return replace(one_file(group), last_row_observed=observed)
 
 
 def _save(
@@ -130,7 +139,7 @@ def _save(
     episodes = recording.episodes(dataset_id)
     episodes = refuse(episodes, content_findings(episodes))
     write_minari(dataset_id, recording)
-    return Imported(episodes, lost, notes, clipped)
+    return Imported(episodes, lost, notes, clipped, recording.about.get(IMPORTED, {}))
 
 
 def export_file(dataset_id: str, form: str, path: Path) -> None:
@@ -208,6 +217,8 @@ def save_arrays(
         CutRules(max_episode_steps=max_episode_steps),
         clip_actions,
     )
-    file = LogFile(log, about={"description": description})
+    named = {role: "" for role in USUAL if single[role] is not None}
+    file = LogFile(log, about={"description": description}, clues=Clues(named=named))
     recording, lost = to_recording(file, setting)
-    return _save(dataset_id, recording, lost, setting)
+    recording, notes = with_account([recording], [Path()])
+    return _save(dataset_id, recording, lost, setting, notes)

@@ -48,6 +48,13 @@ class Columns(dict[str, Any]):
         """Return a row's value as a word; the same words are the same values in other files too."""
         return self._label(name, super().__getitem__(name), row)
 
+    def clue(self, name: str, words: bool) -> Array | None:
+        """Return what a column that nothing asks for holds, or None: it spoils no log."""
+        try:
+            return self.numbered(name) if words else self[name]
+        except (DataError, ValueError, TypeError):
+            return None
+
     def numbers(self, name: str, rows: int | None = None) -> Array | None:
         """Return a column of numbers, with so many rows; None where it is something else.
 

@@ -10,6 +10,13 @@ import numpy.typing as npt
 
 from baq_cli.data.logs.by_name import Columns
 from baq_cli.data.logs.cutting import FlatLog
+from baq_cli.data.logs.ends.clues import (
+    Clues,
+    clue_names,
+    clues_of,
+    may_be_words,
+    said_columns,
+)
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.layouts import check_layout, constant_rewards
 from baq_cli.data.logs.logfile import LogFile
@@ -36,6 +43,8 @@ ALIASES = {
     "next_observations": ("next_observation", "next_obs"),
 }
 """The names by which a column is known without a mapping; exports use the first."""
+USUAL = ("terminated", "truncated", "episode")
+"""The roles that say where episodes end, as usual names have them."""
 SINGLE = ("actions", "rewards", "terminated", "truncated", "episode")
 _PARTED = {
     alias for name in ("observations", "next_observations") for alias in (name, *ALIASES[name])
@@ -71,6 +80,24 @@ def _expand(field: str, asked: Names, names: list[str]) -> list[str]:
         raise UsageError(f"{error} (And {NO_REWARD}.)") from error
 
 
+def beside(names: list[str], mapping: Mapping | None, card: Card | None) -> list[str]:
+    """Return which other columns are read where they can be: those that tell of ends and times."""
+    asked = set() if mapping is None else said_columns(mapping.said)
+    mine = {name for name in names if card is not None and is_info(name)}
+    found = {*clue_names(names, {*_data_columns(names, mapping), *mine}), *asked}
+    return [name for name in names if name in found]
+
+
+def _data_columns(names: list[str], mapping: Mapping | None) -> list[str]:
+    """Return the columns of observations, actions and rewards, which are no clues to anything."""
+    if mapping is not None and mapping.names_columns:
+        return wanted(names, mapping.model_copy(update=dict.fromkeys(USUAL)))
+    heads = ("observations", "next_observations", "actions", "rewards")
+    first = [next((a for a in (h, *ALIASES[h]) if a in names), None) for h in heads]
+    parts = [n for n in names if _is_part(n) and not n.startswith(f"{INFOS}/")]
+    return [name for name in (*first, *parts) if name is not None]
+
+
 def is_info(name: str) -> bool:
     """Return whether a column is one that goes along where it fits, and that nothing asks for."""
     head, _, rest = name.partition("/")
@@ -89,9 +116,15 @@ def episode_column(names: list[str], mapping: Mapping | None) -> str | None:
     return next((alias for alias in ("episode", *ALIASES["episode"]) if alias in names), None)
 
 
-def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) -> LogFile:
+def to_log_file(
+    columns: Columns,
+    mapping: Mapping | None,
+    card: Card | None,
+    numbers: dict[str, int] | None = None,
+) -> LogFile:
     """Return the log that columns make, by a mapping or by custom.
 
+    `numbers` are single numbers of the file that count episodes or steps.
     Raises DataError for columns that don't fit each other, UsageError for names that aren't there.
     """
     reward = None if mapping is None else mapping.constant_reward
@@ -108,7 +141,31 @@ def to_log_file(columns: Columns, mapping: Mapping | None, card: Card | None) ->
     notes = () if reward is None else (f"every reward is {reward:g}, as you said",)
     name = episode_column(list(columns), mapping)
     span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
-    return LogFile(log, resets, card, notes=notes, columns=tuple(used), episode_span=span)
+    file = LogFile(log, resets, card, notes=notes, columns=tuple(used), episode_span=span)
+    return replace(file, clues=_clues(columns, mapping, card, len(log.rewards), numbers or {}))
+
+
+def _clues(
+    columns: Columns,
+    mapping: Mapping | None,
+    card: Card | None,
+    rows: int,
+    numbers: dict[str, int],
+) -> Clues:
+    said = {} if mapping is None else mapping.said
+    every = list(columns)
+    told = {n: columns.clue(n, may_be_words(n, said)) for n in beside(every, mapping, card)}
+    clues = clues_of(told, _named(every, mapping), said, rows, numbers, every)
+    return replace(clues, mapped=mapping is not None and mapping.names_columns)
+
+
+def _named(names: list[str], mapping: Mapping | None) -> dict[str, str]:
+    """Return the column that each usual role is read from."""
+    if mapping is not None and mapping.names_columns:
+        told = {role: getattr(mapping, role) for role in USUAL}
+        return {role: expand_one(c, names) for role, c in told.items() if c is not None}
+    told = {role: next((a for a in (role, *ALIASES[role]) if a in names), None) for role in USUAL}
+    return {role: column for role, column in told.items() if column is not None}
 
 
 def _of_resets(columns: Columns, log: FlatLog) -> Parts:
@@ -227,8 +284,6 @@ def checked_log(observations: Parts, following: Parts | None, **single: Any) -> 
     ]:
         _check(name, array, rows)
     column = {n: _column(n, a, rows) for n, a in single.items() if n != "actions" and a is not None}
-    if not column.keys() & {"terminated", "truncated", "episode"}:
-        raise DataError("no column says where an episode ends: terminated, truncated, episode")
     return FlatLog(
         observations=_two_axes(observations),
         actions=single["actions"].reshape(rows, -1),

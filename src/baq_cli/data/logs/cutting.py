@@ -54,7 +54,12 @@ class CutRules:
 
 @dataclass(frozen=True)
 class CutLog:
-    """A log cut into episodes; shapes as in a Recording. `lost` counts transitions left out."""
+    """A log cut into episodes; shapes as in a Recording. `lost` counts transitions left out.
+
+    `episode` is the number of each of the log's rows' episode, those left out included, `[N]`;
+    `ends` marks the rows at which an episode may be said to end, `[N]`: its last, and where that
+    is an observation alone, the step before it too.
+    """
 
     observations: Parts
     actions: Array
@@ -64,6 +69,28 @@ class CutLog:
     lengths: Array
     infos: dict[str, Array]
     lost: int
+    episode: Array
+    ends: Array
+
+
+def reordered(log: FlatLog, order: Array) -> FlatLog:
+    """Return a log's rows in another order, `[N]`."""
+
+    def parts(given: Parts) -> Parts:
+        return {name: part[order] for name, part in given.items()}
+
+    following = log.next_observations
+    return FlatLog(
+        observations=parts(log.observations),
+        actions=log.actions[order],
+        rewards=log.rewards[order],
+        terminated=log.terminated[order],
+        truncated=None if log.truncated is None else log.truncated[order],
+        episode=None if log.episode is None else log.episode[order],
+        next_observations=None if following is None else parts(following),
+        infos=parts(log.infos),
+        lost=log.lost,
+    )
 
 
 def cut(log: FlatLog, rules: CutRules) -> CutLog:
@@ -77,8 +104,10 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
     """
     if not len(log.rewards):
         raise DataError("the log holds no rows")
-    log = _without_bare_rows(log)
+    bare = bare_rows(log)
+    log, all_last = _without_bare_rows(log, bare)
     terminated, truncated, last = _ends(log, rules)
+    all_last = last if all_last is None else all_last
     stops = np.flatnonzero(last) + 1
     lengths = np.diff(stops, prepend=0)
     keep = np.ones(len(last), dtype=np.bool_)
@@ -102,20 +131,40 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
         lengths=kept[kept > 0],
         infos={name: info[keep] for name, info in log.infos.items()},
         lost=log.lost + int((~keep).sum()),
+        episode=np.cumsum(all_last) - all_last,
+        ends=all_last | moved_back(all_last, bare),
     )
 
 
-def _without_bare_rows(log: FlatLog) -> FlatLog:
+def bare_rows(log: FlatLog) -> Array:
+    """Return the rows that hold an observation and neither action nor reward, `[N]` bool.
+
+    There are none where next observations are recorded.
+    """
+    rows = len(log.rewards)
+    if log.next_observations is not None:
+        return np.zeros(rows, dtype=np.bool_)
+    flat = log.actions.reshape(rows, -1).astype(np.float64)
+    return np.asarray(np.isnan(log.rewards.astype(np.float64)) & np.isnan(flat).all(1))
+
+
+def moved_back(flags: Array, bare: Array) -> Array:
+    """Return flags `[N]` as bool, those of bare rows moved to the steps before them."""
+    known = np.asarray(np.nan_to_num(flags.astype(np.float64)) != 0)
+    known[:-1] |= known[1:] & bare[1:]
+    return np.asarray(known & ~bare)
+
+
+def _without_bare_rows(log: FlatLog, bare: Array) -> tuple[FlatLog, Array | None]:
     """Take rows that hold an observation and nothing else as the end of their episode.
 
     Logs often write the last observation with neither action nor reward; such a row is no step.
     Where an episode ends in such a row, its last step has a next observation; where it doesn't,
-    it is cut as logs without such rows are.
+    it is cut as logs without such rows are. Return the log and each episode's last row, `[N]`
+    bool, of those that were given; None where there are no such rows.
     """
-    flat = log.actions.reshape(len(log.rewards), -1).astype(np.float64)
-    bare = np.isnan(log.rewards.astype(np.float64)) & np.isnan(flat).all(1)
-    if log.next_observations is not None or not bare.any():
-        return log
+    if not bare.any():
+        return log, None
     if bare[0] or (bare[1:] & bare[:-1]).any():
         raise DataError("a row without action and reward has no step before it")
     terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
@@ -141,7 +190,7 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
         raise DataError("no row has an action, a reward and a next observation")
     row = np.arange(len(bare))
     following = np.where(last, row, row + 1)
-    return FlatLog(
+    whole = FlatLog(
         observations={name: part[steps] for name, part in log.observations.items()},
         actions=log.actions[steps],
         rewards=log.rewards[steps],
@@ -152,6 +201,7 @@ def _without_bare_rows(log: FlatLog) -> FlatLog:
         infos={name: info[steps] for name, info in log.infos.items()},
         lost=int(unfinished.sum()),
     )
+    return whole, last
 
 
 def _moved(flags: Any, rows: Array) -> Any:
@@ -172,11 +222,6 @@ def _ends(log: FlatLog, rules: CutRules) -> tuple[Array, Array, Array]:
     if log.episode is not None:
         last = final.copy()
         last[:-1] |= log.episode[1:] != log.episode[:-1]
-        if int(last.sum()) != len(np.unique(log.episode)):
-            raise DataError(
-                "the rows of an episode don't follow each other: an episode's number comes back "
-                "after another's. Sort the rows by episode and step."
-            )
         said = log.truncated
         truncated = last & ~terminated if said is None else said.astype(np.bool_)
         gaps = _gaps(log, last, rules.split_gaps)
@@ -194,11 +239,7 @@ def _truncations(log: FlatLog, rules: CutRules, terminated: Array) -> Array:
     if rules.only_terminations:
         return truncated
     if rules.max_episode_steps is None:
-        raise DataError(
-            "the log has neither truncations (timeouts) nor episode numbers, so only terminations "
-            "would end an episode. Say which it is: --max-episode-steps N (every episode ends "
-            "after N steps at most), or --only-terminations."
-        )
+        raise DataError("the log doesn't say where episodes end, and no limit is given")
     start = 0
     for stop in [*(np.flatnonzero(terminated) + 1).tolist(), len(terminated)]:
         truncated[start + rules.max_episode_steps - 1 : stop : rules.max_episode_steps] = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +19,10 @@ import numpy.typing as npt
 
 from baq_cli.data.hdf5 import check_links, check_stored
 from baq_cli.data.logs.by_name import Columns, check_names
-from baq_cli.data.logs.columns import ALIASES, episode_column, is_info, to_log_file, wanted
+from baq_cli.data.logs.columns import ALIASES, beside, episode_column, is_info, to_log_file, wanted
 from baq_cli.data.logs.cutting import FlatLog
+from baq_cli.data.logs.ends.clues import as_number, clue_names, clues_of, said_columns
+from baq_cli.data.logs.ends.names import FLAGS, Kind, counted, looks
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.layouts import check_layout, constant_rewards
 from baq_cli.data.logs.logfile import LogFile
@@ -30,6 +33,9 @@ from baq_cli.errors import DataError
 
 Array = npt.NDArray[Any]
 NEEDED = ("observations", "actions", "rewards", "terminals")
+DATA = ("observations", "next_observations", "actions", "rewards")
+NAMED = {"terminated": "terminals", "truncated": "timeouts", "episode": "episode_ids"}
+"""The arrays that say where episodes end."""
 GROUPS = ("infos", "reset_infos", "metadata")
 KNOWN = (*NEEDED, "timeouts", "next_observations", "episode_ids", *GROUPS)
 LONGEST_NOTE = 10_000
@@ -49,7 +55,7 @@ def read_d4rl(path: Path, mapping: Mapping | None = None) -> LogFile:
             if _is_table(file, mapping):
                 return _read_table(file, claims, mapping)
             check_layout(_own(file), mapping)
-            return _read(file, claims, None if mapping is None else mapping.constant_reward)
+            return _read(file, claims, mapping)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise DataError(f"can't be read as a D4RL file: {reason}") from error
@@ -87,12 +93,20 @@ def _read_table(file: h5py.File, claims: Claims, mapping: Mapping | None) -> Log
     for name in wanted(names, mapping):
         if not is_info(name) or file[name].dtype.kind in "fiub":
             arrays[name] = _array(file, name, claims, may_be_words=name == number)
-    return to_log_file(Columns(dict.fromkeys(names) | arrays), mapping, None)
+    for name in beside(names, mapping, None):
+        if name not in arrays:
+            arrays[name] = _clue(file[name], claims)
+    every = dict.fromkeys(names) | arrays
+    return to_log_file(Columns(every), mapping, None, _counts(file))
 
 
-def _read(file: h5py.File, claims: Claims, reward: float | None) -> LogFile:
-    needed = [name for name in NEEDED if name != "rewards" or reward is None]
-    missing = [name for name in needed if name not in file]
+def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
+    reward = None if mapping is None else mapping.constant_reward
+    arrays = _below(file, "/")
+    ends = {} if mapping is None else mapping.said
+    told = ends.keys() - {"unused"} or any(_tells(name) for name in arrays.keys() - NAMED.values())
+    given = {"rewards": reward is not None, "terminals": told}
+    missing = [name for name in NEEDED if name not in file and not given.get(name)]
     if missing:
         none = f" ({NO_REWARD})" if missing == ["rewards"] else ""
         found = ", ".join(file) or "nothing"
@@ -116,7 +130,7 @@ def _read(file: h5py.File, claims: Claims, reward: float | None) -> LogFile:
         observations={"": _two_axes(column("observations"))},
         actions=actions,
         rewards=scalars("rewards") if reward is None else constant_rewards(reward, actions),
-        terminated=scalars("terminals"),
+        terminated=scalars("terminals") if "terminals" in file else np.zeros(rows, np.bool_),
         truncated=scalars("timeouts") if "timeouts" in file else None,
         episode=scalars("episode_ids") if "episode_ids" in file else None,
         next_observations=following,
@@ -139,7 +153,48 @@ def _read(file: h5py.File, claims: Claims, reward: float | None) -> LogFile:
     said = () if reward is None else (f"every reward is {reward:g}, as you said",)
     about = {"d4rl_metadata": notes} if notes else {}
     columns = tuple(name for name in KNOWN if name in file and name not in GROUPS)
-    return LogFile(log, resets, card, about, said, columns, span)
+    asked = {*said_columns(ends), *clue_names(arrays, _data(arrays, card is not None))}
+    found = {name: _clue(item, claims) for name, item in arrays.items() if name in asked}
+    named = {role: name for role, name in NAMED.items() if name in file}
+    clues = clues_of(found, named, ends, rows, _counts(file), list(arrays))
+    return LogFile(log, resets, card, about, said, columns, span, clues)
+
+
+def _tells(name: str) -> bool:
+    """Tell whether an array's name may say where episodes end."""
+    look = looks(name)
+    return look is not None and look.kind in (*FLAGS, Kind.EPISODE, Kind.LENGTHS)
+
+
+def _data(names: Iterable[str], exported: bool) -> set[str]:
+    """Return the arrays that are no clues; of an export the infos, too."""
+    heads = ("reset_infos/", *(("infos/",) if exported else ()))
+    return {n for n in names if n in DATA or n.startswith(heads) or n == "metadata/baq"}
+
+
+def _clue(item: h5py.Dataset, claims: Claims) -> Any:
+    """Return an array that nothing asks for; None for one that can't be read as numbers."""
+    if item.dtype.kind not in "fiubS" or item.shape is None or len(item.shape) > 2:
+        return None
+    try:
+        check_stored(item.id, str(item.name))
+        claims.add(item.nbytes)
+        return item[()]
+    except (ValueError, OSError):
+        return None
+
+
+def _counts(file: h5py.File) -> dict[str, int]:
+    """Return the numbers among a file's attributes that count episodes or steps."""
+    found: dict[str, int] = {}
+    for name in file.attrs:
+        if counted(name) is None:
+            continue
+        stored = file.attrs.get_id(name)
+        if stored.dtype.kind in "iuf" and stored.shape in ((), (1,)):
+            number = as_number(name, file.attrs[name])
+            found |= {} if number is None else {name: number}
+    return found
 
 
 def _array(file: h5py.File, name: str, claims: Claims, may_be_words: bool = False) -> Array:

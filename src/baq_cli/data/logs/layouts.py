@@ -69,11 +69,11 @@ def constant_rewards(reward: float, actions: Array) -> Array:
     return np.where(missing, np.nan, np.full(len(rows), reward))
 
 
-def with_last_observations(log: FlatLog) -> tuple[FlatLog, int]:
+def with_last_observations(log: FlatLog) -> FlatLog:
     """Take each episode's last row for its final observation, whatever action stands beside it.
 
-    Returns the log with those actions and rewards taken out, and how many there are. An episode
-    ends where its number changes, else at a flag and at the last row.
+    Returns the log with those actions and rewards taken out. An episode ends where its number
+    changes, else at a flag and at the last row.
     Raises UsageError where next observations are recorded, DataError for an episode of one row.
     """
     if log.next_observations is not None:
@@ -96,7 +96,7 @@ def with_last_observations(log: FlatLog) -> tuple[FlatLog, int]:
         )
     actions, rewards = _float(log.actions), _float(log.rewards)
     actions[last], rewards[last] = np.nan, np.nan
-    return replace(log, actions=actions, rewards=rewards), int(last.sum())
+    return replace(log, actions=actions, rewards=rewards)
 
 
 def _float(array: Array) -> Array:

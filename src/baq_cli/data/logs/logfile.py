@@ -11,14 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.cutting import CutRules, FlatLog, cut
+from baq_cli.data.logs.ends.agreement import account
+from baq_cli.data.logs.ends.clues import Clues
+from baq_cli.data.logs.ends.decide import Decided, decide
+from baq_cli.data.logs.ends.roles import way
 from baq_cli.data.logs.filecard import Card
+from baq_cli.data.logs.layouts import with_last_observations
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
 from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts
-from baq_cli.errors import DataError, UsageError
+from baq_cli.errors import DataError, UsageError, listed
 
 Array = npt.NDArray[Any]
+IMPORTED = "imported"
+"""The entry of a dataset's metadata that says which columns its ends came from; see `Account`."""
 
 
 Place = tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]
@@ -48,7 +55,8 @@ class LogFile:
     infos of the resets, `[K, ...]`. `card` is what an export wrote beside the rows. `about` are
     entries of the metadata. `notes` say how the file was read, where that isn't plain,
     `columns` are the names of what was read (by custom: of what it means), and `episode_span` is
-    what the first and the last row call their episode.
+    what the first and the last row call their episode. `clues` is what other columns tell of
+    ends and times; with `last_row_observed`, each episode's last row is its final observation.
     """
 
     log: FlatLog
@@ -58,6 +66,8 @@ class LogFile:
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     episode_span: tuple[str, str] | None = None
+    clues: Clues = field(default_factory=Clues)
+    last_row_observed: bool = False
 
 
 def to_recording(
@@ -66,25 +76,21 @@ def to_recording(
     """Cut a log into episodes; return the recording and how many transitions were lost.
 
     `place` is where it was made, when that is known already; see `place_of`.
-    Raises DataError when spaces are unknown, or rows don't fit them.
+    What was read from where, and what wasn't used, is the entry `IMPORTED` of its metadata.
+    Raises DataError when spaces are unknown, or rows don't fit them, or columns contradict each
+    other in where episodes end.
     """
     spec, observation_space, action_space = place or place_of(file, setting)
     log = _in_parts(_with_actions(file.log, action_space), observation_space)
     if file.card is not None:
         log = _in_types(log, file.card.observation_types)
-    rules = setting.rules
-    if (log.truncated is not None or log.episode is not None) and (
-        rules.max_episode_steps is not None or rules.only_terminations
-    ):
-        raise UsageError(
-            "the log says itself where episodes end (timeouts or episode numbers): leave "
-            "--max-episode-steps and --only-terminations out"
-        )
-    if rules.max_episode_steps is None and not rules.only_terminations and spec is not None:
-        rules = replace(rules, max_episode_steps=spec.max_episode_steps)
-    done = cut(log, rules)
+    decided, rules = _decided(log, file.clues, setting.rules, spec)
+    if file.last_row_observed:
+        decided = replace(decided, log=with_last_observations(decided.log))
+    done = cut(decided.log, rules)
     if not len(done.lengths):
         raise DataError("no transition of the log can be kept: no episode has a next observation")
+    said = account(decided, done, rules).about()
     seeds = () if file.card is None else tuple(file.card.seeds)
     resets = {n: a for n, a in file.reset_infos.items() if a.shape[:1] == done.lengths.shape}
     recording = Recording(
@@ -99,9 +105,30 @@ def to_recording(
         seeds=seeds if len(seeds) == len(done.lengths) else (),
         infos={n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()},
         env_spec=spec,
-        about=file.about,
+        about=file.about if file.card is not None else {**file.about, IMPORTED: said},
     )
     return recording, done.lost
+
+
+def _decided(
+    log: FlatLog, clues: Clues, rules: CutRules, spec: gym.envs.registration.EnvSpec | None
+) -> tuple[Decided, CutRules]:
+    """Settle where episodes end: by the log's columns, else by what is given, else by the limit."""
+    given = rules.max_episode_steps is not None or rules.only_terminations
+    if not given and spec is not None:
+        rules = replace(rules, max_episode_steps=spec.max_episode_steps)
+    decided = decide(log, clues, rules)
+    told = decided.log.truncated is not None or decided.log.episode is not None
+    if given and told:
+        roles = ("truncated", "episode", "runs", "last", "first", "step")
+        columns = [decided.sources[role] for role in roles if decided.sources.get(role)]
+        ways = " ".join(way("unused", column) for column in columns)
+        raise UsageError(
+            f"the log says itself where episodes end ({listed(columns) or 'truncated, episode'}): "
+            "leave --max-episode-steps and --only-terminations out"
+            + (f", or those columns: {ways}" if ways else "")
+        )
+    return decided, rules
 
 
 def place_of(file: LogFile, setting: Setting) -> Place:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, field_validator, model_validator
 
+from baq_cli.data.logs.ends.roles import Said, check_roles
 from baq_cli.errors import UsageError, listed, nearest
 from baq_cli.recipes.closed import Closed
 from baq_cli.untrusted import read_yaml
@@ -57,6 +58,7 @@ class Mapping(TextForm):
     truncated: str | None = None
     episode: str | None = None
     next_observation: Names | dict[str, Names] | None = None
+    ends: dict[str, Names] = Field({}, description="columns by role, as --ends gives them")
     last_row: Literal["step", "observation"] | None = Field(
         None, description="what the last row of each episode is; an observation has no step"
     )
@@ -83,6 +85,24 @@ class Mapping(TextForm):
     def constant_reward(self) -> float | None:
         """The reward of every step, where it is said and not read."""
         return self.reward.constant if isinstance(self.reward, Constant) else None
+
+    @property
+    def said(self) -> Said:
+        """The columns by role, of the roles that `--ends` has."""
+        return {r: (c,) if isinstance(c, str) else tuple(c) for r, c in self.ends.items()}
+
+
+def with_ends(mapping: Mapping | None, said: Said) -> Mapping | None:
+    """Put roles of columns over those that a mapping gives; of `unused` both hold.
+
+    Raises UsageError for an unknown role, or roles that contradict each other.
+    """
+    if not said and (mapping is None or not mapping.ends):
+        return mapping
+    base = mapping or Mapping()
+    both = base.said.get("unused", ()) + said.get("unused", ())
+    merged = {**base.said, **said, **({"unused": tuple(dict.fromkeys(both))} if both else {})}
+    return base.model_copy(update={"ends": check_roles(merged)})
 
 
 COLUMN_FIELDS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import IO, Any
@@ -10,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.by_name import Columns, check_names
-from baq_cli.data.logs.columns import episode_column, is_info, to_columns, to_log_file, wanted
+from baq_cli.data.logs.columns import (
+    beside,
+    episode_column,
+    is_info,
+    to_columns,
+    to_log_file,
+    wanted,
+)
+from baq_cli.data.logs.ends.clues import as_number, may_be_words
 from baq_cli.data.logs.filecard import Card, parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
@@ -22,6 +31,8 @@ from baq_cli.plain_files import opened
 Array = npt.NDArray[Any]
 SIZES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 """Bytes of a value, by Parquet's names."""
+MOST_DIGITS = 20
+"""Of a number in a table's metadata."""
 INDEX_BYTES = 4
 """Of a word, beside the dictionary."""
 
@@ -42,11 +53,15 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
             card = None if text is None else parse_card(text.decode("utf-8", errors="replace"))
             needed, number = _needed(schema.names, mapping, card)
             needed = [name for name in needed if _is_readable(schema, name, name == number)]
+            said = {} if mapping is None else mapping.said
+            words = [n for n in schema.names if n == number or may_be_words(n, said)]
+            clues = [n for n in beside(schema.names, mapping, card) if n not in needed]
+            needed += [name for name in clues if _is_clue(schema, name, name in words)]
             _check_claims(file.metadata, needed, path)
-        words = [number] if number else None
+            numbers = _counts(schema.metadata or {})
         with (
             opened(path, follow=True) as source,
-            parquet.ParquetFile(source, read_dictionary=words) as file,
+            parquet.ParquetFile(source, read_dictionary=words or None) as file,
         ):
             table = file.read(columns=needed, use_threads=False)
             values = {name: table.column(name) for name in needed}
@@ -55,9 +70,27 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
         raise DataError(f"can't be read as a .parquet table: {reason}") from error
     if card is None:
         every = dict.fromkeys(schema.names) | values
-        return to_log_file(Columns(every, _numbers, _numbered, _label), mapping, None)
+        return to_log_file(Columns(every, _numbers, _numbered, _label), mapping, None, numbers)
     arrays = {name: _numbers(name, value) for name, value in values.items()}
     return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
+
+
+def _is_clue(schema: Any, name: str, may_be_words: bool) -> bool:
+    """Return whether a column that nothing asks for can be read."""
+    with contextlib.suppress(ValueError):
+        return _is_readable(schema, name, may_be_words)
+    return False
+
+
+def _counts(metadata: dict[bytes, bytes]) -> dict[str, int]:
+    """Return the numbers in a table's metadata that count episodes or steps."""
+    found = {}
+    for key, value in metadata.items():
+        name = key.decode("utf-8", errors="replace")
+        number = as_number(name, value) if len(value) <= MOST_DIGITS else None
+        if number is not None:
+            found[name] = number
+    return found
 
 
 def _needed(

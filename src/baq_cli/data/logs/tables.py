@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.by_name import Columns, check_names
-from baq_cli.data.logs.columns import is_info, to_columns, to_log_file, wanted
+from baq_cli.data.logs.columns import beside, is_info, to_columns, to_log_file, wanted
 from baq_cli.data.logs.filecard import parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
@@ -43,15 +43,19 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
             names = [name for name in archive.files if name != CARD]
             check_names(names)
             needed = _readable(path, wanted(names, mapping))
-            arrays = {name: archive[name] for name in needed}
             card = parse_card(str(archive[CARD])) if CARD in archive.files else None
+            clues = [name for name in beside(names, mapping, card) if name not in needed]
+            needed += _readable(path, clues, may_be_odd=True)
+            arrays = {name: archive[name] for name in needed}
     except UNREADABLE as error:
         raise DataError(f"can't be read as an .npz archive: {error}") from error
     return to_log_file(Columns(dict.fromkeys(names) | arrays), mapping, card)
 
 
-def _readable(path: Path, needed: list[str]) -> list[str]:
+def _readable(path: Path, needed: list[str], may_be_odd: bool = False) -> list[str]:
     """Return the names of arrays that can be read: without infos that are no numbers.
+
+    `may_be_odd`: nothing asks for the others either; theirs may be words.
 
     Raises ValueError where arrays claim far more than the archive, or their entry, could hold.
     """
@@ -61,18 +65,24 @@ def _readable(path: Path, needed: list[str]) -> list[str]:
         entries = archive.infolist()
         for name in [*needed, CARD]:
             same = [e for e in entries if e.filename in (name, f"{name}.npy")]
+            if len(same) > 1 and may_be_odd:
+                continue
             if len(same) > 1:
                 raise ValueError(f"it has '{name}' twice")
-            if not same or not _check_entry(archive, same[0], claims, may_be_odd=is_info(name)):
+            odd = "fiubUS" if may_be_odd else "fiub" if is_info(name) else None
+            if not same or not _check_entry(archive, same[0], claims, odd):
                 continue
             found.append(name)
     return [name for name in found if name != CARD]
 
 
 def _check_entry(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, claims: Claims, may_be_odd: bool
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, claims: Claims, kinds: str | None
 ) -> bool:
-    """Return whether an array can be read; see `_readable`."""
+    """Return whether an array can be read; see `_readable`.
+
+    `kinds` are the types that one may have which nothing asks for; None: it is asked for.
+    """
     try:
         with archive.open(entry) as member:
             version = np.lib.format.read_magic(member)
@@ -81,11 +91,11 @@ def _check_entry(
                 read = np.lib.format.read_array_header_2_0
             shape, _, dtype = read(member)
     except UNREADABLE:
-        if may_be_odd:
+        if kinds is not None:
             return False
         raise
-    if dtype.hasobject or not dtype.itemsize or (may_be_odd and dtype.kind not in "fiub"):
-        if may_be_odd:
+    if dtype.hasobject or not dtype.itemsize or (kinds is not None and dtype.kind not in kinds):
+        if kinds is not None:
             return False
         raise ValueError(f"'{entry.filename}' holds objects, or nothing: {dtype}")
     claims.add(entry.file_size)

@@ -1,0 +1,106 @@
+"""How many episodes a file says it holds, and how long: held against the cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baq_cli.data.logs.cutting import CutLog
+from baq_cli.data.logs.ends.marks import listed_starts
+from baq_cli.data.logs.ends.names import Kind, counted
+from baq_cli.data.logs.ends.roles import way
+
+Array = npt.NDArray[Any]
+
+
+def row_counts(done: CutLog) -> Array:
+    """Return how many of the log's rows each episode has, those left out included, `[K]`."""
+    return np.bincount(done.episode)
+
+
+def wrong_number(name: str, number: int, done: CutLog, limit: int | None) -> str:
+    """Return what a single number of a file says against the cut, or nothing.
+
+    `limit` is the number of steps after which episodes were cut, None where columns tell ends.
+    """
+    rows, kept = len(done.episode), done.lengths
+    what = counted(name)
+    episodes = len(row_counts(done))
+    aside = f"Say what ends an episode with --ends ROLE=COLUMN, or {way('unused', name)}."
+    if what == "episodes" and number not in (episodes, len(kept)):
+        return f"it says {number:,} episodes ('{name}'), the cut makes {episodes:,}. {aside}"
+    if what == "steps" and number not in (rows, len(done.rewards)):
+        return (
+            f"it says {number:,} steps ('{name}'), and holds {rows:,} rows. Rows are missing, or "
+            f"it counts something else: {way('unused', name)}."
+        )
+    if what != "longest" or not len(kept):
+        return ""
+    if int(kept.max()) > number:
+        return (
+            f"it says {number:,} steps at most ('{name}'), the cut makes an episode of "
+            f"{int(kept.max()):,}. Is it the limit: --max-episode-steps {number}? {aside}"
+        )
+    if limit is not None and limit < number and limit in row_counts(done)[:-1]:
+        return (
+            f"it says that episodes have up to {number:,} steps ('{name}'), and they were cut "
+            f"after {limit:,}. Is it the limit: --max-episode-steps {number}? {aside}"
+        )
+    return ""
+
+
+def wrong_list(name: str, values: Array, kind: Kind, done: CutLog) -> str:
+    """Return what a list of ends, starts or lengths says against the cut, or nothing."""
+    counts, rows = row_counts(done), len(done.episode)
+    out = f"{way('episode', name)} cuts by it, {way('unused', name)} leaves it out."
+    starts = listed_starts(values, rows, kind)
+    if starts is not None:
+        told = np.diff(np.append(np.flatnonzero(starts), rows))
+        if np.array_equal(told, counts):
+            return ""
+        return f"{_two(name, told, counts)}. {out}"
+    if kind is not Kind.LENGTHS:
+        if not len(values) or values.dtype.kind not in "iu":
+            return ""
+        return (
+            f"'{name}' lists {len(values):,} rows up to {values[-1]}, the file holds {rows:,}. "
+            f"Rows are missing, or it lists something else: {way('unused', name)}."
+        )
+    if np.array_equal(values, done.lengths):
+        return ""
+    total = float(np.nansum(values.astype(np.float64)))
+    return (
+        f"'{name}' tells of {len(values):,} episodes of {total:,.0f} steps together, the cut makes "
+        f"{len(counts):,} of {rows:,} rows. Rows are missing, or it tells something else: "
+        f"{way('unused', name)}."
+    )
+
+
+def wrong_row_lengths(name: str, values: Array, done: CutLog) -> str:
+    """Return what a column of lengths, repeated in each row, says against the cut, or nothing.
+
+    A column that isn't whole by itself, as a running count isn't, says nothing.
+    """
+    rows, told, place = len(values), [], 0
+    number = values.astype(np.float64)
+    while place < rows:
+        size = number[place]
+        if (
+            not (size >= 1 and size == int(size))
+            or (number[place : place + int(size)] != size).any()
+        ):
+            return ""
+        told.append(int(size))
+        place += int(size)
+    if place != rows or told == row_counts(done).tolist() or told == done.lengths.tolist():
+        return ""
+    return f"{_two(name, np.array(told), row_counts(done))}. {way('unused', name)} leaves it out."
+
+
+def _two(name: str, told: Array, counts: Array) -> str:
+    return (
+        f"'{name}' tells of {len(told):,} episodes of {int(told.min()):,} to {int(told.max()):,} "
+        f"steps, the cut makes {len(counts):,} of {int(counts.min()):,} to {int(counts.max()):,}"
+    )
