@@ -81,7 +81,7 @@ def account(decided: Decided, done: CutLog, rules: CutRules) -> Account:
         lines += [f"{question(name, clues, rows)}." for name in other]
     if lines:
         raise DataError(" ".join(lines[:MOST_LISTED]))
-    sources = dict(decided.sources)
+    sources = {role: column for role, column in decided.sources.items() if column}
     if limit is not None:
         sources["truncated"] = f"the limit of {limit:,} steps"
     return Account(sources, _not_used(decided, rows), (*decided.notes, *notes))
@@ -115,7 +115,7 @@ def _contradicts(
         coarser = bool((starts & ~changes).any()) and look.certain and not rules.split_gaps
         return finer or (coarser and not decided.clues.mapped)
     if look.kind is Kind.STEP:
-        back = falls_back(values)
+        back = falls_back(values, may_repeat=True)
         return back is not None and bool((back & ~starts).any())
     return False
 

@@ -80,7 +80,10 @@ def together(clues: Sequence[Clues], rows: Sequence[int]) -> Clues:
         whole = [p for p, n in zip(parts, rows, strict=True) if p is not None and p.shape == (n,)]
         columns[name] = np.concatenate(whole) if len(whole) == len(parts) else None
     shared = [name for name in first.numbers if all(name in each.numbers for each in clues)]
-    numbers = {name: sum(each.numbers[name] for each in clues) for name in shared}
+    numbers = {
+        name: (max if counted(name) == "longest" else sum)(each.numbers[name] for each in clues)
+        for name in shared
+    }
     return replace(first, columns=columns, numbers=numbers)
 
 

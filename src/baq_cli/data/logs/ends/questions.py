@@ -30,13 +30,13 @@ WAYS: dict[Kind, tuple[str, ...]] = {
     Kind.MASK: ("not_terminated",),
 }
 _SAYS = {
-    "terminated": "the task ended there",
+    "terminated": "the task ended there; --only-terminations where nothing else ends an episode",
     "truncated": "the recording stopped there",
     "last": "either, an end",
     "first": "an episode begins there",
     "episode": "it tells episodes apart",
     "step": "an episode begins where it falls back",
-    "not_terminated": "the task ended where it is 0",
+    "not_terminated": "the task ended where it is 0; --only-terminations where nothing else does",
 }
 PLACE = "no column says where an episode ends: terminated, truncated, episode"
 

@@ -41,19 +41,22 @@ class Evidence:
     follows: Callable[[Array, Array], bool] | None
 
 
-def falls_back(values: Array) -> Array | None:
+def falls_back(values: Array, may_repeat: bool = False) -> Array | None:
     """Return the rows at which a counter begins again, `[N]` bool.
 
     None for a column that is no counter: it must rise from row to row, and fall to where it began
-    (the first row's value, 0 or 1) or not at all.
+    (the first row's value, 0 or 1) or not at all. `may_repeat`: one that rises by 1 may stand
+    there for two rows, as where an episode has one step, or a row is there twice.
     """
     counter = values.astype(np.float64)
-    if not np.isfinite(counter).all():
+    if not np.isfinite(counter).all() or len(counter) < 2:
         return None
     change = np.diff(counter)
-    back = np.append(False, change < 0)
-    if (change == 0).any() or not len(change):
+    if not (change > 0).any() or ((change == 0).any() and not may_repeat):
         return None
+    if (change == 0).any() and (change[change > 0] != 1).any():
+        return None
+    back = np.append(False, change <= 0)
     starts = np.unique(counter[back])
     if len(starts) > 1 or (len(starts) and starts[0] not in (counter[0], 0, 1)):
         return None
@@ -149,7 +152,7 @@ def _advice(number: Array, starts: Array, again: Array, lengths: Array, name: st
     )
     runs = "number each run of rows anew" if name is None else way("runs", name)
     called = "their number" if name is None else f"'{name}'"
-    if np.median(lengths) <= 2:
+    if np.median(lengths) < 2:
         return (
             f"{said}, as where several robots write in turn. Sort the rows by {called} and then "
             f"by step. If each of these runs is an episode of its own: {runs}."
