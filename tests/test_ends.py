@@ -92,7 +92,7 @@ def test_ends_beside_terminals_are_truncations(name: str, form: str, folder: Pat
     assert done.episodes.obs.ravel().tolist() == [0, 1, 3, 4, 5]
     assert done.episodes.next_obs.ravel().tolist() == [1, 2, 4, 5, 6]
     assert not done.episodes.terminated.any()
-    assert done.said["ends_from"]["truncated"] == name
+    assert done.account["ends_from"]["truncated"] == name
 
 
 @pytest.mark.parametrize("name", ["is_first", "episode_start", "First", "episode_starts"])
@@ -126,8 +126,8 @@ def test_lists_and_numbers_of_episodes_cut_a_log(name: str, values: Any, folder:
     """Diffusion Policy's `meta/episode_ends` is behind the last rows; others list these."""
     done = read(npz(folder, **{name: values}))
     assert done.episodes.lengths.tolist() == [2, 3]
-    assert done.said["ends_from"] == {"episode": name}
-    assert "every end counts as truncated" in " ".join(done.said["notes"])
+    assert done.account["ends_from"] == {"episode": name}
+    assert "every end counts as truncated" in " ".join(done.notes)
 
 
 def test_done_beside_truncated_leaves_the_terminations(folder: Path) -> None:
@@ -138,7 +138,7 @@ def test_done_beside_truncated_leaves_the_terminations(folder: Path) -> None:
 def test_a_counter_of_steps_that_begins_again_is_an_end(folder: Path) -> None:
     done = read(npz(folder, terminals=NO, t=[0, 1, 2, 0, 1, 2, 3, 0]))
     assert done.episodes.lengths.tolist() == [2, 3]
-    assert done.said["ends_from"]["truncated"] == "t"
+    assert done.account["ends_from"]["truncated"] == "t"
 
 
 def test_a_d4rl_file_may_have_its_terminals_under_another_name(folder: Path) -> None:
@@ -333,7 +333,7 @@ def test_a_second_days_numbers_are_other_episodes(more: Columns, folder: Path) -
     done = read(npz(folder, episode=DAYS, terminals=NO, **more))
     assert done.episodes.lengths.tolist() == [1, 1, 1, 1]
     assert done.episodes.obs.ravel().tolist() == [0, 2, 4, 6]
-    assert "another episode each time" in " ".join(done.said["notes"])
+    assert "another episode each time" in " ".join(done.notes)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -412,14 +412,14 @@ def test_a_time_out_of_order_is_named(folder: Path) -> None:
     t = [0, 1, 2, 4, 3, 0, 1, 1]
     flags = {"terminals": [0, 0, 0, 0, 1, 0, 0, 1], "timeouts": NO}
     done = read(npz(folder, **flags, clock=t))
-    notes = " ".join(done.said["notes"])
+    notes = " ".join(done.notes)
     assert "'clock' falls in 1 rows, first in row 4 and repeats in 1 rows, first in row 7" in notes
 
 
 def test_columns_that_say_nothing_of_it_are_left_alone(folder: Path) -> None:
     more = {"end_effector": np.zeros((8, 3)), "bend": NO, "timid": NO, "calendar": NO}
     done = read(npz(folder, terminals=ENDS, timeouts=NO, **more))
-    assert "columns_not_used" not in done.said
+    assert "columns_not_used" not in done.account
 
 
 @pytest.mark.parametrize(

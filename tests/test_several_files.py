@@ -120,7 +120,10 @@ def test_one_number_in_two_files_is_asked_about_where_nothing_tells(folder: Path
     with pytest.raises(UsageError, match=r"--join-files .* --split-files"):
         imported(paths, **asked)
     assert imported(paths, False, **asked).episodes.lengths.tolist() == [2, 2]
-    said = parse_mapping({**ASKED, "truncated": None, "episode": "run"}, "m")
+    with pytest.raises(DataError, match=r"'end' marks 2 of 6 rows, .*--ends unused=end"):
+        imported(paths, True, **asked)
+    only = {"truncated": None, "episode": "run", "ends": {"unused": "end"}}
+    said = parse_mapping({**ASKED, **only}, "m")
     joined = import_files(paths, "me/joined-v0", bounded(), said, True).episodes
     assert joined.next_obs.ravel().tolist() == [1, 2, 3, 4, 5]
 

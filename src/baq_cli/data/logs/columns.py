@@ -17,6 +17,7 @@ from baq_cli.data.logs.ends.clues import (
     may_be_words,
     said_columns,
 )
+from baq_cli.data.logs.ends.turns import run_starts
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.layouts import check_layout, constant_rewards
 from baq_cli.data.logs.logfile import LogFile
@@ -172,7 +173,7 @@ def _of_resets(columns: Columns, log: FlatLog) -> Parts:
     """Return the infos of resets, one an episode, where a column has one a row."""
     resets, rows = _prefixed(columns, RESET_INFOS), len(log.rewards)
     number = np.zeros(rows) if log.episode is None else log.episode
-    firsts = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
+    firsts = run_starts(number)
     return {n: a[firsts] if a.shape[:1] == (rows,) else a for n, a in resets.items()}
 
 

@@ -84,7 +84,7 @@ def to_recording(
     log = _in_parts(_with_actions(file.log, action_space), observation_space)
     if file.card is not None:
         log = _in_types(log, file.card.observation_types)
-    decided, rules = _decided(log, file.clues, setting.rules, spec)
+    decided, rules = _decided(log, file, setting.rules, spec)
     if file.last_row_observed:
         decided = replace(decided, log=with_last_observations(decided.log))
     done = cut(decided.log, rules)
@@ -111,13 +111,13 @@ def to_recording(
 
 
 def _decided(
-    log: FlatLog, clues: Clues, rules: CutRules, spec: gym.envs.registration.EnvSpec | None
+    log: FlatLog, file: LogFile, rules: CutRules, spec: gym.envs.registration.EnvSpec | None
 ) -> tuple[Decided, CutRules]:
     """Settle where episodes end: by the log's columns, else by what is given, else by the limit."""
     given = rules.max_episode_steps is not None or rules.only_terminations
     if not given and spec is not None:
         rules = replace(rules, max_episode_steps=spec.max_episode_steps)
-    decided = decide(log, clues, rules)
+    decided = decide(log, file.clues, rules, file.last_row_observed)
     told = decided.log.truncated is not None or decided.log.episode is not None
     if given and told:
         roles = ("truncated", "episode", "runs", "last", "first", "step")

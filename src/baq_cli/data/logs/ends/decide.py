@@ -38,15 +38,17 @@ class Decided:
     notes: tuple[str, ...] = ()
 
 
-def decide(log: FlatLog, clues: Clues, rules: CutRules) -> Decided:
+def decide(log: FlatLog, clues: Clues, rules: CutRules, last_row_observed: bool = False) -> Decided:
     """Settle which rows end an episode by the columns there are.
 
+    `last_row_observed`: each episode's last row is its final observation, and marked itself.
     What the user says comes first, then a mapping or usual names; without a mapping other names
     are used where their meaning is certain. Rows that were written in turn are put together.
     Raises DataError where columns could mean several things, with the options that say which.
     """
     said = clues.said
-    draft = Draft(clues, said, bare_rows(log))
+    bare = np.zeros(len(log.rewards), np.bool_) if last_row_observed else bare_rows(log)
+    draft = Draft(clues, said, bare)
     _by_usual_names(draft, log)
     _by_word(draft)
     if not clues.mapped:
@@ -54,7 +56,7 @@ def decide(log: FlatLog, clues: Clues, rules: CutRules) -> Decided:
         if not said.keys() & {*PLACES}:
             by_marks_of_any_end(draft)
     _by_places(draft)
-    _check_settled(draft, rules)
+    _check_settled(draft, rules, last_row_observed)
     terminated = draft.terminated
     settled = replace(
         log,
@@ -150,7 +152,7 @@ def _by_places(draft: Draft) -> None:
     draft.truncated = known | (ends if draft.terminated is None else ends & ~draft.terminated)
 
 
-def _check_settled(draft: Draft, rules: CutRules) -> None:
+def _check_settled(draft: Draft, rules: CutRules, last_row_observed: bool) -> None:
     """Ask what isn't settled: where episodes end, or, where a column marks it, why."""
     clues, rows = draft.clues, draft.rows
     leave = {*draft.aside, *draft.sources.values()}
@@ -158,8 +160,8 @@ def _check_settled(draft: Draft, rules: CutRules) -> None:
     nothing = draft.truncated is None and draft.episode is None
     if nothing and draft.terminated is None:
         ask(PLACE, open_ones, clues, rows)
-    ruled = rules.max_episode_steps is not None or rules.only_terminations or draft.bare.any()
-    if nothing and not ruled:
+    limited = rules.max_episode_steps is not None or rules.only_terminations
+    if nothing and not (limited or last_row_observed or draft.bare.any()):
         ask(
             "the log has neither truncations (timeouts) nor episode numbers, so only terminations "
             "would end an episode. Say which it is: --max-episode-steps N (every episode ends "
