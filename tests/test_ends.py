@@ -28,12 +28,12 @@ from logs import (
 )
 from pyarrow import parquet
 
-from baq_cli.data.exchange import Imported, export_file, import_file, save_arrays
+from baq_cli.data.exchange import Imported, export_file, import_file, import_files, save_arrays
 from baq_cli.data.logs.cutting import CutRules
 from baq_cli.data.logs.ends.names import Kind, looks
 from baq_cli.data.logs.ends.roles import parse_ends
 from baq_cli.data.logs.logfile import Setting
-from baq_cli.data.logs.mapping import with_ends
+from baq_cli.data.logs.mapping import parse_mapping, with_ends
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.errors import DataError, UsageError
@@ -455,3 +455,40 @@ def test_an_export_is_imported_as_it_was_whatever_its_infos_are_called(folder: P
     assert load_episodes("me/again-v0").content_hash == first.episodes.content_hash
     kept = open_minari("me/again-v0").metadata["imported"]
     assert kept == open_minari(NEW).metadata["imported"]
+
+
+# -- several files, and last rows that are observations
+
+
+def test_files_whose_ends_are_told_otherwise_are_refused(folder: Path) -> None:
+    """In the second file nothing is marked: alone it would be cut by a limit."""
+    paths = [folder / "1.npz", folder / "2.npz"]
+    for path, marked in zip(paths, (ENDS, NO), strict=True):
+        np.savez(path, **rows(terminals=NO, dones=marked))
+    limit = bounded(CutRules())
+    with pytest.raises(DataError, match=r"2\.npz.*--max-episode-steps"):
+        import_files(paths, NEW, limit, None)
+    said = with_ends(None, parse_ends(["last=dones"]))
+    done = import_files(paths, NEW, limit, said)
+    assert done.episodes.lengths.tolist() == [2, 3, 7]
+
+
+def test_files_cut_by_different_columns_are_refused(short_env: str, folder: Path) -> None:
+    paths = [folder / "1.npz", folder / "2.npz"]
+    for path, marked in zip(paths, (ENDS, NO), strict=True):
+        wide = {"observations": np.zeros((8, 3)), "actions": np.zeros((8, 1))}
+        np.savez(path, **{**rows(terminals=NO, dones=marked), **wide})
+    with pytest.raises(DataError, match=r"'dones'.*--ends ROLE=COLUMN"):
+        import_files(paths, NEW, Setting(short_env), None)
+
+
+def test_last_rows_may_be_observations_where_ends_have_another_name(folder: Path) -> None:
+    """Row 2 terminated, and is where the episode led: its action leads nowhere."""
+    path = npz(folder, fell=[0, 0, 1, 0, 0, 0, 0, 0], over=[0, 0, 1, 0, 0, 0, 0, 1])
+    told = with_ends(
+        parse_mapping({"last_row": "observation"}, "m"),
+        parse_ends(["terminated=fell", "last=over"]),
+    )
+    done = import_file(path, NEW, bounded(), told)
+    assert ends(done.episodes) == [(2, True, False), (4, False, True)]
+    assert done.episodes.next_obs.ravel().tolist() == [1, 2, 4, 5, 6, 7]

@@ -121,7 +121,7 @@ def test_one_number_in_two_files_is_asked_about_where_nothing_tells(folder: Path
         imported(paths, **asked)
     assert imported(paths, False, **asked).episodes.lengths.tolist() == [2, 2]
     with pytest.raises(DataError, match=r"'end' marks 2 of 6 rows, .*--ends unused=end"):
-        imported(paths, True, **asked)
+        import_files(paths, "me/b-v0", bounded(), parse_mapping({**ASKED, **asked}, "m"), True)
     only = {"truncated": None, "episode": "run", "ends": {"unused": "end"}}
     said = parse_mapping({**ASKED, **only}, "m")
     joined = import_files(paths, "me/joined-v0", bounded(), said, True).episodes

@@ -12,8 +12,10 @@ import numpy as np
 
 from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.logs.accounts import with_account
+from baq_cli.data.logs.checked import checked_log
 from baq_cli.data.logs.clipping import CLIPPED, Clipped, within_bounds
-from baq_cli.data.logs.columns import USUAL, checked_log
+from baq_cli.data.logs.columns import USUAL
 from baq_cli.data.logs.cutting import CutRules
 from baq_cli.data.logs.d4rl import write_d4rl
 from baq_cli.data.logs.ends.clues import Clues
@@ -42,7 +44,6 @@ from baq_cli.data.logs.several import (
     notes_of,
     one_file,
     with_about,
-    with_account,
 )
 from baq_cli.data.logs.tables import write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari

@@ -154,9 +154,9 @@ def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
     about = {"d4rl_metadata": notes} if notes else {}
     columns = tuple(name for name in KNOWN if name in file and name not in GROUPS)
     asked = {*said_columns(ends), *clue_names(arrays, _data(arrays, card is not None))}
-    found = {name: _clue(item, claims) for name, item in arrays.items() if name in asked}
+    held = {name: _clue(item, claims) for name, item in arrays.items() if name in asked}
     named = {role: name for role, name in NAMED.items() if name in file}
-    clues = clues_of(found, named, ends, rows, _counts(file), list(arrays))
+    clues = clues_of(held, named, ends, rows, _counts(file), list(arrays))
     return LogFile(log, resets, card, about, said, columns, span, clues)
 
 
