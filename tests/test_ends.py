@@ -492,3 +492,19 @@ def test_last_rows_may_be_observations_where_ends_have_another_name(folder: Path
     done = import_file(path, NEW, bounded(), told)
     assert ends(done.episodes) == [(2, True, False), (4, False, True)]
     assert done.episodes.next_obs.ravel().tolist() == [1, 2, 4, 5, 6, 7]
+
+
+def test_rlds_is_read_with_its_last_rows_as_observations(folder: Path) -> None:
+    path = npz(
+        folder,
+        is_first=[1, 0, 0, 1, 0, 0, 0, 0],
+        is_last=[0, 0, 1, 0, 0, 0, 0, 1],
+        is_terminal=[0, 0, 1, 0, 0, 0, 0, 0],
+    )
+    assert "last_row: observation" in refusal(path)
+    told = with_ends(
+        parse_mapping({"last_row": "observation"}, "m"),
+        parse_ends(["terminated=is_terminal", "last=is_last"]),
+    )
+    done = import_file(path, NEW, bounded(), told)
+    assert ends(done.episodes) == [(2, True, False), (4, False, True)]

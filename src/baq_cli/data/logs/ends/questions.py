@@ -91,7 +91,13 @@ def question(name: str, clues: Clues, rows: int) -> str:
     values = clues.columns[name]
     ways = [f"{way(role, name)} ({_SAYS[role]})" for role in WAYS.get(kind, ("last", "first"))]
     ways.append(f"{way('unused', name)} (neither)")
-    return f"'{clipped(name)}'{_seen(values, rows)}: {', '.join(ways[:-1])} or {ways[-1]}"
+    also = ""
+    if kind is Kind.TERMINAL_STATE:
+        also = (
+            "; where it marks the observation behind an end, as RLDS does, with 'last_row: "
+            "observation' in a mapping"
+        )
+    return f"'{clipped(name)}'{_seen(values, rows)}: {', '.join(ways[:-1])} or {ways[-1]}{also}"
 
 
 def _seen(values: Any, rows: int) -> str:
