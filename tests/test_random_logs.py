@@ -26,7 +26,7 @@ from baq_cli.data.logs.logfile import to_recording
 from baq_cli.errors import DataError, UsageError
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
-often = settings(max_examples=20_000 if TORTURE else 250, derandomize=not TORTURE)
+often = settings(max_examples=20_000 if TORTURE else 150, derandomize=not TORTURE)
 Flags = list[int]
 Transition = tuple[int, int | None, bool]
 """A row, the row that it leads to (None after a termination), and whether it terminated."""
