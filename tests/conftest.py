@@ -1,11 +1,14 @@
 """Settings of every test: one thread, property tests that repeat exactly, a cache of its own."""
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 import pytest
@@ -15,6 +18,9 @@ from hypothesis import settings
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's script has it behind an &
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if TYPE_CHECKING:
+    from advice import Terminal
+
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repeatable")
 
@@ -54,6 +60,14 @@ def baq_here(
         return int(end.value.code or 0), *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def terminal(baq_here: Callable[..., tuple[int, str, str]]) -> Terminal:
+    """A user at a terminal, who reads messages and does what they say."""
+    from advice import Terminal
+
+    return Terminal(baq_here)
 
 
 @pytest.fixture

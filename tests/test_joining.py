@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from advice import follows
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import ID
@@ -162,12 +163,15 @@ def test_other_budgets_and_other_environments_are_refused_by_the_field() -> None
     assert "9.81" in said
 
 
-def test_evaluations_that_begin_or_end_elsewhere_are_refused() -> None:
+@follows("and at {} in {}, so their seeds can't be put together: name one by NAME=RUN to see both")
+def test_evaluations_that_begin_or_end_elsewhere_are_refused_unless_named() -> None:
     stopped = run_of("b", [1], counters=(0, 25, 50))
     said = refused(run_of("a", [0]), stopped)
     assert "end at 100 env_steps in a and at 50 in b" in said
     later = run_of("b", [1], counters=(25, 50, 100))
     assert "begin at 0 env_steps in a and at 25 in b" in refused(run_of("a", [0]), later)
+    named = Found(replace(stopped, method="stopped"), by_hand=True)
+    assert [course.method for course in joined(run_of("a", [0]), named)] == ["iql", "stopped"]
 
 
 def test_evaluations_between_that_not_every_seed_has_are_left_out_and_said() -> None:

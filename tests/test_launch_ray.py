@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from advice import follows
 from launching import (
     ask_to_stop,
     assert_same_course,
@@ -189,11 +190,17 @@ def test_a_scratch_folder_goes_with_the_worker_that_would_fetch_it(place: Path) 
     wait_for(lambda: not cell.folder.exists())
 
 
-def test_a_machine_that_is_too_small_is_an_error_and_so_is_no_cluster() -> None:
+@follows(
+    "no cell finds room: it asks for {}, and this machine has {}. Ask for less, or name a cluster",
+    "cannot use Ray at '{}': {}. Start a cluster with 'ray start --head', or leave --address out",
+)
+def test_a_machine_that_is_too_small_is_an_error_and_so_is_no_cluster(address: str) -> None:
     with pytest.raises(UsageError, match="finds room"):
         Ray(cpus=100_000)
     with pytest.raises(UsageError, match="ray start"):
         Ray("127.0.0.1:1")
+    for given in (None, address):
+        Ray(given, cpus=1).close()
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,10 +115,10 @@ def compare(
         overrides or [],
         out,
     )
+    place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
     if dry_run:
         show_plan(cells, out, workers, json)
     else:
-        place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
         run_comparison(cells, out, place, json)
 
 

@@ -46,7 +46,7 @@ AGENT, TRAINING, REPLAY, STATE = (
     "replay.safetensors",
     "state.json",
 )
-LATEST, PARTIAL, DAMAGED = "latest", ".partial-", "damaged-"
+CHECKPOINTS, LATEST, PARTIAL, DAMAGED = "checkpoints", "latest", ".partial-", "damaged-"
 NAME = re.compile(r"(offline|online)-([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 """A checkpoint's folder; a name of another form leads nowhere."""
 Tensors = dict[str, Tensor]
@@ -82,7 +82,7 @@ def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
     its own behind it. Unchanged blocks are links to the files of the checkpoint before.
     Raises DataError when the disk refuses; earlier checkpoints stay as they were.
     """
-    root = run / "checkpoints"
+    root = run / CHECKPOINTS
     name = f"{phase}-{counter}"
     partial = root / f"{PARTIAL}{name}"
     with disk_errors(f"write the checkpoint {root / name}"):
@@ -147,7 +147,7 @@ def named(run: Path, phase: Phase | None = None) -> list[Path]:
 
     Raises Unreadable when the disk doesn't list them.
     """
-    root = run / "checkpoints"
+    root = run / CHECKPOINTS
     with read_errors(root):
         try:
             names = os.listdir(root)
@@ -196,20 +196,24 @@ def put_aside(folder: Path) -> Path:
 def locate(path: Path) -> Path:
     """Find the agent.safetensors that a run, a checkpoint folder or a file stands for.
 
-    Of a run it is that of the newest complete checkpoint; `latest`, which names it for people, is
-    asked only where none is complete, as in a copy of an agent alone.
+    Of a run, or of its folder of checkpoints, it is that of the newest complete checkpoint;
+    `latest`, which names it for people, is asked only where none is complete, as in a copy of an
+    agent alone, or where it is what was given.
     Raises DataError when there is none.
     """
+    if path.name == LATEST and path.is_file():
+        path = _latest(path.parent.parent) or path
     if path.is_file():
         return path
-    whole = complete(path)
-    path = whole[-1] if whole else _latest(path) or path
-    if not (path / AGENT).is_file():
+    run = path.parent if path.name == CHECKPOINTS and not (path / CHECKPOINTS).exists() else path
+    whole = complete(run)
+    found = whole[-1] if whole else _latest(run) or path
+    if not (found / AGENT).is_file():
         raise DataError(
-            f"no checkpoint at {path}: expected a run (with checkpoints/latest), a checkpoint "
-            f"folder, or an {AGENT}. 'baq pretrain --out {path}' makes one."
+            f"no checkpoint at {found}: expected a run's folder, a folder below its checkpoints, "
+            f"or an {AGENT}. 'baq pretrain --dataset ID --algo NAME --out {path}' makes one."
         )
-    return path / AGENT
+    return found / AGENT
 
 
 def load(path: Path) -> Checkpoint:
@@ -265,10 +269,10 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
 def _latest(run: Path) -> Path | None:
     """Return the folder that `latest` names, if it can be read and names a checkpoint."""
     try:
-        name = read_text(run / "checkpoints" / LATEST, 100).strip()
+        name = read_text(run / CHECKPOINTS / LATEST, 100).strip()
     except (OSError, ValueError):
         return None
-    return run / "checkpoints" / name if NAME.fullmatch(name) else None
+    return run / CHECKPOINTS / name if NAME.fullmatch(name) else None
 
 
 def load_agent_file(path: Path) -> Checkpoint:

@@ -224,9 +224,9 @@ def _compare(own: Tensors, expected: Tensors, halved: bool, file: Path) -> None:
         types = (tensor.dtype, torch.float16) if halved else (tensor.dtype,)
         if own[name].shape != tensor.shape or own[name].dtype not in types:
             raise DataError(
-                f"the checkpoint's tensors don't fit the networks of {file}: '{name}' is "
-                f"{own[name].dtype} {list(own[name].shape)}, its recipe makes it {tensor.dtype} "
-                f"{list(tensor.shape)}. Use the recipe it was trained with."
+                f"{file} is damaged: its tensors don't fit the networks of its recipe: '{name}' is "
+                f"{own[name].dtype} {list(own[name].shape)}, the recipe makes it {tensor.dtype} "
+                f"{list(tensor.shape)}"
             )
 
 

@@ -13,7 +13,12 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.device import prepare
 from baq_cli.engine.events import Note, Observer, Phase
-from baq_cli.engine.handover import check_inputs, hand_over_optimizers, hand_over_parameters
+from baq_cli.engine.handover import (
+    check_inputs,
+    continuing,
+    hand_over_optimizers,
+    hand_over_parameters,
+)
 from baq_cli.engine.inputs import RETURNS_RANGE, Inputs, offline_store
 from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.engine.learner import Learner
@@ -46,7 +51,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     if not method.learns_offline:
         raise UsageError(
             f"'{method.name}' doesn't learn from a dataset: use 'baq finetune --env ID --algo "
-            f"{method.name}', or pre-train one of {_names('learns_offline')}."
+            f"{method.name}', or pre-train one of {_offline_methods()}."
         )
     dataset = recipe.run.dataset
     if dataset is None:
@@ -123,8 +128,8 @@ def run_finetune(recipe: Recipe, order: Order, source: ckpt.Checkpoint | None) -
 # -- parts
 
 
-def _names(ability: str) -> str:
-    return ", ".join(name for name, method in METHODS.items() if getattr(method, ability))
+def _offline_methods() -> str:
+    return ", ".join(name for name, method in METHODS.items() if method.learns_offline)
 
 
 def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
@@ -132,7 +137,7 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
     if not method.learns_online:
         raise UsageError(
             f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
-            f"{_names('learns_online')}."
+            f"{', '.join(continuing(method.name))}."
         )
     if not method.learns_from_scratch and (
         source is None or source.document["algo"] != method.name

@@ -109,6 +109,6 @@ def load_exactly(agent: Agent, tensors: dict[str, Tensor], where: Path) -> None:
         agent.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
         raise DataError(
-            f"the checkpoint's tensors don't fit the networks of {where}: {error}. "
-            "Use the recipe it was trained with."
+            f"the checkpoint's tensors don't fit the networks of {where}: "
+            f"{' '.join(str(error).split())}"
         ) from error

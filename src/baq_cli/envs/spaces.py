@@ -113,8 +113,9 @@ def _action_bounds(space: gym.Space[Any]) -> tuple[tuple[float, ...], tuple[floa
         )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise DataError(
-            f"the action space {space} has infinite bounds: expected finite ones, "
-            "as gymnasium.wrappers.RescaleAction gives."
+            f"the action space {space} has infinite bounds: expected finite ones. Give it those "
+            "that actions may have, with gymnasium.wrappers.TransformAction(env, lambda a: a, "
+            "gymnasium.spaces.Box(low, high, shape)) where the environment is registered."
         )
     if not space.shape[0]:
         raise DataError(f"the action space {space} has no dimension: there is nothing to choose")

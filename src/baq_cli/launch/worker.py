@@ -16,7 +16,7 @@ from baq_cli.engine.events import Event, Observer
 from baq_cli.engine.lock import held
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell, run_cell
-from baq_cli.launch.journal import Journal, write_state
+from baq_cli.launch.journal import Journal, read_state, write_state
 from baq_cli.outlets import guard
 from baq_cli.python import never_from_here
 from baq_cli.report.names import printable_lines
@@ -106,6 +106,9 @@ def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> Ex
     """Run a cell; a scratch folder that nobody will fetch is dropped."""
     parent_gone = _stop_with_parent()
     status = work(folder, threads)
+    error = read_state(folder).error
+    if error is not None:  # whoever starts cells says that this log has the reason
+        print(printable_lines(error), file=sys.stderr)
     if scratch and parent_gone.is_set():
         shutil.rmtree(folder, ignore_errors=True)
     return status

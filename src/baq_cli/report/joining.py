@@ -190,8 +190,7 @@ def _one_curve(name: str, where: Sequence[str], parts: Sequence[Curve]) -> tuple
                 raise UsageError(
                     f"{name}: the {part.phase} evaluations {what} at {first.counters[at]:,} "
                     f"{part.unit} in {where[0]} and at {part.counters[at]:,} in {folder}, so their "
-                    "seeds can't be put together: continue the shorter one, or name one by "
-                    "NAME=RUN."
+                    "seeds can't be put together: name one by NAME=RUN to see both."
                 )
     shared = sorted(set.intersection(*(set(part.counters.tolist()) for part in parts)))
     every = set.union(*(set(part.counters.tolist()) for part in parts))
