@@ -82,7 +82,13 @@ def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
     if algo is None or algo == source.document["algo"]:
         recipe[source.document["algo"]] = section
     else:
-        recipe["shared"] = {key: section[key] for key in CARRIED if key in section}
+        recipe["shared"] = _reward_units(source) | {k: section[k] for k in CARRIED if k in section}
         if algo in METHODS and "mean" in METHODS[algo].Config.model_fields:  # others have a tanh
             recipe[algo] = {"mean": section.get("mean", "tanh")}
     return [recipe]
+
+
+def _reward_units(source: Checkpoint) -> Layer:
+    """Return a checkpoint's units of rewards, which a method without them doesn't have as keys."""
+    scale, shift = source.agent["inputs.reward"].tolist()
+    return {"reward_scale": scale, "reward_shift": shift}

@@ -36,7 +36,7 @@ def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
         if key in recipe.method.unused:
             continue
         asked = getattr(recipe.method, key)
-        if asked != value and asked != section[key]:  # which may say how the value was found
+        if asked not in (value, section.get(key)):  # which may say how the value was found
             raise UsageError(
                 f"{recipe.run.algo}.{key} is {asked} here, and the checkpoint was trained with "
                 f"{value}: inputs are fixed at pre-training. Leave it out, or say {key}={value}."
