@@ -23,8 +23,8 @@ from recordings import (
 from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
 from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.download import download
 from baq_cli.data.minari.folder import local_datasets, open_minari
-from baq_cli.data.minari.place import download
 from baq_cli.data.minari.read import read_recording
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording

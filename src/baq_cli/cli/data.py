@@ -28,7 +28,13 @@ DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list'
 def list_datasets(json: opt.Json = False) -> None:
     """List the datasets in the Minari folder; 'baq data suite list' shows what can be built."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
+    from baq_cli.data.minari.folder import (
+        dataset_path,
+        local_datasets,
+        older_datasets,
+        open_minari,
+    )
+    from baq_cli.data.minari.older import way_over
     from baq_cli.errors import DataError
 
     metadata: dict[str, Any]
@@ -45,6 +51,16 @@ def list_datasets(json: opt.Json = False) -> None:
                 "episodes": metadata.get("total_episodes"),
                 "env_steps": metadata.get("total_steps"),
                 "about": about if json or len(about) < 70 else f"{about[:69]}…",
+            }
+        )
+    for dataset_id, said in older_datasets().items():
+        way = way_over(dataset_id, dataset_path(dataset_id) / "data")
+        rows.append(
+            {
+                "dataset": dataset_id,
+                "episodes": said.get("total_episodes"),
+                "env_steps": said.get("total_steps"),
+                "about": f"written by Minari {said['minari_version']}, not read as it is: '{way}'",
             }
         )
     if json:
@@ -159,14 +175,17 @@ def collect(
         bool, typer.Option("--deterministic", help="Take the policy's mode: no exploration.")
     ] = False,
 ) -> None:
-    """Roll behaviours out into a new Minari dataset."""
+    """Roll behaviours out into a new Minari dataset: checked, saved whole or not at all."""
     from baq_cli.cli.progress import watch
     from baq_cli.data.suite import Uniform
     from baq_cli.engine.datasets import collect_dataset
 
     behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
     with watch(f"collecting {dataset}") as observer:
-        collect_dataset(dataset, behaviors, env, env_steps, seed, deterministic, observer)
+        episodes = collect_dataset(
+            dataset, behaviors, env, env_steps, seed, deterministic, observer
+        )
+    exchange.warn(episodes)
     say(dataset)
 
 

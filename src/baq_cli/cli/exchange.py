@@ -14,6 +14,7 @@ from baq_cli.cli.say import say
 from baq_cli.errors import UsageError, clipped, listed
 
 if TYPE_CHECKING:
+    from baq_cli.data.episodes import Episodes
     from baq_cli.data.logs.logfile import Setting
     from baq_cli.data.logs.mapping import Mapping
 
@@ -119,8 +120,7 @@ def import_dataset(
     if left:
         named = listed([f"'{clipped(name)}' ({what})" for name, what in left.items()])
         say(f"not used, though the names look like it: {named}", err=True)
-    for finding in episodes.findings:
-        say(f"warning: {finding.text}", err=True)
+    warn(episodes)
     if done.lost:
         say(
             f"{done.lost} transitions were left out: the last ones of truncated episodes, whose "
@@ -223,9 +223,15 @@ def export_dataset(
 
 
 def download_dataset(dataset: DatasetId) -> None:
-    """Fetch a public Minari dataset into the Minari folder."""
-    from baq_cli.data.minari.place import download
+    """Fetch a public Minari dataset into the Minari folder; one with errors is not kept."""
+    from baq_cli.data.minari.download import download
 
     say(f"downloading {dataset} …", err=True)
-    download(dataset)
+    warn(download(dataset))
     say(dataset)
+
+
+def warn(episodes: Episodes) -> None:
+    """Say on stderr what the checks of a new dataset warn of."""
+    for finding in episodes.findings:
+        say(f"warning: {finding.text}", err=True)

@@ -20,7 +20,7 @@ from baq_cli.plain_files import MOST_DOCUMENT, check_plain, replaced
 from baq_cli.surroundings import CACHE, cache_folder
 from baq_cli.untrusted import parse_json, read_text
 
-VERSION = 1
+VERSION = 2
 """Raised when what is kept, or what the checks find, changes."""
 
 
@@ -50,12 +50,13 @@ def find(mark: str) -> Episodes | None:
         entry = parse_json(text)
         check_plain(_arrays(entry["sha256"]))
         tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
+        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in ARRAYS}
         episodes = Episodes(
             dataset_id=entry["dataset_id"],
             spaces=Spaces.from_fields(entry["spaces"]),
             origin=_origin(entry["origin"]),
             findings=tuple(Finding(**finding) for finding in entry["findings"]),
-            **{name: tensors[name].numpy() for name in ARRAYS},
+            **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, DataError):
         return None

@@ -49,7 +49,8 @@ class Episodes:
     Shapes: M transitions in K episodes of T_k; observations `[M + K, obs_dim]`, T_k + 1 of each
     episode, so that no observation is stored twice; action `[M, action_dim]` scaled to [−1, 1];
     reward, terminated, truncated `[M]`; lengths `[K]` (T_k, in env_steps).
-    `origin` says where they were made, `findings` what the checks warned of.
+    `origin` says where they were made, `findings` what the checks warned of, `rounding` what was
+    found while their numbers were brought to float32.
     """
 
     dataset_id: str
@@ -62,6 +63,7 @@ class Episodes:
     lengths: Array
     origin: DataOrigin = field(default_factory=DataOrigin)
     findings: tuple[Finding, ...] = ()
+    rounding: tuple[Finding, ...] = ()
 
     def __len__(self) -> int:
         return len(self.reward)

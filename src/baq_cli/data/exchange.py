@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from baq_cli.data.checks import content_findings, refuse
+from baq_cli.data.door import save
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.logs.accounts import with_account
 from baq_cli.data.logs.checked import checked_log
@@ -47,8 +47,8 @@ from baq_cli.data.logs.several import (
 )
 from baq_cli.data.logs.tables import write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
-from baq_cli.data.minari.read import read_recording
-from baq_cli.data.minari.write import write_minari
+from baq_cli.data.minari.older import older_metadata
+from baq_cli.data.minari.read import read_older, read_recording
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
@@ -93,6 +93,9 @@ def import_files(
     """
     check_new_id(dataset_id)
     files = log_files(paths, list(FORMATS))
+    if len(files) == 1 and _is_older_minari(files[0]):
+        with naming(files[0]):
+            return _save(dataset_id, _older_recording(files[0], setting, mapping), 0, setting)
     parts = []
     for path in files:
         with naming(path, several=len(files) > 1):
@@ -120,6 +123,19 @@ def import_files(
         return _save(dataset_id, with_about(recording, parts), lost, setting, notes)
 
 
+def _is_older_minari(path: Path) -> bool:
+    return path.suffix.lower() in (".hdf5", ".h5") and older_metadata(path) is not None
+
+
+def _older_recording(path: Path, setting: Setting, mapping: Mapping | None) -> Recording:
+    if mapping is not None or replace(setting, env_id=None, clip_actions=False) != Setting():
+        raise UsageError(
+            f"{path} is a dataset of an older Minari, which says itself where its episodes end and "
+            "what its spaces are: give --env and --clip-actions at most"
+        )
+    return read_older(path, setting.env_id)
+
+
 def _whole(group: Sequence[Part], mapping: Mapping | None) -> LogFile:
     """Return the rows of files that belong together, and what their last rows are."""
     observed = mapping is not None and mapping.last_row == "observation"
@@ -137,9 +153,7 @@ def _save(
     if notes:
         about[NOTES] = [*notes_in(about), *notes]
     recording = replace(recording, about=about)
-    episodes = recording.episodes(dataset_id)
-    episodes = refuse(episodes, content_findings(episodes))
-    write_minari(dataset_id, recording)
+    episodes = save(dataset_id, recording, setting.env_id)
     return Imported(episodes, lost, notes, clipped, recording.about.get(IMPORTED, {}))
 
 

@@ -10,7 +10,10 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.episodes import DataOrigin, Episodes
+from baq_cli.data.digits import losses_of
+from baq_cli.data.dimensions import Names, lost_digits
+from baq_cli.data.episodes import DataOrigin, Episodes, Finding
+from baq_cli.data.seeds import is_seed
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
 from baq_cli.errors import DataError, EnvironmentMismatch
 
@@ -60,7 +63,7 @@ class Recording:
         for name in ("rewards", "terminated", "truncated"):
             _check_shape(name, getattr(self, name), (steps,))
         for seed in self.seeds:
-            if seed is not None and not (type(seed) is int and -(2**63) <= seed < 2**63):
+            if seed is not None and not is_seed(seed):
                 raise DataError(f"the log has the seed {seed!r}; expected a whole number")
         for name, info in self.infos.items():
             above = {name.rsplit("/", depth + 1)[0] for depth in range(name.count("/"))}
@@ -92,6 +95,7 @@ class Recording:
             observations = flatten_parts(self.observations).astype(np.float32)
             action = spaces.from_env(self.actions.astype(np.float64))
             reward = self.rewards.astype(np.float32)
+            rounding = self._rounding(spaces, observations, action, reward)
         return Episodes(
             dataset_id=dataset_id,
             spaces=spaces,
@@ -102,7 +106,26 @@ class Recording:
             truncated=self.truncated.astype(np.bool_),
             lengths=self.lengths.astype(np.int64),
             origin=origin_of(self.env_spec, self.about, self.seeds or (None,) * len(self.lengths)),
+            rounding=rounding,
         )
+
+    def _rounding(
+        self, spaces: Spaces, observations: Array, action: Array, reward: Array
+    ) -> tuple[Finding, ...]:
+        """Compare the arrays with what training reads of them."""
+        names = Names.of(self.about, self.observation_space, spaces.action_dim)
+        found: list[Finding] = []
+        left = 0
+        for part in self.observations.values():
+            flat = part.reshape(len(part), -1)
+            right = left + flat.shape[1]
+            losses = losses_of(flat, observations[:, left:right], self.lengths + 1)
+            found += lost_digits("observations", losses, names, left)
+            left = right
+        losses = losses_of(self.actions, action, self.lengths, spaces.unscaled)
+        found += lost_digits("actions", losses, names)
+        found += lost_digits("rewards", losses_of(self.rewards, reward, self.lengths), names)
+        return tuple(found)
 
 
 def check_spec(spec: gym.envs.registration.EnvSpec | None) -> None:

@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from baq_cli.data.checks import content_findings, environment_findings
+from baq_cli.data.door import every_finding, save
 from baq_cli.data.episodes import Episodes, Finding
 from baq_cli.data.minari.folder import check_new_id, dataset_path, open_minari
 from baq_cli.data.minari.place import check_place
 from baq_cli.data.minari.read import load_episodes, read_episodes
-from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.data.suite import SUITE, Behavior, ReferenceDataset
 from baq_cli.engine.collecting import roll_out
 from baq_cli.engine.events import Note, Observer
-from baq_cli.errors import EnvironmentMismatch, UsageError, nearest
+from baq_cli.errors import UsageError, nearest
 
 
 def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
@@ -35,17 +34,7 @@ def check_dataset(dataset_id: str, env_id: str | None) -> list[Finding]:
     Without `env_id` the dataset's own environment is checked against, where it names one.
     Raises DataError when it can't be read at all.
     """
-    episodes = read_episodes(open_minari(dataset_id))
-    found = content_findings(episodes)
-    env = env_id or episodes.origin.env_id
-    if env is None:
-        return found
-    try:
-        return [*found, *environment_findings(episodes, env)]
-    except EnvironmentMismatch as error:
-        if env_id is not None:
-            raise
-        return [*found, Finding("warning", "environment", str(error))]
+    return every_finding(read_episodes(open_minari(dataset_id)), env_id)
 
 
 def build(
@@ -86,7 +75,8 @@ def build(
         wanted.threads,
     )
     about = f"{wanted.about}; {wanted.transitions} environment steps, seed {wanted.seed}."
-    _save(wanted.dataset_id, recording, [about, *lines], must_be_new=wanted != reference)
+    described = _described(recording, [about, *lines])
+    save(wanted.dataset_id, described, wanted.env_id, must_be_new=wanted != reference)
     return wanted.dataset_id
 
 
@@ -98,27 +88,25 @@ def collect_dataset(
     seed: int,
     deterministic: bool,
     observer: Observer,
-) -> None:
-    """Roll behaviours out into a new Minari dataset.
+) -> Episodes:
+    """Roll behaviours out into a new Minari dataset; it is checked first.
 
-    Raises UsageError when the id is taken or malformed.
+    Raises UsageError when the id is taken or malformed, DataError when the checks find errors.
     """
     check_new_id(dataset_id)
     check_place(dataset_id)
     recording, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
-    _save(dataset_id, recording, lines)
+    return save(dataset_id, _described(recording, lines), env_id)
 
 
-def _save(
-    dataset_id: str, recording: Recording, lines: Sequence[str], must_be_new: bool = True
-) -> None:
+def _described(recording: Recording, lines: Sequence[str]) -> Recording:
     about = {
         **recording.about,
         "algorithm_name": "baq data",
         "author": ["baq"],
         "description": "\n".join(lines),
     }
-    write_minari(dataset_id, replace(recording, about=about), must_be_new)
+    return replace(recording, about=about)
 
 
 def reference(dataset_id: str) -> ReferenceDataset:

@@ -82,6 +82,11 @@ class Spaces:
         """Scale actions `[..., action_dim]` from the environment's bounds to [−1, 1]."""
         return self.scale.from_env(action)
 
+    def unscaled(self, action: Array) -> Array:
+        """Scale actions `[..., action_dim]` from [−1, 1] back, in float64 and not clipped."""
+        low, high = np.asarray(self.action_low), np.asarray(self.action_high)
+        return np.asarray(low + (action.astype(np.float64) + 1.0) * 0.5 * (high - low))
+
     def check_same(self, other: Spaces, mine: str, theirs: str) -> None:
         """Raise EnvironmentMismatch unless the other spaces are the same."""
         for name in ("obs_dim", "obs_layout", "action_low", "action_high"):

@@ -28,6 +28,7 @@ from baq_cli.data.logs.mapping import (
     Constant,
     Mapping,
     Names,
+    column_names,
     expand,
     expand_one,
 )
@@ -143,7 +144,8 @@ def to_log_file(
     notes = () if reward is None else (f"every reward is {reward:g}, as you said",)
     name = episode_column(list(columns), mapping)
     span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
-    file = LogFile(log, resets, card, notes=notes, columns=tuple(used), episode_span=span)
+    about = {} if mapping is None else {"columns": column_names(mapping, list(columns))}
+    file = LogFile(log, resets, card, about, notes=notes, columns=tuple(used), episode_span=span)
     return replace(file, clues=_clues(columns, mapping, card, len(log.rewards), numbers or {}))
 
 

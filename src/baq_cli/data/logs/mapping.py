@@ -189,3 +189,16 @@ def expand(names: Names, columns: list[str]) -> list[str]:
             raise UsageError(f"the log has no column '{pattern}'; {nearest(pattern, columns)}")
         found |= dict.fromkeys(matches)
     return list(found)
+
+
+def column_names(mapping: Mapping, columns: list[str]) -> dict[str, Any]:
+    """Return the columns that observations (by part), actions and rewards are made of, if said."""
+    observation, action, reward = mapping.observation, mapping.action, mapping.reward
+    if observation is None or action is None:
+        return {}
+    parts = observation if isinstance(observation, dict) else {"": observation}
+    return {
+        "observations": {name: expand(part, columns) for name, part in parts.items()},
+        "actions": expand(action, columns),
+        "rewards": [expand_one(reward, columns)] if isinstance(reward, str) else [],
+    }

@@ -57,7 +57,7 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
             words = [n for n in schema.names if n == number or may_be_words(n, said)]
             clues = [n for n in beside(schema.names, mapping, card) if n not in needed]
             needed += [name for name in clues if _is_clue(schema, name, name in words)]
-            _check_claims(file.metadata, needed, path)
+            check_claims(file.metadata, needed, path)
             numbers = _counts(schema.metadata or {})
         with (
             opened(path, follow=True) as source,
@@ -109,7 +109,7 @@ def _needed(
     return [*sorted(spread), *wanted(whole, mapping)], None
 
 
-def _check_claims(metadata: Any, needed: list[str], path: Path) -> None:
+def check_claims(metadata: Any, needed: list[str], path: Path) -> None:
     """Raise ValueError where columns that are read claim far more than the file could hold.
 
     Arrow reads a column with every one whose name goes on behind a dot.

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from baq_cli.data.hdf5 import check_links, open_inside
 from baq_cli.data.minari.folder import StoredDataset
+from baq_cli.data.seeds import seed_of
 from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError
 from baq_cli.plain_files import check_plain
@@ -71,10 +72,12 @@ class EpisodeFile:
         shape: tuple[int, ...],
         extra: int,
         convert: Convert | None = None,
+        watch: Callable[[Array, Array], None] | None = None,
     ) -> None:
         """Read an array of every episode into the rows of `out`, flattened beyond the first axis.
 
-        `shape` is that of a row; episodes have `extra` rows more than steps.
+        `shape` is that of a row; episodes have `extra` rows more than steps. `convert` makes rows
+        of `out` of those that are stored; `watch` sees both.
         """
         start = 0
         for number, length in enumerate(self.lengths):
@@ -83,10 +86,18 @@ class EpisodeFile:
             values = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
             stop = start + int(length) + extra
-            values = values.reshape(stop - start, *out.shape[1:])
             with np.errstate(over="ignore"):  # what float32 can't hold is found by the checks
-                out[start:stop] = values if convert is None else convert(values)
+                made = values if convert is None else convert(values)
+                out[start:stop] = made.reshape(stop - start, *out.shape[1:])
+            if watch is not None:
+                watch(values, out[start:stop])
             start = stop
+
+    def column(self, key: str, number: int, shape: tuple[int, ...], extra: int) -> Array:
+        """Return one number of every row of an array, in its own dtype, `[N]`."""
+        out = np.empty(self.steps + extra * len(self.lengths), self._widest(key))
+        self.fill(key, out, shape, extra, lambda rows: rows.reshape(len(rows), -1)[:, number])
+        return out
 
     def native(self, key: str, extra: int) -> Array:
         """Return an array of every episode end to end, in its own dtype.
@@ -94,13 +105,17 @@ class EpisodeFile:
         Where episodes have different ones, it is the one that holds them all.
         """
         shape = tuple(_open(self._group(0), key).shape[1:])
-        types = {_open(self._group(k), key).dtype for k in range(len(self.lengths))}
         rows = self.steps + extra * len(self.lengths)
-        widest = np.result_type(*types)  # nothing is cut
+        widest = self._widest(key)
         self.claims.add(rows * math.prod(shape) * widest.itemsize)
         out = np.empty((rows, *shape), widest)
         self.fill(key, out, shape, extra)
         return out
+
+    def _widest(self, key: str) -> np.dtype[Any]:
+        """Return the type that holds an array's numbers in every episode: nothing is cut."""
+        types = {_open(self._group(k), key).dtype for k in range(len(self.lengths))}
+        return np.result_type(*types)
 
     def infos(self) -> dict[str, Array]:
         """Return the numeric infos that every episode has, by path below `infos`."""
@@ -156,11 +171,11 @@ def _seed(group: h5py.h5g.GroupID) -> int | None:
     if not h5py.h5a.exists(group, b"seed"):
         return None
     attribute = h5py.h5a.open(group, b"seed")
-    if attribute.dtype.kind not in "iu" or math.prod(attribute.shape) != 1:
-        return None
+    if attribute.dtype.kind not in "iu":  # words: rare, and slower
+        return seed_of(h5py.Group(group).attrs["seed"])
     value = np.empty(attribute.shape, attribute.dtype)
     attribute.read(value)
-    return int(value.reshape(-1)[0])
+    return seed_of(value)
 
 
 def _open(group: h5py.h5g.GroupID, key: str) -> h5py.h5d.DatasetID:

@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from baq_cli.data.minari.older import FILE, older_dataset, way_over
 from baq_cli.data.minari.seal import SEAL, check_said, sealed
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.pool import make_env
@@ -49,12 +50,25 @@ def local_datasets() -> list[str]:
     What doesn't say of itself what its folder is called is none, and stands in no other's way:
     Minari's own list would wait for a pipe, and end at a name.
     """
+    return sorted(filter(_is_dataset, _folder_names()))
+
+
+def older_datasets() -> dict[str, dict[str, Any]]:
+    """Return what the folders that Minari before 0.5 left say of themselves, by id, sorted."""
+    found = {}
+    for name in filter(is_dataset_id, sorted(_folder_names())):
+        said = older_dataset(dataset_path(name) / "data")
+        if said is not None:
+            found[name] = said
+    return found
+
+
+def _folder_names() -> list[str]:
     root = dataset_path()
     try:
-        found = [path.relative_to(root).as_posix() for path in _dataset_folders(root)]
+        return [path.relative_to(root).as_posix() for path in _dataset_folders(root)]
     except OSError as error:
         raise refused(f"read the Minari folder {root}", error, MINARI) from error
-    return sorted(filter(_is_dataset, found))
 
 
 def _dataset_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
@@ -111,6 +125,12 @@ def check_new_id(dataset_id: str) -> None:
             f"dataset '{dataset_id}' exists: choose another id (versions end in -v0, -v1, …) or "
             f"delete it with 'minari delete {dataset_id}'"
         )
+    older = older_dataset(dataset_path(dataset_id) / "data")
+    if older is not None:
+        raise UsageError(
+            f"the folder {dataset_path(dataset_id)} holds a dataset of Minari "
+            f"{older['minari_version']}: choose another id, as me/{dataset_id}"
+        )
     if dataset_path(dataset_id).exists():
         raise UsageError(
             f"the folder {dataset_path(dataset_id)} is there, but holds no whole dataset: remove "
@@ -120,11 +140,15 @@ def check_new_id(dataset_id: str) -> None:
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """A dataset in the Minari folder, its transitions not yet read."""
+    """A dataset in the Minari folder, its transitions not yet read.
+
+    `file` is the name of its HDF5 file in the folder `data`.
+    """
 
     dataset_id: str
     data: Path
     metadata: dict[str, Any]
+    file: str = FILE
 
     @property
     def files(self) -> list[Path]:
@@ -228,6 +252,13 @@ def open_minari(dataset_id: str) -> StoredDataset:
             f"dataset '{dataset_id}' is not in the Minari folder {dataset_path()}. "
             "'baq data list' shows what is there, 'baq data suite list' what can be built; "
             f"'baq data download {dataset_id}' fetches a public one."
+        )
+    older = older_dataset(data)
+    if older is not None:
+        raise DataError(
+            f"dataset '{dataset_id}' was written by Minari {older['minari_version']}, in a layout "
+            "that Minari no longer reads (all of it in the HDF5 file, no metadata.json): "
+            f"'{way_over(dataset_id, data)}' makes one of today of it."
         )
     try:
         metadata = _metadata_of(dataset_id)

@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from baq_cli.data.minari.folder import check_new_id, dataset_path, quiet
-from baq_cli.errors import DataError
-from baq_cli.surroundings import MINARI, NO_ROOM, refused
-
-
-def download(dataset_id: str) -> None:
-    """Fetch a public dataset into the Minari folder, whole or not at all.
-
-    Raises DataError when it can't be reached or doesn't exist.
-    """
-    import minari
-
-    check_new_id(dataset_id)
-    target = dataset_path(dataset_id)
-    logging.disable(logging.WARNING)  # each of its retries would be reported
-    try:
-        with elsewhere() as folder, quiet():
-            minari.download_dataset(dataset_id)
-            move(folder / dataset_id, target)
-    except Exception as error:  # whatever the network library of the day raises
-        if isinstance(error, OSError) and (error.filename or error.errno in NO_ROOM):
-            raise refused(
-                f"save dataset '{dataset_id}' in {target.parent}", error, MINARI
-            ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"cannot download '{dataset_id}': {reason}. Where there is a network, run "
-            f"'minari download {dataset_id}' and copy the folder "
-            f"~/.minari/datasets/{dataset_id} to {target} here; "
-            "'minari list remote' shows what exists."
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-    describe_namespace(dataset_id)
+from baq_cli.data.minari.folder import dataset_path
+from baq_cli.surroundings import MINARI, refused
 
 
 def check_place(dataset_id: str) -> None:

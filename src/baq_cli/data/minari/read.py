@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data import cache
 from baq_cli.data.checks import content_findings, refuse
-from baq_cli.data.episodes import Episodes
+from baq_cli.data.digits import Loss, Meter
+from baq_cli.data.dimensions import Names, lost_digits
+from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.data.minari.arrow_files import read_tables
 from baq_cli.data.minari.episode_file import EpisodeFile, open_lean
-from baq_cli.data.minari.folder import StoredDataset, open_minari, quiet
-from baq_cli.data.minari.seal import FILE, check_file, unsealed
+from baq_cli.data.minari.folder import StoredDataset, open_minari
+from baq_cli.data.minari.older import FLAT, older_metadata
+from baq_cli.data.minari.seal import check_file, unsealed
 from baq_cli.data.recording import Recording, origin_of
-from baq_cli.envs.spaces import Spaces, observation_parts
+from baq_cli.envs.faults import let_go
+from baq_cli.envs.pool import make_env
+from baq_cli.envs.spaces import Spaces, observation_parts, split_parts
 from baq_cli.errors import DataError
 from baq_cli.surroundings import UNANSWERED, refused
 
@@ -55,23 +63,27 @@ def read_episodes(stored: StoredDataset) -> Episodes:
     than one copy of the data.
     """
     if stored.metadata.get("data_format", "hdf5") != "hdf5":
-        return _read_otherwise(stored).episodes(stored.dataset_id)
+        return read_tables(stored).episodes(stored.dataset_id)
     observation_space, action_space = stored.spaces
     spaces = Spaces.of(observation_space, action_space)
+    names = Names.of(stored.metadata, observation_space, spaces.action_dim)
     with _reading(stored) as source:
         steps, count = source.steps, len(source.lengths)
         source.claims.add((steps + count) * (spaces.obs_dim + spaces.action_dim + 2))
+        found: list[Finding] = []
         observations = np.empty((steps + count, spaces.obs_dim), dtype=np.float32)
         left = 0
         for name, box in observation_parts(observation_space).items():
             right = left + int(np.prod(box.shape))
-            flat = observations[:, left:right]
-            source.fill(_path("observations", name), flat, box.shape, 1)
+            key, flat = _path("observations", name), observations[:, left:right]
+            losses = _filled(source, key, flat, box.shape, 1)
+            found += lost_digits("observations", losses, names, left)
             left = right
         action = np.empty((steps, spaces.action_dim), dtype=np.float32)
-        source.fill("actions", action, (spaces.action_dim,), 0, spaces.from_env)
+        losses = _filled(source, "actions", action, (spaces.action_dim,), 0, spaces)
+        found += lost_digits("actions", losses, names)
         reward = np.empty(steps, dtype=np.float32)
-        source.fill("rewards", reward, (), 0)
+        found += lost_digits("rewards", _filled(source, "rewards", reward, (), 0), names)
         flags = np.empty((2, steps), dtype=np.bool_)
         source.fill("terminations", flags[0], (), 0)
         source.fill("truncations", flags[1], (), 0)
@@ -86,13 +98,28 @@ def read_episodes(stored: StoredDataset) -> Episodes:
             truncated=flags[1],
             lengths=source.lengths,
             origin=origin,
+            rounding=tuple(found),
         )
+
+
+def _filled(
+    source: EpisodeFile,
+    key: str,
+    out: Array,
+    shape: tuple[int, ...],
+    extra: int,
+    scaled: Spaces | None = None,
+) -> list[Loss]:
+    """Read an array into its place, scaled as actions are, and return what float32 loses of it."""
+    meter = Meter(None if scaled is None else scaled.unscaled)
+    source.fill(key, out, shape, extra, None if scaled is None else scaled.from_env, meter)
+    return meter.losses(lambda number: source.column(key, number, shape, extra), out)
 
 
 def read_recording(stored: StoredDataset) -> Recording:
     """Read a dataset as it was given, in its own dtypes and with its infos."""
     if stored.metadata.get("data_format", "hdf5") != "hdf5":
-        return _read_otherwise(stored)
+        return read_tables(stored)
     observation_space, action_space = stored.spaces
     with _reading(stored) as source:
         parts = {
@@ -115,6 +142,37 @@ def read_recording(stored: StoredDataset) -> Recording:
         )
 
 
+def read_older(path: Path, env_id: str | None) -> Recording:
+    """Read a file of Minari before 0.5, its own environment, or the one named, for its setting.
+
+    Where it doesn't record its spaces, they are its environment's.
+    """
+    said = older_metadata(path)
+    assert said is not None
+    if env_id is not None:
+        env = make_env(env_id)
+        spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+        said |= {name: _in_text(space) for name, space in spaces.items()}
+        said["env_spec"] = None if env.spec is None else env.spec.to_json()
+        let_go(env)
+    flat, dataset_id = said.pop(FLAT, False), said.get("dataset_id", path.name)
+    stored = StoredDataset(dataset_id, path.parent, said, path.name)
+    if not flat or not isinstance(stored.spaces[0], gym.spaces.Dict):
+        return read_recording(stored)
+    space = stored.spaces[0]
+    laid = {**said, "observation_space": _in_text(gym.spaces.flatten_space(space))}
+    laid["action_space"] = _in_text(stored.spaces[1])
+    recording = read_recording(replace(stored, metadata=laid))
+    parts = split_parts(recording.observations[""], space)
+    return replace(recording, observation_space=space, observations=parts, about=said)
+
+
+def _in_text(space: gym.Space[Any]) -> str:
+    from minari.serialization import serialize_space
+
+    return str(serialize_space(space))
+
+
 def _path(*names: str) -> str:
     return "/".join(name for name in names if name)
 
@@ -122,10 +180,10 @@ def _path(*names: str) -> str:
 @contextmanager
 def _reading(stored: StoredDataset) -> Iterator[EpisodeFile]:
     """Open a dataset's file; what goes wrong while reading it becomes one DataError."""
-    path = stored.data / FILE
+    path = stored.data / stored.file
     try:
         if not path.is_file():
-            raise FileNotFoundError(f"it has no file {FILE}")
+            raise FileNotFoundError(f"it has no file {stored.file}")
         check_file(stored)
         with h5py.File(open_lean(path)) as file:
             yield EpisodeFile(stored, file)
@@ -135,50 +193,3 @@ def _reading(stored: StoredDataset) -> Iterator[EpisodeFile]:
         raise stored.damaged(str(error.args[0] if error.args else error)) from error
     except (KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise stored.damaged(str(error.args[0] if error.args else error)) from error
-
-
-def _read_otherwise(stored: StoredDataset) -> Recording:
-    """Read a dataset of another storage format (Arrow) through Minari's own reader."""
-    from minari.dataset._storages import get_minari_storage
-
-    observation_space, action_space = stored.spaces
-    names = observation_parts(observation_space)
-    try:
-        with quiet():
-            storage = get_minari_storage(stored.metadata["data_format"])(
-                stored.data, observation_space, action_space
-            )
-            logged = list(storage.get_episodes(range(storage.total_episodes)))
-            seeds = [m.get("seed") for m in storage.get_episode_metadata(range(len(logged)))]
-        if not logged:
-            raise DataError(f"dataset '{stored.dataset_id}' holds no episodes")
-
-        def column(key: str) -> Array:
-            return np.concatenate([np.asarray(episode[key]) for episode in logged])
-
-        return Recording(
-            observation_space=observation_space,
-            action_space=action_space,
-            observations={
-                name: np.concatenate([_part(e["observations"], name) for e in logged])
-                for name in names
-            },
-            actions=column("actions"),
-            rewards=column("rewards"),
-            terminated=column("terminations"),
-            truncated=column("truncations"),
-            lengths=np.asarray([len(episode["rewards"]) for episode in logged], dtype=np.int64),
-            seeds=tuple(None if seed is None else int(seed) for seed in seeds),
-            env_spec=stored.env_spec,
-            about=stored.metadata,
-        )
-    except DataError:
-        raise
-    except Exception as error:  # Arrow has its own kinds of error
-        raise stored.damaged(str(error)) from error
-
-
-def _part(observations: Any, name: str) -> Array:
-    for key in filter(None, name.split("/")):
-        observations = observations[key]
-    return np.asarray(observations)

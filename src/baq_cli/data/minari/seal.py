@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from baq_cli.data.minari.older import FILE
 from baq_cli.errors import DataError
 from baq_cli.plain_files import opened
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from baq_cli.data.minari.folder import StoredDataset
 
 SEAL = "baq_sha256"
-FILE = "main_data.hdf5"
 SAID = (
     *("observation_space", "action_space", "env_spec", "requirements", "data_format"),
     *("ref_min_score", "ref_max_score", "baq_reference"),

@@ -12,6 +12,7 @@ from baq_cli.data.minari.folder import dataset_path, quiet
 from baq_cli.data.minari.place import beside, describe_namespace, move
 from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.recording import Recording
+from baq_cli.data.seeds import stored_seed
 from baq_cli.errors import DataError
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import MINARI, minari_folder, refused
@@ -95,7 +96,7 @@ def _buffers(recording: Recording) -> Iterator[Any]:
         steps, rows = slice(start, start + length), slice(first, first + length + 1)
         yield EpisodeBuffer(
             id=number,
-            seed=seed,
+            seed=stored_seed(seed),
             observations=_nested({n: a[rows] for n, a in recording.observations.items()}),
             actions=recording.actions[steps],
             rewards=recording.rewards[steps],
