@@ -15,6 +15,7 @@ from runs import assert_same_logs
 from baq_cli.data.suite import Uniform
 from baq_cli.engine.datasets import collect_dataset
 from baq_cli.engine.events import Evaluated, Event, Note
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import read_state
@@ -29,7 +30,9 @@ DATASET = "made/pendulum-v0"
 def own_data() -> Iterator[Path]:
     """Give a Minari folder with the dataset, and a cache of one's own; yield a folder for runs."""
     with own_folders() as place:
-        collect_dataset(DATASET, [Uniform()], "Pendulum-v1", 600, 0, False, lambda _: None)
+        collect_dataset(
+            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 600, 0, False, lambda _: None
+        )
         yield place
 
 

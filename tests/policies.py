@@ -40,9 +40,13 @@ def write_policy(
     spaces: Spaces = ROBOT,
     normalised: bool = True,
     env_id: str = "Robot-v0",
+    said: dict[str, Any] | None = None,
     **method: Any,
 ) -> Path:
-    """Write an agent file as a run does, with weights large enough to reach the bounds."""
+    """Write an agent file as a run does, with weights large enough to reach the bounds.
+
+    `said` are entries of its document that are other ones.
+    """
     recipe = recipe_of(algo, method, seeds=list(seeds))
     agent = make_agent(algo, recipe.method, Spec(seeds, spaces.obs_dim, spaces.action_dim))
     if phase == "online":
@@ -67,6 +71,7 @@ def write_policy(
         "env_steps": 20,
         "history": [],
     }
+    document |= said or {}
     tensors |= Inputs(mean, std, 1.0, 0.0).tensors()
     path.write_bytes(tensor_bytes(tensors, document))
     return path

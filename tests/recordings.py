@@ -154,6 +154,7 @@ def recordings(draw: st.DrawFn, flat: bool = False) -> Recording:
         seeds=tuple(draw(seed) for _ in range(count)),
         infos=infos,
         env_spec=draw(st.none() | SPECS),
+        eval_env_spec=draw(st.none() | SPECS),
         about=draw(ABOUT),
     )
 
@@ -219,6 +220,7 @@ def assert_same_recording(found: Recording, made: Recording) -> None:
         assert_same_array(getattr(found, name), getattr(made, name), name)
     assert found.seeds == made.seeds
     assert spec_text(found.env_spec) == spec_text(made.env_spec)
+    assert spec_text(found.eval_env_spec) == spec_text(made.eval_env_spec)
     for name, entry in made.about.items():
         same = set if name == "author" else lambda value: value  # Minari keeps authors as a set
         assert same(found.about[name]) == same(entry), name

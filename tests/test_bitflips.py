@@ -30,6 +30,7 @@ from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import RunDirectory, read_logged, read_metrics
 from baq_cli.engine.runlog import LOGS, Log
 from baq_cli.engine.sources import Order
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state, write_state
@@ -66,7 +67,9 @@ class Made:
 def made() -> Iterator[Made]:
     """Two checkpoints of each phase; two seeds; a running episode in the online ones."""
     with own_folders() as place:
-        collect_dataset(DATASET, [Uniform()], "Pendulum-v1", 500, 0, False, lambda _: None)
+        collect_dataset(
+            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 500, 0, False, lambda _: None
+        )
         out = place / "matrix"
         (cell,) = lay_out([[{"dataset": DATASET}]], ["awac"], {}, out, "baq compare")
         save_matrix([cell], out)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 from builders import make_episodes
 
-from baq_cli.data.checks import content_findings, environment_findings, refuse
+from baq_cli.data.checks import content_findings, refuse
+from baq_cli.data.env_checks import environment_findings
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.data.recording import Recording
 from baq_cli.envs.spaces import Spaces

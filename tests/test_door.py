@@ -142,7 +142,7 @@ def test_what_check_refuses_is_saved_by_no_way_in(way: str, kind: str, folder: P
 @pytest.mark.parametrize("way", WAYS)
 def test_what_a_way_in_saves_check_accepts(way: str, folder: Path) -> None:
     WAYS[way]("sound", folder)
-    found = every_finding(read_episodes(open_minari(ID)), None)
+    found = every_finding(read_episodes(open_minari(ID)))
     assert [finding for finding in found if finding.level == "error"] == []
 
 

@@ -179,6 +179,8 @@ def expected_facts() -> dict[str, Any]:
         "baq": baq_cli.__version__,
         "algo": "bc",
         "env_id": "Robot-v0",
+        "env_args": {},
+        "max_episode_steps": None,
         "seed": 7,
         "obs_dim": 5,
         "obs_layout": [],

@@ -32,10 +32,11 @@ from baq_cli.engine.run import Run
 from baq_cli.engine.store import Layout
 from baq_cli.envs import workers
 from baq_cli.envs.faults import EnvironmentFault
-from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
+from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import EnvironmentMismatch, ExitStatus, NonFiniteError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.signals import STOPPING
+from baq_cli.untrusted import TRUST_VARIABLE
 
 EVERY, ENV_STEPS = 8, 24
 BAD_STEP = 13

@@ -37,6 +37,7 @@ from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.rundir import read_metrics
 from baq_cli.engine.sources import Order
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError, ExitStatus
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
 from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
@@ -90,7 +91,9 @@ class Made:
 def made() -> Iterator[Made]:
     """A run of each phase with a running episode, and a comparison with a cell."""
     with own_folders() as folder:
-        collect_dataset(DATASET, [Uniform()], "Pendulum-v1", 400, 0, False, lambda _: None)
+        collect_dataset(
+            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None
+        )
         true = folder / "true"
         asked = {"dataset": DATASET, "gradient_steps": 2, "env_steps": 3, "seeds": [0]}
         recipe = recipe_of("awac", {}, **asked)

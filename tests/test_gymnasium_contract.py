@@ -25,9 +25,11 @@ from baq_cli.engine.deploy import load_policy
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.files import tensor_bytes
 from baq_cli.engine.restore import evaluate_checkpoint
-from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool, environment_spaces, make_env, seconds_a_step
+from baq_cli.envs.making import make_env
+from baq_cli.envs.pool import EnvPool, environment_spaces, seconds_a_step
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, ExitStatus, NonFiniteError
+from baq_cli.untrusted import TRUST_VARIABLE
 
 Array = np.ndarray[Any, Any]
 MODULE = "strict_envs:"

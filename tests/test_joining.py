@@ -22,7 +22,6 @@ from baq_cli.agents.registry import method_configs
 from baq_cli.cli.report import Named, _named
 from baq_cli.engine.events import UNITS, Phase
 from baq_cli.engine.protocol import protocol_of
-from baq_cli.envs.pool import TRUST_VARIABLE
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
@@ -30,6 +29,7 @@ from baq_cli.report.courses import Course, RunFacts
 from baq_cli.report.curves import Curve
 from baq_cli.report.document import Told, build_document
 from baq_cli.report.joining import Found, join
+from baq_cli.untrusted import TRUST_VARIABLE
 
 TASK = "me/arm/monday-v0"
 DATASET = {"id": TASK, "sha256": "ab", "return_mean": 40.0, "return_std": 10.0}

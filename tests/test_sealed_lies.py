@@ -20,6 +20,7 @@ from baq_cli.data.suite import Uniform
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.datasets import collect_dataset
 from baq_cli.engine.files import json_bytes, read_json, read_tensors, tensor_bytes
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.report.courses import course_of
@@ -42,7 +43,9 @@ class Truth:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Truth]:
     with own_folders() as folder:
-        collect_dataset(DATASET, [Uniform()], "Pendulum-v1", 400, 0, False, lambda _: None)
+        collect_dataset(
+            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None
+        )
         recipe = recipe_of("iql", {}, dataset=DATASET, gradient_steps=2, env_steps=4)
         execute(recipe, folder / "offline")
         execute(recipe, folder / "online", source=folder / "offline")

@@ -34,9 +34,10 @@ from baq_cli.data.minari.write import write_minari
 from baq_cli.data.suite import SUITE
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.files import read_document, read_tensors, tensor_bytes
-from baq_cli.envs.pool import TRUST_VARIABLE, make_env
+from baq_cli.envs.making import make_env
 from baq_cli.errors import DataError, EnvironmentMismatch, ExitStatus, UsageError
 from baq_cli.recipes.load import resolve
+from baq_cli.untrusted import TRUST_VARIABLE
 
 SOURCE = Path(baq_cli.__file__).parent
 Command = Callable[..., tuple[int, str, str]]
@@ -57,7 +58,7 @@ UNPICKLERS = {
 EVALUATORS = {"eval", "exec", "compile", "__import__", "execfile"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 ONLY_HERE = {
-    "gym.make": {"envs/pool.py"},
+    "gym.make": {"envs/making.py"},
     "gym.spec": set(),
     "gym.make_vec": set(),
     "torch.load": set(),
@@ -129,7 +130,7 @@ def test_what_could_run_or_import_something_is_where_it_is_watched() -> None:
     assert {name: places - ONLY_HERE[name] for name, places in found.items() if places} == {
         name: set() for name, places in found.items() if places
     }
-    assert found["gym.make"] == {"envs/pool.py"}
+    assert found["gym.make"] == {"envs/making.py"}
 
 
 # -- what a process does while it reads
@@ -217,9 +218,10 @@ def place() -> Iterator[Path]:
     from baq_cli.engine.datasets import collect_dataset
     from baq_cli.engine.operations import run_finetune
     from baq_cli.engine.sources import Order
+    from baq_cli.envs.ref import EnvChoice
 
     with own_folders() as folder:
-        collect_dataset(ID, [Uniform()], "Pendulum-v1", 400, 0, False, lambda _: None)
+        collect_dataset(ID, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None)
         recipe = recipe_of("awac", {}, dataset=ID, gradient_steps=2, env_steps=3, seeds=[0])
         execute(recipe, folder / "offline")
         source = ckpt.load(folder / "offline")

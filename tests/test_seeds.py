@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from minari.data_collector import EpisodeBuffer
 from recordings import FORMS, few, own_folders, plain_recording, unseal
 
-from baq_cli.data.checks import environment_findings
+from baq_cli.data.env_checks import environment_findings
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
 from baq_cli.data.logs.logfile import Setting
 from baq_cli.data.minari.folder import dataset_path, open_minari, quiet

@@ -20,10 +20,11 @@ from runs import assert_same_end, execute, recipe_of, states
 from baq_cli.engine.background import SnapshotEvaluator
 from baq_cli.engine.online import OnlineLoop
 from baq_cli.envs.faults import EnvironmentFault
-from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
+from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.signals import STOPPING
+from baq_cli.untrusted import TRUST_VARIABLE
 
 EVERY, ENV_STEPS, LENGTH = 6, 18, 3
 """Episodes of `short_env` have three steps; so one ends whenever there is an evaluation."""

@@ -14,7 +14,8 @@ from runs import recipe_of
 from baq_cli.engine.events import Evaluated, Event
 from baq_cli.engine.operations import run_finetune
 from baq_cli.engine.sources import Order
-from baq_cli.envs.pool import TRUST_VARIABLE, EnvPool
+from baq_cli.envs.pool import EnvPool
+from baq_cli.untrusted import TRUST_VARIABLE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -23,7 +23,9 @@ from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.checkpoint import load
 from baq_cli.engine.datasets import build, check_dataset, reference
 from baq_cli.engine.scoring import find_reference, measure_random, store_reference
-from baq_cli.envs.pool import EnvPool, make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.envs.scores import Reference, published
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
 from baq_cli.report.dataset import draw_dataset
@@ -139,7 +141,7 @@ def test_a_goal_dataset_is_read_by_minari_as_its_environment_gives_it() -> None:
 
 
 def test_a_dataset_that_was_just_built_passes_the_checks_against_its_environment() -> None:
-    found = check_dataset(built("baq/pointmaze-umaze/expert-v0", longest=300), None)
+    found = check_dataset(built("baq/pointmaze-umaze/expert-v0", longest=300), EnvChoice())
     assert {finding.check for finding in found} <= {"action bounds", "dimensions"}
     assert all(finding.level == "warning" for finding in found)
 
@@ -207,7 +209,7 @@ def test_published_references_are_found_by_the_task(env_id: str, label: str) -> 
 def test_environments_without_published_references_have_none() -> None:
     assert published("Pendulum-v1") is None
     with pytest.raises(UsageError, match=r"baq data score-reference Pendulum-v1"):
-        find_reference("d4rl", "Pendulum-v1")
+        find_reference("d4rl", EnvRef("Pendulum-v1"))
 
 
 def test_measured_references_are_stored_with_the_dataset_and_name_their_source() -> None:
@@ -216,8 +218,8 @@ def test_measured_references_are_stored_with_the_dataset_and_name_their_source()
     expert = {"return_mean": -150.0, "return_std": 80.0, "episodes": 9, "policy": "sac"}
     random = measure_random("Pendulum-v1", 4)
     assert random["return_mean"] < -900
-    store_reference(dataset_id, "Pendulum-v1", {"random": random, "expert": expert})
-    found = find_reference(dataset_id, "Pendulum-v1")
+    store_reference(dataset_id, EnvRef("Pendulum-v1"), {"random": random, "expert": expert})
+    found = find_reference(dataset_id, EnvRef("Pendulum-v1"))
     assert (found.random, found.expert) == (random["return_mean"], -150.0)
     assert "gymnasium" in found.source
     assert load_episodes(dataset_id).content_hash == before
@@ -238,13 +240,13 @@ def test_references_that_would_mean_nothing_are_refused(
     facts = {"return_mean": expert, "return_std": 1.0, "episodes": 2, "policy": "x"}
     random = {"return_mean": -1000.0, "return_std": 1.0, "episodes": 2}
     with pytest.raises(UsageError, match=words):
-        store_reference(dataset_id, env_id, {"random": random, "expert": facts})
+        store_reference(dataset_id, EnvRef(env_id), {"random": random, "expert": facts})
 
 
 def test_a_reference_of_another_environment_is_refused() -> None:
     dataset_id = built("baq/pendulum/random-v0", "scored")
     with pytest.raises(UsageError, match="made in Pendulum-v1"):
-        find_reference(dataset_id, "Hopper-v5")
+        find_reference(dataset_id, EnvRef("Hopper-v5"))
 
 
 def test_an_environment_in_a_namespace_has_none_of_d4rls_references() -> None:

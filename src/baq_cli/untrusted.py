@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,3 +162,81 @@ def _check_plain(content: Any, keys_are_words: bool = False) -> None:
         level, depth = below, depth + 1
         if depth > MOST_DEPTH + 1 and below:
             raise ValueError(_TOO_DEEP)
+
+
+# -- environments
+
+
+TRUST_VARIABLE = "BAQ_TRUST_ENV"
+"""Set to 1 by --trust-env; an environment variable, so that worker processes inherit it."""
+MOST_ARGUMENTS, MOST_ARGUMENT_LETTERS, MOST_WORD = 50, 20_000, 100
+_NAMES_A_FILE = re.compile(r"[/\\:\0]|\.[A-Za-z]\w{0,5}$|^\.+$")
+_POWER = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+MADE_OTHERWISE = {
+    "id": "--env ID names the environment",
+    "max_episode_steps": "--max-episode-steps N limits its episodes",
+    "render_mode": "'baq eval' has --render and --video FILE",
+    "disable_env_checker": "this tool checks what an environment returns",
+}
+"""What `gymnasium.make` takes that is no argument of an environment, and what to do instead."""
+
+
+def trusted() -> bool:
+    """Return whether files may name what environments import and read (--trust-env)."""
+    return os.environ.get(TRUST_VARIABLE) == "1"
+
+
+def parse_argument(text: str) -> Any:
+    """Read the value of an environment's argument: JSON, else YAML.
+
+    JSON comes first because `1e-3` is a number there, and a word in YAML. Raises ValueError.
+    """
+    try:
+        return parse_json(text)
+    except ValueError:
+        return parse_yaml(text)
+
+
+def check_arguments(args: dict[str, Any]) -> None:
+    """Raise ValueError for arguments that no environment is made with, or that are too large."""
+    if len(args) > MOST_ARGUMENTS:
+        raise ValueError(f"an environment has {MOST_ARGUMENTS} arguments at most")
+    for name, value in args.items():
+        if not name.isidentifier() or len(name) > MOST_WORD:
+            raise ValueError(f"'{name[:MOST_WORD]}' can't be the name of an argument")
+        if name in MADE_OTHERWISE:
+            raise ValueError(f"'{name}' is no argument: {MADE_OTHERWISE[name]}")
+        _check_plain(value, keys_are_words=True)
+        for word in _words(value):
+            if _POWER.fullmatch(word):
+                raise ValueError(f"'{word}' is a word in YAML: write the number as {float(word)!r}")
+    if len(json.dumps(args)) > MOST_ARGUMENT_LETTERS:
+        raise ValueError(f"its arguments have {MOST_ARGUMENT_LETTERS:,} letters at most")
+
+
+def check_plain_arguments(args: dict[str, Any]) -> None:
+    """Raise ValueError for arguments out of a file that are more than plain values.
+
+    Plain are numbers, truth values, null, lists and mappings of them, and short words that can't
+    be the name of a file, of a module or of an address.
+    """
+    check_arguments(args)
+    for word in _words(args):
+        if len(word) > MOST_WORD or not word.isprintable() or _NAMES_A_FILE.search(word):
+            raise ValueError(
+                f"words in a file's arguments have {MOST_WORD} letters at most, and can't name a "
+                "file or a module"
+            )
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Yield every word of a plain value, keys of mappings as well."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield key
+            yield from _words(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _words(part)

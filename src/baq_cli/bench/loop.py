@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from baq_cli.engine.sources import Origin
 from baq_cli.engine.store import Layout, Store
 from baq_cli.engine.synthetic import random_rows
 from baq_cli.engine.threads import choose_threads
+from baq_cli.envs.ref import EnvRef
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
@@ -45,6 +46,8 @@ class Split:
     threads: int
     workers: bool
     seconds: dict[str, float]
+    env_args: dict[str, Any] = field(default_factory=dict)
+    max_episode_steps: int | None = None
 
     @property
     def stepping(self) -> float:
@@ -59,18 +62,20 @@ class Split:
         return {**vars(self), "own_share": self.own_share}
 
 
-def split_of(case: Case, sizes: Sizes, env_id: str, env_steps: int, device: torch.device) -> Split:
+def split_of(case: Case, sizes: Sizes, env: EnvRef, env_steps: int, device: torch.device) -> Split:
     """Fine-tune for `env_steps` a seed on random offline transitions, and split the time."""
-    origin = Origin.make(env_id)
+    origin = Origin.make(env, lambda event: None)
     spaces = origin.spaces
-    recipe = _recipe(case, sizes, env_id, env_steps)
+    recipe = _recipe(case, sizes, origin.env, env_steps)
     seeds = recipe.run.seeds
     spec = Spec(seeds, spaces.obs_dim, spaces.action_dim, (0.0, 1.0), device)
     threads = case.threads or choose_threads(recipe, spec)
     with on_threads(threads):
         run, workers = _fine_tuned(recipe, spec, origin, sizes.rows)
     seconds = dict(run.laps.seconds)
-    return Split(case.title, env_id, len(seeds), env_steps, threads, workers, seconds)
+    counts = len(seeds), env_steps, threads, workers
+    named = origin.env.kwargs, origin.env.max_episode_steps
+    return Split(case.title, origin.env.id, *counts, seconds, *named)
 
 
 def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[Run, bool]:
@@ -96,12 +101,14 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
     return run, loop.episodes.pool.workers
 
 
-def _recipe(case: Case, sizes: Sizes, env_id: str, env_steps: int) -> Recipe:
+def _recipe(case: Case, sizes: Sizes, env: EnvRef, env_steps: int) -> Recipe:
     section: dict[str, Any] = {"batch_size": sizes.batch, "hidden": list(sizes.hidden)}
     section |= {"warmup_env_steps": 0} | dict(case.settings)
     layer = {
         "algo": case.algo,
-        "env": env_id,
+        "env": env.id,
+        "env_args": env.kwargs,
+        "max_episode_steps": env.max_episode_steps,
         "seeds": list(range(case.seeds)),
         "env_steps": env_steps,
         "capture": case.path == "captured",

@@ -20,6 +20,7 @@ from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Found, Sizes
 from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.engine.provenance import git_revision, now, versions
+from baq_cli.envs.ref import EnvRef
 from baq_cli.plain_files import opened
 
 Row = dict[str, Any]
@@ -66,7 +67,7 @@ def split_rows(splits: Sequence[Split]) -> list[Row]:
     return [
         {
             "method": s.algo,
-            "task": s.env_id,
+            "task": str(EnvRef.of(s.env_id, s.env_args, s.max_episode_steps)),
             "seeds": s.seeds,
             "env_steps/s": f"{s.seeds * s.env_steps / s.stepping:.0f}",
             **{

@@ -13,6 +13,7 @@ from baq_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from baq_cli.bench.updates import Case, Sizes
+    from baq_cli.envs.ref import EnvRef
 
 
 def bench(
@@ -23,6 +24,8 @@ def bench(
     env: Annotated[
         str | None, typer.Option(help="Also split the time of a fine-tuning here.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     env_steps: Annotated[int, typer.Option(help="Its environment steps a seed.", min=1)] = 1000,
     against: Annotated[
         str | None, typer.Option(help="d3rlpy: time its own updates in turn with ours (CPU).")
@@ -68,7 +71,8 @@ def bench(
     if against is not None:
         _against(against, _as_trained(cases), sizes, rounds, seconds, save, json)
         return
-    _own(cases, sizes, chosen, rounds, seconds, env, env_steps, save, json)
+    choice = opt.environment(env, env_arg, max_episode_steps)
+    _own(cases, sizes, chosen, rounds, seconds, choice.over(None), env_steps, save, json)
 
 
 def _own(
@@ -77,7 +81,7 @@ def _own(
     device: Any,
     rounds: int,
     seconds: float,
-    env: str | None,
+    env: EnvRef | None,
     env_steps: int,
     save: Path | None,
     json: bool,

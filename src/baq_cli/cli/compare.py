@@ -67,6 +67,8 @@ def compare(
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the dataset's environment.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     device: opt.Device = None,
     workers: Annotated[
         int | None,
@@ -104,6 +106,8 @@ def compare(
         gradient_steps=gradient_steps,
         env_steps=env_steps,
         env=env,
+        env_arg=env_arg,
+        max_episode_steps=max_episode_steps,
         device=device,
         track=track,
     )
@@ -210,7 +214,7 @@ def open_tasks(
 
     tasks = dict.fromkeys(cell.task for cell in cells)
     data = {task: open_dataset(task, lambda event: watch("data", event)) for task in tasks}
-    cells = [cell.in_environment(data[cell.task].origin.env_id) for cell in cells]
+    cells = [cell.beside(data[cell.task]) for cell in cells]
     check_known(cells, out)
     return cells, data
 

@@ -107,6 +107,8 @@ def check(
     env: Annotated[
         str | None, typer.Option(help="Check against this environment; default: its own.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     json: opt.Json = False,
 ) -> None:
     """Check a dataset, its content and against its environment; errors give status 3."""
@@ -114,7 +116,7 @@ def check(
     from baq_cli.engine.datasets import check_dataset
     from baq_cli.errors import DataError
 
-    found = check_dataset(dataset, env)
+    found = check_dataset(dataset, opt.environment(env, env_arg, max_episode_steps))
     print_findings(dataset, found, json)
     errors = sum(finding.level == "error" for finding in found)
     if errors:
@@ -124,6 +126,8 @@ def check(
 @app.command("score-reference")
 def score_reference(
     env: Annotated[str, typer.Argument(metavar="ENV", help="Gymnasium id.")],
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="The expert: a run, checkpoint or behaviour file.")
     ] = None,
@@ -134,7 +138,9 @@ def score_reference(
     json: opt.Json = False,
 ) -> None:
     """Measure the returns of random actions and of an expert, the ends of a normalised score."""
+    from baq_cli.cli.progress import told
     from baq_cli.cli.results import print_json, print_table
+    from baq_cli.engine.environment import limited
     from baq_cli.engine.scoring import (
         check_target,
         measure_expert,
@@ -142,15 +148,18 @@ def score_reference(
         store_reference,
     )
 
+    asked = opt.environment(env, env_arg, max_episode_steps).over(None)
+    assert asked is not None
     if dataset is not None:
-        check_target(dataset, env, checkpoint is not None)
-    measured = {"random": measure_random(env, episodes)}
+        check_target(dataset, asked, checkpoint is not None)
+    chosen = limited(asked, told)
+    measured = {"random": measure_random(chosen, episodes)}
     if checkpoint is not None:
-        measured["expert"] = measure_expert(env, checkpoint, episodes)
+        measured["expert"] = measure_expert(chosen, checkpoint, episodes)
     if dataset is not None:
-        store_reference(dataset, env, measured)
+        store_reference(dataset, chosen, measured)
     if json:
-        print_json({"environment": env, "stored_with": dataset, **measured})
+        print_json({"environment": str(chosen), "stored_with": dataset, **measured})
         return
     print_table([{"policy": n, **facts} for n, facts in measured.items()])
     if dataset is not None:
@@ -170,6 +179,8 @@ def collect(
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the behaviour's environment.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     seed: Annotated[int, typer.Option(help="Decides start states and action noise.", min=0)] = 0,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Take the policy's mode: no exploration.")
@@ -181,9 +192,10 @@ def collect(
     from baq_cli.engine.datasets import collect_dataset
 
     behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
+    choice = opt.environment(env, env_arg, max_episode_steps)
     with watch(f"collecting {dataset}") as observer:
         episodes = collect_dataset(
-            dataset, behaviors, env, env_steps, seed, deterministic, observer
+            dataset, behaviors, choice, env_steps, seed, deterministic, observer
         )
     exchange.warn(episodes)
     say(dataset)

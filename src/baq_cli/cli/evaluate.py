@@ -18,6 +18,8 @@ def evaluate(
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the checkpoint's environment.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     number: Annotated[
         int, typer.Option(help="Which set of start states; the same number repeats them.", min=0)
     ] = 0,
@@ -28,15 +30,18 @@ def evaluate(
     json: opt.Json = False,
 ) -> None:
     """Run a checkpoint's deterministic policies and print their raw returns."""
+    from baq_cli.cli.progress import told
     from baq_cli.cli.results import show_evaluation
-    from baq_cli.engine.checkpoint import locate
-    from baq_cli.engine.files import read_document
+    from baq_cli.engine.checkpoint import load_agent_file
+    from baq_cli.engine.environment import environment_of, limited
     from baq_cli.engine.restore import evaluate_checkpoint
     from baq_cli.engine.scoring import find_reference
+    from baq_cli.envs.ref import EnvRef
 
-    env_id = env or str(
-        read_document(locate(checkpoint), follow=checkpoint.is_file()).get("env_id")
-    )
-    scored_by = None if reference is None else find_reference(reference, env_id)
-    returns, lengths, saved = evaluate_checkpoint(checkpoint, env, episodes, number)
-    show_evaluation(saved.document, env_id, returns, lengths, json, scored_by)
+    document = load_agent_file(checkpoint).document
+    choice = opt.environment(env, env_arg, max_episode_steps)
+    asked = environment_of(document, choice, f"the checkpoint {checkpoint}")
+    found = limited(asked, told, EnvRef.of_document(document))
+    scored_by = None if reference is None else find_reference(reference, found)
+    returns, lengths, saved = evaluate_checkpoint(checkpoint, found, episodes, number)
+    show_evaluation(saved.document, returns, lengths, str(found), json, scored_by)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
     from baq_cli.data.logs.logfile import Setting
     from baq_cli.data.logs.mapping import Mapping
+    from baq_cli.envs.ref import EnvChoice
 
 DatasetId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id.")]
 Bounds = Annotated[
@@ -37,6 +38,7 @@ def import_dataset(
     env: Annotated[
         str | None, typer.Option(help="The environment it was logged in (Gymnasium id).")
     ] = None,
+    env_arg: opt.EnvArg = None,
     mapping: Annotated[
         Path | None, typer.Option(help="A YAML that says which columns mean what (docs/data.md).")
     ] = None,
@@ -111,7 +113,8 @@ def import_dataset(
         units_row=units_row or None,
     )
     mapped = with_ends(mapped, parse_ends(ends or []))
-    setting = _setting(env, action_low, action_high, mapped, rules, clip_actions)
+    choice = opt.environment(env, env_arg)
+    setting = _setting(choice, action_low, action_high, mapped, rules, clip_actions)
     done = import_files(files, id, setting, mapped, join_files)
     episodes = done.episodes
     for note in done.notes:
@@ -169,7 +172,7 @@ def _delimiter(text: str | None) -> str | None:
 
 
 def _setting(
-    env: str | None,
+    choice: EnvChoice,
     low: str | None,
     high: str | None,
     mapping: Mapping | None,
@@ -178,11 +181,15 @@ def _setting(
 ) -> Setting:
     """Put flags before what the mapping says."""
     from baq_cli.data.logs.logfile import Setting
+    from baq_cli.envs.ref import EnvChoice
 
+    env = choice.over(None)
     bounds = [_numbers("--action-low", low), _numbers("--action-high", high)]
     if mapping is not None and env is None and bounds == [None, None]:
-        env = mapping.env
+        env = EnvChoice(mapping.env, choice.args).over(None)
         bounds = [_listed(mapping.action_low), _listed(mapping.action_high)]
+    if env is None and choice.args:
+        raise UsageError("--env-arg is of an environment: name it with --env ID")
     if (bounds[0] is None) != (bounds[1] is None):
         raise UsageError("actions have two bounds: give --action-low and --action-high")
     if env is not None and bounds[0] is not None:

@@ -29,6 +29,8 @@ def finetune(
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the checkpoint's environment.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     env_steps: Annotated[int | None, typer.Option(help="Environment steps a seed.", min=1)] = None,
     algo: opt.Algo = None,
     dataset: Annotated[
@@ -54,6 +56,8 @@ def finetune(
     source = None if checkpoint is None else ckpt.load(checkpoint)
     given = opt.flags(
         env=env,
+        env_arg=env_arg,
+        max_episode_steps=max_episode_steps,
         env_steps=env_steps,
         algo=algo,
         dataset=dataset,
@@ -62,7 +66,7 @@ def finetune(
         capture=False if no_capture else None,
         track=track,
     )
-    resolved = opt.build_recipe(inherited(source, algo), recipe, given, overrides)
+    resolved = opt.build_recipe(inherited(source, algo, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
         order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
         with before_training(order.command, resume):
@@ -70,13 +74,20 @@ def finetune(
     show_run(Path(out), json)
 
 
-def inherited(source: Checkpoint | None, algo: str | None) -> list[Layer]:
-    """Return what a checkpoint says of the run that continues it."""
+def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list[Layer]:
+    """Return what a checkpoint says of the run that continues it, beside the `given` flags.
+
+    Raises EnvironmentMismatch where an argument of its environment could name a file.
+    """
     from baq_cli.agents.registry import METHODS
+    from baq_cli.envs.ref import EnvRef, check_inherited
 
     if source is None:
         return []
     recipe = dict(source.document["recipe"])
+    if "env" not in given:
+        env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
+        check_inherited(env, "the checkpoint", given.get("env_args"))
     recipe.pop("track", None)  # where a run is followed is no property of its policy
     section = recipe.pop(source.document["algo"])
     if algo is None or algo == source.document["algo"]:

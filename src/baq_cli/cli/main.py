@@ -113,7 +113,7 @@ def _run(arguments: list[str]) -> None:
     # It would tell of each folder that it can't keep its fonts in, and goes on without.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if TRUST in sys.argv:
-        from baq_cli.envs.pool import TRUST_VARIABLE  # heavy, and needed soon
+        from baq_cli.untrusted import TRUST_VARIABLE
 
         os.environ[TRUST_VARIABLE] = "1"
     with raised():

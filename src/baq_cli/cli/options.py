@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from baq_cli.errors import UsageError
+from baq_cli.errors import UsageError, clipped
 from baq_cli.surroundings import in_shell
 
 if TYPE_CHECKING:
+    from baq_cli.envs.ref import EnvChoice
     from baq_cli.recipes.load import Layer
     from baq_cli.recipes.schema import Recipe
 
@@ -22,6 +23,13 @@ RecipeName = Annotated[
 ]
 Seeds = Annotated[
     str | None, typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; one: 4,).")
+]
+EnvArg = Annotated[
+    list[str] | None,
+    typer.Option(help="An argument of the environment, KEY=VALUE. Repeatable.", metavar="…"),
+]
+MaxEpisodeSteps = Annotated[
+    int | None, typer.Option(help="Steps after which an episode is cut; default: its own.", min=1)
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 NoCapture = Annotated[
@@ -66,9 +74,40 @@ def words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
 
 
+def environment_arguments(given: list[str] | None) -> dict[str, Any] | None:
+    """Return what `--env-arg KEY=VALUE` words say, None without any.
+
+    Raises UsageError for a word of another form, and for what is no argument.
+    """
+    from baq_cli.untrusted import check_arguments, parse_argument
+
+    found = {}
+    for word in given or []:
+        name, equals, text = word.partition("=")
+        try:
+            if not equals:
+                raise ValueError("expected KEY=VALUE")
+            found[name] = parse_argument(text)
+            check_arguments(found)
+        except ValueError as error:
+            raise UsageError(f"cannot read --env-arg {clipped(word)}: {error}") from error
+    return found or None
+
+
+def environment(
+    env: str | None, env_arg: list[str] | None, max_episode_steps: int | None = None
+) -> EnvChoice:
+    """Return what a command's flags say of the environment."""
+    from baq_cli.envs.ref import EnvChoice
+
+    return EnvChoice(env, environment_arguments(env_arg), max_episode_steps)
+
+
 def flags(**given: Any) -> Layer:
     """Return the flags that were given as a layer of a recipe."""
     layer = {key: value for key, value in given.items() if value is not None}
+    if "env_arg" in layer:
+        layer["env_args"] = environment_arguments(layer.pop("env_arg")) or {}
     if "seeds" in layer:
         layer["seeds"] = parse_seeds(layer["seeds"])
     if "track" in layer:
@@ -79,13 +118,13 @@ def flags(**given: Any) -> Layer:
 def build_recipe(base: list[Layer], recipe: str | None, given: Layer, overrides: Any) -> Recipe:
     """Resolve: `base`, then the recipe, then flags, then overrides; later ones win."""
     from baq_cli.agents.registry import method_configs
-    from baq_cli.recipes.load import parse_overrides, resolve
+    from baq_cli.recipes.load import merged, parse_overrides, resolve
     from baq_cli.recipes.shipped import open_recipe
 
     layers = [*base]
     if recipe is not None:
         layers.append(open_recipe(recipe))
-    layers += [given, parse_overrides(overrides or [])]
+    layers.append(merged(given, parse_overrides(overrides or [])))
     return resolve(layers, method_configs())
 
 

@@ -24,6 +24,8 @@ def pretrain(
     env: Annotated[
         str | None, typer.Option(help="Evaluate here instead of the dataset's environment.")
     ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
     track: opt.Track = None,
@@ -44,6 +46,8 @@ def pretrain(
         seeds=seeds,
         gradient_steps=gradient_steps,
         env=env,
+        env_arg=env_arg,
+        max_episode_steps=max_episode_steps,
         device=device,
         capture=False if no_capture else None,
         track=track,

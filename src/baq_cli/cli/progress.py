@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baq_cli.cli.plot import text_plot
+from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
 from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Observer, Progress
 
@@ -34,6 +35,12 @@ def watch_cells(title: str) -> Iterator[Callable[[str, Event], None]]:
     board = _Board(console, title)
     with board.open():
         yield board.see
+
+
+def told(event: Event) -> None:
+    """Say a note on stderr, of commands that have nothing else to show meanwhile."""
+    if isinstance(event, Note):
+        say(event.text, err=True)
 
 
 class _Plain:

@@ -122,7 +122,7 @@ def show_comparison(document: Document, page: Path) -> None:
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
     from baq_cli.engine.rundir import read_metrics
-    from baq_cli.report.courses import read_run
+    from baq_cli.report.courses import environment_name, read_run
     from baq_cli.report.curves import phase_curves
     from baq_cli.report.figure import draw
     from baq_cli.report.summary import summarise
@@ -130,10 +130,10 @@ def show_run(run: Path, as_json: bool) -> None:
 
     facts = read_run(run)
     manifest, label = facts.manifest, facts.recipe["algo"]
-    dataset = manifest["dataset"] or {}
+    dataset, environment = manifest["dataset"] or {}, environment_name(manifest["environment"])
     curves = phase_curves(read_metrics(run), label)
-    summary = summarise(label, curves, manifest["environment"]["id"], dataset.get("id"))
-    title = " · ".join(filter(None, [label, manifest["environment"]["id"], dataset.get("id")]))
+    summary = summarise(label, curves, environment, dataset.get("id"))
+    title = " · ".join(filter(None, [label, environment, dataset.get("id")]))
     png, _ = draw({label: curves}, run, title, dataset_return=dataset.get("return_mean"))
     if as_json:
         print_json({"run": str(run), "curves": str(png), "results": as_records([summary])})
@@ -145,9 +145,9 @@ def show_run(run: Path, as_json: bool) -> None:
 
 def show_evaluation(
     document: dict[str, Any],
-    env_id: str,
     returns: Array,
     lengths: Array,
+    env: str,
     as_json: bool,
     reference: Reference | None = None,
 ) -> None:
@@ -170,7 +170,7 @@ def show_evaluation(
         print_json(
             {
                 "algo": document["algo"],
-                "environment": env_id,
+                "environment": env,
                 "gradient_steps": document["gradient_steps"],
                 "env_steps": document["env_steps"],
                 "return_mean": float(means.mean()),
@@ -182,7 +182,7 @@ def show_evaluation(
         return
     print_table(rows)
     spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
-    say(f"{document['algo']} on {env_id}: return {means.mean():.1f}{spread}")
+    say(f"{document['algo']} on {env}: return {means.mean():.1f}{spread}")
     if reference is not None:
         score = _score(reference, means, deviation)
         spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError
 from baq_cli.plain_files import MOST_DOCUMENT, check_plain, replaced
@@ -107,4 +108,5 @@ def _check(text: str) -> str:
 
 def _origin(fields: dict[str, Any]) -> DataOrigin:
     lists = {name: tuple(fields[name]) for name in ("requirements", "seeds")}
-    return DataOrigin(**{**fields, **lists})
+    evaluated = fields["eval_env"] and EnvRef.from_fields(fields["eval_env"])
+    return DataOrigin(**{**fields, **lists, "eval_env": evaluated})

@@ -11,6 +11,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.data.logs.clipping import clipped_in
 from baq_cli.data.logs.logfile import IMPORTED
 from baq_cli.data.logs.several import notes_in
+from baq_cli.envs.making import as_registered
 from baq_cli.envs.scores import known_reference, stored
 
 Array = npt.NDArray[Any]
@@ -34,7 +35,10 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
     action = spaces.to_env(episodes.action).astype(np.float32)  # as files of any type are shown
     return {
         "dataset": episodes.dataset_id,
-        "environment": origin.env_id,
+        "environment": None if origin.env is None else str(as_registered(origin.env)),
+        "evaluation_environment": (
+            None if origin.eval_env is None else str(as_registered(origin.eval_env))
+        ),
         "sha256": episodes.content_hash,
         "episodes": len(episodes.lengths),
         "env_steps": len(episodes),
@@ -96,8 +100,9 @@ def _ends(episodes: Episodes) -> dict[str, int]:
 
 def _scores(episodes: Episodes, metadata: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the mean return normalised by each reference that is known for it."""
-    env_id = episodes.origin.env_id
-    known = [stored(metadata, episodes.dataset_id), known_reference(env_id) if env_id else None]
+    env = episodes.origin.env
+    own = None if env is None else known_reference(as_registered(env))
+    known = [stored(metadata, episodes.dataset_id), own]
     return [
         {
             "reference": reference.label,

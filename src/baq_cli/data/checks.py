@@ -1,4 +1,4 @@
-"""What is checked of a dataset: its content when it is read, its environment before training."""
+"""What is checked of a dataset's content, when it is read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,11 @@ from dataclasses import replace
 from itertools import combinations, islice
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.episodes import DataOrigin, Episodes, Finding
-from baq_cli.envs.faults import EnvironmentFault, let_go
-from baq_cli.envs.pool import flat, make_env, quiet_simulator
-from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import MOST_LISTED, DataError, EnvironmentMismatch, listed
+from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.errors import MOST_LISTED, DataError, listed
 
 Array = npt.NDArray[Any]
 OUTSIDE = 1e-4
@@ -24,10 +20,6 @@ OUTSIDE = 1e-4
 ON_BOUNDS = 0.01
 """The share of actions exactly on a bound above which it is worth a warning."""
 BLOCK = 1 << 16
-NARROW = 2**32
-"""Seeds from here on are refused by older generators of random numbers."""
-REPLAYED = 5
-"""How many recorded starts are compared with the environment's."""
 
 
 def _error(check: str, text: str) -> Finding:
@@ -141,10 +133,11 @@ def _lengths(episodes: Episodes) -> Iterator[Finding]:
     short = episodes.lengths == 1
     if short.any():
         yield _warning("lengths", f"{_share(short)} of the episodes have one step.")
-    yield from _longer(episodes, episodes.origin.max_episode_steps)
+    yield from longer_than(episodes, episodes.origin.max_episode_steps)
 
 
-def _longer(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
+def longer_than(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
+    """Find episodes that are longer than an environment allows, in env_steps."""
     if limit is not None and (episodes.lengths > limit).any():
         yield _warning(
             "lengths",
@@ -197,100 +190,3 @@ def _duplicates(episodes: Episodes) -> Iterator[Finding]:
 
 def _share(mask: Any) -> str:
     return f"{int(mask.sum()):,} of {len(mask):,} ({mask.mean():.1%})"
-
-
-# -- the environment
-
-
-def environment_findings(episodes: Episodes, env_id: str) -> list[Finding]:
-    """Check a dataset against an environment: spaces, limit, versions, recorded starts.
-
-    Raises EnvironmentMismatch when the environment can't be made.
-    """
-    env = make_env(env_id)
-    mine, theirs = f"dataset '{episodes.dataset_id}'", f"environment '{env_id}'"
-    found: list[Finding] = []
-    try:
-        try:
-            spaces = Spaces.of(env.observation_space, env.action_space)
-            episodes.spaces.check_same(spaces, mine, theirs)
-        except (DataError, EnvironmentMismatch) as error:
-            return [_error("spaces", f"{env_id}: {error}")]
-        origin = episodes.origin
-        found += _versions(origin.requirements)
-        if env.spec is not None and origin.env_id == env.spec.id:
-            found += _settings(origin, env.spec)
-            found += _starts(episodes, env)
-        if env.spec is not None and origin.max_episode_steps != env.spec.max_episode_steps:
-            found += _longer(episodes, env.spec.max_episode_steps)
-    finally:
-        let_go(env)
-    return found
-
-
-def _settings(origin: DataOrigin, spec: Any) -> Iterator[Finding]:
-    if spec is None:
-        return
-    kwargs = {key: repr(value) for key, value in spec.kwargs.items()}
-    for name, recorded, made in (
-        ("max_episode_steps", origin.max_episode_steps, spec.max_episode_steps),
-        ("keyword arguments", origin.kwargs, kwargs),
-    ):
-        if recorded != made:
-            yield _warning(
-                "settings",
-                f"recorded with {name} {recorded}; {spec.id} is made here with {made}. Training "
-                f"goes on only where you say so, with --env {spec.id}.",
-            )
-
-
-def _versions(requirements: Sequence[str]) -> Iterator[Finding]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for text in requirements:
-        try:
-            wanted = Requirement(text)
-        except InvalidRequirement:
-            yield _warning("versions", f"its requirement '{text}' can't be read.")
-            continue
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        try:
-            installed = version(wanted.name)
-        except PackageNotFoundError:
-            yield _warning("versions", f"it needs {text}, which isn't installed.")
-            continue
-        if not wanted.specifier.contains(installed, prereleases=True):
-            yield _warning(
-                "versions",
-                f"made with {text}, {wanted.name} {installed} is installed: the simulator may "
-                "behave otherwise.",
-            )
-
-
-def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
-    """Reset the environment with recorded seeds and compare the first observations."""
-    seeded = [(k, seed) for k, seed in enumerate(episodes.origin.seeds) if seed is not None]
-    firsts = episodes.starts + np.arange(len(episodes.lengths))
-    differ, played = [], flat(env)
-    for number, seed in seeded[:REPLAYED]:
-        try:
-            with quiet_simulator():
-                observation, _ = played.reset(seed=seed)
-        except EnvironmentFault as fault:
-            wide = seed >= NARROW and isinstance(fault.__cause__, ValueError | OverflowError)
-            if not (wide or isinstance(fault.__cause__, gym.error.Error)):  # it takes such seeds
-                raise EnvironmentFault(f"'{env.spec.id}': {fault}") from fault
-            differ.append(number)
-            continue
-        start = observation.astype(np.float32)
-        if not np.allclose(start, episodes.observations[firsts[number]], atol=1e-5):
-            differ.append(number)
-    if differ:
-        yield _warning(
-            "starts",
-            f"{len(differ)} of {len(seeded[:REPLAYED])} recorded start seeds give another first "
-            "observation here: another version of the environment, or seeds of another meaning.",
-        )

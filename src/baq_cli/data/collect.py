@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import EnvPool, make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import observation_parts, split_parts
 
 Array = npt.NDArray[Any]
@@ -37,13 +39,13 @@ class LoggedEpisode:
     terminated: bool
 
 
-def join(env_id: str, episodes: Sequence[LoggedEpisode], about: dict[str, Any]) -> Recording:
+def join(ref: EnvRef | str, episodes: Sequence[LoggedEpisode], about: dict[str, Any]) -> Recording:
     """Return collected episodes as a recording of an environment.
 
     An episode that didn't terminate is marked truncated at its last step. The simulator's packages
     and their versions go into the metadata.
     """
-    env = make_env(env_id)
+    env = make_env(ref)
     lengths = np.asarray([len(episode.rewards) for episode in episodes])
     steps = int(lengths.sum())
     last = np.cumsum(lengths) - 1
@@ -103,7 +105,7 @@ class _Open:
 
 
 def collect(
-    env_id: str,
+    env: EnvRef | str,
     act: Act,
     env_steps: int,
     start_seed: Callable[[int], int],
@@ -114,7 +116,7 @@ def collect(
     short ones, which finish first, aren't over-represented. A cut episode is marked truncated:
     its next observation is known.
     """
-    pool = EnvPool(env_id, WIDTH)
+    pool = EnvPool(env, WIDTH)
     finished: dict[int, LoggedEpisode] = {}
     prefix: list[LoggedEpisode] = []
     prefix_steps = 0

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 
 Array = npt.NDArray[Any]
@@ -30,16 +31,25 @@ class Finding:
 class DataOrigin:
     """Where a dataset was made, as far as it says.
 
-    `env_id` and the settings it was made with: `max_episode_steps`, and keyword arguments as text.
-    `requirements` names the packages (as pip does) that the environment ran on. `seeds` holds the
-    start seed of each episode, where recorded, else None.
+    `env_id` and the settings it was made with: `max_episode_steps`, and keyword arguments as JSON
+    has them. `eval_env` is another environment that the dataset names for evaluation, where it does
+    (`eval_env_spec`). `requirements` names the packages (as pip does) that the environment ran on.
+    `seeds` holds the start seed of each episode, where recorded, else None.
     """
 
     env_id: str | None = None
     max_episode_steps: int | None = None
-    kwargs: dict[str, str] = field(default_factory=dict)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    eval_env: EnvRef | None = None
     requirements: tuple[str, ...] = ()
     seeds: tuple[int | None, ...] = ()
+
+    @property
+    def env(self) -> EnvRef | None:
+        """The environment of the recording, with its settings."""
+        if self.env_id is None:
+            return None
+        return EnvRef.of(self.env_id, self.kwargs, self.max_episode_steps)
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,16 @@ class Episodes:
     def returns(self) -> Array:
         """The undiscounted return of each episode in raw reward units, `[K]` float64."""
         return np.add.reduceat(self.reward.astype(np.float64), self.starts)
+
+    @property
+    def cut_after(self) -> int | None:
+        """The length of the longest episode (env_steps), where it didn't terminate; else None.
+
+        A recording that was cut there says when episodes end; one that terminated doesn't.
+        """
+        longest = self.lengths == self.lengths.max()
+        last = (self.starts + self.lengths - 1)[longest]
+        return None if self.terminated[last].all() else int(self.lengths.max())
 
     @cached_property
     def content_hash(self) -> str:

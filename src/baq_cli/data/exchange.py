@@ -50,6 +50,7 @@ from baq_cli.data.minari.folder import check_new_id, open_minari
 from baq_cli.data.minari.older import older_metadata
 from baq_cli.data.minari.read import read_older, read_recording
 from baq_cli.data.recording import Recording
+from baq_cli.envs.ref import EnvChoice, named
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import refused
@@ -128,12 +129,12 @@ def _is_older_minari(path: Path) -> bool:
 
 
 def _older_recording(path: Path, setting: Setting, mapping: Mapping | None) -> Recording:
-    if mapping is not None or replace(setting, env_id=None, clip_actions=False) != Setting():
+    if mapping is not None or replace(setting, env=None, clip_actions=False) != Setting():
         raise UsageError(
             f"{path} is a dataset of an older Minari, which says itself where its episodes end and "
             "what its spaces are: give --env and --clip-actions at most"
         )
-    return read_older(path, setting.env_id)
+    return read_older(path, setting.env)
 
 
 def _whole(group: Sequence[Part], mapping: Mapping | None) -> LogFile:
@@ -153,7 +154,11 @@ def _save(
     if notes:
         about[NOTES] = [*notes_in(about), *notes]
     recording = replace(recording, about=about)
-    episodes = save(dataset_id, recording, setting.env_id)
+    choice = EnvChoice()
+    if setting.env is not None:
+        env = named(setting.env)
+        choice = EnvChoice(env.id, env.kwargs, env.max_episode_steps)
+    episodes = save(dataset_id, recording, choice)
     return Imported(episodes, lost, notes, clipped, recording.about.get(IMPORTED, {}))
 
 

@@ -14,10 +14,12 @@ from baq_cli.data.digits import losses_of
 from baq_cli.data.dimensions import Names, lost_digits
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.data.seeds import is_seed
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
 from baq_cli.errors import DataError, EnvironmentMismatch
 
 Array = npt.NDArray[Any]
+Spec = gym.envs.registration.EnvSpec
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class Recording:
     lengths: Array
     seeds: tuple[int | None, ...] = ()
     infos: dict[str, Array] = field(default_factory=dict)
-    env_spec: gym.envs.registration.EnvSpec | None = None
+    env_spec: Spec | None = None
+    eval_env_spec: Spec | None = None
+    """Another environment for evaluation, where whoever recorded it named one."""
     about: dict[str, Any] = field(default_factory=dict)
     """Entries of the dataset's metadata: description, author, requirements, …"""
 
     def __post_init__(self) -> None:
         check_spec(self.env_spec)
+        check_spec(self.eval_env_spec)
         steps, episodes = int(self.lengths.sum()), len(self.lengths)
         if not steps or (self.lengths < 1).any():
             raise DataError("the log holds no transitions, or an episode without any")
@@ -105,7 +110,11 @@ class Recording:
             terminated=self.terminated.astype(np.bool_),
             truncated=self.truncated.astype(np.bool_),
             lengths=self.lengths.astype(np.int64),
-            origin=origin_of(self.env_spec, self.about, self.seeds or (None,) * len(self.lengths)),
+            origin=origin_of(
+                (self.env_spec, self.eval_env_spec),
+                self.about,
+                self.seeds or (None,) * len(self.lengths),
+            ),
             rounding=rounding,
         )
 
@@ -128,7 +137,7 @@ class Recording:
         return tuple(found)
 
 
-def check_spec(spec: gym.envs.registration.EnvSpec | None) -> None:
+def check_spec(spec: Spec | None) -> None:
     """Raise EnvironmentMismatch for an environment that can't be described in a dataset."""
     try:
         if spec is not None:
@@ -141,22 +150,31 @@ def check_spec(spec: gym.envs.registration.EnvSpec | None) -> None:
 
 
 def origin_of(
-    spec: gym.envs.registration.EnvSpec | None,
+    specs: tuple[Spec | None, Spec | None],
     about: dict[str, Any],
     seeds: Iterable[int | None],
 ) -> DataOrigin:
-    """Return where data were made, from an environment's spec and a dataset's metadata."""
+    """Return where data were made, from a dataset's metadata and the specs of two environments.
+
+    The first is the one of the recording, the other the one for evaluation.
+    """
     said = about.get("requirements")
     requirements = tuple(map(str, said)) if isinstance(said, list) else ()
-    if spec is None:
-        return DataOrigin(requirements=requirements, seeds=tuple(seeds))
+    made, evaluated = (None if spec is None else _ref_of(spec) for spec in specs)
     return DataOrigin(
-        env_id=spec.id,
-        max_episode_steps=spec.max_episode_steps,
-        kwargs={key: repr(value) for key, value in spec.kwargs.items()},
+        env_id=None if made is None else made.id,
+        kwargs={} if made is None else made.kwargs,
+        max_episode_steps=None if made is None else made.max_episode_steps,
+        eval_env=None if evaluated == made else evaluated,
         requirements=requirements,
         seeds=tuple(seeds),
     )
+
+
+def _ref_of(spec: Spec) -> EnvRef:
+    """Return what decides a spec's episodes; how it is drawn doesn't."""
+    kwargs = {name: value for name, value in spec.kwargs.items() if name != "render_mode"}
+    return EnvRef.of(spec.id, kwargs, spec.max_episode_steps)
 
 
 def _check_shape(name: str, array: Array, expected: tuple[int, ...]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch
 
@@ -32,14 +33,14 @@ class WaypointController:
     Raises EnvironmentMismatch for an environment without a maze and goal observations.
     """
 
-    def __init__(self, env_id: str):
-        env = make_env(env_id)
+    def __init__(self, ref: EnvRef | str):
+        env = make_env(ref)
         self.maze: Any = getattr(env.unwrapped, "maze", None)
         layout = Spaces.of(env.observation_space, env.action_space).obs_layout
         let_go(env)
         if self.maze is None or dict(layout) != GOAL_LAYOUT:
             raise EnvironmentMismatch(
-                f"'{env_id}' has no maze to find a way in: the waypoint controller is for PointMaze"
+                f"'{ref}' has no maze to find a way in: the waypoint controller is for PointMaze"
             )
         free = np.argwhere(np.asarray(self.maze.maze_map, dtype=object) != 1)
         self._free = {(int(row), int(column)) for row, column in free}

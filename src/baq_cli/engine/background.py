@@ -21,6 +21,7 @@ from baq_cli.engine.device import on_threads
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.events import Note, Observer, Phase
 from baq_cli.engine.inputs import Inputs
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
 from baq_cli.machine import usable_cores
@@ -58,13 +59,13 @@ class SnapshotEvaluator:
     It has an agent of its own on the CPU: acting for a few episodes is little work.
     """
 
-    def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env_id: str, inputs: bytes):
+    def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env: EnvRef | str, inputs: bytes):
         self._agent = make_agent(recipe.run.algo, recipe.method, spec)
         if phase == "online":
             self._agent.begin_online()
         self._inputs = Inputs.from_tensors(load(inputs))
         self._evaluator = Evaluator(
-            *(env_id, spec.seeds, recipe.run.evaluation.episodes),
+            *(env, spec.seeds, recipe.run.evaluation.episodes),
             timeout_seconds=recipe.run.env_timeout_seconds,
         )
         self._begun: tuple[dict[str, Tensor], str] | None = None
@@ -105,13 +106,13 @@ class BackgroundEvaluator:
         recipe: Recipe,
         phase: Phase,
         spec: Spec,
-        env_id: str,
+        env: EnvRef | str,
         inputs: bytes,
         observer: Observer,
     ):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._arguments = recipe, phase, spec, env_id, inputs
+        self._arguments = recipe, phase, spec, env, inputs
         self._observer = observer
         self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
@@ -172,14 +173,19 @@ class BackgroundEvaluator:
 
 
 def _serve(
-    connection: Connection, recipe: Recipe, phase: Phase, spec: Spec, env_id: str, inputs: bytes
+    connection: Connection,
+    recipe: Recipe,
+    phase: Phase,
+    spec: Spec,
+    env: EnvRef | str,
+    inputs: bytes,
 ) -> None:
     """Evaluate what comes, until the other end is closed."""
     leave_signals_to_main()
     torch.set_flush_denormal(True)
     with (
         contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself
-        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env_id, inputs)) as evaluator,
+        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env, inputs)) as evaluator,
     ):
         while True:
             number = connection.recv_bytes().decode()

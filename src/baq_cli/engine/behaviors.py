@@ -8,6 +8,7 @@ from typing import Any
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.files import disk_errors, replace_file, tensor_bytes
 from baq_cli.engine.restore import evaluate_checkpoint, load_agent
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import UsageError
 
 
@@ -33,10 +34,11 @@ def export_behavior(checkpoint: Path, out: Path, episodes: int) -> dict[str, Any
         **{
             key: saved.document[key]
             for key in (
-                *("algo", "phase", "recipe", "seeds", "env_id", "spaces", "return_range"),
+                *("algo", "phase", "recipe", "seeds", "spaces", "return_range"),
                 *("gradient_steps", "env_steps", "versions"),
             )
         },
+        **EnvRef.of_document(saved.document).document(),
         "dataset": None,
         "history": [],
     }
@@ -55,7 +57,7 @@ def export_behavior(checkpoint: Path, out: Path, episodes: int) -> dict[str, Any
 def describe(path: Path, document: dict[str, Any]) -> str:
     """Return a line about a behaviour: how it was trained, and its return where measured."""
     text = (
-        f"{path.stem}: {document['algo']} on {document['env_id']} after "
+        f"{path.stem}: {document['algo']} on {EnvRef.of_document(document)} after "
         f"{document['env_steps']} env_steps"
     )
     if "return_mean" in document:

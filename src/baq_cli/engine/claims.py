@@ -18,6 +18,7 @@ from baq_cli.engine.store import BLOCK_ROWS
 from baq_cli.errors import DataError, Unreadable, UsageError, clipped
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import MOST_SEEDS
+from baq_cli.untrusted import check_arguments
 
 Tensors = Mapping[str, Tensor]
 BEHAVIOR = "behavior"
@@ -95,6 +96,8 @@ class _Document(Said):
     recipe: dict[str, Any]
     seeds: list[Count] = Field(min_length=1, max_length=MOST_SEEDS)
     env_id: Name
+    env_args: dict[str, Any] = {}
+    max_episode_steps: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     spaces: _Spaces
     return_range: list[Finite] = Field(min_length=2, max_length=2)
     dataset: DatasetSaid | None
@@ -113,6 +116,7 @@ class _Document(Said):
             raise ValueError("its recipe is not whole")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("it names a seed twice")
+        check_arguments(self.env_args)
         return self
 
 

@@ -16,11 +16,14 @@ from baq_cli.data.suite import Behavior, Trained, Uniform
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.behaviors import describe
 from baq_cli.engine.device import on_threads
+from baq_cli.engine.environment import environment_of, limited
 from baq_cli.engine.evaluation import env_seed
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.restore import load_agent, spaces_of
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import environment_spaces, make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.pool import environment_spaces
+from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
@@ -31,7 +34,7 @@ WAYPOINT_NOISE = 0.5
 
 def roll_out(
     behaviors: Sequence[Behavior | Path],
-    env_id: str | None,
+    choice: EnvChoice,
     env_steps: int,
     seed: int,
     observer: Observer,
@@ -40,14 +43,14 @@ def roll_out(
 ) -> tuple[Recording, list[str]]:
     """Collect equal shares of `env_steps` from each behaviour, exploring unless `deterministic`.
 
-    Returns the recording and a line about each behaviour. Without `env_id`, the environment is
-    the first trained behaviour's. `threads` is fixed because the data depend on it.
+    Returns the recording and a line about each behaviour. Without an id in `choice`, the
+    environment is the first trained behaviour's. `threads` is fixed because the data depend on it.
     Raises UsageError when nothing names an environment, or a behaviour has several seeds.
     """
-    env_id = env_id or _trained_in(behaviors)
-    env = make_env(env_id)
-    check_spec(env.spec)  # before hours of collecting, not after
-    let_go(env)
+    env = limited(choice.over(None) or _trained_in(behaviors, choice), observer)
+    made = make_env(env)
+    check_spec(made.spec)  # before hours of collecting, not after
+    let_go(made)
     shares = np.diff(np.linspace(0, env_steps, len(behaviors) + 1).round().astype(int))
     episodes: list[LoggedEpisode] = []
     lines: list[str] = []
@@ -56,43 +59,44 @@ def roll_out(
         stem = behavior.stem if isinstance(behavior, Path) else behavior.name
         name = f"{stem}/{names.count(stem)}" if stem in names else stem
         names.append(stem)
-        act, line = _actor(behavior, env_id, name, seed, deterministic)
+        act, line = _actor(behavior, env, name, seed, deterministic)
         observer(Note(f"collecting {share:,} environment steps from {line}"))
         with on_threads(threads):
-            episodes += _collect(env_id, act, share, seed, name)
+            episodes += _collect(env, act, share, seed, name)
         lines.append(line)
-    return join(env_id, episodes, {}), lines
+    return join(env, episodes, {}), lines
 
 
-def _collect(env_id: str, act: Act, env_steps: int, seed: int, name: str) -> list[LoggedEpisode]:
-    return collect(env_id, act, env_steps, lambda n: env_seed(seed, "collect", name, n))
+def _collect(env: EnvRef, act: Act, env_steps: int, seed: int, name: str) -> list[LoggedEpisode]:
+    return collect(env, act, env_steps, lambda n: env_seed(seed, "collect", name, n))
 
 
-def _trained_in(behaviors: Sequence[Behavior | Path]) -> str:
+def _trained_in(behaviors: Sequence[Behavior | Path], choice: EnvChoice) -> EnvRef:
     for behavior in behaviors:
         path = behavior.path if isinstance(behavior, Trained) else behavior
         if isinstance(path, Path):
-            return str(load_agent(path)[2].document["env_id"])
+            document = load_agent(path)[2].document
+            return environment_of(document, choice, f"the behaviour {path}")
     raise UsageError("these behaviours fit any environment: name one with --env ID")
 
 
 def _actor(
-    behavior: Behavior | Path, env_id: str, name: str, seed: int, deterministic: bool
+    behavior: Behavior | Path, env: EnvRef, name: str, seed: int, deterministic: bool
 ) -> tuple[Act, str]:
     """Return a behaviour as a function of raw observations, and a line about it."""
     if isinstance(behavior, Trained):
         behavior = behavior.path
     if isinstance(behavior, Path):
-        return _policy(behavior, env_id, name, None if deterministic else seed)
+        return _policy(behavior, env, name, None if deterministic else seed)
     stream = SeedStream((seed,), f"collect/{name}", torch.device("cpu"))
-    action_dim = environment_spaces(env_id).action_dim
+    action_dim = environment_spaces(env).action_dim
 
     def uniform(count: int) -> Array:
         return stream.uniform(count, action_dim).squeeze(0).numpy() * 2 - 1
 
     if isinstance(behavior, Uniform):
         return (lambda obs: uniform(len(obs))), "uniformly random actions"
-    controller, share = WaypointController(env_id), behavior.random_share
+    controller, share = WaypointController(env), behavior.random_share
 
     def steer(obs: Array) -> Array:
         noise = WAYPOINT_NOISE * stream.normal(len(obs), action_dim).squeeze(0).numpy()
@@ -103,13 +107,13 @@ def _actor(
     return steer, f"a waypoint controller, {share:.0%} of its actions random"
 
 
-def _policy(path: Path, env_id: str, name: str, noise_seed: int | None) -> tuple[Act, str]:
+def _policy(path: Path, env: EnvRef, name: str, noise_seed: int | None) -> tuple[Act, str]:
     """Return a one-seed policy that explores; with None for `noise_seed` it takes its mode."""
     agent, inputs, saved = load_agent(path)
     if len(saved.document["seeds"]) != 1:
         raise UsageError(f"a behaviour has one seed, {path} holds {saved.document['seeds']}")
     spaces_of(saved.document).check_same(
-        environment_spaces(env_id), f"the behaviour {path}", f"environment '{env_id}'"
+        environment_spaces(env), f"the behaviour {path}", f"environment '{env}'"
     )
     stream = SeedStream((noise_seed or 0,), f"collect/{name}", agent.spec.device)
 

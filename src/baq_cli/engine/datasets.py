@@ -15,6 +15,7 @@ from baq_cli.data.recording import Recording
 from baq_cli.data.suite import SUITE, Behavior, ReferenceDataset
 from baq_cli.engine.collecting import roll_out
 from baq_cli.engine.events import Note, Observer
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import UsageError, nearest
 
 
@@ -28,13 +29,13 @@ def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
     return load_episodes(dataset_id, lambda text: observer(Note(text)))
 
 
-def check_dataset(dataset_id: str, env_id: str | None) -> list[Finding]:
+def check_dataset(dataset_id: str, choice: EnvChoice) -> list[Finding]:
     """Return everything that the checks find, errors and warnings.
 
-    Without `env_id` the dataset's own environment is checked against, where it names one.
-    Raises DataError when it can't be read at all.
+    Without an id in `choice`, it is checked against the environment that a training on it would
+    have, where it names one. Raises DataError when it can't be read at all.
     """
-    return every_finding(read_episodes(open_minari(dataset_id)), env_id)
+    return every_finding(read_episodes(open_minari(dataset_id)), choice)
 
 
 def build(
@@ -67,7 +68,7 @@ def build(
     observer(Note(f"building {wanted.dataset_id}: {wanted.about}"))
     recording, lines = roll_out(
         wanted.behaviors,
-        wanted.env_id,
+        EnvChoice(wanted.env_id),
         wanted.transitions,
         wanted.seed,
         observer,
@@ -76,14 +77,14 @@ def build(
     )
     about = f"{wanted.about}; {wanted.transitions} environment steps, seed {wanted.seed}."
     described = _described(recording, [about, *lines])
-    save(wanted.dataset_id, described, wanted.env_id, must_be_new=wanted != reference)
+    save(wanted.dataset_id, described, must_be_new=wanted != reference)
     return wanted.dataset_id
 
 
 def collect_dataset(
     dataset_id: str,
     behaviors: Sequence[Behavior | Path],
-    env_id: str | None,
+    choice: EnvChoice,
     env_steps: int,
     seed: int,
     deterministic: bool,
@@ -95,8 +96,8 @@ def collect_dataset(
     """
     check_new_id(dataset_id)
     check_place(dataset_id)
-    recording, lines = roll_out(behaviors, env_id, env_steps, seed, observer, deterministic)
-    return save(dataset_id, _described(recording, lines), env_id)
+    recording, lines = roll_out(behaviors, choice, env_steps, seed, observer, deterministic)
+    return save(dataset_id, _described(recording, lines))
 
 
 def _described(recording: Recording, lines: Sequence[str]) -> Recording:

@@ -17,6 +17,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.restore import build_agent, spaces_of
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
@@ -106,17 +107,18 @@ class DeployedPolicy:
     Calls share nothing, so several threads may make them. PyTorch's settings stay as they are:
     for one observation at a time `torch.set_num_threads(1)` is fastest.
 
-    Attributes: obs_dim, action_dim, spaces, env_id, algo, seed (the one that acts), seeds (those
-    in the checkpoint), obs_mean and obs_std (of the data, `[obs_dim]`; zeros and ones where the
-    method doesn't normalise), document (what the checkpoint says of itself: recipe, dataset,
-    versions, gradient_steps, env_steps, …).
+    Attributes: obs_dim, action_dim, spaces, env (its id, arguments and limit), env_id, algo, seed
+    (the one that acts), seeds (those in the checkpoint), obs_mean and obs_std (of the data,
+    `[obs_dim]`; zeros and ones where the method doesn't normalise), document (what the checkpoint
+    says of itself: recipe, dataset, versions, gradient_steps, env_steps, …).
     Raises DataError for an observation of another shape, or that is not finite.
     """
 
     def __init__(self, one: OneSeed):
         self.spaces, self.document = one.spaces, one.document
         self.obs_dim, self.action_dim = one.spaces.obs_dim, one.spaces.action_dim
-        self.env_id = str(one.document["env_id"])
+        self.env = EnvRef.of_document(one.document)
+        self.env_id = self.env.id
         self.algo = str(one.document["algo"])
         self.seed, self.seeds = one.seed, one.seeds
         self.obs_mean = one.inputs.obs_mean.numpy().copy()
@@ -128,7 +130,7 @@ class DeployedPolicy:
     def __repr__(self) -> str:
         among = "" if len(self.seeds) == 1 else f" of {', '.join(map(str, self.seeds))}"
         return (
-            f"<{self.algo} on {self.env_id}, seed {self.seed}{among}: "
+            f"<{self.algo} on {self.env}, seed {self.seed}{among}: "
             f"observations [{self.obs_dim}] to actions [{self.action_dim}]>"
         )
 
@@ -190,7 +192,7 @@ class DeployedPolicy:
         sizes = dict(self.spaces.obs_layout)
         if not sizes:
             raise DataError(
-                f"observations of {self.env_id} are one array of {self.obs_dim} numbers, not a dict"
+                f"observations of {self.env} are one array of {self.obs_dim} numbers, not a dict"
             )
         parts = {name: _array(_part(obs, name)) for name in sizes}
         count = _batch_of(parts, sizes)

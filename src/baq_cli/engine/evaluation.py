@@ -14,6 +14,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.data.collect import Act
 from baq_cli.engine.inputs import Inputs
 from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import NonFiniteError
 from baq_cli.nets.streams import derive_seed
 
@@ -46,7 +47,7 @@ class Evaluator:
 
     def __init__(
         self,
-        env_id: str,
+        env: EnvRef | str,
         seeds: tuple[int, ...],
         episodes: int,
         width: int = 10,
@@ -57,7 +58,7 @@ class Evaluator:
         in_workers = timeout_seconds is not None
         self.width = 1 if in_workers else min(width, episodes)
         count = len(seeds) * self.width
-        self._make_pool = partial(EnvPool, env_id, count, in_workers, timeout_seconds)
+        self._make_pool = partial(EnvPool, env, count, in_workers, timeout_seconds)
         self.pool = self._make_pool()
         self._failed = False
 
@@ -131,7 +132,7 @@ class Evaluator:
             if odd.any():
                 seeds = sorted({self.seeds[i // self.width] for i in np.flatnonzero(odd)})
                 raise NotFinite(
-                    f"{name} is NaN or infinite in an evaluation in '{self.pool.env_id}', at its "
+                    f"{name} is NaN or infinite in an evaluation in '{self.pool.env.id}', at its "
                     f"step {taken} (seeds {seeds}). Checkpoints are intact. Lower the policy's "
                     "learning rate, or mend the environment.",
                     parts,

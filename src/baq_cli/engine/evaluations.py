@@ -24,6 +24,7 @@ from baq_cli.engine.faults import Faults
 from baq_cli.engine.inputs import Inputs
 from baq_cli.engine.runlog import Row
 from baq_cli.envs.faults import EnvironmentFault
+from baq_cli.envs.ref import EnvRef
 from baq_cli.recipes.schema import Recipe
 
 Array = npt.NDArray[Any]
@@ -55,7 +56,7 @@ class Evaluations:
         recipe: Recipe,
         phase: Phase,
         agent: Agent,
-        env_id: str,
+        env: EnvRef,
         inputs: Inputs,
         observer: Observer,
         faults: Faults,
@@ -65,7 +66,7 @@ class Evaluations:
         self.count = 0
         self.pending: list[Pending] = []
         spec = replace(agent.spec, device=torch.device("cpu"))
-        arguments = recipe, phase, spec, env_id, save(inputs.tensors())
+        arguments = recipe, phase, spec, env, save(inputs.tensors())
         self.in_background = evaluates_in_background(recipe, agent.spec.device)
         self._evaluator: BackgroundEvaluator | SnapshotEvaluator
         if self.in_background:

@@ -16,6 +16,7 @@ from baq_cli import __version__
 from baq_cli.engine.deploy import DeployedPolicy, OneSeed, is_plain, load_one_seed
 from baq_cli.engine.files import disk_errors
 from baq_cli.engine.graphs import ExportedPolicy, FormatName, Run, require_format
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
 
@@ -85,7 +86,7 @@ def describe(one: OneSeed) -> dict[str, Any]:
     return {
         "baq": __version__,
         "algo": document["algo"],
-        "env_id": document["env_id"],
+        **EnvRef.of_document(document).document(),
         "seed": one.seed,
         "obs_dim": one.spaces.obs_dim,
         "obs_layout": [list(part) for part in one.spaces.obs_layout],

@@ -31,6 +31,7 @@ from baq_cli.engine.rundir import RunDirectory
 from baq_cli.engine.sources import (
     Order,
     Origin,
+    check_same_environment,
     checked_origin,
     offline_origin,
     online_origin,
@@ -61,7 +62,7 @@ def run_pretrain(recipe: Recipe, order: Order) -> None:
     directory = RunDirectory(order.out)
     saved, recipe = saved_run(directory, recipe, order, "offline")
     episodes = open_checked(dataset, saved, order.observer)
-    origin = offline_origin(recipe.run.env, episodes, order.observer)
+    origin = offline_origin(recipe, episodes, order.observer)
     agent = make_agent(recipe.run.algo, recipe.method, _spec(recipe, origin, episodes, device))
     _check_schedule(agent, recipe, saved)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
@@ -224,6 +225,8 @@ def _begin(
     """Return the run, its directory begun unless it resumes from a checkpoint."""
     directory = RunDirectory(order.out)
     settle(directory, saved, order)
+    if saved is not None:
+        check_same_environment(directory, saved, origin)
     _set_threads(recipe, learner.agent.spec, order, saved)
     if saved is None:
         manifest = {

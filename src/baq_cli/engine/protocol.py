@@ -7,6 +7,7 @@ from typing import Any
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.errors import UsageError
+from baq_cli.recipes.load import OF_ENVIRONMENT
 
 Protocol = dict[str, Any]
 """Values by the name of a recipe's or manifest's field; a field that doesn't concern a run is
@@ -22,6 +23,11 @@ def protocol_of(recipe: Mapping[str, Any]) -> Protocol:
     if method.learns_online:
         found |= _phase(recipe, evaluation, "env_steps")
     return found
+
+
+def environment_asked(recipe: Mapping[str, Any]) -> Protocol:
+    """Return what a resolved recipe says of the environment, which no method of a task changes."""
+    return {key: recipe.get(key) for key in ("env", *OF_ENVIRONMENT)}
 
 
 def _phase(recipe: Mapping[str, Any], evaluation: Mapping[str, Any], unit: str) -> Protocol:

@@ -17,9 +17,11 @@ from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.claims import BEHAVIOR
 from baq_cli.engine.device import on_threads, prepare
+from baq_cli.engine.environment import environment_of, limited
 from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.events import Observer
 from baq_cli.engine.inputs import Inputs
-from baq_cli.envs.pool import check_trusted
+from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.load import reopen
@@ -77,13 +79,20 @@ def _put_in(agent: Agent, tensors: dict[str, Tensor], spec: Spec) -> None:
 
 
 def evaluate_checkpoint(
-    path: Path, env_id: str | None, episodes: int, number: int
+    path: Path,
+    env: EnvRef | None,
+    episodes: int,
+    number: int,
+    observer: Observer = lambda event: None,
 ) -> tuple[Array, Array, ckpt.Checkpoint]:
-    """Return raw returns and lengths `[S, episodes]` of a checkpoint's policies."""
+    """Return raw returns and lengths `[S, episodes]` of a checkpoint's policies.
+
+    Without `env`, they act in the environment that the checkpoint names.
+    """
     agent, inputs, saved = load_agent(path)
     trained_for = spaces_of(saved.document)
-    env = env_id or saved.document["env_id"]
-    check_trusted(env, "" if env_id else f"the checkpoint {path}")
+    env = env or environment_of(saved.document, EnvChoice(), f"the checkpoint {path}")
+    env = limited(env, observer, EnvRef.of_document(saved.document))
     evaluator = Evaluator(env, agent.spec.seeds, episodes)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
     with on_threads(1):  # too few observations at a time for several to share

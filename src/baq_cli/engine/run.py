@@ -74,7 +74,7 @@ class Run:
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
         )
         self.evaluations = Evaluations(
-            *(self.recipe, self.phase, self.agent, self.origin.env_id, self.inputs),
+            *(self.recipe, self.phase, self.agent, self.origin.env, self.inputs),
             *(self.observer, self.faults),
             stop=lambda: self.interruption.requested is not None,
         )
@@ -237,7 +237,7 @@ class Run:
             "phase": self.phase,
             "recipe": self.recipe.as_dict(),
             "seeds": list(self.spec.seeds),
-            "env_id": self.origin.env_id,
+            **self.origin.env.document(),
             "spaces": asdict(self.origin.spaces),
             "return_range": list(self.spec.return_range),
             "dataset": self.origin.dataset,

@@ -238,7 +238,7 @@ class RunningEpisodes:
         seeds = [seed for seed, s in zip(self._run.spec.seeds, stray, strict=True) if s]
         self._run.observer(
             Note(
-                f"'{self.pool.env_id}' doesn't repeat itself: with the same seed and actions it "
+                f"'{self.pool.env.id}' doesn't repeat itself: with the same seed and actions it "
                 f"came elsewhere (seeds {seeds}). Their episodes end here, new ones begin."
             )
         )
@@ -249,7 +249,7 @@ class RunningEpisodes:
 def make_pool(run: Run) -> EnvPool:
     """Make the environments of a run, one a seed."""
     timeout = run.recipe.run.env_timeout_seconds
-    return EnvPool(run.origin.env_id, len(run.spec.seeds), _in_workers(run), timeout)
+    return EnvPool(run.origin.env, len(run.spec.seeds), _in_workers(run), timeout)
 
 
 def _renewed(run: Run, pool: EnvPool, fault: EnvironmentFault) -> EnvPool:
@@ -286,4 +286,4 @@ def _in_workers(run: Run) -> bool:
         return asked
     if usable_cores() == 1 or (seeds == 1 and not run.recipe.run.overlap):
         return False
-    return seeds * seconds_a_step(run.origin.env_id) > SLOW_STEP_SECONDS
+    return seeds * seconds_a_step(run.origin.env) > SLOW_STEP_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from baq_cli.data.minari.folder import StoredDataset, open_minari, update_metada
 from baq_cli.engine.evaluation import Evaluator
 from baq_cli.engine.provenance import versions
 from baq_cli.engine.restore import evaluate_checkpoint
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.scores import Reference, published_or_refuse, stored
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
@@ -18,9 +20,9 @@ from baq_cli.nets.streams import SeedStream
 NUMBER = "reference"
 
 
-def measure_random(env_id: str, episodes: int) -> dict[str, Any]:
+def measure_random(env: EnvRef | str, episodes: int) -> dict[str, Any]:
     """Return the raw returns of uniformly random actions: mean, spread and count."""
-    evaluator = Evaluator(env_id, (0,), episodes)
+    evaluator = Evaluator(env, (0,), episodes)
     stream = SeedStream((0,), "reference/random", torch.device("cpu"))
     width = evaluator.pool.spaces.action_dim
     returns, _ = evaluator.play(
@@ -30,9 +32,9 @@ def measure_random(env_id: str, episodes: int) -> dict[str, Any]:
     return _facts(returns)
 
 
-def measure_expert(env_id: str, checkpoint: Path, episodes: int) -> dict[str, Any]:
+def measure_expert(env: EnvRef, checkpoint: Path, episodes: int) -> dict[str, Any]:
     """Return the same of a checkpoint's policies, all seeds together, with what they are."""
-    returns, _, saved = evaluate_checkpoint(checkpoint, env_id, episodes, 0)
+    returns, _, saved = evaluate_checkpoint(checkpoint, env, episodes, 0)
     document = saved.document
     about = f"{document['algo']} after {document['env_steps']} env_steps, {checkpoint.name}"
     return {**_facts(returns), "policy": about}
@@ -46,25 +48,52 @@ def _facts(returns: Any) -> dict[str, Any]:
     }
 
 
-def check_target(dataset_id: str, env_id: str, has_expert: bool) -> None:
+def check_target(dataset_id: str, env: EnvRef, has_expert: bool) -> None:
     """Raise UsageError unless references of an environment may be stored with a dataset."""
     if not has_expert:
         raise UsageError("a stored reference needs an expert too: give --checkpoint PATH")
-    _check_made_in(open_minari(dataset_id), env_id)
+    _check_made_in(open_minari(dataset_id), env)
 
 
-def _check_made_in(dataset: StoredDataset, env_id: str) -> None:
+def _check_made_in(dataset: StoredDataset, env: EnvRef) -> None:
+    """Raise UsageError unless a dataset, and the references stored with it, are of an environment.
+
+    A dataset is of the one it was recorded in, and of the one that it names for evaluation.
+    """
+    specs = [spec for spec in (dataset.env_spec, dataset.eval_env_spec) if spec is not None]
     reference = dataset.metadata.get("baq_reference")
     told = reference.get("environment") if isinstance(reference, dict) else None
-    made_in = (told and str(told)) if dataset.env_spec is None else dataset.env_spec.id
-    if made_in is not None and made_in.rpartition(":")[2] != env_id.rpartition(":")[2]:
+    made_in = [spec.id for spec in specs] or ([str(told)] if told else [])
+    if made_in and _bare(env.id) not in map(_bare, made_in):
         raise UsageError(
-            f"dataset '{dataset.dataset_id}' was made in {made_in}: references for {env_id} and "
+            f"dataset '{dataset.dataset_id}' was made in {made_in[0]}: references for {env} and "
             "those stored with it don't belong together"
         )
 
 
-def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, Any]]) -> None:
+def _bare(env_id: str) -> str:
+    """Return an environment's id without the module that registers it."""
+    return env_id.rpartition(":")[2]
+
+
+def _check_measured_in(dataset: StoredDataset, env: EnvRef) -> None:
+    """Raise UsageError where references were measured with other settings than an environment has.
+
+    Those of earlier versions, and of other tools, don't say with which.
+    """
+    said = dataset.metadata.get("baq_reference")
+    if not isinstance(said, dict) or not isinstance(said.get("env_args"), dict):
+        return
+    measured = EnvRef.of_document({"env_id": env.id} | said)
+    if replace(measured, id=env.id) != env:
+        raise UsageError(
+            f"the references stored with '{dataset.dataset_id}' were measured in {measured}, and "
+            f"this is {env}: leave --reference out, or measure others with 'baq data "
+            "score-reference'"
+        )
+
+
+def store_reference(dataset_id: str, env: EnvRef, measured: dict[str, dict[str, Any]]) -> None:
     """Keep measured references in a dataset's metadata, where Minari keeps them too.
 
     Raises UsageError where the expert is no better than random.
@@ -76,33 +105,39 @@ def store_reference(dataset_id: str, env_id: str, measured: dict[str, dict[str, 
             "them would mean nothing"
         )
     stored_with = open_minari(dataset_id)
-    _check_made_in(stored_with, env_id)
+    _check_made_in(stored_with, env)
     used = ", ".join(f"{n} {v}" for n, v in versions().items() if n in ("gymnasium", "mujoco"))
-    source = f"measured on {env_id} with {used}; expert: {measured['expert']['policy']}"
+    source = f"measured on {env} with {used}; expert: {measured['expert']['policy']}"
     update_metadata(
         stored_with,
         {
             "ref_min_score": random,
             "ref_max_score": expert,
             "num_episodes_average_score": measured["expert"]["episodes"],
-            "baq_reference": {"environment": env_id, "source": source, **measured},
+            "baq_reference": {
+                "environment": env.id,
+                **env.document(),
+                "source": source,
+                **measured,
+            },
         },
     )
 
 
-def find_reference(name: str, env_id: str) -> Reference:
+def find_reference(name: str, env: EnvRef) -> Reference:
     """Return the reference called `d4rl`, or the one stored with the dataset of that id.
 
     Raises UsageError when there is none.
     """
     if name == "d4rl":
-        return published_or_refuse(env_id)
+        return published_or_refuse(env.id)
     kept_with = open_minari(name)
-    _check_made_in(kept_with, env_id)
+    _check_made_in(kept_with, env)
+    _check_measured_in(kept_with, env)
     found = stored(kept_with.metadata, name)
     if found is None:
         raise UsageError(
             f"dataset '{name}' has no reference scores: store them with "
-            f"'baq data score-reference {env_id} --checkpoint PATH --dataset {name}'"
+            f"'baq data score-reference {env.id} --checkpoint PATH --dataset {name}'"
         )
     return found

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
-import os
-import re
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from typing import Any
@@ -19,100 +15,19 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.faults import Checked, EnvironmentFault, let_go
+from baq_cli.envs.limits import bounded
+from baq_cli.envs.making import make_env, quiet_simulator
+from baq_cli.envs.ref import EnvRef, named
 from baq_cli.envs.spaces import Spaces
 from baq_cli.envs.workers import Workers
-from baq_cli.errors import BaqError, EnvironmentMismatch
+from baq_cli.errors import BaqError
 
 Array = npt.NDArray[Any]
-TRUST_VARIABLE = "BAQ_TRUST_ENV"
-"""Set to 1 by --trust-env; an environment variable, so that worker processes inherit it."""
-LONGEST_ID = 200
 
 
-@contextlib.contextmanager
-def quiet_simulator() -> Iterator[None]:
-    """Hide the deprecation warnings that simulators print while compiling their models.
-
-    MuJoCo's own go to stderr and to a MUJOCO_LOG.TXT in the working directory, past Python's.
-    """
-    import mujoco
-
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(lambda message: None)
-    with contextlib.ExitStack() as undo:
-        undo.callback(mujoco.set_mju_user_warning, before)
-        undo.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.filterwarnings("ignore", module="mujoco")
-        warnings.filterwarnings("ignore", module="gymnasium.*")
-        yield
-
-
-def trusted() -> bool:
-    """Return whether environment ids may import modules (--trust-env)."""
-    return os.environ.get(TRUST_VARIABLE) == "1"
-
-
-def check_trusted(env_id: str, named_by: str = "") -> None:
-    """Raise EnvironmentMismatch for an id that would import a module, unless that is trusted.
-
-    `named_by` says where the id comes from, for the message.
-    """
-    if ":" in env_id and not trusted():
-        source = f", which {named_by} names," if named_by else ""
-        raise EnvironmentMismatch(
-            f"the environment '{env_id}'{source} is refused: making it imports the module "
-            f"'{env_id.partition(':')[0]}', and so runs whatever is in that. If you know it and "
-            "want that, add --trust-env to the command."
-        )
-
-
-def make_env(env_id: str) -> gym.Env[Any, Any]:
-    """Make one environment. Nothing else in this program makes any.
-
-    Raises EnvironmentMismatch when it is unknown, needs a package that isn't installed, or has an
-    id that imports a module (MODULE:ID) without being trusted.
-    """
-    check_trusted(env_id)
-    if len(env_id) > LONGEST_ID or not re.fullmatch(r"([\w.]*\w:)?[^:]+", env_id):
-        raise EnvironmentMismatch(
-            f"'{env_id[:LONGEST_ID]}' can't be an environment's id: expected one such as "
-            "Pendulum-v1, or MODULE:ID for your own"
-        )
-    try:
-        with quiet_simulator():
-            try:
-                return gym.make(env_id)
-            except gym.error.NameNotFound:
-                if not _register_robotics():
-                    raise
-                return gym.make(env_id)
-    except (gym.error.Error, ImportError) as error:
-        raise EnvironmentMismatch(
-            f"cannot make the environment '{env_id}': {str(error).rstrip('.')}. "
-            "Check the id (it is case-sensitive), or install the package that registers it "
-            "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
-            "found as MODULE:ID with --trust-env; '--env ID' names another."
-        ) from error
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise EnvironmentFault(f"making the environment '{env_id}' raised {what}") from error
-
-
-def _register_robotics() -> bool:
-    """Register Gymnasium-Robotics' environments; return whether it is installed."""
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            import gymnasium_robotics
-    except ImportError:
-        return False
-    gym.register_envs(gymnasium_robotics)
-    return True
-
-
-def _make_flat(env_id: str) -> gym.Env[Any, Any]:
-    """Make an environment whose observations are flat; see `flat`."""
-    return flat(make_env(env_id))
+def make_playable(env: EnvRef | str, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Make an environment to play in: observations are flat, and every episode ends."""
+    return flat(bounded(make_env(env, render_mode)))
 
 
 def flat(env: gym.Env[Any, Any]) -> Checked:
@@ -122,16 +37,16 @@ def flat(env: gym.Env[Any, Any]) -> Checked:
     return Checked(env)
 
 
-def environment_spaces(env_id: str) -> Spaces:
+def environment_spaces(env: EnvRef | str) -> Spaces:
     """Make an environment to read its spaces."""
-    return _spaces(env_id)[0]
+    return _spaces(named(env))[0]
 
 
-def _spaces(env_id: str) -> tuple[Spaces, gym.Space[Any], gym.Space[Any]]:
+def _spaces(env: EnvRef) -> tuple[Spaces, gym.Space[Any], gym.Space[Any]]:
     """Make an environment to read its spaces; return them as they are known here, and flat."""
-    env = make_env(env_id)
-    obs, action = env.observation_space, env.action_space
-    let_go(env)
+    made = make_env(env)
+    obs, action = made.observation_space, made.action_space
+    let_go(made)
     laid_out = gym.spaces.flatten_space(obs) if isinstance(obs, gym.spaces.Dict) else obs
     return Spaces.of(obs, action), laid_out, action
 
@@ -144,7 +59,8 @@ class EnvPool:
     """K copies of one environment behind Gymnasium's vector, autoreset disabled.
 
     Nothing resets by itself, so the observation after a last step is the true one and no
-    reset-crossing transition can be stored. Actions are in [−1, 1] here. With `workers` each copy
+    reset-crossing transition can be stored; every episode ends, see `limits.py`. An environment as
+    it is registered may be given by its id. Actions are in [−1, 1] here. With `workers` each copy
     steps in a process of its own, to the same results; that pays when a step takes longer than
     handing it over.
 
@@ -157,31 +73,31 @@ class EnvPool:
 
     def __init__(
         self,
-        env_id: str,
+        env: EnvRef | str,
         count: int,
         workers: bool = False,
         timeout_seconds: float | None = None,
     ):
         self._timeout = timeout_seconds
-        self.env_id = env_id
+        self.env = named(env)
         self.count = count
         self.workers = workers
         self._envs: SyncVectorEnv | Workers
         self.given: Array = np.empty(0)
         self._begun: Array | None = None
         self._under_way = False
-        make = partial(_make_flat, env_id)
+        make = partial(make_playable, self.env)
         with self._faults(), quiet_simulator():
             if workers:
-                self.spaces, obs, action = _spaces_once(env_id)
+                self.spaces, obs, action = _spaces_once(self.env)
                 self._envs = Workers(make, (obs, action), count, timeout_seconds)
             else:
-                self.spaces = environment_spaces(env_id)
+                self.spaces = environment_spaces(self.env)
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
 
     def again(self) -> EnvPool:
         """Return as many environments in place of these."""
-        return EnvPool(self.env_id, self.count, self.workers, self._timeout)
+        return EnvPool(self.env, self.count, self.workers, self._timeout)
 
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
@@ -208,7 +124,7 @@ class EnvPool:
             yield
             self._failed = False
         except EnvironmentFault as fault:
-            raise EnvironmentFault(f"'{self.env_id}': {fault}") from fault
+            raise EnvironmentFault(f"'{self.env.id}': {fault}") from fault
         except BaqError:
             raise
         except Exception as error:
@@ -217,7 +133,7 @@ class EnvPool:
                 what = f"no answer within {self._timeout:g} s"
             elif isinstance(error, EOFError | BrokenPipeError | ConnectionResetError):
                 what = "its process ended"
-            raise EnvironmentFault(f"'{self.env_id}': {what}") from error
+            raise EnvironmentFault(f"'{self.env.id}': {what}") from error
         finally:
             gym.logger.min_level = level
 
@@ -264,9 +180,9 @@ class EnvPool:
             self._envs.close()
 
 
-def seconds_a_step(env_id: str, steps: int = 30) -> float:
+def seconds_a_step(env: EnvRef | str, steps: int = 30) -> float:
     """Measure one environment's step, with actions of zero."""
-    pool = EnvPool(env_id, 1)
+    pool = EnvPool(env, 1)
     pool.reset([0])
     idle = np.zeros((1, pool.spaces.action_dim), dtype=np.float32)
     started = time.perf_counter()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from baq_cli.envs.ref import EnvRef, named
 from baq_cli.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -53,7 +54,9 @@ _D4RL = {
 
 def published(env_id: str) -> Reference | None:
     """Return D4RL's reference for an environment of today with the same task, or None."""
-    name = env_id.rpartition("-v")[0]  # with a namespace or a module it is somebody's own
+    name, _, version = env_id.rpartition("-v")  # with a namespace or a module it is one's own
+    if not version.isdigit():
+        return None
     family = "AntMaze" if name.startswith("AntMaze_") else name
     if family not in _D4RL:
         return None
@@ -71,11 +74,17 @@ _MEASURED = {
 }
 
 
-def known_reference(env_id: str) -> Reference | None:
-    """Return D4RL's reference for an environment, else this tool's own for its suite, or None."""
-    if env_id in _MEASURED:
-        return Reference(f"baq {env_id}", *_MEASURED[env_id], MEASURED_SOURCE)
-    return published(env_id)
+def known_reference(env: EnvRef | str) -> Reference | None:
+    """Return D4RL's reference for an environment, else this tool's own for its suite, or None.
+
+    One that is made with arguments or a limit of its own is another task, and has none.
+    """
+    env = named(env)
+    if env != EnvRef(env.id):
+        return None
+    if env.id in _MEASURED:
+        return Reference(f"baq {env.id}", *_MEASURED[env.id], MEASURED_SOURCE)
+    return published(env.id)
 
 
 def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:

@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import Field
 
 from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.data.episodes import Episodes
 from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.events import Note, Observer
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.engine.operations import run_finetune, run_pretrain
-from baq_cli.engine.sources import Order
+from baq_cli.engine.sources import Order, Origin, environment_on
 from baq_cli.errors import DataError
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import Recipe
@@ -53,11 +54,20 @@ class Cell:
     def name(self) -> str:
         return f"{self.task}: {self.method}"
 
-    def in_environment(self, env_id: str | None) -> Cell:
-        """Return the cell with an environment named, if its method sees no dataset to ask."""
-        if METHODS[self.recipe["algo"]].learns_offline:
+    def beside(self, episodes: Episodes) -> Cell:
+        """Return the cell with its environment named whole, if its method sees no dataset to ask.
+
+        It is the one, with the limit, in which methods that see the dataset act. Raises
+        EnvironmentMismatch as making it does.
+        """
+        recipe = reopen(self.recipe, method_configs())
+        if METHODS[recipe.run.algo].learns_offline:
             return self
-        return replace(self, recipe=self.recipe | {"env": self.recipe["env"] or env_id})
+        quiet: Observer = lambda event: None  # noqa: E731
+        env = Origin.make(environment_on(recipe, episodes, quiet), quiet, episodes.cut_after).env
+        named = {"env": env.id, "env_args": env.kwargs or None}
+        limit = {"max_episode_steps": env.max_episode_steps}
+        return replace(self, recipe=self.recipe | named | limit)
 
     def on_threads(self, threads: int) -> Cell:
         """Return the cell with its share of the cores, unless its recipe says otherwise."""

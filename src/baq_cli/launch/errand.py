@@ -14,7 +14,7 @@ from baq_cli.plain_files import read
 
 TOKEN = ".token"
 TRUST = "BAQ_TRUST_ENV"
-"""As envs/pool.py has it, which is heavy: whether environment ids may import modules."""
+"""As untrusted.py has it, for a module that imports no other of ours: whether to trust ids."""
 
 
 @dataclass(frozen=True)

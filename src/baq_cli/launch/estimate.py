@@ -15,6 +15,7 @@ from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.device import on_threads, prepare
 from baq_cli.engine.events import Phase
+from baq_cli.engine.sources import environment_on
 from baq_cli.engine.synthetic import synthetic_updater
 from baq_cli.engine.updater import Updater
 from baq_cli.envs.pool import seconds_a_step
@@ -44,7 +45,7 @@ def estimate(cell: Cell, episodes: Episodes, threads: int) -> float:
     spaces = episodes.spaces
     device = prepare(run.device, None)
     spec = Spec(run.seeds, spaces.obs_dim, spaces.action_dim, (0.0, 1.0), device)
-    step_seconds = _step_seconds(run.env or episodes.origin.env_id or "")
+    step_seconds = _step_seconds(environment_on(recipe, episodes, lambda event: None))
     length = float(episodes.lengths.mean())
     total = 0.0
     with on_threads(recipe.run.threads or threads):

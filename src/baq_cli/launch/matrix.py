@@ -15,11 +15,18 @@ from pydantic import Field
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine.claims import Said, check_said
 from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
-from baq_cli.engine.protocol import check_same_protocol, protocol_of
+from baq_cli.engine.protocol import check_same_protocol, environment_asked, protocol_of
 from baq_cli.errors import DataError, UsageError, clipped, nearest
 from baq_cli.launch.cells import Cell, recipe_of
 from baq_cli.launch.journal import read_state
-from baq_cli.recipes.load import Layer, comparison_of, differences, parse_overrides, resolve
+from baq_cli.recipes.load import (
+    Layer,
+    comparison_of,
+    differences,
+    merged,
+    parse_overrides,
+    resolve,
+)
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.untrusted import parse_yaml
@@ -78,7 +85,7 @@ def tasks_of(
 
     A task is a recipe; or, where one recipe or none is given, a dataset.
     """
-    over = [flags, parse_overrides(overrides)]
+    over = parse_overrides(overrides)
     shared = [open_recipe(name) for name in recipes]
     if asked.recipes:
         bases = [[open_recipe(name), *shared] for name in asked.recipes]
@@ -89,10 +96,10 @@ def tasks_of(
             raise UsageError(
                 f"{len(bases)} recipes name their own datasets: expected no --dataset beside them"
             )
-        return [[*base, *over] for base in bases]
+        return [[*base, merged(flags, over)] for base in bases]
     if not asked.datasets:
-        return [[*bases[0], *over]]
-    return [[*bases[0], flags, {"dataset": name}, over[1]] for name in asked.datasets]
+        return [[*bases[0], merged(flags, over)]]
+    return [[*bases[0], merged(flags | {"dataset": name}, over)] for name in asked.datasets]
 
 
 def lay_out(
@@ -120,7 +127,10 @@ def lay_out(
         ]
         if of_task[0].task in {task for task, _ in cells}:
             raise UsageError(f"two tasks are on dataset '{of_task[0].task}': expected one")
-        protocols = {cell.method: protocol_of(cell.recipe) for cell in of_task}
+        protocols = {
+            cell.method: protocol_of(cell.recipe) | environment_asked(cell.recipe)
+            for cell in of_task
+        }
         check_same_protocol(of_task[0].task, protocols)
         cells |= {(cell.task, cell.method): cell for cell in of_task}
     return list(cells.values())

@@ -17,7 +17,6 @@ from baq_cli import signals
 from baq_cli.engine.events import Event, Note
 from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.engine.lock import held
-from baq_cli.envs.pool import TRUST_VARIABLE
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.baggage import finish_receiving, needed, pack, receive
 from baq_cli.launch.cells import Cell
@@ -26,6 +25,7 @@ from baq_cli.launch.errand import TOKEN, Errand, Return, run_errand
 from baq_cli.launch.journal import Reader, write_state
 from baq_cli.launch.worker import WAIT_SECONDS
 from baq_cli.machine import usable_cores
+from baq_cli.untrusted import TRUST_VARIABLE
 
 SLOTS = 10_000
 """Cells handed over at once, unless said otherwise: Ray queues those that it has no room for."""

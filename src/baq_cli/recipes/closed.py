@@ -29,7 +29,11 @@ class Closed(BaseModel):
     """A configuration that refuses keys it doesn't know."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",  # what an environment is made with may be infinite
     )
 
 

@@ -18,6 +18,7 @@ from baq_cli.untrusted import parse_yaml, read_yaml
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
 SHARED, COMPARE = "shared", "compare"
+OF_ENVIRONMENT = ("env_args", "max_episode_steps")
 MOST_ERRORS = 20
 MOST_PARTS = 8
 """Parts of an override's key; recipes have three at most."""
@@ -28,7 +29,8 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
 
     A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
     that has them, unless a section of the same or a later layer sets them. Sections of other
-    methods, and `compare`, are validated and dropped.
+    methods, and `compare`, are validated and dropped. A layer that names an environment names
+    it whole: its arguments and its limit in earlier layers don't hold for it.
 
     Raises UsageError for unknown keys or methods, naming the nearest, and for values that don't
     fit.
@@ -39,13 +41,15 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
         aside = (SHARED, COMPARE, *methods)
         own = {key: value for key, value in layer.items() if key not in aside}
         comparison_of(layer)
-        run = _merge(run, own)
+        if "env" in own:
+            run = {key: value for key, value in run.items() if key not in OF_ENVIRONMENT}
+        run = merged(run, own)
         shared = _mapping(layer, SHARED)
         _check_shared(shared)
         for name, model in methods.items():
             fits = {key: value for key, value in shared.items() if key not in model.unused}
-            section = _merge(fits, _mapping(layer, name))
-            sections[name] = _merge(sections.get(name, {}), section)
+            section = merged(fits, _mapping(layer, name))
+            sections[name] = merged(sections.get(name, {}), section)
     algo = run.get("algo")
     if not isinstance(algo, str):
         raise UsageError("the recipe names no method: give --algo NAME or 'algo: NAME'")
@@ -156,7 +160,7 @@ def parse_overrides(overrides: Sequence[str]) -> Layer:
             ) from error
         for part in reversed(parts):
             value = {part: value}
-        layer = _merge(layer, value)
+        layer = merged(layer, value)
     return layer
 
 
@@ -195,11 +199,12 @@ def differences(saved: Layer, asked: Layer, prefix: str = "") -> list[str]:
     return found
 
 
-def _merge(base: Layer, over: Layer) -> Layer:
+def merged(base: Layer, over: Layer) -> Layer:
+    """Return a layer of both, with the values of `over` where they differ."""
     out = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merge(out[key], value) if both else value
+        out[key] = merged(out[key], value) if both else value
     return out
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
-from baq_cli.untrusted import MOST_NAME, is_dataset_id
+from baq_cli.untrusted import MOST_NAME, check_arguments, is_dataset_id
 
 MOST_SEEDS = 10_000
 """Each has its own generators and networks; a list of more is a mistake."""
@@ -80,6 +80,12 @@ class RunConfig(Closed):
     env: str | None = Field(
         None, max_length=MOST_NAME, description="a Gymnasium id; null: the dataset's environment"
     )
+    env_args: dict[str, Any] | None = Field(
+        None, description="the environment's arguments, by name"
+    )
+    max_episode_steps: int | None = Field(
+        None, ge=1, le=MOST_COUNT, description="limit of an episode; null: the environment's"
+    )
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(
@@ -113,6 +119,12 @@ class RunConfig(Closed):
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
+
+    @field_validator("env_args")
+    @classmethod
+    def _arguments_fit(cls, args: dict[str, Any] | None) -> dict[str, Any] | None:
+        check_arguments(args or {})
+        return args or None
 
     @field_validator("seeds")
     @classmethod

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
 from baq_cli.recipes.load import Layer, read_layer
+from baq_cli.untrusted import check_plain_arguments, trusted
 
 _HERE = Path(__file__).parent
 
@@ -40,5 +41,20 @@ def find_recipe(name: str) -> Path:
 
 
 def open_recipe(name: str) -> Layer:
-    """Read a shipped recipe or a recipe file."""
-    return read_layer(find_recipe(name))
+    """Read a shipped recipe or a recipe file.
+
+    Raises EnvironmentMismatch where its environment's arguments name files, unless that is trusted.
+    """
+    layer = read_layer(find_recipe(name))
+    args = layer.get("env_args")
+    for key, value in args.items() if isinstance(args, dict) and not trusted() else ():
+        try:
+            check_plain_arguments({key: value})
+        except ValueError as error:
+            raise EnvironmentMismatch(
+                f"the recipe {name} has the environment's argument {clipped(key)}="
+                f"{clipped(value)}, which is refused: {error}. If you know it and want that, take "
+                f"it out of the recipe and say --env-arg {clipped(key)}=VALUE, or add --trust-env "
+                "to the command."
+            ) from error
+    return layer

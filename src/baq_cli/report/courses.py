@@ -85,6 +85,7 @@ Plain = str | int | float | bool | None
 
 class _EnvironmentSaid(Said):
     id: Name = Field(min_length=1)
+    name: Name | None = None
     max_episode_steps: Count | None = None
 
 
@@ -188,20 +189,25 @@ def course_of(
         if dataset is not None:
             protocol["dataset's sha256"] = dataset["sha256"]
         label = method or last.recipe["algo"]
-        known = (task, last.recipe["dataset"], environment["id"])
+        known = (task, last.recipe["dataset"], environment_name(environment))
         task = next(name for name in known if name)
     except (KeyError, TypeError) as error:
         raise DataError(f"{last.folder} can't be read as a run: {error!r} is missing") from error
     curves = phase_curves(read_metrics(last.folder), label)
     if "online" not in curves:  # what its recipe says of an online phase was never done
         protocol = {field: v for field, v in protocol.items() if field not in ONLINE_FIELDS}
-    reference = reference_of(environment["id"], dataset)
+    reference = reference_of(environment, dataset)
     return Course(*(task, label, curves, "return", protocol, runs), environment, dataset, reference)
 
 
-def reference_of(env_id: str, dataset: dict[str, Any] | None) -> Reference | None:
+def environment_name(environment: dict[str, Any]) -> str:
+    """Return what a run's environment is called: its id, with the settings that it was given."""
+    return str(environment.get("name") or environment["id"])
+
+
+def reference_of(environment: dict[str, Any], dataset: dict[str, Any] | None) -> Reference | None:
     """Return what returns of a task are measured against: the dataset's own reference first."""
     own = None if dataset is None else dataset.get("reference")
     if own is not None:
         return Reference(*(own[part.name] for part in fields(Reference)))
-    return known_reference(env_id)
+    return known_reference(environment_name(environment))

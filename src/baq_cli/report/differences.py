@@ -7,7 +7,10 @@ from typing import Any
 
 from baq_cli.report.courses import Course
 
-NOT_METHOD = ("algo", "dataset", "env", "seeds", "device", "threads", "env_workers", "track")
+NOT_METHOD = (
+    *("algo", "dataset", "env", "env_args", "max_episode_steps"),
+    *("seeds", "device", "threads", "env_workers", "track"),
+)
 """A run's keys that say where and on what it ran, not how it learns."""
 
 

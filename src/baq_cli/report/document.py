@@ -13,7 +13,7 @@ from baq_cli.engine.provenance import now
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.report.across import across_tasks
-from baq_cli.report.courses import Course
+from baq_cli.report.courses import Course, environment_name
 from baq_cli.report.curves import Curve
 from baq_cli.report.definitions import DEFINITIONS, Goals
 from baq_cli.report.differences import recipe_differences
@@ -117,7 +117,7 @@ def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float |
     environment = next((c.environment for c in courses.values() if c.environment), None)
     return {
         "name": first.task,
-        "environment": environment and environment["id"],
+        "environment": environment and environment_name(environment),
         "unit": unit,
         "reference": None if reference is None else asdict(reference),
         "dataset": dataset if dataset is None or unit == "return" else _normalized(known[0]),

@@ -41,6 +41,7 @@ class Card(BaseModel):
     observation_space: str = ""
     action_space: str = ""
     env_spec: str | None = None
+    eval_env_spec: str | None = None
     seeds: list[StrictInt | None] = []
     observation_types: dict[str, str] = {}
     about: About = About()
@@ -68,10 +69,18 @@ class Card(BaseModel):
 
         Raises DataError.
         """
-        try:
-            return None if self.env_spec is None else parse_spec(self.env_spec)
-        except ValueError as error:
-            raise damaged(error) from error
+        return _parsed(self.env_spec)
+
+    def eval_spec(self) -> gym.envs.registration.EnvSpec | None:
+        """Return the environment that is named for evaluation, as `spec` does."""
+        return _parsed(self.eval_env_spec)
+
+
+def _parsed(text: str | None) -> gym.envs.registration.EnvSpec | None:
+    try:
+        return None if text is None else parse_spec(text)
+    except ValueError as error:
+        raise damaged(error) from error
 
 
 def damaged(error: Exception) -> DataError:
@@ -97,12 +106,13 @@ def card_of(recording: Recording) -> dict[str, Any]:
     """Return the card of a recording, as JSON can hold it."""
     from minari.serialization import serialize_space
 
-    spec = recording.env_spec
+    spec, evaluated = recording.env_spec, recording.eval_env_spec
     return {
         "format": 1,
         "observation_space": serialize_space(recording.observation_space),
         "action_space": serialize_space(recording.action_space),
         "env_spec": None if spec is None else spec.to_json(),
+        "eval_env_spec": None if evaluated is None else evaluated.to_json(),
         "observation_types": {n: part.dtype.name for n, part in recording.observations.items()},
         "seeds": list(recording.seeds),
         "about": {name: value for name, value in recording.about.items() if _is_fit(name, value)},

@@ -19,7 +19,8 @@ from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.layouts import with_last_observations
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError, UsageError, listed
 
@@ -40,7 +41,7 @@ class Setting:
     `clip_actions`, actions beyond their bounds are moved onto them.
     """
 
-    env_id: str | None = None
+    env: EnvRef | str | None = None
     action_low: Sequence[float] | None = None
     action_high: Sequence[float] | None = None
     rules: CutRules = field(default_factory=CutRules)
@@ -105,6 +106,7 @@ def to_recording(
         seeds=seeds if len(seeds) == len(done.lengths) else (),
         infos={n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()},
         env_spec=spec,
+        eval_env_spec=None if file.card is None else file.card.eval_spec(),
         about=file.about if file.card is not None else {**file.about, IMPORTED: said},
     )
     return recording, done.lost
@@ -136,8 +138,8 @@ def place_of(file: LogFile, setting: Setting) -> Place:
 
     Raises DataError where neither says it.
     """
-    if setting.env_id is not None:
-        env = make_env(setting.env_id)
+    if setting.env is not None:
+        env = make_env(setting.env)
         found = env.spec, env.observation_space, env.action_space
         let_go(env)
         return found

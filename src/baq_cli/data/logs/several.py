@@ -48,7 +48,7 @@ def check_alike(parts: Sequence[Part]) -> None:
 
 def check_place(file: LogFile, setting: Setting, place: Place) -> None:
     """Raise DataError where a file's card names other spaces, or another environment."""
-    if file.card is None or setting.env_id is not None or setting.action_low is not None:
+    if file.card is None or setting.env is not None or setting.action_low is not None:
         return
     mine, others = (
         (None if spec is None else spec.to_json(), observation, action)

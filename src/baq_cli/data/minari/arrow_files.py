@@ -188,6 +188,7 @@ def _joined(
         seeds=seeds,
         infos={name.removeprefix("infos/"): column(name) for name in alike},
         env_spec=stored.env_spec,
+        eval_env_spec=stored.eval_env_spec,
         about=stored.metadata,
     )
 

@@ -21,7 +21,7 @@ import numpy as np
 from baq_cli.data.minari.older import FILE, older_dataset, way_over
 from baq_cli.data.minari.seal import SEAL, check_said, sealed
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.making import make_env
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import MINARI, UNANSWERED, minari_folder, refused
@@ -158,13 +158,21 @@ class StoredDataset:
     @cached_property
     def env_spec(self) -> gym.envs.registration.EnvSpec | None:
         """The environment that it says it was made in. Nothing is imported for it."""
-        text = self.metadata.get("env_spec")
+        return self._spec("env_spec", "its environment")
+
+    @cached_property
+    def eval_env_spec(self) -> gym.envs.registration.EnvSpec | None:
+        """The environment that it names for evaluation, where that is another."""
+        return self._spec("eval_env_spec", "its environment for evaluation")
+
+    def _spec(self, key: str, what: str) -> gym.envs.registration.EnvSpec | None:
+        text = self.metadata.get(key)
         if text is None:
             return None
         try:
             return parse_spec(text)
         except ValueError as error:
-            raise self.damaged(f"its environment can't be read: {error}") from error
+            raise self.damaged(f"{what} can't be read: {error}") from error
 
     @cached_property
     def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:

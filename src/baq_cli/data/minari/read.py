@@ -25,7 +25,8 @@ from baq_cli.data.minari.older import FLAT, older_metadata
 from baq_cli.data.minari.seal import check_file, unsealed
 from baq_cli.data.recording import Recording, origin_of
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.pool import make_env
+from baq_cli.envs.making import make_env
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces, observation_parts, split_parts
 from baq_cli.errors import DataError
 from baq_cli.surroundings import UNANSWERED, refused
@@ -87,7 +88,7 @@ def read_episodes(stored: StoredDataset) -> Episodes:
         flags = np.empty((2, steps), dtype=np.bool_)
         source.fill("terminations", flags[0], (), 0)
         source.fill("truncations", flags[1], (), 0)
-        origin = origin_of(stored.env_spec, stored.metadata, source.seeds)
+        origin = origin_of((stored.env_spec, stored.eval_env_spec), stored.metadata, source.seeds)
         return Episodes(
             dataset_id=stored.dataset_id,
             spaces=spaces,
@@ -138,19 +139,20 @@ def read_recording(stored: StoredDataset) -> Recording:
             seeds=source.seeds,
             infos=source.infos(),
             env_spec=stored.env_spec,
+            eval_env_spec=stored.eval_env_spec,
             about=unsealed(stored.metadata),
         )
 
 
-def read_older(path: Path, env_id: str | None) -> Recording:
+def read_older(path: Path, ref: EnvRef | str | None) -> Recording:
     """Read a file of Minari before 0.5, its own environment, or the one named, for its setting.
 
     Where it doesn't record its spaces, they are its environment's.
     """
     said = older_metadata(path)
     assert said is not None
-    if env_id is not None:
-        env = make_env(env_id)
+    if ref is not None:
+        env = make_env(ref)
         spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
         said |= {name: _in_text(space) for name, space in spaces.items()}
         said["env_spec"] = None if env.spec is None else env.spec.to_json()

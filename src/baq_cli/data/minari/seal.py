@@ -25,6 +25,8 @@ SAID = (
     *("ref_min_score", "ref_max_score", "baq_reference"),
 )
 """The entries that training or scores depend on."""
+LATER = "eval_env_spec"
+"""One that they have come to depend on: seals of before leave it out."""
 BLOCK_BYTES = 1 << 20
 
 
@@ -44,7 +46,10 @@ def unsealed(metadata: dict[str, Any]) -> dict[str, Any]:
 def check_said(dataset_id: str, metadata: dict[str, Any]) -> None:
     """Raise DataError where sealed metadata are no longer what was saved."""
     seal = metadata.get(SEAL)
-    if seal is not None and (not isinstance(seal, dict) or seal.get("said") != _said(metadata)):
+    if seal is None:
+        return
+    known = _said(metadata), _said({k: v for k, v in metadata.items() if k != LATER})
+    if not isinstance(seal, dict) or seal.get("said") not in known:
         raise _changed(dataset_id, "metadata.json")
 
 
@@ -60,6 +65,8 @@ def check_file(stored: StoredDataset) -> None:
 
 def _said(metadata: dict[str, Any]) -> str:
     said = {name: metadata.get(name) for name in SAID}
+    if LATER in metadata:
+        said[LATER] = metadata[LATER]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,13 +20,14 @@ from baq_cli.surroundings import MINARI, minari_folder, refused
 Array = npt.NDArray[Any]
 WRITTEN = (
     *("total_episodes", "total_steps", "dataset_size", "data_format", "jpeg_encoding"),
-    *("observation_space", "action_space", "env_spec", "dataset_id", "minari_version", SEAL),
+    *("observation_space", "action_space", "env_spec", "eval_env_spec"),
+    *("dataset_id", "minari_version", SEAL),
 )
 """Metadata that the storage writes itself: not copied from another dataset's."""
 
 
 def write_minari(dataset_id: str, recording: Recording, must_be_new: bool = True) -> None:
-    """Save a recording as a Minari dataset, with its environment's spec when it has one.
+    """Save a recording as a Minari dataset, with its environments' specs where it has them.
 
     The dataset appears whole or not at all. One that another process finished meanwhile under the
     same id is left as it is: an error, unless both are the same (`must_be_new` is False).
@@ -83,8 +84,9 @@ def _metadata(dataset_id: str, recording: Recording) -> dict[str, Any]:
     for name in ("author", "author_email"):  # Minari wants sets here, and stores lists
         if name in kept:
             kept[name] = {kept[name]} if isinstance(kept[name], str) else set(kept[name])
-    spec = {} if recording.env_spec is None else {"env_spec": recording.env_spec.to_json()}
-    return {**kept, **spec, "dataset_id": dataset_id, "minari_version": minari.__version__}
+    named = {"env_spec": recording.env_spec, "eval_env_spec": recording.eval_env_spec}
+    specs = {name: spec.to_json() for name, spec in named.items() if spec is not None}
+    return {**kept, **specs, "dataset_id": dataset_id, "minari_version": minari.__version__}
 
 
 def _buffers(recording: Recording) -> Iterator[Any]:
