@@ -150,6 +150,7 @@ def show_evaluation(
     env: str,
     as_json: bool,
     reference: Reference | None = None,
+    video: Path | None = None,
 ) -> None:
     """Print raw returns `[S, episodes]` by seed, and after them the score by a reference."""
     rows = [
@@ -176,6 +177,7 @@ def show_evaluation(
                 "return_mean": float(means.mean()),
                 "return_std_over_seeds": deviation,
                 "seeds": rows,
+                "video": None if video is None else str(video),
                 "score": None if reference is None else _score(reference, means, deviation),
             }
         )
@@ -190,6 +192,8 @@ def show_evaluation(
             f"normalised by {reference.label} (random {reference.random:.1f}, expert "
             f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
         )
+    if video is not None:
+        say(f"filmed: {video}")
 
 
 def _score(reference: Reference, means: Array, deviation: float | None) -> dict[str, Any]:
