@@ -6,14 +6,19 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from logs import written
 
 from baq_cli import python
+from baq_cli.envs.making import make_env
+from baq_cli.errors import EnvironmentMismatch
 from baq_cli.launch.child import Child
 from baq_cli.launch.ray import _elsewhere
+from baq_cli.untrusted import TRUST_VARIABLE
 
 DECOYS = ("torch", "yaml", "multiprocessing", "submitit", "baq_cli", "runpy", "venv")
 
@@ -77,3 +82,77 @@ def test_ray_is_started_elsewhere(mark: Path) -> None:
     with _elsewhere():
         assert os.getcwd() == os.sep
     assert os.getcwd() == here
+
+
+def test_the_package_is_run_as_a_module_without_the_folder_that_it_is_run_in(mark: Path) -> None:
+    """Python itself looks for the package there; nothing else is."""
+    Path("baq_cli.py").unlink()
+    words = [sys.executable, "-m", "baq_cli"]
+    done = subprocess.run([*words, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "baq"), done.stderr
+    assert not mark.exists()
+
+
+ROBOT = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import PendulumEnv
+gym.register("Robot-v0", PendulumEnv, max_episode_steps=3)
+"""
+
+
+@pytest.fixture
+def trusting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In a folder of one's own, with --trust-env; what is imported and registered is dropped."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(TRUST_VARIABLE, "1")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    yield
+    gym.registry.pop("Robot-v0", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "a_robot"]:
+        del sys.modules[name]
+
+
+def refused(env: str) -> str:
+    with pytest.raises(EnvironmentMismatch) as found:
+        make_env(env)
+    return str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [("a_robot.py", "a_robot"), ("a_robot/__init__.py", "a_robot"), ("a_robot/b.py", "a_robot.b")],
+)
+def test_an_environment_in_the_current_folder_is_not_imported_and_the_advice_works(
+    file: str, module: str, trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(ROBOT)
+    said = refused(f"{module}:Robot-v0")
+    assert "'a_robot' lies in the current folder" in said
+    assert "PYTHONPATH=. before the command" in said
+    monkeypatch.syspath_prepend(tmp_path)  # as Python does for PYTHONPATH
+    make_env(f"{module}:Robot-v0").close()
+
+
+def test_a_module_that_lies_elsewhere_is_found_where_the_message_says(
+    trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "src").mkdir()
+    written(tmp_path / "src" / "a_robot.py", "import no_such_simulator\n")
+    assert "PYTHONPATH=FOLDER before the command" in refused("a_robot:Robot-v0")
+    monkeypatch.syspath_prepend(tmp_path / "src")
+    said = refused("a_robot:Robot-v0")
+    assert "No module named 'no_such_simulator'" in said
+    assert "install what it imports" in said
+    assert "PYTHONPATH" not in said
+
+
+def test_a_command_finds_a_module_of_the_current_folder_that_is_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "a_robot.py", ROBOT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ".", prepend=os.pathsep)
+    words = ["-m", "baq_cli", "data", "score-reference", "a_robot:Robot-v0", "--episodes", "2"]
+    done = subprocess.run([sys.executable, *words, "--trust-env"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
