@@ -144,16 +144,25 @@ def peak_rss_mib() -> float:
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
+def begin(folder: Path) -> None:
+    """Make the folder for results, before the time that measuring takes is spent.
+
+    Raises DataError when it can't be made.
+    """
+    with disk_errors(f"save results in {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def save(folder: Path, suffix: str | None, found: Row) -> Path:
     """Write the document to `<hardware>.json`, or `<hardware>-<suffix>.json`; return where.
 
-    Raises UsageError when it can't be written.
+    Raises DataError when it can't be written.
     """
     facts = found["hardware"]
     hardware = facts.get("card") or f"{facts['processor']} {facts['cores']} cores"
     name = " ".join(part for part in (hardware, suffix) if part)
     path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    begin(folder)
     with disk_errors(f"write {path}"):
-        folder.mkdir(parents=True, exist_ok=True)
         replace_file(path, (json.dumps(found, indent=1) + "\n").encode())
     return path

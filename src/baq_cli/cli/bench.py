@@ -53,6 +53,7 @@ def bench(
     Data are random; what counts is their size. Windows of all cases take turns, and the machine's
     limit (a float32 matrix product of the network's size) is measured beside each window.
     """
+    from baq_cli.bench.results import begin
     from baq_cli.bench.updates import Sizes
     from baq_cli.engine.device import prepare
 
@@ -68,6 +69,8 @@ def bench(
     if env is not None:
         _refuse_without("online", algo)
     cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
+    if save is not None:
+        begin(save)
     if against is not None:
         _against(against, _as_trained(cases), sizes, rounds, seconds, save, json)
         return

@@ -59,7 +59,9 @@ def find(mark: str) -> Episodes | None:
             findings=tuple(Finding(**finding) for finding in entry["findings"]),
             **arrays,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, DataError):
+    except (OSError, RuntimeError, SafetensorError, DataError):  # PyTorch's, where it can't map
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return episodes if episodes.content_hash == entry["sha256"] else None
 

@@ -144,8 +144,9 @@ def check_spec(spec: Spec | None) -> None:
             spec.to_json()
     except (TypeError, ValueError) as error:
         raise EnvironmentMismatch(
-            f"{spec.id if spec else ''} can't be described in a dataset: {error}. Register it with "
-            "entry_point='module:Class', and with keyword arguments that JSON can hold."
+            f"{spec.id if spec else ''} can't be described in a dataset: {str(error).rstrip('.')}. "
+            "Register it with entry_point='module:Class', and with keyword arguments that JSON can "
+            "hold."
         ) from error
 
 

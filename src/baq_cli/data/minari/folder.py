@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 
 from baq_cli.data.minari.older import FILE, older_dataset, way_over
-from baq_cli.data.minari.seal import SEAL, check_said, sealed
+from baq_cli.data.minari.seal import RESERVED, SEAL, check_said, damaged, sealed
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.making import make_env
 from baq_cli.errors import DataError, UsageError
@@ -27,7 +27,6 @@ from baq_cli.plain_files import replaced
 from baq_cli.surroundings import MINARI, UNANSWERED, minari_folder, refused
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
-RESERVED = "baq/"
 MOST_DEPTH = 10
 """Folders inside each other in which datasets are looked for."""
 MOST_METADATA = 20_000_000
@@ -193,7 +192,7 @@ class StoredDataset:
 
     def damaged(self, what: str) -> DataError:
         """Return the error to raise when it can't be read."""
-        return DataError(f"dataset '{self.dataset_id}' is damaged: {what}. Get it again.")
+        return damaged(self.dataset_id, what)
 
 
 def parse_space(text: str) -> gym.Space[Any]:
@@ -273,9 +272,9 @@ def open_minari(dataset_id: str) -> StoredDataset:
     except OSError as error:
         if error.errno in UNANSWERED:
             raise refused(f"read dataset '{dataset_id}'", error) from error
-        raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
+        raise damaged(dataset_id, str(error)) from error
     except ValueError as error:
-        raise DataError(f"dataset '{dataset_id}' is damaged: {error}. Get it again.") from error
+        raise damaged(dataset_id, str(error)) from error
     check_said(dataset_id, metadata)
     return StoredDataset(dataset_id, data, metadata)
 

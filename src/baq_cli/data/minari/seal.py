@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.data.minari.older import FILE
 from baq_cli.errors import DataError
 from baq_cli.plain_files import opened
+from baq_cli.surroundings import minari_folder
 
 if TYPE_CHECKING:
     from baq_cli.data.minari.folder import StoredDataset
 
+RESERVED = "baq/"
+"""What the ids of reference datasets begin with."""
 SEAL = "baq_sha256"
 SAID = (
     *("observation_space", "action_space", "env_spec", "requirements", "data_format"),
@@ -78,9 +81,21 @@ def _hash_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _changed(dataset_id: str, name: str) -> DataError:
+def damaged(dataset_id: str, what: str, otherwise: str = "") -> DataError:
+    """Return the error to raise when a dataset can't be read, with the ways to get it again."""
+    again = f"'baq data suite build {dataset_id}'"
+    if not dataset_id.startswith(RESERVED):
+        again = f"import or collect it anew, or 'baq data download {dataset_id}' for a public one"
     return DataError(
-        f"dataset '{dataset_id}' is damaged: its {name} is not what was saved (its SHA-256 "
-        f"differs). Get it again; if another tool changed it on purpose, take the entry '{SEAL}' "
-        "out of its metadata.json."
+        f"dataset '{dataset_id}' is damaged: {what}. Remove the folder "
+        f"{minari_folder() / dataset_id}, then get it again: {again}{otherwise}."
+    )
+
+
+def _changed(dataset_id: str, name: str) -> DataError:
+    return damaged(
+        dataset_id,
+        f"its {name} is not what was saved (its SHA-256 differs)",
+        f"; if another tool changed it on purpose, take the entry '{SEAL}' out of its "
+        "metadata.json",
     )
