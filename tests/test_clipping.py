@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from advice import follows
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import BOUNDS, NEW
@@ -42,6 +43,7 @@ def log(path: Path, actions: Any = ACTIONS) -> Path:
     return path
 
 
+@follows("{} of the actions lie outside the action space, by up to {} of its half width. --clip-")
 def test_what_lies_beyond_is_refused_with_its_share_and_the_option(
     folder: Path, baq_here: Command
 ) -> None:
@@ -61,6 +63,8 @@ def test_what_lies_beyond_is_refused_with_its_share_and_the_option(
     assert json.loads(out)["clipped_actions"] == expected
     assert "clipped_actions" in baq_here("data", "show", NEW)[1]
     assert baq_here("data", "check", NEW)[0] == 0
+    right = ("--id", "me/right-v0", "--action-low=-9", "--action-high=2")
+    assert baq_here("data", "import", path, *right)[0] == 0
 
 
 def test_the_share_stays_with_a_dataset_on_its_way_through_files(folder: Path) -> None:

@@ -385,6 +385,9 @@ def test_arrays_from_python_are_told_to_number_anew(folder: Path) -> None:
     arrays["actions"] = arrays["actions"][:, None]
     with pytest.raises(DataError, match="number each run of rows anew"):
         save_arrays(NEW, **arrays, action_low=-1, action_high=1)
+    arrays["episode"] = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    done = save_arrays(NEW, **arrays, action_low=-1, action_high=1)
+    assert done.episodes.obs.ravel().tolist() == [0, 2, 4, 6]
 
 
 # -- named

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from advice import follows
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import BOUNDS, FORMS, NEW, bounded, ends, import_table, write_table
@@ -61,6 +62,7 @@ def test_t_rows_are_t_minus_one_transitions_as_ogbenchs_reader_has_them(
     assert f"the last row of each of {len(lengths)} episodes is its final observation" in done.notes
 
 
+@follows("the log is laid out as OGBench's are (qpos and qvel beside the observations, no rewards)")
 @pytest.mark.parametrize("form", ["npz", "hdf5"])
 def test_ogbenchs_layout_is_recognised_and_asked_about(
     form: str, folder: Path, baq_here: Command

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from advice import follows
 from hypothesis import given
 from hypothesis import strategies as st
 from logs import BOUNDS, NEW, bounded, ends, import_table, written
@@ -153,6 +154,7 @@ def test_a_file_that_differs_is_named(
     assert local_datasets() == []
 
 
+@follows("{} in this order: name each by itself in the mapping")
 def test_columns_in_another_order_are_never_mixed_up(folder: Path) -> None:
     one = part(folder / "a.csv", 0, 3, "o1,o2,a,r,end", o1=[1, 2, 3], o2=[-1, -2, -3])
     other = part(folder / "b.csv", 3, 3, "o2,o1,a,r,end", o1=[4, 5, 6], o2=[-4, -5, -6])

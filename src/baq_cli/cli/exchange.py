@@ -194,7 +194,8 @@ def _setting(
         raise UsageError("actions have two bounds: give --action-low and --action-high")
     if env is not None and bounds[0] is not None:
         raise UsageError(
-            f"{env} has action bounds of its own: leave --action-low and --action-high out"
+            f"{env} has action bounds of its own: leave --action-low and --action-high (in a "
+            "mapping action_low and action_high) out"
         )
     return Setting(env, bounds[0], bounds[1], rules, clip_actions)
 

@@ -20,6 +20,8 @@ from baq_cli.errors import DataError, UsageError, clipped
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'", " ": "space"}
 """What may stand between cells, as messages call it; a space stands for any run of spaces."""
+_TYPED = {"\t": ("tab", '"\\t"')}
+"""What can't be typed or copied as it is: as `--delimiter` and as a mapping take it."""
 COMMENTS = ("#", "%")
 """What a line of comment begins with: NumPy's and MATLAB's."""
 COMPARED_ROWS = 200
@@ -140,9 +142,10 @@ def _delimiter(table: _Table, form: TextForm, fits: Fits) -> str:
     named = [d for d in possible if _finds_names(table, d, form, fits)]
     if len(named) > 1:
         several = " or ".join(DELIMITERS[d] for d in named)
+        flag, word = _TYPED.get(named[0], (f"'{named[0]}'", f"'{named[0]}'"))
         raise UsageError(
             f"cells may be divided by {several}: say which with --delimiter, as --delimiter "
-            f"'{named[0]}' (in a mapping delimiter: '{named[0]}')"
+            f"{flag} (in a mapping delimiter: {word})"
         )
     return (named or possible)[0]
 
@@ -255,17 +258,19 @@ def _fitted(row: Cells, header: Cells) -> Cells | None:
 def decimal_mark(rows: Rows, places: Sequence[int], form: TextForm) -> str:
     """Tell the decimal mark of some of a table's columns.
 
-    Raises UsageError where a comma may also divide thousands, DataError where both marks are used.
+    Raises UsageError where a comma may also divide thousands, DataError where it does, or where
+    both marks are used.
     """
     if form.decimal is not None or not rows.commas:
         return form.decimal or "."
-    unsure = sure = dot = None
+    thousands = unsure = sure = dot = None
     for cells, line in zip(rows.cells, rows.lines, strict=True):
         for cell in (cells[place].strip() for place in places):
             if "," not in cell:
                 dot = dot or ((cell, line) if "." in cell and _NUMBER.fullmatch(cell) else None)
             elif _THOUSANDS.fullmatch(cell):
                 unsure = unsure or (cell, line)
+                thousands = thousands or ((cell, line) if cell.count(",") > 1 else None)
             elif _DECIMAL.fullmatch(cell):
                 sure = sure or (cell, line)
             else:
@@ -278,11 +283,15 @@ def decimal_mark(rows: Rows, places: Sequence[int], form: TextForm) -> str:
             f"'{clipped(comma[0])}' in line {comma[1]} has a comma and '{clipped(dot[0])}' in line "
             f"{dot[1]} a point: write all numbers with one decimal mark, and none for thousands"
         )
-    if sure is None or (unsure is not None and unsure[0].count(",") > 1):
-        cell, line = unsure or comma
+    if thousands is not None:
+        raise DataError(
+            f"'{clipped(thousands[0])}' in line {thousands[1]} divides thousands by commas: write "
+            "numbers without a mark for thousands"
+        )
+    if sure is None:
         raise UsageError(
-            f"'{clipped(cell)}' in line {line} may be a decimal comma, or divide thousands: "
-            "--decimal ',' (in a mapping decimal: ',') says the first; otherwise write "
+            f"'{clipped(comma[0])}' in line {comma[1]} may be a decimal comma, or divide "
+            "thousands: --decimal ',' (in a mapping decimal: ',') says the first; otherwise write "
             "numbers without a mark for thousands"
         )
     return ","

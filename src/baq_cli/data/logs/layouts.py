@@ -32,7 +32,7 @@ _OGBENCH_LACKS = {
 
 
 def said(mapping: Mapping | None, layout: str | None, **flags: Any) -> Mapping | None:
-    """Put a layout under a mapping, and flags over it; a flag that is None says nothing.
+    """Put a layout and flags over a mapping; a flag that is None says nothing.
 
     Raises UsageError for an unknown layout, and for one beside a mapping that names columns.
     """
@@ -45,7 +45,7 @@ def said(mapping: Mapping | None, layout: str | None, **flags: Any) -> Mapping |
             "In a mapping, 'last_row: observation' says the same of the last rows."
         )
     flags = {name: value for name, value in flags.items() if value is not None}
-    merged = {**(LAYOUTS[layout] if layout else {}), **given, **flags}
+    merged = {**given, **(LAYOUTS[layout] if layout else {}), **flags}
     return parse_mapping(merged, "and the flags") if merged else None
 
 

@@ -14,7 +14,6 @@ from baq_cli.data.logs.cutting import CutRules, FlatLog, cut
 from baq_cli.data.logs.ends.agreement import account
 from baq_cli.data.logs.ends.clues import Clues
 from baq_cli.data.logs.ends.decide import Decided, decide
-from baq_cli.data.logs.ends.roles import way
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.layouts import with_last_observations
 from baq_cli.data.recording import Recording
@@ -124,7 +123,7 @@ def _decided(
     if given and told:
         roles = ("truncated", "episode", "runs", "last", "first", "step")
         columns = [decided.sources[role] for role in roles if decided.sources.get(role)]
-        ways = " ".join(way("unused", column) for column in columns)
+        ways = decided.way_without
         raise UsageError(
             f"the log says itself where episodes end ({listed(columns) or 'truncated, episode'}): "
             "leave --max-episode-steps and --only-terminations out"

@@ -49,11 +49,11 @@ def account(decided: Decided, done: CutLog, rules: CutRules) -> Account:
     clues, rows = decided.clues, len(done.episode)
     taken = {*decided.sources.values(), *decided.aside}
     starts = np.append(True, done.episode[1:] != done.episode[:-1])
-    limit = None
-    if decided.log.truncated is None and decided.log.episode is None:
-        limit = None if rules.only_terminations else rules.max_episode_steps
+    told = decided.log.truncated is not None or decided.log.episode is not None
+    limit = None if told or rules.only_terminations else rules.max_episode_steps
+    instead = _beside_a_limit(decided, rules, told)
     wrong = [
-        wrong_number(name, number, done, limit)
+        wrong_number(name, number, done, limit, instead)
         for name, number in clues.numbers.items()
         if name not in decided.aside
     ]
@@ -85,6 +85,13 @@ def account(decided: Decided, done: CutLog, rules: CutRules) -> Account:
     if limit is not None:
         sources["truncated"] = f"the limit of {limit:,} steps"
     return Account(sources, _not_used(decided, rows), (*decided.notes, *notes))
+
+
+def _beside_a_limit(decided: Decided, rules: CutRules, told: bool) -> str | None:
+    """Return what has to go with a limit of steps for it to count; None where it can't."""
+    if told:
+        return f" with {decided.way_without}" if decided.way_without else None
+    return " in the place of --only-terminations" if rules.only_terminations else ""
 
 
 def _contradicts(

@@ -20,10 +20,14 @@ def row_counts(done: CutLog) -> Array:
     return np.bincount(done.episode)
 
 
-def wrong_number(name: str, number: int, done: CutLog, limit: int | None) -> str:
+def wrong_number(
+    name: str, number: int, done: CutLog, limit: int | None, instead: str | None
+) -> str:
     """Return what a single number of a file says against the cut, or nothing.
 
-    `limit` is the number of steps after which episodes were cut, None where columns tell ends.
+    `limit` is the number of steps after which episodes were cut, None where columns tell ends or
+    terminations alone. `instead` says what goes with a limit that is given in the place of those;
+    None where none can be.
     """
     rows, kept = len(done.episode), done.lengths
     what = counted(name)
@@ -38,15 +42,16 @@ def wrong_number(name: str, number: int, done: CutLog, limit: int | None) -> str
         )
     if what != "longest" or not len(kept):
         return ""
+    asked = "" if instead is None else f" Is it the limit: --max-episode-steps {number}{instead}?"
     if int(kept.max()) > number:
         return (
             f"it says {number:,} steps at most ('{name}'), the cut makes an episode of "
-            f"{int(kept.max()):,}. Is it the limit: --max-episode-steps {number}? {aside}"
+            f"{int(kept.max()):,}.{asked} {aside}"
         )
     if limit is not None and limit < number and limit in row_counts(done)[:-1]:
         return (
             f"it says that episodes have up to {number:,} steps ('{name}'), and they were cut "
-            f"after {limit:,}. Is it the limit: --max-episode-steps {number}? {aside}"
+            f"after {limit:,}.{asked} {aside}"
         )
     return ""
 

@@ -16,7 +16,7 @@ from baq_cli.data.logs.ends.marks import episode_starts, is_flags, listed_starts
 from baq_cli.data.logs.ends.names import Kind
 from baq_cli.data.logs.ends.other_names import by_marks_of_any_end, by_other_names
 from baq_cli.data.logs.ends.questions import PLACE, ask, candidates
-from baq_cli.data.logs.ends.roles import PLACES
+from baq_cli.data.logs.ends.roles import PLACES, way
 from baq_cli.data.logs.ends.turns import Evidence, run_starts, tell_apart
 from baq_cli.errors import DataError
 
@@ -36,6 +36,24 @@ class Decided:
     sources: dict[str, str]
     aside: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+
+    @property
+    def way_without(self) -> str:
+        """Return the options that leave where episodes end to a limit, and not to columns.
+
+        Empty where no column would say that a task ended: then a limit isn't enough.
+        """
+        if not self.sources.keys() & {"terminated", "not_terminated"}:
+            return ""
+        roles = ("truncated", "episode", "runs", *PLACES)
+        ways = []
+        for role in roles:
+            column = self.sources.get(role)
+            if column:
+                said = column in self.clues.said.get(role, ())
+                instead = f" in the place of {way(role, column)}" if said else ""
+                ways.append(f"{way('unused', column)}{instead}")
+        return " ".join(ways)
 
 
 def decide(log: FlatLog, clues: Clues, rules: CutRules, last_row_observed: bool = False) -> Decided:

@@ -14,7 +14,7 @@ ROLES = {
     "truncated": "marks the steps at which the recording stopped",
     "last": "marks every episode's last step, whatever the reason",
     "first": "marks every episode's first step",
-    "episode": "tells episodes apart by number or name",
+    "episode": "tells episodes apart, by a number or a name",
     "runs": "does too, but a number that comes back is another episode",
     "step": "counts steps or time: an episode begins where it falls back",
     "unused": "means none of these, whatever it is called",
