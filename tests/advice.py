@@ -21,7 +21,8 @@ _VERBS = """
 """
 _TOLD = re.compile(
     rf"(?:^|[.:;,?] |\n|, or | or |, and | and )(?:{'|'.join(_VERBS.split())})\b(?!-| is\b)"
-    r"|'baq |'minari |'ray |pip install|(?<!^)(?<![\w-])--[a-z]",
+    r"|import (?:it|them|others|the)\b|number each|'baq |'minari |'ray |pip install"
+    r"|(?<!^)(?<![\w-])--[a-z]",
     re.IGNORECASE,
 )
 _DOING = ("disk_errors", "refused", "refusals")

@@ -352,6 +352,24 @@ def test_files_are_read_alike_or_by_themselves(
     Import(terminal, other, bounds=env).done()
 
 
+@follows("its arrays claim {} bytes, and {} are free here: import it in parts, or where there is")
+def test_a_log_beyond_memory_is_imported_in_parts_or_where_there_is_more(
+    terminal: Terminal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rows(200, terminated=flags(99, 199, of=200), truncated=[0] * 200)
+    path = write_table("npz", folder, whole)
+    log = Import(terminal, path)
+    with monkeypatch.context() as patch:
+        patch.setattr("baq_cli.data.sizes.LARGE", 1_000)
+        patch.setattr("baq_cli.data.sizes.free_memory", lambda: 6_000)
+        log.told(status=3)
+        for part in (slice(100), slice(100, 200)):
+            write_table("npz", folder, {name: column[part] for name, column in whole.items()})
+            log.done()
+    write_table("npz", folder, whole)
+    log.done()
+
+
 # -- where episodes end
 
 

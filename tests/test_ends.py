@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pyarrow
 import pytest
+from advice import follows
 from logs import (
     BOUNDS,
     FORMS,
@@ -379,6 +380,7 @@ def test_a_number_that_comes_back_unexplained_is_refused_with_both_ways(
     assert read(path, dataset_id="me/b-v0").episodes.lengths.tolist() == [3, 3]
 
 
+@follows("number each run of rows anew")
 def test_arrays_from_python_are_told_to_number_anew(folder: Path) -> None:
     arrays = {n: np.asarray(v) for n, v in rows(episode=DAYS, terminated=NO).items()}
     arrays["observations"] = arrays["observations"][:, None]
