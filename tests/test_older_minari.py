@@ -11,6 +11,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from advice import follows
 from recordings import assert_same_array, plain_recording
 
 from baq_cli.data.exchange import import_file
@@ -204,12 +205,16 @@ def test_the_folder_of_an_older_dataset_is_not_called_hollow() -> None:
         check_new_id(OLD)
 
 
+@follows(
+    "{} is a dataset of an older Minari, which says itself where its episodes end and what its"
+)
 def test_an_older_dataset_says_itself_where_it_ends() -> None:
     path = older(pendulum())
     with pytest.raises(UsageError, match="give --env and --clip-actions at most"):
         import_file(path, NEW, Setting(rules=CutRules(max_episode_steps=5)), None)
     with pytest.raises(UsageError, match="give --env and --clip-actions at most"):
         import_file(path, NEW, Setting(None, [-1.0], [1.0]), None)
+    import_file(path, NEW, Setting("Pendulum-v1", clip_actions=True), None)
 
 
 def test_a_way_over_with_a_space_in_its_path_can_be_pasted(
