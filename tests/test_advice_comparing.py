@@ -16,6 +16,7 @@ from advice import Terminal, follows, quoted
 from fake_slurm import fake_slurm
 from test_advice_training import ENV, LOG, ONLINE, SMALL, log, pretrain, run
 
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import UsageError
 
 __all__ = ["log", "run"]
@@ -41,6 +42,7 @@ def compared(terminal: Terminal, log: str, tmp_path: Path) -> Path:
 
 @follows(
     ".parquet files need pyarrow: pip install 'baq-cli[parquet]'",
+    "dataset '{}' is stored as {}, which needs pyarrow: pip install 'baq-cli[parquet]'",
     "--launcher ray needs Ray: pip install 'baq-cli[ray]'",
     "--launcher slurm needs submitit: pip install 'baq-cli[slurm]'",
     "--format {} needs the package {}: pip install 'baq-cli[{}]'",
@@ -306,7 +308,7 @@ def test_references_are_measured_with_the_command_that_is_named(
 
         measured = {"random": {"return_mean": -9.0, "return_std": 1.0, "episodes": 2}}
         measured["expert"] = measured["random"] | {"return_mean": -1.0, "policy": "made"}
-        scoring.store_reference(LOG, ENV, measured)
+        scoring.store_reference(LOG, EnvRef(ENV), measured)
     terminal.done(*evaluate, LOG)
     fresh = tmp_path / "fresh"
     terminal.done(*pretrain("iql", fresh))

@@ -20,6 +20,7 @@ from baq_cli.engine import checkpoint as ckpt
 from baq_cli.engine.files import tensor_bytes
 from baq_cli.engine.running import EnvPool
 from baq_cli.envs.faults import EnvironmentFault
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError
 
 __all__ = ["log", "run"]
@@ -302,7 +303,7 @@ def test_tasks_with_references_are_aggregated(terminal: Terminal, log: str, tmp_
     measured = {"random": facts | {"return_mean": -9.0}}
     measured["expert"] = facts | {"return_mean": -1.0, "policy": "made"}
     for name in (LOG, other):
-        store_reference(name, ENV, measured)
+        store_reference(name, EnvRef(ENV), measured)
     terminal.done(*compare(tmp_path / "with", dataset=both))
     assert "No aggregates" not in (tmp_path / "with" / "report.md").read_text()
 

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from advice import follows
 from hypothesis import given
 from hypothesis import strategies as st
 from recordings import few, plain_recording
@@ -200,8 +201,13 @@ def test_a_stored_dataset_is_measured_as_the_recording_was(folder: Path) -> None
     assert digits(load_episodes(ID).findings) == told  # from the cache
 
 
+@follows("Give bounds that are closer to what is used (--action-low and --action-high, and the env")
 def test_bounds_as_wide_as_what_is_used_keep_an_actions_digits() -> None:
     actions = np.random.default_rng(2).normal(0, 1e-3, (sum(LENGTHS), 2)).clip(-0.01, 0.01)
+    bounds = gym.spaces.Box(-0.01, 1e6, (2,), np.float64)
+    assert "Give bounds that are closer" in str(
+        digits(content_findings(in_double(actions=actions, action_space=bounds).episodes(ID)))
+    )
     bounds = gym.spaces.Box(-0.01, 0.03, (2,), np.float64)
     assert "actions" not in str(
         digits(content_findings(in_double(actions=actions, action_space=bounds).episodes(ID)))
@@ -259,18 +265,28 @@ def test_an_import_names_the_column_and_the_check_after_it_does_too(folder: Path
     assert digits(load_episodes(ID).findings) == [told]
 
 
+@follows(
+    "Subtract {offset} from it in the log and, alike, where a policy will get it from (a gymnasium",
+    "No offset makes up for it: leave it out with --mapping, or log it as differences or as sev",
+)
 def test_following_the_advice_of_an_import_ends_the_warning(folder: Path) -> None:
+    year = 1.7e9 + np.arange(ROWS) * 0.1 + np.arange(ROWS) // 100 * 1e7
+    [told] = imported(log(folder, north=year), "me/year-v0")
+    assert "No offset makes up for it" in told
+    assert imported(log(folder, north=year), "me/without-year-v0", observation=["heading"]) == []
     [told] = imported(log(folder))
     offset = float(re.search(r"Subtract (\S+) from", told)[1])  # type: ignore[index]
     assert imported(log(folder, north=walk(5_412_345, 0.05) - offset), "me/shifted-v0") == []
     assert imported(log(folder), "me/without-v0", observation=["heading"]) == []
 
 
+@follows("Subtract {offset} from every reward, in the log and in the environment alike.")
 def test_rewards_are_named_by_their_column(folder: Path) -> None:
-    path = log(folder, north=walk(0, 1), r=1e9 + np.random.default_rng(0).normal(size=ROWS))
-    [told] = imported(path)
+    rewards = 1e9 + np.random.default_rng(0).normal(size=ROWS)
+    [told] = imported(log(folder, north=walk(0, 1), r=rewards))
     assert told.startswith("rewards: 'r' loses digits")
     assert "Subtract 1000000000 from every reward" in told
+    assert imported(log(folder, north=walk(0, 1), r=rewards - 1e9), "me/shifted-v0") == []
 
 
 def test_names_from_a_strangers_metadata_must_fit(folder: Path) -> None:

@@ -199,10 +199,14 @@ def test_what_is_no_older_dataset_is_not_called_one() -> None:
         open_minari(OLD)
 
 
+@follows("the folder {} holds a dataset of Minari {}: choose another id, as me/{}")
 def test_the_folder_of_an_older_dataset_is_not_called_hollow() -> None:
     older(pendulum())
-    with pytest.raises(UsageError, match=r"holds a dataset of Minari 0\.4: choose another id"):
+    with pytest.raises(
+        UsageError, match=r"holds a dataset of Minari 0\.4: choose another id"
+    ) as refused:
         check_new_id(OLD)
+    check_new_id(str(refused.value).rpartition("as ")[2])
 
 
 @follows(

@@ -93,7 +93,9 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
         yield _error(
             "action bounds",
             f"{_share(outside)} of the actions lie outside the recorded action space (by up to "
-            f"{furthest - 1:.3g} of its half width). Clip them, or record the right bounds.",
+            f"{furthest - 1:.3g} of its half width). Write the dataset as a file ('baq data export "
+            f"{episodes.dataset_id} --to npz --out FILE'), and import that with --clip-actions or "
+            "the right bounds.",
         )
     if on.mean() > ON_BOUNDS:
         yield _warning(
