@@ -19,7 +19,7 @@ demo: $(READY)
 	$(BIN)/baq demo --out $(OUT)
 
 test: $(READY)
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n logical --dist loadfile
 
 torture: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris || \
