@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import site
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import gymnasium as gym
 import pytest
+from advice import follows
 from logs import written
 
 from baq_cli import python
@@ -118,33 +121,61 @@ def refused(env: str) -> str:
     return str(found.value)
 
 
+def install(package: Path) -> None:
+    """Have a folder on the path as `pip install -e` does: by a file among the packages."""
+    packages = package.parent / "packages"
+    packages.mkdir()
+    written(packages / "a_robot.pth", f"{package}\n")
+    site.addsitedir(str(packages))
+
+
+@follows("'{}' lies in the current folder, which is kept off Python's path: put the folder there")
+@pytest.mark.parametrize("by", ["PYTHONPATH", "pip"])
 @pytest.mark.parametrize(
     ("file", "module"),
     [("a_robot.py", "a_robot"), ("a_robot/__init__.py", "a_robot"), ("a_robot/b.py", "a_robot.b")],
 )
 def test_an_environment_in_the_current_folder_is_not_imported_and_the_advice_works(
-    file: str, module: str, trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: str, module: str, by: str, trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text(ROBOT)
+    here = tmp_path / "here"
+    (here / file).parent.mkdir(parents=True)
+    (here / file).write_text(ROBOT)
+    monkeypatch.chdir(here)
     said = refused(f"{module}:Robot-v0")
     assert "'a_robot' lies in the current folder" in said
     assert "PYTHONPATH=. before the command" in said
-    monkeypatch.syspath_prepend(tmp_path)  # as Python does for PYTHONPATH
+    if by == "pip":
+        assert "pip install -e ." in said
+        install(here)
+    else:
+        monkeypatch.syspath_prepend(here)  # as Python does for PYTHONPATH
     make_env(f"{module}:Robot-v0").close()
 
 
+@follows(
+    "The module '{}' isn't on Python's path: put the folder that it lies in there (PYTHONPATH=FO",
+    "The module '{}' was found; install what it imports.",
+)
+@pytest.mark.parametrize("by", ["PYTHONPATH", "pip"])
 def test_a_module_that_lies_elsewhere_is_found_where_the_message_says(
-    trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: str, trusting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "src").mkdir()
-    written(tmp_path / "src" / "a_robot.py", "import no_such_simulator\n")
-    assert "PYTHONPATH=FOLDER before the command" in refused("a_robot:Robot-v0")
-    monkeypatch.syspath_prepend(tmp_path / "src")
+    written(tmp_path / "src" / "a_robot.py", "import no_such_simulator\n" + ROBOT)
+    said = refused("a_robot:Robot-v0")
+    assert "PYTHONPATH=FOLDER before the command" in said
+    if by == "pip":
+        assert "pip install -e FOLDER" in said
+        install(tmp_path / "src")
+    else:
+        monkeypatch.syspath_prepend(tmp_path / "src")
     said = refused("a_robot:Robot-v0")
     assert "No module named 'no_such_simulator'" in said
     assert "install what it imports" in said
     assert "PYTHONPATH" not in said
+    monkeypatch.setitem(sys.modules, "no_such_simulator", ModuleType("no_such_simulator"))
+    make_env("a_robot:Robot-v0").close()
 
 
 def test_a_command_finds_a_module_of_the_current_folder_that_is_on_the_path(

@@ -12,6 +12,7 @@ import counting_envs
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from advice import follows
 from counting_envs import Counting
 from policies import PENDULUM, write_policy
 
@@ -123,6 +124,7 @@ def test_what_cannot_be_filmed_is_refused_before_anything_is_played(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@follows("--video {}: an .mp4 needs a package: pip install 'baq-cli[video]'. A .gif needs nothing")
 def test_an_mp4_without_its_package_names_it_and_another_way(
     policy: Path, baq_here: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from advice import follows
 from counting_envs import Counting
 from logs import npz_file, written
 from policies import write_policy
@@ -281,6 +282,7 @@ def advised(said: str) -> list[str]:
     return shlex.split(found[1])
 
 
+@follows("the argument {}={} of the environment '{}', which {} names, is refused: {}. If you know")
 def test_a_dataset_s_argument_that_names_a_file_is_refused_and_the_advice_works(
     folder: Path, baq_here: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +321,7 @@ def test_a_checkpoint_s_argument_that_names_a_file_is_refused_and_the_advice_wor
     assert (status, "robot.xml" in said) == (4, True)
 
 
+@follows("the recipe {} has the environment's argument {}={}, which is refused: {}. If you know it")
 def test_a_recipe_s_argument_that_names_a_file_is_refused_and_the_advice_works(
     folder: Path, baq_here: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

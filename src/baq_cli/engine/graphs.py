@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from baq_cli import __version__
 from baq_cli.engine.deploy import OneSeed
 from baq_cli.envs.scaling import inner_bounds
-from baq_cli.errors import UsageError
+from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.perceptron import NORM_EPS
 from baq_cli.plain_files import read
 
@@ -61,7 +61,12 @@ class ExportedPolicy(nn.Module):
                 "an exported file computes in float32, and the action bounds are beyond its range: "
                 "use baq_cli.load_policy, or rescale the environment's actions"
             )
-        first, last = inner_bounds(one.spaces.action_low, one.spaces.action_high, "float32")
+        try:
+            first, last = inner_bounds(one.spaces.action_low, one.spaces.action_high, "float32")
+        except DataError as error:
+            raise DataError(
+                f"an exported file computes in float32, and {error}, or use baq_cli.load_policy"
+            ) from error
         for name, value in (
             ("low", first),
             ("high", last),

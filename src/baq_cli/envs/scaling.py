@@ -66,7 +66,7 @@ def inner_bounds(low: Sequence[float], high: Sequence[float], dtype: str) -> tup
         at = int(np.flatnonzero(first > last)[0])
         raise DataError(
             f"the bounds of action {at}, {float(bottom[at])!r} and {float(top[at])!r}, have no "
-            f"{dtype} number between them: give the action space wider ones, or another type"
+            f"{dtype} number between them: give the action space wider ones"
         )
     return first, last
 
