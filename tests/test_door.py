@@ -25,6 +25,7 @@ from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.data.suite import ReferenceDataset, Uniform
 from baq_cli.engine import datasets
+from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError
 
 ID = "me/new-v0"
@@ -106,7 +107,8 @@ def by_arrays(kind: str, folder: Path) -> None:
 
 
 def by_collecting(kind: str, folder: Path) -> None:
-    datasets.collect_dataset(ID, [Uniform()], f"Spoilt-{kind}-v0", 20, 0, False, silent)
+    spoilt = EnvChoice(f"Spoilt-{kind}-v0")
+    datasets.collect_dataset(ID, [Uniform()], spoilt, 20, 0, False, silent)
 
 
 def by_building(kind: str, folder: Path) -> None:
