@@ -12,6 +12,7 @@ import counting_envs
 import gymnasium as gym
 import numpy as np
 import pytest
+from advice import follows
 from counting_envs import Counting
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +120,7 @@ def test_a_value_is_read_as_a_person_means_it(text: str, value: Any) -> None:
     assert type(found["g"]) is type(value)
 
 
+@follows("cannot read --env-arg {}: {}", "'{}' is a word in YAML: write the number as {}")
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -135,6 +137,7 @@ def test_a_value_is_read_as_a_person_means_it(text: str, value: Any) -> None:
 def test_a_word_that_is_no_argument_is_refused_with_what_to_do(word: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         environment_arguments([word])
+    assert environment_arguments(["g=1", "h={a: 0.001}"]) == {"g": 1, "h": {"a": 0.001}}
 
 
 # -- made with arguments
@@ -177,13 +180,17 @@ def test_every_way_of_stepping_is_given_the_same_environment(
             assert played(another) == (7.5, 3, False)
 
 
+@follows("has no argument '{}'{}: leave it out, or name another environment with --env ID")
 def test_an_unknown_argument_is_named_with_the_nearest() -> None:
     with pytest.raises(EnvironmentMismatch, match=r"no argument 'sped' \(did you mean 'speed'"):
         make_env(EnvRef.of("Fast-v0", {"sped": 3.0}))
     with pytest.raises(EnvironmentMismatch, match="'Hopper-v5' has no argument 'gravity'"):
         make_env(EnvRef.of("Hopper-v5", {"gravity": 3.0}))
+    for mended in (EnvRef("Fast-v0"), EnvRef.of("Counting-v0", {"speed": 3.0})):
+        make_env(mended).close()
 
 
+@follows("can't be made without its argument '{}': give it with --env-arg {}=VALUE")
 def test_a_missing_argument_is_named_and_giving_it_mends_that() -> None:
     with pytest.raises(EnvironmentMismatch, match="--env-arg size=VALUE"):
         make_env("Needy-v0")
@@ -220,6 +227,9 @@ def test_every_episode_ends_and_a_limit_truncates(
         assert played(pool) == end
 
 
+@follows(
+    "says no limit of its episodes: {} cut after {} env_steps{} (--max-episode-steps N sets"
+)
 @pytest.mark.parametrize(
     ("env", "logged", "limit", "words"),
     [
