@@ -227,9 +227,7 @@ def test_every_episode_ends_and_a_limit_truncates(
         assert played(pool) == end
 
 
-@follows(
-    "says no limit of its episodes: {} cut after {} env_steps{} (--max-episode-steps N sets"
-)
+@follows("says no limit of its episodes: {} cut after {} env_steps{} (--max-episode-steps N sets")
 @pytest.mark.parametrize(
     ("env", "logged", "limit", "words"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
-from advice import follows
+from advice import Terminal, follows
 from recordings import assert_same_array, plain_recording
 
 from baq_cli.data.exchange import import_file
@@ -221,11 +223,14 @@ def test_an_older_dataset_says_itself_where_it_ends() -> None:
     import_file(path, NEW, Setting("Pendulum-v1", clip_actions=True), None)
 
 
+@follows("baq data import {} --id me/{}")
 def test_a_way_over_with_a_space_in_its_path_can_be_pasted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, terminal: Terminal
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "my data"))
     path = older(pendulum())
     with pytest.raises(DataError) as caught:
         open_minari(OLD)
     assert f"import '{path}' --id" in str(caught.value)
+    (command,) = re.findall(r"baq (data import .* --id \S*\w)", str(caught.value))
+    terminal.done(*shlex.split(command))
