@@ -317,7 +317,8 @@ def test_a_signal_during_an_evaluation_doesn_t_wait_for_it_and_it_is_made_when_t
     evaluation: str, number: int, runs: dict[str, Path], tmp_path: Path
 ) -> None:
     phase = evaluation.partition("/")[0]
-    recipe = {"offline": pretraining, "online": finetuning}[phase](env="Endless-v0")
+    made = {"offline": pretraining, "online": finetuning}[phase]
+    recipe = made(env="Endless-v0", max_episode_steps=10_000)
     with stopped_during(evaluation, number):
         execute(recipe, tmp_path)
     (*_, last) = states(tmp_path).values()

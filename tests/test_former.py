@@ -113,7 +113,7 @@ def test_a_policy_of_an_earlier_version_acts_as_it_did(tmp_path: Path) -> None:
     unit = np.tanh(forward(one.agent.policy.net, h[None])[0, 0])
     low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
     assert_allclose(load_policy(path)(obs), low + (unit + 1) / 2 * (high - low), atol=1e-4)
-    (layer,) = inherited(ckpt.load(path), None)
+    (layer,) = inherited(ckpt.load(path), None, {})
     assert layer["awac"]["mean"] == "tanh"
 
 

@@ -104,7 +104,7 @@ def test_bounds_come_from_the_environment(
     assert open_minari(NEW).spaces[1] == gym.spaces.Box(-2, 2, (1,))
 
 
-TWICE = "leave --action-low and --action-high out"
+TWICE = "leave --action-low and --action-high (in a mapping"
 ENV = ("--env", "Short-v0")
 
 

@@ -33,7 +33,7 @@ def pretrained(algo: str, out: Path, **method: Any) -> Path:
 
 def test_a_method_takes_over_the_mean_of_the_policy_that_it_continues(tmp_path: Path) -> None:
     source = pretrained("iql", tmp_path / "iql")
-    (layer,) = inherited(load(source), "awac")
+    (layer,) = inherited(load(source), "awac", {})
     assert layer["awac"] == {"mean": "tanh"}
     execute(recipe_of("awac", PLAIN | layer["awac"], **RUN), tmp_path / "on", source=source)
     assert load(tmp_path / "on").document["algo"] == "awac"
@@ -50,7 +50,7 @@ def test_a_linear_mean_is_continued_by_its_own_method_alone(tmp_path: Path) -> N
     source = pretrained("awac", tmp_path / "awac", mean="linear")
     with pytest.raises(UsageError, match=r"pre-train with awac\.mean=tanh, or continue it by 'aw"):
         execute(recipe_of("iql", PLAIN, **RUN), tmp_path / "iql", source=source)
-    (layer,) = inherited(load(source), None)
+    (layer,) = inherited(load(source), None, {})
     assert layer["awac"]["mean"] == "linear"
     asked = recipe_of("awac", layer["awac"], **RUN)
     execute(asked, tmp_path / "on", source=source)

@@ -395,7 +395,7 @@ def test_an_unknown_tracker_is_refused_with_those_there_are() -> None:
 
 
 def test_fine_tuning_does_not_inherit_the_trackers_of_pre_training(runs: Runs) -> None:
-    (layer,) = inherited(load(runs.offline), None)
+    (layer,) = inherited(load(runs.offline), None, {})
     assert layer["iql"]["utd"] == 10
     assert "track" not in layer
 
