@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_what_is_held_back_reaches_us_afterwards_and_never_a_process_started_mea
     with listen() as interruption:
         with held(GROUP):
             child = subprocess.Popen([sys.executable, "-c", waits], stdin=PIPE, stdout=PIPE)
-            send(*GROUP)
+            for number in GROUP:  # to this thread: to the process, another thread could take it
+                signal.pthread_kill(threading.get_ident(), number)
             assert interruption.requested is None
         assert interruption.requested in {number.name for number in GROUP}
     assert child.stdout is not None

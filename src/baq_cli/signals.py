@@ -48,7 +48,10 @@ def answered(handler: Handler, always: Collection[signal.Signals] = ()) -> Itera
 
 @contextmanager
 def held(numbers: Collection[signal.Signals] = STOPPING) -> Iterator[None]:
-    """Hold signals back inside the block; processes that start in it hold them back as well."""
+    """Hold signals back from this thread inside the block, and from processes that it starts there.
+
+    One that is sent to the whole process is still answered if another thread takes it.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
