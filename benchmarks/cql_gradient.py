@@ -16,11 +16,11 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch, Draw, Spec
 from baq_cli.agents.registry import make_agent, method_configs
-from baq_cli.engine.datasets import open_dataset
-from baq_cli.engine.device import prepare
-from baq_cli.engine.inputs import Inputs, offline_store
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.replay import Replay
+from baq_cli.engine.collection.datasets import open_dataset
+from baq_cli.engine.experience.inputs import Inputs, offline_store
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.updates.device import prepare
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.load import resolve
 

@@ -21,9 +21,9 @@ import torch
 
 from baq_cli import load_policy
 from baq_cli.data.suite import Trained
-from baq_cli.engine.export import export_policy
-from baq_cli.engine.graphs import FORMATS
-from baq_cli.engine.restore import load_agent
+from baq_cli.deploy.export import export_policy
+from baq_cli.deploy.graphs import FORMATS
+from baq_cli.engine.checkpoints.restore import load_agent
 
 WARM_UP = 200
 LABELS = {"torchscript": "TorchScript, `module(obs)`", "onnx": "ONNX Runtime, `session.run`"}

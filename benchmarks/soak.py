@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine.events import Event, Progress
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.sources import Order
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Event, Progress
 
 WARM_UP, MOST_GROWTH = 0.2, 0.05
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -62,7 +62,7 @@ def soak(env_steps: int, every: int, out: Path) -> list[Sample]:
             gc.collect()
             samples.append(Sample.now(event.done))
 
-    order = Order(out, observe, "soak", "soak")
+    order = RunRequest(out, observe, "soak", "soak")
     run_finetune(recipe(env_steps), order, None)
     return samples
 

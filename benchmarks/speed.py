@@ -20,7 +20,7 @@ from baq_cli.bench.loop import split_of
 from baq_cli.bench.results import document, save
 from baq_cli.bench.rival import compare_with_d3rlpy
 from baq_cli.bench.updates import Case, Found, Sizes, measure_cases
-from baq_cli.engine.device import prepare
+from baq_cli.engine.updates.device import prepare
 
 SAMPLED = (("gradient", "sampled"),)
 RIVALS = [

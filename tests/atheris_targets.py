@@ -16,13 +16,14 @@ import atheris
 with atheris.instrument_imports(include=["baq_cli", "yaml"]):
     from baq_cli.agents.registry import method_configs
     from baq_cli.data.logs.mapping import read_mapping
-    from baq_cli.engine.claims import check_document
-    from baq_cli.engine.files import DOCUMENT, DOCUMENT_SEAL, hash_of, json_bytes, read_document
-    from baq_cli.engine.rundir import read_metrics
+    from baq_cli.engine.checkpoints.document import check_document
+    from baq_cli.engine.checkpoints.tensors import DOCUMENT, DOCUMENT_SEAL, read_document
     from baq_cli.launch.journal import read_state
     from baq_cli.launch.matrix import parse_grid
     from baq_cli.recipes.load import parse_overrides, read_layer, resolve
     from baq_cli.report.external import read_curves
+    from baq_cli.runs.files import hash_of, json_bytes
+    from baq_cli.runs.folder import read_metrics
 
 from limits import little_memory
 

@@ -18,12 +18,12 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Draw, OnlinePlan, Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine.inputs import Inputs, offline_store
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.offline import StoreReader
-from baq_cli.engine.online_stores import annotate, make_stores
-from baq_cli.engine.replay import Replay
-from baq_cli.engine.store import Store
+from baq_cli.engine.experience.inputs import Inputs, offline_store
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import annotate, make_stores
+from baq_cli.engine.phases.offline import StoreReader
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.spaces import Spaces
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig

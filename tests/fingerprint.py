@@ -27,9 +27,9 @@ from runs import execute, last_tensors, recipe_of, states, stopped_at
 from small_data import write_steady
 
 from baq_cli.agents.registry import METHODS
-from baq_cli.engine import run as engine_run
-from baq_cli.engine import sumtree
-from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.experience import sumtree
+from baq_cli.engine.phases import run as engine_run
+from baq_cli.runs.folder import read_metrics
 
 RECORD = Path(__file__).parent / "data" / "fingerprint.json"
 UPDATES, SEEDS, RECORD_AFTER, EVERY = 60, (1, 3), 5, 25
@@ -51,7 +51,7 @@ CASES = {algo: (algo, {}) for algo in METHODS} | VARIANTS
 @contextmanager
 def prepared() -> Iterator[None]:
     """Give the dataset; diagnostics fall between all checkpoints, and sum trees have levels."""
-    from baq_cli.engine import updater
+    from baq_cli.engine.updates import updater
 
     torch.set_num_threads(1)
     with own_folders(), pytest.MonkeyPatch.context() as patch:

@@ -22,9 +22,11 @@ from odd_envs import STEADY
 from recordings import ID
 from runs import execute, recipe_of
 
-from baq_cli.engine import claims, evaluations, store, sumtree
-from baq_cli.engine import run as engine_run
-from baq_cli.engine.background import SnapshotEvaluator
+from baq_cli.engine.checkpoints import document as claims
+from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.experience import store, sumtree
+from baq_cli.engine.phases import evaluations
+from baq_cli.engine.phases import run as engine_run
 from baq_cli.recipes.schema import Recipe
 
 STEPS, EVERY = 20, 7

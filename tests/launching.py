@@ -13,8 +13,7 @@ from recordings import own_folders
 from runs import assert_same_logs
 
 from baq_cli.data.suite import Uniform
-from baq_cli.engine.datasets import collect_dataset
-from baq_cli.engine.events import Evaluated, Event, Note
+from baq_cli.engine.collection.datasets import collect_dataset
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import Watcher
@@ -22,6 +21,7 @@ from baq_cli.launch.journal import read_state
 from baq_cli.launch.matrix import lay_out
 from baq_cli.launch.worker import work
 from baq_cli.recipes.load import parse_overrides
+from baq_cli.runs.events import Evaluated, Event, Note
 
 DATASET = "made/pendulum-v0"
 

@@ -16,13 +16,13 @@ from runs import recipe_of
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.evaluation import Evaluator
-from baq_cli.engine.export import export_policy
-from baq_cli.engine.files import tensor_bytes
-from baq_cli.engine.graphs import FORMATS, FormatName, Run
-from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.restore import load_agent
+from baq_cli.deploy.export import export_policy
+from baq_cli.deploy.graphs import FORMATS, FormatName, Run
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.restore import load_agent
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 
 Array = np.ndarray[Any, Any]

@@ -12,13 +12,13 @@ import safetensors.torch
 from torch import Tensor
 
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.events import Evaluated, Event, Note
-from baq_cli.engine.operations import run_finetune, run_pretrain
-from baq_cli.engine.rundir import read_metrics
-from baq_cli.engine.sources import Order
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.phases.commands import run_finetune, run_pretrain
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Evaluated, Event, Note
+from baq_cli.runs.folder import read_metrics
 
 Evaluations = list[tuple[int, list[list[float]]]]
 """When an observer heard of evaluations, by the phase's counter, and of which returns."""
@@ -51,7 +51,7 @@ def execute(
         if isinstance(event, Note) and notes is not None:
             notes.append(event.text)
 
-    order = Order(out, observe, "baq", "baq --resume", resume)
+    order = RunRequest(out, observe, "baq", "baq --resume", resume)
     if source is None and recipe.run.dataset is not None:
         run_pretrain(recipe, order)
     else:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
-from baq_cli.engine import actor as acting
-from baq_cli.engine import online
-from baq_cli.engine.actor import TRIALS, Actor, Place, faster_place
-from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.learner import Learner
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.phases import actor as acting
+from baq_cli.engine.phases import online
+from baq_cli.engine.phases.actor import TRIALS, ActingOn, Actor, faster_place
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -50,7 +50,7 @@ def recipe_for(algo: str, env: str = "Pendulum-v1", **run: Any) -> Recipe:
 def test_a_run_that_acts_by_a_twin_is_the_run_that_acts_by_its_agent(
     algo: str, overlap: bool, short_env: str, tmp_path: Path
 ) -> None:
-    places: tuple[Place, ...] = ("cpu", "device")
+    places: tuple[ActingOn, ...] = ("cpu", "device")
     for place in places:
         execute(recipe_for(algo, short_env, acting=place, overlap=overlap), tmp_path / place)
         assert {state["acting"] for state in states(tmp_path / place).values()} == {place}
@@ -85,7 +85,7 @@ def test_a_run_copies_once_a_step_that_follows_updates(
 def test_a_resumed_run_acts_where_its_checkpoint_did(
     short_env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coming: list[Place] = ["cpu"]
+    coming: list[ActingOn] = ["cpu"]
     monkeypatch.setattr(online, "faster_place", lambda *_: coming.pop())
     half, whole = (recipe_for("sac", short_env, env_steps=n) for n in (ENV_STEPS, 2 * ENV_STEPS))
     execute(half, tmp_path)
@@ -113,7 +113,7 @@ def test_a_run_measures_where_it_acts_once_and_moves_nothing_by_it(
 ) -> None:
     asked: list[int] = []
 
-    def measured(recipe: Recipe, learner: Learner, inputs: Inputs) -> Place:
+    def measured(recipe: Recipe, learner: Learner, inputs: Inputs) -> ActingOn:
         actor = Actor(recipe, learner, inputs, SeedStream(SEEDS, "explore/trial"), "cpu")
         actor.act(OBS)
         asked.append(learner.gradient_steps)
@@ -138,7 +138,7 @@ class Pair:
         self.learner, batches = train_online(self.agent, None, 3)
         self.batch: Batch = batches[-1]
         inputs = Inputs(torch.tensor([0.1, -0.2, 0.0]), torch.tensor([1.0, 2.0, 0.5]), 1.0, 0.0)
-        places: tuple[Place, ...] = ("cpu", "device")
+        places: tuple[ActingOn, ...] = ("cpu", "device")
         self.twin, self.own = (
             Actor(recipe, self.learner, inputs, SeedStream(SEEDS, "explore/online"), place)
             for place in places
@@ -205,7 +205,7 @@ def test_actions_are_the_seeds_own(copies: list[int]) -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("place", ["cpu", "device"])
 def test_the_place_that_a_recipe_names_is_taken_unmeasured(
-    place: Place, device: str, monkeypatch: pytest.MonkeyPatch
+    place: ActingOn, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acting, "Actor", None)
     learner: Any = SimpleNamespace(agent=SimpleNamespace(spec=small_spec(SEEDS, device)))
@@ -226,17 +226,19 @@ Costs = dict[str, tuple[float, float]]
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Costs], Place]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Costs], ActingOn]:
     """Measure on a clock of the test's own: seconds of the first action there, and of a later one.
 
     Acting without having forgotten costs nothing, as if no update had gone before.
     """
 
-    def measure(costs: Costs) -> Place:
+    def measure(costs: Costs) -> ActingOn:
         clock = [0.0]
 
         class Timed:
-            def __init__(self, recipe: Any, learner: Any, inputs: Any, stream: Any, place: Place):
+            def __init__(
+                self, recipe: Any, learner: Any, inputs: Any, stream: Any, place: ActingOn
+            ):
                 self.left = [costs[place][0]] + TRIALS * [costs[place][1]]
                 self.knows = False
 
@@ -269,6 +271,6 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Costs], Place]:
     ],
 )
 def test_beside_a_card_the_faster_place_after_an_update_is_taken(
-    costs: Costs, expected: Place, timed: Callable[[Costs], Place]
+    costs: Costs, expected: ActingOn, timed: Callable[[Costs], ActingOn]
 ) -> None:
     assert timed(costs) == expected

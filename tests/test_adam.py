@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from baq_cli.engine.adam import STATE, Adam
+from baq_cli.engine.updates.adam import STATE, Adam
 
 STEPS = 20
 SIZES = {"critic": 37, "policy": 5, "temperature": 1}

@@ -249,7 +249,7 @@ def test_a_run_under_way_is_continued_and_then_reported(
 ) -> None:
     from launching import ask_to_stop
 
-    from baq_cli.engine.learner import Learner
+    from baq_cli.engine.updates.learner import Learner
 
     compute = Learner.compute
     words = pretrain("iql", tmp_path / "run")
@@ -304,7 +304,7 @@ def test_references_are_measured_with_the_command_that_is_named(
         status, _, answer = terminal.run(*command, *few)
         assert status == 0 or "is not above random's" in answer
     if status:  # a policy of four updates may be no expert
-        from baq_cli.engine import scoring
+        from baq_cli.engine.collection import scoring
 
         measured = {"random": {"return_mean": -9.0, "return_std": 1.0, "episodes": 2}}
         measured["expert"] = measured["random"] | {"return_mean": -1.0, "policy": "made"}

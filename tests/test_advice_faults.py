@@ -16,9 +16,9 @@ from odd_envs import PLAN, Odd
 from test_advice_comparing import compare
 from test_advice_training import ENV, LOG, finetune, log, pretrain, run, scratch
 
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.files import tensor_bytes
-from baq_cli.engine.running import EnvPool
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.phases.episodes import EnvPool
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError
@@ -53,7 +53,7 @@ def test_a_mended_environment_is_resumed_in(
     terminal: Terminal, odd: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("baq_cli.engine.evaluation.Evaluator._played", _nothing_played)
+        patch.setattr("baq_cli.engine.evaluation.evaluator.Evaluator._played", _nothing_played)
         assert "Mend the environment" in terminal.told(*odd, status=5)
     terminal.done(*odd, "--resume")
 
@@ -137,7 +137,7 @@ def test_a_long_list_is_whole_in_json(terminal: Terminal, log: str) -> None:
 def test_debug_shows_the_traceback_of_a_fault(
     terminal: Terminal, log: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.engine import datasets
+    from baq_cli.engine.collection import datasets
 
     def fails(*given: Any) -> None:
         raise ArithmeticError("of ours")
@@ -236,7 +236,7 @@ def test_a_run_whose_environments_a_signal_took_is_resumed(
     words = scratch(tmp_path / "run", "--env", ENV, "--algo", "sac", "env_workers=false")
     with monkeypatch.context() as patch:
         patch.setattr(EnvPool, "begin_step", taken)
-        patch.setattr("baq_cli.engine.evaluation.Evaluator._played", _nothing_played)
+        patch.setattr("baq_cli.engine.evaluation.evaluator.Evaluator._played", _nothing_played)
         assert "--resume goes on" in terminal.told(*words, status=130)
     terminal.done(*words, "--resume")
 
@@ -288,7 +288,7 @@ def test_a_jobs_output_lies_where_the_message_says(folder: Path, tmp_path: Path)
     "No aggregates across tasks: {} has no reference scores, and raw returns of different task"
 )
 def test_tasks_with_references_are_aggregated(terminal: Terminal, log: str, tmp_path: Path) -> None:
-    from baq_cli.engine.scoring import store_reference
+    from baq_cli.engine.collection.scoring import store_reference
 
     other = "me/other/log-v0"
     collect = ["--env", ENV, "--behavior", "random", "--env-steps", "30", "--seed", "1"]

@@ -92,7 +92,7 @@ def test_the_runs_of_a_report_say_their_versions(
     other = tmp_path / "other"
     terminal.done(*pretrain("awac", other))
     manifest = other / "manifest.json"
-    from baq_cli.engine.files import json_bytes, read_json
+    from baq_cli.runs.files import json_bytes, read_json
 
     content = read_json(manifest)
     content["versions"]["gymnasium"] = "0.1.2"

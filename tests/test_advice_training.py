@@ -248,7 +248,7 @@ def test_a_schedule_is_resumed_as_long_as_it_was(
 def test_a_command_is_given_again_after_another_process_wrote(
     terminal: Terminal, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.engine import operations
+    from baq_cli.engine.phases import commands as operations
 
     made = tmp_path / "made"
     words = pretrain("iql", made)
@@ -268,7 +268,7 @@ def test_a_command_is_given_again_after_another_process_wrote(
 
 @follows("{} is in use by {}: wait until that has ended, or stop it")
 def test_a_folder_in_use_is_free_once_its_writer_has_ended(terminal: Terminal, run: Path) -> None:
-    from baq_cli.engine.lock import held
+    from baq_cli.runs.lock import held
 
     with held(run):
         assert str(os.getpid()) in terminal.told(*pretrain("iql", run), "--resume")
@@ -279,7 +279,7 @@ def test_a_folder_in_use_is_free_once_its_writer_has_ended(terminal: Terminal, r
 def test_a_stopped_run_continues_with_the_command_that_it_prints(
     terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.engine.learner import Learner
+    from baq_cli.engine.updates.learner import Learner
 
     compute = Learner.compute
     with monkeypatch.context() as patch:

@@ -15,12 +15,12 @@ from recordings import ID, own_folders, plain_recording
 from runs import Evaluations, assert_same_end, execute, noting, recipe_of, states, stopped_at
 
 from baq_cli.data.minari.write import write_minari
-from baq_cli.engine.background import BackgroundEvaluator
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.evaluation.background import BackgroundEvaluator
+from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.folder import read_metrics
 
 EVERY, ENV_STEPS, GRADIENT_STEPS = 16, 48, 240
 ONLINE = {"env": "Pendulum-v1", "env_steps": ENV_STEPS}
@@ -126,7 +126,7 @@ def order_of_work(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What a run does, in order: environment steps, and evaluations begun and ended."""
     found: list[str] = []
 
-    monkeypatch.setattr("baq_cli.engine.evaluations.BackgroundEvaluator", HereLater)
+    monkeypatch.setattr("baq_cli.engine.phases.evaluations.BackgroundEvaluator", HereLater)
     for owner, method in ((HereLater, "begin"), (HereLater, "end"), (OnlineLoop, "step")):
         monkeypatch.setattr(owner, method, noting(found, method, getattr(owner, method)))
     return found

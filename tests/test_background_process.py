@@ -20,15 +20,15 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
-from baq_cli.engine import background
-from baq_cli.engine.background import (
+from baq_cli.engine.evaluation import background
+from baq_cli.engine.evaluation.background import (
     FREE_CORES,
     BackgroundEvaluator,
     acting_tensors,
     evaluates_in_background,
 )
-from baq_cli.engine.evaluation import Evaluator
-from baq_cli.engine.inputs import Inputs
+from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.schema import Recipe
 from baq_cli.signals import STOPPING

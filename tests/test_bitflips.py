@@ -23,21 +23,21 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import dataset_path
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.suite import Uniform
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.datasets import collect_dataset
-from baq_cli.engine.events import Event, Note
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.rundir import RunDirectory, read_logged, read_metrics
-from baq_cli.engine.runlog import LOGS, Log
-from baq_cli.engine.sources import Order
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.collection.datasets import collect_dataset
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state, write_state
 from baq_cli.launch.matrix import lay_out, load_cells, save_matrix
 from baq_cli.recipes.load import read_layer
-from baq_cli.report.courses import course_of, read_run
 from baq_cli.report.external import read_curves
+from baq_cli.report.method_runs import course_of, read_run
+from baq_cli.runs.events import Event, Note
+from baq_cli.runs.folder import RunDirectory, read_logged, read_metrics
+from baq_cli.runs.log import LOGS, Log
 from baq_cli.surroundings import cache_folder
 
 pytestmark = pytest.mark.torture
@@ -79,7 +79,7 @@ def made() -> Iterator[Made]:
         asked = {"dataset": DATASET, "gradient_steps": 4, "env_steps": 6}
         recipe = recipe_of("awac", {}, **asked, evaluation=every | {"every_env_steps": 3})
         execute(recipe, offline)
-        run_finetune(recipe, Order(online, lambda _: None, "baq", "baq"), ckpt.load(offline))
+        run_finetune(recipe, RunRequest(online, lambda _: None, "baq", "baq"), ckpt.load(offline))
         curves = place / "curves.csv"
         curves.write_text(CURVES)
         yield Made(offline, online, out, curves)

@@ -18,11 +18,12 @@ from odd_envs import STEADY
 from runs import assert_same_end, execute, recipe_of
 from torch import Tensor
 
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine import claims, store, sumtree
-from baq_cli.engine.checkpoint import complete, load
-from baq_cli.engine.store import Layout, Store
-from baq_cli.engine.sumtree import SumTree
+from baq_cli.engine.checkpoints import document as claims
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.folder import complete, load
+from baq_cli.engine.experience import store, sumtree
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.recipes.schema import Recipe
 
 ROWS = 4

@@ -13,14 +13,14 @@ from baq_cli.agents.interface import Batch
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.bench.updates import Case as Measured
 from baq_cli.bench.updates import Sizes, spec_of
-from baq_cli.engine.events import Phase
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.replay import Replay
-from baq_cli.engine.store import Store
-from baq_cli.engine.synthetic import synthetic_updater
-from baq_cli.engine.updater import EAGER_FIRST, Updater
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Store
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.synthetic import synthetic_updater
+from baq_cli.engine.updates.updater import EAGER_FIRST, Updater
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.load import resolve
+from baq_cli.runs.events import Phase
 
 SEEDS = (0, 1)
 UPDATES = 40

@@ -17,9 +17,9 @@ import pytest
 from cli import SMALL, baq, baq_json
 from runs import assert_same_logs
 
-from baq_cli.engine.rundir import read_metrics
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.journal import read_state
+from baq_cli.runs.folder import read_metrics
 
 DATASET = "baq/pendulum/medium-v0"
 ON = ("--dataset", DATASET, "--seeds", "2", *SMALL)

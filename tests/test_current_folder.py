@@ -16,11 +16,11 @@ import pytest
 from advice import follows
 from logs import written
 
-from baq_cli import python
+from baq_cli import safe_python as python
 from baq_cli.envs.making import make_env
 from baq_cli.errors import EnvironmentMismatch
 from baq_cli.launch.child import Child
-from baq_cli.launch.ray import _elsewhere
+from baq_cli.launch.ray.launcher import _elsewhere
 from baq_cli.untrusted import TRUST_VARIABLE
 
 DECOYS = ("torch", "yaml", "multiprocessing", "submitit", "baq_cli", "runpy", "venv")
@@ -67,7 +67,7 @@ def test_a_job_of_submitit_imports_nothing_from_where_it_starts(mark: Path, tmp_
 def test_processes_that_libraries_start_leave_the_folder_out(mark: Path) -> None:
     """Spawned ones begin with `python -c "from multiprocessing…"`, as does what tracks them."""
     script = (
-        "from baq_cli.python import never_from_here; never_from_here()\n"
+        "from baq_cli.safe_python import never_from_here; never_from_here()\n"
         "import multiprocessing, os\n"
         "if __name__ == '__main__':\n"
         "    process = multiprocessing.get_context('spawn').Process(target=os.getpid)\n"

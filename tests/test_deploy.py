@@ -17,12 +17,12 @@ from policies import DATASET, PENDULUM, ROBOT, evaluated, observations, write_po
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.data.suite import Trained
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.deploy import DeployedPolicy, load_policy
-from baq_cli.engine.evaluation import Evaluator, env_seed
-from baq_cli.engine.files import tensor_bytes
-from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.restore import evaluate_checkpoint, load_agent
+from baq_cli.deploy.policy import DeployedPolicy, load_policy
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.restore import evaluate_checkpoint, load_agent
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.evaluation.evaluator import Evaluator, env_seed
+from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 

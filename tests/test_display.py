@@ -11,7 +11,7 @@ from rich.console import Console
 from baq_cli.cli.plot import text_plot
 from baq_cli.cli.progress import counters, describe, watch
 from baq_cli.cli.results import print_card, print_table
-from baq_cli.engine.events import Evaluated, Note, Progress
+from baq_cli.runs.events import Evaluated, Note, Progress
 
 
 def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
-from baq_cli.report.courses import Course
 from baq_cli.report.curves import Curve
-from baq_cli.report.document import Failure, Told, build_document
-from baq_cli.report.sheet import write_sheet
+from baq_cli.report.document import Failure, ReportInfo, build_document
+from baq_cli.report.method_runs import Course
+from baq_cli.report.results_csv import write_sheet
 
 REFERENCE = Reference("mine", random=0.0, expert=200.0, source="made up")
 DATASET = {"id": "me/arm/monday-v0", "sha256": "ab", "return_mean": 40.0, "return_std": 10.0}
@@ -45,24 +45,24 @@ HIGH, LOW = [99.0, 98.0, 97.0, 96.0, 95.0], [9.0, 8.0, 7.0, 6.0, 5.0]
 
 
 def test_best_is_said_only_where_intervals_lie_apart_and_seeds_suffice() -> None:
-    document = build_document([course("a", HIGH), course("b", LOW)], Told())
+    document = build_document([course("a", HIGH), course("b", LOW)], ReportInfo())
     assert "final" in best_in(document)["a"]
     assert best_in(document)["b"] == []
     assert "handover" not in best_in(document)["a"], "both are the same there"
-    few = build_document([course("a", HIGH[:4]), course("b", LOW[:4])], Told())
+    few = build_document([course("a", HIGH[:4]), course("b", LOW[:4])], ReportInfo())
     assert not any(best_in(few).values())
     assert any("indicative" in note for note in few["notes"])
     close = build_document(
-        [course("a", HIGH), course("b", [100.0, 90.0, 95.0, 99.0, 80.0])], Told()
+        [course("a", HIGH), course("b", [100.0, 90.0, 95.0, 99.0, 80.0])], ReportInfo()
     )
     assert "final" not in best_in(close)["a"]
-    alone = build_document([course("a", HIGH)], Told())
+    alone = build_document([course("a", HIGH)], ReportInfo())
     assert not any(best_in(alone).values())
 
 
 def test_a_method_that_never_arrives_is_no_reason_to_call_another_best() -> None:
     """A mean over the seeds that arrived would hide the others."""
-    document = build_document([course("a", HIGH), course("b", LOW)], Told(threshold=90.0))
+    document = build_document([course("a", HIGH), course("b", LOW)], ReportInfo(threshold=90.0))
     reached = told(document, "a", "env_steps_to_threshold")
     assert (reached["mean"], reached["count"], reached["never"]) == (100, 5, 0)
     missed = told(document, "b", "env_steps_to_threshold")
@@ -72,9 +72,11 @@ def test_a_method_that_never_arrives_is_no_reason_to_call_another_best() -> None
 
 def test_goals_come_from_the_reference_and_the_data() -> None:
     one = replace(course("a", HIGH), reference=REFERENCE)
-    (task,) = build_document([one], Told())["tasks"]
+    (task,) = build_document([one], ReportInfo())["tasks"]
     assert (task["optimum"], task["threshold"]) == (200, 50)
-    (task,) = build_document([course("a", HIGH), course("b", LOW)], Told(threshold=7.5))["tasks"]
+    (task,) = build_document([course("a", HIGH), course("b", LOW)], ReportInfo(threshold=7.5))[
+        "tasks"
+    ]
     assert (task["optimum"], task["threshold"]) == (97, 7.5), "the best mean at the end"
     area = 25 * (50 + 45) / 2 + 25 * (45 + 60) / 2 + 50 * (60 + 97) / 2
     mean_regret = task["methods"]["a"]["statistics"]["regret"]["mean"]
@@ -84,25 +86,25 @@ def test_goals_come_from_the_reference_and_the_data() -> None:
 def test_normalised_curves_bring_own_runs_into_their_unit() -> None:
     own = replace(course("own", HIGH), reference=REFERENCE)
     file = replace(course("theirs", LOW), unit="normalized score", dataset=None)
-    (task,) = build_document([own, file], Told())["tasks"]
+    (task,) = build_document([own, file], ReportInfo())["tasks"]
     assert task["unit"] == "normalized score"
     assert task["methods"]["own"]["statistics"]["final"]["mean"] == pytest.approx(48.5)
     assert task["methods"]["theirs"]["statistics"]["final"]["mean"] == pytest.approx(7)
     assert task["dataset"]["return_mean"] == 20
     with pytest.raises(UsageError, match="reference"):
-        build_document([course("own", HIGH), file], Told())
+        build_document([course("own", HIGH), file], ReportInfo())
 
 
 def test_tasks_are_brought_together_only_by_references() -> None:
     here, there = course("a", HIGH), course("a", LOW, task="me/leg/walk-v0")
-    document = build_document([here, there], Told())
+    document = build_document([here, there], ReportInfo())
     assert document["aggregates"] is None
     assert any("reference" in note for note in document["notes"])
     known = [replace(one, reference=REFERENCE) for one in (here, there)]
-    aggregates = build_document(known, Told())["aggregates"]
+    aggregates = build_document(known, ReportInfo())["aggregates"]
     assert aggregates["unit"] == "normalized score"
     assert aggregates["methods"]["a"]["mean"]["value"] == pytest.approx((48.5 + 3.5) / 2)
-    alone = build_document([here], Told())["aggregates"]
+    alone = build_document([here], ReportInfo())["aggregates"]
     assert alone["unit"] == "return"
     assert alone["methods"]["a"]["optimality_gap"] is None, "no target in raw returns"
 
@@ -112,16 +114,16 @@ def test_what_differs_is_not_compared_and_is_named(field: str) -> None:
     one = replace(course("a", HIGH), protocol={field: 1})
     other = replace(course("b", LOW), protocol={field: 2})
     with pytest.raises(UsageError, match=f"'a' and 'b' can't be compared: {field} is 1 and 2"):
-        build_document([one, other], Told())
+        build_document([one, other], ReportInfo())
     apart = replace(other, task="me/leg/walk-v0")
-    build_document([one, apart], Told())
+    build_document([one, apart], ReportInfo())
     with pytest.raises(UsageError, match="two courses are called 'a'"):
-        build_document([one, replace(other, method="a")], Told())
+        build_document([one, replace(other, method="a")], ReportInfo())
 
 
 def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> None:
     failure = Failure("me/arm/monday-v0", "c", "out of luck")
-    asked = Told(order=("b", "c", "a", "b"), failures=(failure,))  # a name for each task
+    asked = ReportInfo(order=("b", "c", "a", "b"), failures=(failure,))  # a name for each task
     document = build_document([course("a", HIGH), course("b", LOW)], asked)
     assert document["methods"] == ["b", "a"]
     assert document["failures"] == [
@@ -130,7 +132,7 @@ def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> N
 
 
 def test_the_document_is_json_without_nan_and_the_sheet_says_the_same(tmp_path: Path) -> None:
-    document = build_document([course("a", HIGH), course("b", [1.0])], Told())
+    document = build_document([course("a", HIGH), course("b", [1.0])], ReportInfo())
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     write_sheet(document, tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()

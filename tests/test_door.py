@@ -24,7 +24,7 @@ from baq_cli.data.minari.read import read_episodes
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.data.suite import ReferenceDataset, Uniform
-from baq_cli.engine import datasets
+from baq_cli.engine.collection import datasets
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baq_cli.engine.events import Evaluated, Event, Note, Progress
 from baq_cli.errors import ExitStatus, Interrupted
 from baq_cli.launch import drive
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import ATTEMPTS, Watcher, run_cells
 from baq_cli.launch.journal import EVENTS, Journal, Reader, Stage, read_state, write_state
+from baq_cli.runs.events import Evaluated, Event, Note, Progress
 from baq_cli.signals import STOPPING
 
 

@@ -21,17 +21,19 @@ from recordings import ID, own_folders
 from runs import assert_same_end, execute, recipe_of, states
 from small_data import write_steady
 
-from baq_cli.engine import claims, operations, store
-from baq_cli.engine.background import BackgroundEvaluator, SnapshotEvaluator
-from baq_cli.engine.checkpoint import Checkpoint, complete, load, load_newest, save
-from baq_cli.engine.events import ignore
-from baq_cli.engine.lock import held
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.retention import prune
-from baq_cli.engine.rundir import read_metrics
-from baq_cli.engine.updater import Updater
+from baq_cli.engine.checkpoints import document as claims
+from baq_cli.engine.checkpoints.folder import Checkpoint, complete, load, load_newest, save
+from baq_cli.engine.checkpoints.retention import prune
+from baq_cli.engine.evaluation.background import BackgroundEvaluator, SnapshotEvaluator
+from baq_cli.engine.experience import store
+from baq_cli.engine.phases import commands as operations
+from baq_cli.engine.phases.online import OnlineLoop
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import ignore
+from baq_cli.runs.folder import read_metrics
+from baq_cli.runs.lock import held
 from baq_cli.signals import STOPPING
 
 EVERY, ENV_STEPS = 8, 24
@@ -180,7 +182,7 @@ def test_a_run_that_found_no_room_goes_on_to_the_same_end_once_there_is(
 
 def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from baq_cli.engine.lock import held\n"
+        "import sys, time; from pathlib import Path; from baq_cli.runs.lock import held\n"
         "with held(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)"
     )
     command = [sys.executable, "-c", holder, str(tmp_path / "run")]

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baq_cli.cli.options import environment, environment_arguments
-from baq_cli.engine.evaluation import Evaluator
+from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.envs.limits import DEFAULT_LIMIT, with_limit
 from baq_cli.envs.making import as_registered, make_env
 from baq_cli.envs.pool import EnvPool, seconds_a_step

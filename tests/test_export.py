@@ -25,12 +25,12 @@ from policies import NAMES, PENDULUM, ROBOT, Array, exported, files, observation
 import baq_cli
 from baq_cli.agents.registry import METHODS
 from baq_cli.data.suite import Trained
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.deploy import DeployedPolicy, load_one_seed, load_policy
-from baq_cli.engine.export import export_policy
-from baq_cli.engine.files import tensor_bytes
-from baq_cli.engine.graphs import FORMATS, ExportedPolicy, FormatName
-from baq_cli.engine.inputs import Inputs
+from baq_cli.deploy.export import export_policy
+from baq_cli.deploy.graphs import FORMATS, ExportedPolicy, FormatName
+from baq_cli.deploy.policy import DeployedPolicy, load_one_seed, load_policy
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.scaling import inner_bounds
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, ExitStatus, UsageError

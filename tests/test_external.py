@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from baq_cli.errors import DataError
-from baq_cli.report.document import Told, build_document
+from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.external import read_curves
 
 HEAD = "dataset,algo,seed_index,phase,eval_index,normalized_score"
@@ -35,7 +35,7 @@ def evaluations(phase: str, *seeds: Sequence[float], task: str = "maze") -> list
 
 def test_published_numbers_come_out_of_published_curves() -> None:
     """CORL's antmaze runs (Apache-2.0): the means and IQMs that its authors' data have."""
-    aggregates = build_document(read_curves(FINAL), Told())["aggregates"]
+    aggregates = build_document(read_curves(FINAL), ReportInfo())["aggregates"]
     found = aggregates["methods"]
     assert aggregates["runs"] == dict.fromkeys(found, 24)
     for method, mean in (MEANS | {"ReBRAC": 78.88}).items():

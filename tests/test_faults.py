@@ -19,22 +19,22 @@ from runs import assert_same_end, execute, recipe_of, states
 from torch import Tensor
 
 from baq_cli.agents.registry import METHODS
-from baq_cli.engine.actor import Actor
-from baq_cli.engine.background import SnapshotEvaluator
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.evaluation import Evaluator
-from baq_cli.engine.files import read_tensors
-from baq_cli.engine.interrupt import listen
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.online import UNKNOWN_RETURN
-from baq_cli.engine.replay import Replay
-from baq_cli.engine.run import Run
-from baq_cli.engine.store import Layout
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.checkpoints.tensors import read_tensors
+from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Layout
+from baq_cli.engine.phases.actor import Actor
+from baq_cli.engine.phases.online import UNKNOWN_RETURN
+from baq_cli.engine.phases.run import Run
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs import workers
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import EnvironmentMismatch, ExitStatus, NonFiniteError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.interrupt import listen
 from baq_cli.signals import STOPPING
 from baq_cli.untrusted import TRUST_VARIABLE
 

@@ -361,7 +361,7 @@ def test_a_folder_that_cant_be_made_is_an_error_that_names_it(tmp_path):
 
 def test_importing_the_renderings_imports_neither_torch_nor_matplotlib():
     code = (
-        "import sys, baq_cli.report.figures, baq_cli.report.markdown, baq_cli.report.sheet; "
+        "import sys, baq_cli.report.figures, baq_cli.report.markdown, baq_cli.report.results_csv; "
         "print({'torch', 'matplotlib'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,10 +16,10 @@ from advice import follows
 from counting_envs import Counting
 from policies import PENDULUM, write_policy
 
-from baq_cli.engine import film as filming
-from baq_cli.engine.deploy import load_one_seed
-from baq_cli.engine.film import film, watch
-from baq_cli.engine.restore import evaluate_checkpoint
+from baq_cli.deploy import film as filming
+from baq_cli.deploy.film import film, watch
+from baq_cli.deploy.policy import load_one_seed
+from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces

@@ -19,9 +19,9 @@ from small_data import write_steady
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.cli.finetune import inherited
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.deploy import load_one_seed, load_policy
-from baq_cli.engine.files import read_document, tensor_bytes
+from baq_cli.deploy.policy import load_one_seed, load_policy
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.tensors import read_document, tensor_bytes
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.cells import recipe_of as recipe_of_cell

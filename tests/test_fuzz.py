@@ -30,13 +30,11 @@ from runs import execute, recipe_of
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.logs.mapping import expand, expand_one, read_mapping
 from baq_cli.data.suite import Uniform
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.datasets import collect_dataset
-from baq_cli.engine.events import UNITS, Evaluated, Note, Progress
-from baq_cli.engine.files import json_bytes, read_json, tensor_bytes
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.rundir import read_metrics
-from baq_cli.engine.sources import Order
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.collection.datasets import collect_dataset
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError, ExitStatus
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
@@ -44,11 +42,14 @@ from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_ma
 from baq_cli.launch.standing import standing_of
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve
 from baq_cli.recipes.schema import Recipe, RunConfig
-from baq_cli.report.courses import course_of
-from baq_cli.report.document import Told, build_document
+from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.external import read_curves
 from baq_cli.report.markdown import write_markdown
+from baq_cli.report.method_runs import course_of
 from baq_cli.report.page import write_page
+from baq_cli.runs.events import UNITS, Evaluated, Note, Progress
+from baq_cli.runs.files import json_bytes, read_json
+from baq_cli.runs.folder import read_metrics
 
 pytestmark = pytest.mark.torture
 TORTURE = bool(os.environ.get("BAQ_TORTURE"))
@@ -99,7 +100,7 @@ def made() -> Iterator[Made]:
         recipe = recipe_of("awac", {}, **asked)
         execute(recipe, true / "offline")
         source = ckpt.load(true / "offline")
-        run_finetune(recipe, Order(true / "online", lambda _: None, "baq", "baq"), source)
+        run_finetune(recipe, RunRequest(true / "online", lambda _: None, "baq", "baq"), source)
         layer = recipe.as_dict()
         (cell,) = lay_out([[layer]], ["awac"], {}, true / "matrix", "baq compare")
         save_matrix([cell], true / "matrix")
@@ -463,7 +464,7 @@ def test_manifests(made: Made, data: st.DataObject) -> None:
 
 def reported(run: Path) -> None:
     """Write what a report of a run says, without its figures."""
-    document = build_document([course_of([run])], Told())
+    document = build_document([course_of([run])], ReportInfo())
     json.dumps(document, allow_nan=False)
     write_markdown(document, run / "report.md")
     write_page(document, run / "report.html")

@@ -15,16 +15,16 @@ from small_data import write_steady
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent
-from baq_cli.engine.actor import Actor, _acting
-from baq_cli.engine.background import SnapshotEvaluator
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.events import Event, Note
-from baq_cli.engine.files import read_json
-from baq_cli.engine.guard import Guard
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.rundir import read_metrics
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.phases.actor import Actor, _acting
+from baq_cli.engine.phases.guard import Guard
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.recipes.schema import GuardConfig
+from baq_cli.runs.events import Event, Note
+from baq_cli.runs.files import read_json
+from baq_cli.runs.folder import read_metrics
 
 SEEDS = (0, 1)
 

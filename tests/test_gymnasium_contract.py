@@ -20,11 +20,11 @@ from strict_envs import BOUNDS, TYPES, Strict
 from baq_cli.data.collect import collect, join
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.data.minari.read import load_episodes, read_recording
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.deploy import load_policy
-from baq_cli.engine.evaluation import Evaluator
-from baq_cli.engine.files import tensor_bytes
-from baq_cli.engine.restore import evaluate_checkpoint
+from baq_cli.deploy.policy import load_policy
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
+from baq_cli.engine.checkpoints.tensors import tensor_bytes
+from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.envs.making import make_env
 from baq_cli.envs.pool import EnvPool, environment_spaces, seconds_a_step
 from baq_cli.envs.spaces import Spaces

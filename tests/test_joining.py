@@ -20,15 +20,15 @@ from small_data import write_steady
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.cli.report import Named, _named
-from baq_cli.engine.events import UNITS, Phase
-from baq_cli.engine.protocol import protocol_of
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
-from baq_cli.report.courses import Course, RunFacts
 from baq_cli.report.curves import Curve
-from baq_cli.report.document import Told, build_document
+from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.joining import Found, join
+from baq_cli.report.method_runs import Course, RunFacts
+from baq_cli.report.protocol import protocol_of
+from baq_cli.runs.events import UNITS, Phase
 from baq_cli.untrusted import TRUST_VARIABLE
 
 TASK = "me/arm/monday-v0"
@@ -84,7 +84,7 @@ def refused(*courses: Course | Found) -> str:
 
 def numbers(courses: Sequence[Course]) -> Any:
     """Return what a document says, in an order of its own."""
-    document = build_document(courses, Told("a report"))
+    document = build_document(courses, ReportInfo("a report"))
     for key in ("made", "commands", "runs"):
         del document[key]
     document["methods"].sort()
@@ -128,7 +128,9 @@ def test_one_two_and_two_seeds_of_three_folders_by_hand() -> None:
         assert found.seeds == (0, 1, 2, 3, 4)
         assert found.curves["online"].returns[:, -1].tolist() == [0, 10, 20, 30, 40]
         assert [run.folder.name for run in found.runs] == ["b", "c", "a"]
-        final = build_document([found], Told())["tasks"][0]["methods"]["iql"]["statistics"]["final"]
+        final = build_document([found], ReportInfo())["tasks"][0]["methods"]["iql"]["statistics"][
+            "final"
+        ]
         assert (final["mean"], final["count"]) == (20, 5)
         assert final["std"] == pytest.approx(np.sqrt(250), rel=1e-5)
 
@@ -180,7 +182,9 @@ def test_evaluations_between_that_not_every_seed_has_are_left_out_and_said() -> 
         (found,) = joined(*order)
         assert found.curves["online"].counters.tolist() == [0, 50, 100]
         assert found.curves["online"].returns.tolist() == [[50.0, 60.0, 70.0], [1.0, 3.0, 4.0]]
-        (said,) = [note for note in build_document([found], Told())["notes"] if "left out" in note]
+        (said,) = [
+            note for note in build_document([found], ReportInfo())["notes"] if "left out" in note
+        ]
         assert said.startswith(f"{TASK}, iql: 2 online evaluations")
 
 
@@ -200,7 +204,7 @@ def test_what_the_guards_of_all_runs_did_is_said_once() -> None:
         RunFacts(run.folder, run.recipe, run.manifest | {"guard": guard})
         for run, guard in zip(course.runs, (quiet, acted), strict=True)
     )
-    notes = build_document([replace(course, runs=runs)], Told())["notes"]
+    notes = build_document([replace(course, runs=runs)], ReportInfo())["notes"]
     said = [note for note in notes if "guard" in note]
     assert said == [
         f"{TASK}, iql: guard (stop) acted on seed 1 at 50 env_steps; 3 bad online episodes."

@@ -33,13 +33,13 @@ from launching import (
 )
 
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
-from baq_cli.launch import ray as launch_ray
-from baq_cli.launch.baggage import GONE, contents
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.child import Child
 from baq_cli.launch.drive import run_cells
-from baq_cli.launch.errand import Errand, Return
-from baq_cli.launch.ray import Ray
+from baq_cli.launch.ray import launcher as launch_ray
+from baq_cli.launch.ray.launcher import Ray
+from baq_cli.launch.ray.task import CellTask, Return
+from baq_cli.launch.ray.transfer import GONE, contents
 
 ALGOS = ("iql", "td3_bc")
 
@@ -74,10 +74,10 @@ def reference(place: Path) -> dict[str, Cell]:
 def no_shared_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have workers look for another token than the one that lies in a cell's folder."""
 
-    def other(folder: str, token: str, *rest: object) -> Errand:
-        return Errand(folder, "another", *rest)  # type: ignore[arg-type]
+    def other(folder: str, token: str, *rest: object) -> CellTask:
+        return CellTask(folder, "another", *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(launch_ray, "Errand", other)
+    monkeypatch.setattr(launch_ray, "CellTask", other)
 
 
 def wait_for(it: Callable[[], bool]) -> None:
@@ -166,14 +166,14 @@ def test_what_leads_out_of_the_folder_fails_its_cell(
 ) -> None:
     [cell] = cells_in(place / "evil", ["bc"])
 
-    def evil_errand(errand: Errand, baggage: list[Any]) -> Return:  # a worker tampered with
+    def evil_task(task: CellTask, parcel: list[Any]) -> Return:  # a worker tampered with
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
             archive.writestr(GONE, "[]")
             archive.writestr("../../../../x", "overwritten")
         return Return("its process ended with status 0", packed.getvalue())
 
-    monkeypatch.setattr(launch_ray, "run_errand", evil_errand)
+    monkeypatch.setattr(launch_ray, "run_task", evil_task)
     failures = run_cells([cell], Ray(address), once_evaluated({}, []))
     assert "leads out of that folder" in str(failures[cell.name])
     assert failures[cell.name].status == ExitStatus.DATA

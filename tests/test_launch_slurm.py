@@ -24,13 +24,13 @@ from launching import (
     worker_of,
 )
 
-from baq_cli.engine.files import json_bytes, replace_file
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.launch import worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import run_cells
 from baq_cli.launch.journal import read_state
 from baq_cli.launch.slurm import JOB, Slurm, own_folder, parse_options
+from baq_cli.runs.files import json_bytes, replace_file
 from baq_cli.signals import STOPPING
 
 pytest.importorskip("submitit")

@@ -49,7 +49,7 @@ from baq_cli.agents.objectives import (
     td_loss,
 )
 from baq_cli.agents.registry import make_agent
-from baq_cli.engine.inputs import Inputs, offline_store
+from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.nets.critics import QEnsemble, reduce_q
 from baq_cli.nets.policies import GaussianPolicy, TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from baq_cli import machine
 from baq_cli.data import sizes
-from baq_cli.engine.device import prepare
-from baq_cli.engine.provenance import hardware
+from baq_cli.engine.updates.device import hardware, prepare
 from baq_cli.launch.local import share_of_cores, slots_for
 from baq_cli.machine import memory_left_by_cgroups, most_threads, usable_cores
 

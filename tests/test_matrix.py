@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from baq_cli.engine.files import json_bytes
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.matrix import (
@@ -20,6 +19,7 @@ from baq_cli.launch.matrix import (
     save_matrix,
     tasks_of,
 )
+from baq_cli.runs.files import json_bytes
 
 OUT = Path("out")
 BASE: dict[str, Any] = {"dataset": "me/arm/monday-v0", "seeds": [0, 1]}

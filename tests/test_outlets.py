@@ -21,11 +21,11 @@ from baq_cli.cli.screen import Screen
 from baq_cli.data.minari.folder import dataset_path, local_datasets
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
-from baq_cli.engine.rundir import read_metrics
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.journal import read_state, write_state
 from baq_cli.launch.places import Place
 from baq_cli.outlets import guard, in_ascii, lost
+from baq_cli.runs.folder import read_metrics
 from baq_cli.surroundings import cache_folder, in_shell, in_utf8, known, minari_folder
 
 BAQ = f"{shlex.quote(sys.executable)} -m baq_cli.cli.main"

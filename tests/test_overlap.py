@@ -12,16 +12,16 @@ import torch
 from runs import assert_same_end, last_tensors, noting
 
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine.background import SnapshotEvaluator
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.rundir import read_metrics
-from baq_cli.engine.sources import Order
-from baq_cli.engine.updater import Updater
+from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.online import OnlineLoop
+from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.folder import read_metrics
 
 WARMUP, UTD = 4, 2
 
@@ -38,7 +38,7 @@ def recipe_of(env: str, env_steps: int, algo: str = "sac", **run: Any) -> Recipe
 
 
 def finetune(recipe: Recipe, out: Path, resume: bool = False) -> None:
-    order = Order(out, lambda event: None, "baq finetune", "baq finetune --resume", resume)
+    order = RunRequest(out, lambda event: None, "baq finetune", "baq finetune --resume", resume)
     run_finetune(recipe, order, None)
 
 

@@ -25,28 +25,22 @@ from baq_cli import plain_files
 from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari, update_metadata
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
-from baq_cli.engine.events import Note, Progress
-from baq_cli.engine.faults import Faults
-from baq_cli.engine.files import (
-    json_bytes,
-    read_document,
-    read_json,
-    read_tensors,
-    replace_file,
-    tensor_bytes,
-)
-from baq_cli.engine.lock import held
-from baq_cli.engine.rundir import RunDirectory, read_logged, read_metrics
-from baq_cli.engine.runlog import METRICS
-from baq_cli.engine.trackers.hub import _replay
+from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
+from baq_cli.engine.phases.faults import Faults
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import BaqError, DataError
-from baq_cli.launch.baggage import ARRIVED, finish_receiving
 from baq_cli.launch.child import Child, run_in_child
 from baq_cli.launch.journal import Journal, Reader, read_progress, read_state, write_state
+from baq_cli.launch.ray.transfer import ARRIVED, finish_receiving
 from baq_cli.recipes.load import read_layer
 from baq_cli.report.external import read_curves
 from baq_cli.report.write import write_report
+from baq_cli.runs.events import Note, Progress
+from baq_cli.runs.files import json_bytes, read_json, replace_file
+from baq_cli.runs.folder import RunDirectory, read_logged, read_metrics
+from baq_cli.runs.lock import held
+from baq_cli.runs.log import METRICS
+from baq_cli.runs.trackers.hub import _replay
 
 SOURCE = Path(baq_cli.__file__).parent
 MINE = "mine, and precious"

@@ -12,7 +12,7 @@ from runs import execute, recipe_of
 from small_data import write_steady
 
 from baq_cli.cli.finetune import inherited
-from baq_cli.engine.checkpoint import load
+from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import UsageError
 
 RUN: dict[str, Any] = {"env": "Steady-v0", "gradient_steps": 2, "env_steps": 2}

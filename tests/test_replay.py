@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baq_cli.agents.interface import Draw, OnlinePlan
-from baq_cli.engine.replay import Replay, split
-from baq_cli.engine.store import Layout, Store
-from baq_cli.engine.sumtree import SumTree
+from baq_cli.engine.experience.replay import Replay, split
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 

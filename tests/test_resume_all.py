@@ -16,13 +16,13 @@ from runs import assert_same_end, execute, recipe_of, states, stopped_at
 from small_data import write_steady
 
 from baq_cli.agents.registry import METHODS
-from baq_cli.engine import run as engine_run
-from baq_cli.engine import sumtree
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.rundir import read_metrics
-from baq_cli.engine.updater import Updater
+from baq_cli.engine.experience import sumtree
+from baq_cli.engine.phases import run as engine_run
+from baq_cli.engine.phases.online import OnlineLoop
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.folder import read_metrics
 
 STEPS, EVERY = 20, 7
 """Of a phase; so checkpoints fall into episodes, which have five steps at most."""

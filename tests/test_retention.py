@@ -13,10 +13,10 @@ from bad_disk import bad_disk
 from odd_envs import STEADY
 from runs import execute, recipe_of, states
 
-from baq_cli.engine import evaluations
-from baq_cli.engine.checkpoint import complete
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.retention import prune
+from baq_cli.engine.checkpoints.folder import complete
+from baq_cli.engine.checkpoints.retention import prune
+from baq_cli.engine.phases import evaluations
+from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.recipes.schema import Recipe
 

@@ -207,8 +207,9 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 ) -> None:
     import errno
 
-    from baq_cli.engine import checkpoint, files
+    from baq_cli.engine.checkpoints import folder as checkpoint
     from baq_cli.errors import DataError
+    from baq_cli.runs import files
 
     saved = checkpoint.load(pretrained)
     run = tmp_path / "run"

@@ -32,8 +32,8 @@ from baq_cli.data.minari.folder import dataset_path, open_minari, parse_space
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.suite import SUITE
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.files import read_document, read_tensors, tensor_bytes
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
 from baq_cli.envs.making import make_env
 from baq_cli.errors import DataError, EnvironmentMismatch, ExitStatus, UsageError
 from baq_cli.recipes.load import resolve
@@ -63,8 +63,8 @@ ONLY_HERE = {
     "gym.make_vec": set(),
     "torch.load": set(),
     "torch.hub.load": set(),
-    "torch.jit.load": {"engine/graphs.py"},  # of the file that it has just written itself
-    "import_module": {"engine/graphs.py"},  # of packages that are named there
+    "torch.jit.load": {"deploy/graphs.py"},  # of the file that it has just written itself
+    "import_module": {"deploy/graphs.py"},  # of packages that are named there
     "importlib.import_module": set(),
     "yaml.load": set(),
     "yaml.load_all": set(),
@@ -75,7 +75,7 @@ ONLY_HERE = {
     "yaml.Loader": set(),
     "yaml.UnsafeLoader": set(),
     "json.loads": {
-        *("untrusted.py", "launch/baggage.py", "engine/files.py"),
+        *("untrusted.py", "launch/ray/transfer.py", "runs/files.py"),
         *("bench/rival.py", "bench/d3rlpy_side.py"),
     },
 }
@@ -168,10 +168,10 @@ from baq_cli import load_policy
 from baq_cli.agents.registry import method_configs
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.folder import open_minari
-from baq_cli.engine import checkpoint
+from baq_cli.engine.checkpoints import folder as checkpoint
 from baq_cli.recipes.load import read_layer, resolve
-from baq_cli.report.courses import course_of
-from baq_cli.report.document import Told, build_document
+from baq_cli.report.method_runs import course_of
+from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.external import read_curves
 import h5py, matplotlib, numpy, pydantic, scipy, torch
 
@@ -183,7 +183,7 @@ policy(numpy.zeros(policy.obs_dim))
 resolve([read_layer(run / "recipe.yaml")], method_configs())
 load_episodes(dataset)
 read_recording(open_minari(dataset))
-build_document([course_of([run]), *read_curves(curves)], Told())
+build_document([course_of([run]), *read_curves(curves)], ReportInfo())
 print("read", flush=True)
 """
 RUN = """
@@ -215,9 +215,9 @@ def place() -> Iterator[Path]:
     from runs import execute, recipe_of
 
     from baq_cli.data.suite import Uniform
-    from baq_cli.engine.datasets import collect_dataset
-    from baq_cli.engine.operations import run_finetune
-    from baq_cli.engine.sources import Order
+    from baq_cli.engine.collection.datasets import collect_dataset
+    from baq_cli.engine.phases.commands import run_finetune
+    from baq_cli.engine.phases.start import RunRequest
     from baq_cli.envs.ref import EnvChoice
 
     with own_folders() as folder:
@@ -225,7 +225,7 @@ def place() -> Iterator[Path]:
         recipe = recipe_of("awac", {}, dataset=ID, gradient_steps=2, env_steps=3, seeds=[0])
         execute(recipe, folder / "offline")
         source = ckpt.load(folder / "offline")
-        run_finetune(recipe, Order(folder / "online", lambda _: None, "baq", "baq"), source)
+        run_finetune(recipe, RunRequest(folder / "online", lambda _: None, "baq", "baq"), source)
         yield folder
 
 
@@ -268,7 +268,7 @@ threading.Thread(target=answer, daemon=True).start()
 for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
     os.environ[name] = f"http://127.0.0.1:{door.getsockname()[1]}"
 os.environ.pop("ORT_DISABLE_TELEMETRY", None)
-from baq_cli.engine.graphs import require_format
+from baq_cli.deploy.graphs import require_format
 require_format("onnx")
 assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
 time.sleep(SECONDS)
@@ -641,7 +641,7 @@ def test_a_dataset_has_no_id_that_leads_out_of_its_folder(dataset_id: str, folde
 
 def test_a_checkpoints_state_names_no_file_of_its_own(place: Path, tmp_path: Path) -> None:
     """What it says beside the sizes of the two logs is passed over."""
-    from baq_cli.engine.rundir import RunDirectory
+    from baq_cli.runs.folder import RunDirectory
 
     run = Path(shutil.copytree(place / "online", tmp_path / "run"))
     victim = written(tmp_path / "victim.csv", "mine")

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.registry import METHODS
-from baq_cli.engine.learner import Learner
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 
 SEEDS = (0, 1, 2)

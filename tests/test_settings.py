@@ -32,17 +32,17 @@ from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.suite import Uniform
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.datasets import check_dataset, collect_dataset
-from baq_cli.engine.environment import limited
-from baq_cli.engine.restore import evaluate_checkpoint
-from baq_cli.engine.scoring import find_reference, measure_random, store_reference
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
+from baq_cli.engine.collection.datasets import check_dataset, collect_dataset
+from baq_cli.engine.collection.scoring import find_reference, measure_random, store_reference
+from baq_cli.engine.evaluation.environment import limited
 from baq_cli.envs.limits import DEFAULT_LIMIT
 from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
 from baq_cli.launch.matrix import lay_out
-from baq_cli.report.courses import course_of
+from baq_cli.report.method_runs import course_of
 from baq_cli.untrusted import TRUST_VARIABLE
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,7 @@ import documents
 import pytest
 
 from baq_cli.errors import DataError
-from baq_cli.report.sheet import column, write_sheet
+from baq_cli.report.results_csv import column, write_sheet
 
 COLUMNS = {
     "offline": "offline",

@@ -17,8 +17,8 @@ import pytest
 from odd_envs import PLAN
 from runs import assert_same_end, execute, recipe_of, states
 
-from baq_cli.engine.background import SnapshotEvaluator
-from baq_cli.engine.online import OnlineLoop
+from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import Interrupted

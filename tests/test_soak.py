@@ -11,10 +11,10 @@ import pytest
 from odd_envs import STEADY
 from runs import recipe_of
 
-from baq_cli.engine.events import Evaluated, Event
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.sources import Order
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.envs.pool import EnvPool
+from baq_cli.runs.events import Evaluated, Event
 from baq_cli.untrusted import TRUST_VARIABLE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -43,7 +43,7 @@ def test_evaluations_checkpoints_and_episodes_leave_nothing_open(tmp_path: Path)
     place = {"env": STEADY, "env_steps": 2000, "evaluation": watched, "keep_checkpoints": 1}
     recipe = recipe_of("sac", {"warmup_env_steps": 1800, "capacity": 500}, **place)
     before = handles()
-    run_finetune(recipe, Order(tmp_path, observe, "baq", "baq"), None)
+    run_finetune(recipe, RunRequest(tmp_path, observe, "baq", "baq"), None)
     assert len(seen) == 21
     assert all(later == seen[1] for later in seen[1:])
     assert handles() == before

@@ -15,10 +15,10 @@ from subprocess import PIPE
 import pytest
 from cli import SMALL
 
-from baq_cli.engine import operations
-from baq_cli.engine.interrupt import listen
+from baq_cli.engine.phases import commands as operations
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.child import ALWAYS, noted_signals
+from baq_cli.runs.interrupt import listen
 from baq_cli.signals import GROUP, STOPPING, TWICE_SECONDS, Stopped, held, raised
 
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]

@@ -20,9 +20,9 @@ from baq_cli.data.minari.folder import local_datasets, open_minari
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.suite import SUITE, ReferenceDataset, Trained, Uniform, Waypoints
 from baq_cli.data.waypoints import WaypointController
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.datasets import build, check_dataset, reference
-from baq_cli.engine.scoring import find_reference, measure_random, store_reference
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.collection.datasets import build, check_dataset, reference
+from baq_cli.engine.collection.scoring import find_reference, measure_random, store_reference
 from baq_cli.envs.making import make_env
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvChoice, EnvRef

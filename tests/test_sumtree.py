@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baq_cli.agents.interface import Draw
-from baq_cli.engine.replay import Replay
-from baq_cli.engine.store import Layout, Store
-from baq_cli.engine.sumtree import SumTree
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.nets.streams import SeedStream
 
 CPU = torch.device("cpu")

@@ -10,9 +10,9 @@ from builders import offline_replay, small_agent
 from torch import Tensor
 
 from baq_cli.agents.interface import Target
-from baq_cli.engine.events import Phase
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.updater import Updater
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.updater import Updater
+from baq_cli.runs.events import Phase
 
 TAU = 0.25
 

@@ -20,9 +20,9 @@ from rich.text import Text
 import baq_cli
 from baq_cli.cli.results import print_json
 from baq_cli.cli.screen import Screen
-from baq_cli.engine.files import json_bytes
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.journal import STATE, read_state
+from baq_cli.runs.files import json_bytes
 
 SOURCE = Path(baq_cli.__file__).parent
 EVIL = "\x1b]0;title\x07\x1b]52;c;ZXZpbA==\x1b\\\x1b[2J\x9b2J\x1b[31mFAKE\u202e"

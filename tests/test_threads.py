@@ -14,13 +14,14 @@ import torch
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import method_configs
-from baq_cli.engine import operations, threads
-from baq_cli.engine.events import Event, Note
-from baq_cli.engine.operations import run_finetune
-from baq_cli.engine.sources import Order
-from baq_cli.engine.threads import WORTH, choose_threads
+from baq_cli.engine.phases import commands as operations
+from baq_cli.engine.phases.commands import run_finetune
+from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.updates import threads
+from baq_cli.engine.updates.threads import WORTH, choose_threads
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Event, Note
 
 SPEC = Spec((0, 1), obs_dim=3, action_dim=1)
 CORES = 2
@@ -129,7 +130,7 @@ def finetune(recipe: Recipe, out: Path, resume: bool = False) -> tuple[int, list
             notes.append(event.text)
 
     torch.set_num_threads(1)  # as in a process that begins
-    run_finetune(recipe, Order(out, observe, "baq", "baq --resume", resume), None)
+    run_finetune(recipe, RunRequest(out, observe, "baq", "baq --resume", resume), None)
     folder = out / "checkpoints" / (out / "checkpoints" / "latest").read_text()
     count = json.loads((folder / "state.json").read_text())["threads"]
     assert count == torch.get_num_threads()

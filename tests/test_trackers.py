@@ -32,18 +32,18 @@ from tracked import (
 
 from baq_cli.cli.finetune import inherited
 from baq_cli.data.minari.write import write_minari
-from baq_cli.engine.checkpoint import load
-from baq_cli.engine.events import Event, Note
-from baq_cli.engine.online import OnlineLoop
-from baq_cli.engine.operations import run_finetune, run_pretrain
-from baq_cli.engine.sources import Order
-from baq_cli.engine.trackers.interface import Followed
-from baq_cli.engine.trackers.mlflow import Mlflow
-from baq_cli.engine.trackers.scalars import Scalars, metric_scalars
-from baq_cli.engine.trackers.tensorboard import TensorBoard
-from baq_cli.engine.trackers.wandb import Wandb
+from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.phases.commands import run_finetune, run_pretrain
+from baq_cli.engine.phases.online import OnlineLoop
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Event, Note
+from baq_cli.runs.trackers.interface import Followed
+from baq_cli.runs.trackers.mlflow import Mlflow
+from baq_cli.runs.trackers.scalars import Scalars, metric_scalars
+from baq_cli.runs.trackers.tensorboard import TensorBoard
+from baq_cli.runs.trackers.wandb import Wandb
 
 EVERY, ENV_STEPS, GRADIENT_STEPS = 16, 48, 240
 UTD = {"warmup_env_steps": 4, "utd": 10}
@@ -71,7 +71,7 @@ def follow(asked: Recipe, out: Path, source: Path | None = None, resume: bool = 
         if isinstance(event, Note):
             notes.append(event.text)
 
-    order = Order(out, observe, "baq", "baq --resume", resume)
+    order = RunRequest(out, observe, "baq", "baq --resume", resume)
     if source is None:
         run_pretrain(asked, order)
     else:

@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     import os
 
-    from baq_cli.engine.deploy import DeployedPolicy
+    from baq_cli.deploy.policy import DeployedPolicy
 
 
 def load_policy(
@@ -23,6 +23,6 @@ def load_policy(
     Raises DataError when the checkpoint is missing or damaged, UsageError for a seed that it
     doesn't hold.
     """
-    from baq_cli.engine.deploy import load_policy as load  # PyTorch, when it is needed
+    from baq_cli.deploy.policy import load_policy as load  # PyTorch, when it is needed
 
     return load(path, seed, device)

@@ -21,7 +21,7 @@ MOST_DOCUMENT = 100_000_000
 MOST_LOG = 1_000_000_000
 """Bytes of a JSON document, and of a run's log."""
 LOCK = ".lock"
-"""Marks a folder that has a writer of its own; see `engine/lock.py`."""
+"""Marks a folder that has a writer of its own; see `runs/lock.py`."""
 FOREIGN = ("wandb", "mlruns", "slurm")
 """Folders that other programs fill, with links of their own; nothing is written there by us."""
 UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)

@@ -13,20 +13,20 @@ import torch
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.bench.updates import Case, Sizes
-from baq_cli.engine.device import on_threads
-from baq_cli.engine.inputs import Inputs
-from baq_cli.engine.interrupt import listen
-from baq_cli.engine.learner import Learner
-from baq_cli.engine.online import OnlineLoop, finetune
-from baq_cli.engine.run import Run
-from baq_cli.engine.rundir import RunDirectory
-from baq_cli.engine.sources import Origin
-from baq_cli.engine.store import Layout, Store
-from baq_cli.engine.synthetic import random_rows
-from baq_cli.engine.threads import choose_threads
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.phases.online import OnlineLoop, finetune
+from baq_cli.engine.phases.run import Run
+from baq_cli.engine.phases.start import Origin
+from baq_cli.engine.updates.device import on_threads
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.synthetic import random_rows
+from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.envs.ref import EnvRef
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.folder import RunDirectory
+from baq_cli.runs.interrupt import listen
 
 ESSENTIAL = ("act", "environment", "update")
 

@@ -18,10 +18,10 @@ import torch
 from baq_cli.bench.loop import ESSENTIAL, Split
 from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Found, Sizes
-from baq_cli.engine.files import disk_errors, replace_file
-from baq_cli.engine.provenance import git_revision, now, versions
 from baq_cli.envs.ref import EnvRef
 from baq_cli.plain_files import opened
+from baq_cli.runs.files import disk_errors, replace_file
+from baq_cli.runs.provenance import git_revision, now, versions
 
 Row = dict[str, Any]
 

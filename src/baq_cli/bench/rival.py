@@ -17,7 +17,7 @@ import torch
 from platformdirs import user_cache_dir
 
 from baq_cli.bench.updates import Case, Sizes, Subject, rate_of
-from baq_cli.engine.device import on_threads
+from baq_cli.engine.updates.device import on_threads
 from baq_cli.errors import UsageError
 from baq_cli.plain_files import write_new
 

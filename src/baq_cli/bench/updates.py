@@ -13,12 +13,12 @@ import torch
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import method_configs
 from baq_cli.bench.ceiling import LARGE, Ceiling
-from baq_cli.engine.device import on_threads
-from baq_cli.engine.events import Phase
-from baq_cli.engine.synthetic import operations_of, synthetic_updater
-from baq_cli.engine.threads import choose_threads
+from baq_cli.engine.updates.device import on_threads
+from baq_cli.engine.updates.synthetic import operations_of, synthetic_updater
+from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Phase
 
 Path = Literal["eager", "captured"]
 RECORD_AFTER, WARM_UP = 2, 12

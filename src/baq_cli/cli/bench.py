@@ -55,7 +55,7 @@ def bench(
     """
     from baq_cli.bench.results import begin
     from baq_cli.bench.updates import Sizes
-    from baq_cli.engine.device import prepare
+    from baq_cli.engine.updates.device import prepare
 
     chosen = prepare(device or "auto", None, tf32)
     sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)

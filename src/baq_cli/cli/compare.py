@@ -16,10 +16,10 @@ from baq_cli.errors import DataError
 
 if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
-    from baq_cli.engine.events import Event
     from baq_cli.launch.cells import Cell
     from baq_cli.launch.places import Place
     from baq_cli.recipes.load import Layer
+    from baq_cli.runs.events import Event
 
 RUN, STATUS = "run", "status"
 
@@ -209,7 +209,7 @@ def open_tasks(
 
     Returns the cells with their environments, checked against those that `out` holds.
     """
-    from baq_cli.engine.datasets import open_dataset
+    from baq_cli.engine.collection.datasets import open_dataset
     from baq_cli.launch.matrix import check_known
 
     tasks = dict.fromkeys(cell.task for cell in cells)
@@ -225,9 +225,9 @@ def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> No
     Raises the first cell's failure after the others have finished.
     """
     from baq_cli.cli.progress import watch_cells
-    from baq_cli.engine.lock import held
     from baq_cli.launch.drive import run_cells
     from baq_cli.launch.matrix import is_finished, save_matrix
+    from baq_cli.runs.lock import held
 
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     title = f"{', '.join(dict.fromkeys(cell.method for cell in cells))} on {', '.join(tasks)}"

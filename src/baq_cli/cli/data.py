@@ -86,7 +86,7 @@ def show(
     from baq_cli.cli.results import print_card, print_json
     from baq_cli.data.card import card
     from baq_cli.data.minari.folder import open_minari
-    from baq_cli.engine.datasets import open_dataset
+    from baq_cli.engine.collection.datasets import open_dataset
 
     with watch(dataset) as observer:
         episodes = open_dataset(dataset, observer)
@@ -113,7 +113,7 @@ def check(
 ) -> None:
     """Check a dataset, its content and against its environment; errors give status 3."""
     from baq_cli.cli.results import print_findings
-    from baq_cli.engine.datasets import check_dataset
+    from baq_cli.engine.collection.datasets import check_dataset
     from baq_cli.errors import DataError
 
     found = check_dataset(dataset, opt.environment(env, env_arg, max_episode_steps))
@@ -140,13 +140,13 @@ def score_reference(
     """Measure the returns of random actions and of an expert, the ends of a normalised score."""
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.engine.environment import limited
-    from baq_cli.engine.scoring import (
+    from baq_cli.engine.collection.scoring import (
         check_target,
         measure_expert,
         measure_random,
         store_reference,
     )
+    from baq_cli.engine.evaluation.environment import limited
 
     asked = opt.environment(env, env_arg, max_episode_steps).over(None)
     assert asked is not None
@@ -189,7 +189,7 @@ def collect(
     """Roll behaviours out into a new Minari dataset: checked, saved whole or not at all."""
     from baq_cli.cli.progress import watch
     from baq_cli.data.suite import Uniform
-    from baq_cli.engine.datasets import collect_dataset
+    from baq_cli.engine.collection.datasets import collect_dataset
 
     behaviors = [Uniform() if name == "random" else Path(name) for name in behavior]
     choice = opt.environment(env, env_arg, max_episode_steps)
@@ -208,6 +208,6 @@ def behavior(
     episodes: Annotated[int, typer.Option(help="Episodes to measure its return.", min=1)] = 50,
 ) -> None:
     """Keep a checkpoint's policy as a small behaviour file, with its measured return."""
-    from baq_cli.engine.behaviors import describe, export_behavior
+    from baq_cli.engine.collection.behaviors import describe, export_behavior
 
     say(describe(out, export_behavior(checkpoint, out, episodes)))

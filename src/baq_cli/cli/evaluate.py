@@ -50,10 +50,10 @@ def evaluate(
     """Run a checkpoint's deterministic policies and print their raw returns."""
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import show_evaluation
-    from baq_cli.engine.checkpoint import load_agent_file
-    from baq_cli.engine.environment import environment_of, limited
-    from baq_cli.engine.restore import evaluate_checkpoint
-    from baq_cli.engine.scoring import find_reference
+    from baq_cli.engine.checkpoints.folder import load_agent_file
+    from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
+    from baq_cli.engine.collection.scoring import find_reference
+    from baq_cli.engine.evaluation.environment import environment_of, limited
     from baq_cli.envs.ref import EnvRef
 
     _check_watched(video, render, seed)
@@ -74,7 +74,7 @@ def evaluate(
 
 def _check_watched(video: Path | None, render: bool, seed: int | None) -> None:
     """Raise UsageError for options that don't go together, or a video that can't be written."""
-    from baq_cli.engine.film import check_video
+    from baq_cli.deploy.film import check_video
 
     if video is not None and render:
         raise UsageError("--video and --render are two ways to watch: give one of them")
@@ -93,8 +93,8 @@ def _watched(
     seed: int | None,
 ) -> tuple[dict[str, Any], Any, Any]:
     """Play the episodes of one seed for somebody to see; return its document and what came."""
-    from baq_cli.engine.deploy import load_one_seed
-    from baq_cli.engine.film import film, watch
+    from baq_cli.deploy.film import film, watch
+    from baq_cli.deploy.policy import load_one_seed
 
     one = load_one_seed(checkpoint, seed)
     if video is None:

@@ -36,7 +36,7 @@ def export(
     on 1,000 observations before it is put in place.
     """
     from baq_cli.cli.results import print_json
-    from baq_cli.engine.export import export_policy
+    from baq_cli.deploy.export import export_policy
 
     done = export_policy(checkpoint, format.value, out, seed)
     if json:

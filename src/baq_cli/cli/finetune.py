@@ -10,7 +10,7 @@ import typer
 from baq_cli.cli import options as opt
 
 if TYPE_CHECKING:
-    from baq_cli.engine.checkpoint import Checkpoint
+    from baq_cli.engine.checkpoints.folder import Checkpoint
     from baq_cli.recipes.load import Layer
 
 CARRIED = (
@@ -48,10 +48,10 @@ def finetune(
     """Continue a policy in its environment, or train one from scratch."""
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
-    from baq_cli.engine import checkpoint as ckpt
-    from baq_cli.engine.interrupt import before_training
-    from baq_cli.engine.operations import run_finetune
-    from baq_cli.engine.sources import Order
+    from baq_cli.engine.checkpoints import folder as ckpt
+    from baq_cli.engine.phases.commands import run_finetune
+    from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.runs.interrupt import before_training
 
     source = None if checkpoint is None else ckpt.load(checkpoint)
     given = opt.flags(
@@ -68,7 +68,7 @@ def finetune(
     )
     resolved = opt.build_recipe(inherited(source, algo, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
-        order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
+        order = RunRequest(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
         with before_training(order.command, resume):
             run_finetune(resolved, order, source)
     show_run(Path(out), json)

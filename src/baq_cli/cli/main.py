@@ -26,7 +26,7 @@ from baq_cli.cli import (
 from baq_cli.cli.say import say
 from baq_cli.errors import ExitStatus
 from baq_cli.outlets import guard, lost
-from baq_cli.python import never_from_here
+from baq_cli.safe_python import never_from_here
 from baq_cli.signals import Stopped, raised
 from baq_cli.surroundings import KEPT, check_here, known
 

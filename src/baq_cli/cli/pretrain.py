@@ -36,9 +36,9 @@ def pretrain(
     """Train policies on a dataset, all seeds as one program."""
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
-    from baq_cli.engine.interrupt import before_training
-    from baq_cli.engine.operations import run_pretrain
-    from baq_cli.engine.sources import Order
+    from baq_cli.engine.phases.commands import run_pretrain
+    from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.runs.interrupt import before_training
 
     given = opt.flags(
         dataset=dataset,
@@ -54,7 +54,7 @@ def pretrain(
     )
     resolved = opt.build_recipe([], recipe, given, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
-        order = Order(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
+        order = RunRequest(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
         with before_training(order.command, resume):
             run_pretrain(resolved, order)
     show_run(Path(out), json)

@@ -16,7 +16,7 @@ from rich.text import Text
 from baq_cli.cli.plot import text_plot
 from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
-from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Observer, Progress
+from baq_cli.runs.events import UNITS, Evaluated, Event, Note, Observer, Progress
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def copy(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Copy a recipe to a file of your own."""
-    from baq_cli.engine.files import disk_errors, replace_file
+    from baq_cli.runs.files import disk_errors, replace_file
 
     text = _text_of(name)
     target = to or Path(name.replace("/", "-") + ".yaml")

@@ -13,9 +13,9 @@ from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.report.names import plain
 
 if TYPE_CHECKING:
-    from baq_cli.report.courses import Course
     from baq_cli.report.document import Failure
     from baq_cli.report.joining import Found
+    from baq_cli.report.method_runs import Course
 
 
 def report(
@@ -86,7 +86,7 @@ def write_and_show(
 ) -> None:
     """Write the report of what lies at paths, and print its tables."""
     from baq_cli.cli.results import print_json, show_comparison
-    from baq_cli.report.document import Told, build_document
+    from baq_cli.report.document import ReportInfo, build_document
     from baq_cli.report.external import read_curves
     from baq_cli.report.joining import Found, join
     from baq_cli.report.write import write_report
@@ -102,7 +102,7 @@ def write_and_show(
     found += [Found(course) for file in curves for course in read_curves(file)]
     courses, became = join(found)
     ordered = [name for asked in order for name in became.get(asked, [asked])]
-    told = Told(
+    told = ReportInfo(
         title or _title(courses), tuple(dict.fromkeys(commands)), tuple(failures), threshold,
         tuple(ordered),
     )  # fmt: skip
@@ -120,8 +120,8 @@ def _gather(
     """Return what a comparison or a run holds, and note its commands and methods."""
     from baq_cli.launch.matrix import load_cells
     from baq_cli.launch.outcome import outcome
-    from baq_cli.report.courses import course_of
     from baq_cli.report.joining import Found
+    from baq_cli.report.method_runs import course_of
 
     path = named.path
     cells = load_cells(path)

@@ -121,12 +121,12 @@ def show_comparison(document: Document, page: Path) -> None:
 
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
-    from baq_cli.engine.rundir import read_metrics
-    from baq_cli.report.courses import environment_name, read_run
     from baq_cli.report.curves import phase_curves
     from baq_cli.report.figure import draw
+    from baq_cli.report.method_runs import environment_name, read_run
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
+    from baq_cli.runs.folder import read_metrics
 
     facts = read_run(run)
     manifest, label = facts.manifest, facts.recipe["algo"]

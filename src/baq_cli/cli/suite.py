@@ -55,8 +55,8 @@ def build(
     from baq_cli.cli.progress import watch
     from baq_cli.data.minari.folder import local_datasets
     from baq_cli.data.suite import SUITE
-    from baq_cli.engine.datasets import build as build_reference
-    from baq_cli.engine.datasets import reference
+    from baq_cli.engine.collection.datasets import build as build_reference
+    from baq_cli.engine.collection.datasets import reference
     from baq_cli.errors import UsageError
 
     wanted = [reference(name) for name in (SUITE if datasets == ["all"] else datasets)]

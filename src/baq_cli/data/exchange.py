@@ -25,8 +25,8 @@ from baq_cli.data.logs.formats import FORMATS, naming, read_file
 from baq_cli.data.logs.logfile import (
     IMPORTED,
     LogFile,
-    Place,
     Setting,
+    SpecAndSpaces,
     place_of,
     to_log,
     to_recording,
@@ -105,7 +105,7 @@ def import_files(
     parts = in_one_type(parts)
     groups = joined(parts, join)
     recordings, lost, last_rows = [], 0, 0
-    place: Place | None = None
+    place: SpecAndSpaces | None = None
     for group in groups:
         with naming(group[0].path, several=len(files) > 1):
             file = _whole(group, mapping)

@@ -10,28 +10,28 @@ from pydantic import Field
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine import checkpoint as ckpt
-from baq_cli.engine.claims import Said, check_said
-from baq_cli.engine.events import Note, Observer
-from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
-from baq_cli.engine.operations import run_finetune, run_pretrain
-from baq_cli.engine.sources import Order, Origin, environment_on
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.phases.commands import run_finetune, run_pretrain
+from baq_cli.engine.phases.start import Origin, RunRequest, environment_on
 from baq_cli.errors import DataError
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checked import Checked, check_content
+from baq_cli.runs.events import Note, Observer
+from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 
 FILE = "cell.json"
 
 
-class _RecipeSaid(Said):
+class _RecipeFields(Checked):
     algo: str
     seeds: list[int] = Field(min_length=1)
 
 
-class _CellSaid(Said):
+class _CellFields(Checked):
     task: str
     method: str
-    recipe: _RecipeSaid
+    recipe: _RecipeFields
     command: str
 
 
@@ -93,7 +93,7 @@ class Cell:
         Raises DataError when there is none, or it is damaged.
         """
         content = read_json(folder / FILE)
-        check_said(_CellSaid, content, folder / FILE)
+        check_content(_CellFields, content, folder / FILE)
         try:
             return cls(folder=folder, **content)
         except TypeError as error:
@@ -120,8 +120,8 @@ def run_cell(cell: Cell, observer: Observer) -> None:
         run_finetune(recipe if source else _without_data(recipe), order, source)
 
 
-def _order(cell: Cell, phase: str, observer: Observer) -> Order:
-    return Order(cell.folder / phase, observer, cell.command, cell.command, resume=True)
+def _order(cell: Cell, phase: str, observer: Observer) -> RunRequest:
+    return RunRequest(cell.folder / phase, observer, cell.command, cell.command, resume=True)
 
 
 def _without_data(recipe: Recipe) -> Recipe:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from baq_cli.plain_files import appended, replaced
-from baq_cli.python import AWAY
+from baq_cli.safe_python import AWAY
 from baq_cli.signals import STOPPING, answered
 
 LOG, HOW = "worker.log", ".ended"

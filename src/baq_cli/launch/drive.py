@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from baq_cli.engine.events import Event, Note, Progress
-from baq_cli.engine.interrupt import Interruption, listen
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import State, read_progress, read_state, write_state
+from baq_cli.runs.events import Event, Note, Progress
+from baq_cli.runs.interrupt import Interruption, listen
 
 POLL_SECONDS = 0.2
 ATTEMPTS = 3

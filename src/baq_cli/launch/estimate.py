@@ -13,15 +13,15 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine.device import on_threads, prepare
-from baq_cli.engine.events import Phase
-from baq_cli.engine.sources import environment_on
-from baq_cli.engine.synthetic import synthetic_updater
-from baq_cli.engine.updater import Updater
+from baq_cli.engine.phases.start import environment_on
+from baq_cli.engine.updates.device import on_threads, prepare
+from baq_cli.engine.updates.synthetic import synthetic_updater
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import seconds_a_step
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Phase
 
 MEASURED_SECONDS = 0.3
 """How long each part is measured: long enough for a guess, short enough for many cells."""

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from baq_cli.engine.claims import Said, check_said
-from baq_cli.engine.events import UNITS, Evaluated, Event, Note, Phase, Progress
-from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
-from baq_cli.engine.provenance import now
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
+from baq_cli.runs.checked import Checked, check_content
+from baq_cli.runs.events import UNITS, Evaluated, Event, Note, Phase, Progress
+from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
+from baq_cli.runs.provenance import now
 from baq_cli.surroundings import in_utf8
 from baq_cli.untrusted import parse_json, read_text
 
@@ -45,7 +45,7 @@ class State:
     at: str | None = None
 
 
-class _StateSaid(Said):
+class _StateFields(Checked):
     stage: Stage
     error: str | None = None
     status: Literal[0, 1, 2, 3, 4, 5, 130] | None = None
@@ -53,7 +53,7 @@ class _StateSaid(Said):
     pid: int | None = Field(None, ge=1, lt=2**31)
 
 
-class _ProgressSaid(Said):
+class _ProgressFields(Checked):
     phase: Phase
     done: int
     total: int
@@ -67,7 +67,7 @@ def read_state(folder: Path) -> State:
     if not (folder / STATE).exists():
         return State("waiting")
     content = read_json(folder / STATE)
-    check_said(_StateSaid, content, folder / STATE)
+    check_content(_StateFields, content, folder / STATE)
     try:
         return State(**content)
     except TypeError as error:
@@ -147,7 +147,7 @@ def read_progress(folder: Path) -> Progress | None:
     """Return how far a cell's phase has come, or None when nothing is known."""
     try:
         said = parse_json(read_text(folder / PROGRESS, MOST_PROGRESS))
-        check_said(_ProgressSaid, said, folder / PROGRESS)
+        check_content(_ProgressFields, said, folder / PROGRESS)
         return Progress(**said)
     except (OSError, ValueError, TypeError, DataError):
         return None

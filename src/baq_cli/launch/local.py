@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from baq_cli.engine.events import Event
 from baq_cli.errors import ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.child import Child
@@ -13,6 +12,7 @@ from baq_cli.launch.drive import Launcher, Watcher
 from baq_cli.launch.journal import Reader, read_state
 from baq_cli.launch.worker import work
 from baq_cli.machine import most_threads, usable_cores
+from baq_cli.runs.events import Event
 
 
 def launcher_for(cells: int, workers: int | None) -> Launcher:

@@ -13,9 +13,6 @@ from typing import Any
 from pydantic import Field
 
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.engine.claims import Said, check_said
-from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
-from baq_cli.engine.protocol import check_same_protocol, environment_asked, protocol_of
 from baq_cli.errors import DataError, UsageError, clipped, nearest
 from baq_cli.launch.cells import Cell, recipe_of
 from baq_cli.launch.journal import read_state
@@ -29,6 +26,9 @@ from baq_cli.recipes.load import (
 )
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
+from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
+from baq_cli.runs.checked import Checked, check_content
+from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.untrusted import parse_yaml
 
 FILE = "matrix.json"
@@ -37,12 +37,12 @@ Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
 
-class _CellSaid(Said):
+class _CellFields(Checked):
     folder: str = Field(max_length=MOST_PATH)
 
 
-class _MatrixSaid(Said):
-    cells: list[_CellSaid]
+class _MatrixFields(Checked):
+    cells: list[_CellFields]
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -184,7 +184,7 @@ def load_cells(out: Path) -> list[Cell]:
     if not (out / FILE).exists():
         return []
     content = read_json(out / FILE)
-    check_said(_MatrixSaid, content, out / FILE)
+    check_content(_MatrixFields, content, out / FILE)
     return [Cell.load(_inside(out, entry["folder"])) for entry in content["cells"]]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import State, read_progress, read_state
-from baq_cli.report.courses import Course, course_of
 from baq_cli.report.document import Failure
+from baq_cli.report.method_runs import Course, course_of
 
 PHASES = ("offline", "online")
 

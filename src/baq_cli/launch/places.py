@@ -55,7 +55,7 @@ class Place:
                 "choose another --out, or --launcher local"
             )
         if self.launcher == "ray":
-            from baq_cli.launch.ray import Ray
+            from baq_cli.launch.ray.launcher import Ray
 
             return Ray(self.address, self.cpus or 1, self.gpus or 0, self.workers)
         if self.launcher == "slurm":

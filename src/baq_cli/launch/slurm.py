@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from baq_cli.engine.events import Event, Note
-from baq_cli.engine.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.child import HOW, run_in_child
 from baq_cli.launch.drive import Watcher
 from baq_cli.launch.journal import Reader, write_state
 from baq_cli.machine import usable_cores
-from baq_cli.python import running
+from baq_cli.runs.events import Event, Note
+from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
+from baq_cli.safe_python import running
 from baq_cli.surroundings import cache_folder
 from baq_cli.untrusted import parse_yaml, read_text
 

@@ -7,11 +7,11 @@ import socket
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from baq_cli.engine.events import UNITS, Progress
-from baq_cli.engine.rundir import read_metrics
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import State, read_progress, read_state
+from baq_cli.runs.events import UNITS, Progress
+from baq_cli.runs.folder import read_metrics
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from baq_cli.engine.events import Event, Observer
-from baq_cli.engine.lock import held
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell, run_cell
 from baq_cli.launch.journal import Journal, read_state, write_state
 from baq_cli.outlets import guard
-from baq_cli.python import never_from_here
 from baq_cli.report.names import printable_lines
+from baq_cli.runs.events import Event, Observer
+from baq_cli.runs.lock import held
+from baq_cli.safe_python import never_from_here
 from baq_cli.signals import Stopped, raised
 from baq_cli.surroundings import known
 

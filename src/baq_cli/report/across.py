@@ -10,8 +10,8 @@ import numpy as np
 
 from baq_cli.report import aggregates as agg
 from baq_cli.report.bootstrap import Band, Strata, interval
-from baq_cli.report.courses import Course
 from baq_cli.report.curves import Array
+from baq_cli.report.method_runs import Course
 
 STATISTIC = "final"
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.engine.events import UNITS, Phase
+from baq_cli.runs.events import UNITS, Phase
 
 Array = npt.NDArray[np.float64]
 Counters = npt.NDArray[np.int64]
 Row = Mapping[str, Any]
-"""A row of metrics.csv, as `engine.rundir.read_metrics` returns it."""
+"""A row of metrics.csv, as `runs.folder.read_metrics` returns it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.engine.events import Phase
 from baq_cli.report.curves import Array, Curve
+from baq_cli.runs.events import Phase
 
 # -- per seed: a curve of S seeds to `[S]`, in the unit of its scores unless said otherwise
 

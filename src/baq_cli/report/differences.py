@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from baq_cli.report.courses import Course
+from baq_cli.report.method_runs import Course
 
 NOT_METHOD = (
     *("algo", "dataset", "env", "env_args", "max_episode_steps"),

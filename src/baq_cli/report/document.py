@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from baq_cli import __version__
-from baq_cli.engine.protocol import check_same_protocol
-from baq_cli.engine.provenance import now
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.report.across import across_tasks
-from baq_cli.report.courses import Course, environment_name
 from baq_cli.report.curves import Curve
 from baq_cli.report.definitions import DEFINITIONS, Goals
 from baq_cli.report.differences import recipe_differences
+from baq_cli.report.method_runs import Course, environment_name
 from baq_cli.report.notes import notes_on
+from baq_cli.report.protocol import check_same_protocol
 from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
+from baq_cli.runs.provenance import now
 
 DIGITS = 6
 """Significant digits of every number: more than any evaluation has."""
@@ -38,7 +38,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportInfo:
     """What a report says beside its numbers."""
 
     title: str = "Offline to online"
@@ -49,7 +49,7 @@ class Told:
     """Methods in the order they were asked for; others follow."""
 
 
-def build_document(courses: Sequence[Course], told: Told) -> Document:
+def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
     """Return the document of courses, by task and method.
 
     Raises UsageError for courses that can't be compared: two of one method on a task, another

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baq_cli.engine.events import Phase
 from baq_cli.errors import DataError
 from baq_cli.report.curves import Array, Curve, PhaseCurves
 from baq_cli.report.names import wrapped
@@ -24,6 +23,7 @@ from baq_cli.report.style import (
     styled,
 )
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
+from baq_cli.runs.events import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

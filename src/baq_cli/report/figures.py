@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baq_cli.engine.events import Phase
 from baq_cli.report.across_figures import (
     aggregates_figure,
     efficiency_figure,
@@ -21,6 +20,7 @@ from baq_cli.report.figure import curves_figure
 from baq_cli.report.names import file_stems
 from baq_cli.report.page_view import dataset_mean
 from baq_cli.report.style import save
+from baq_cli.runs.events import Phase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from baq_cli.engine.protocol import check_same_protocol
 from baq_cli.errors import UsageError, clipped
 from baq_cli.recipes.load import FREE_ON_RESUME
-from baq_cli.report.courses import Course
 from baq_cli.report.curves import Curve
 from baq_cli.report.differences import settings_of, text_of
+from baq_cli.report.method_runs import Course
+from baq_cli.report.protocol import check_same_protocol
 
 NO_SETTING = frozenset({*FREE_ON_RESUME, "capture", "acting"})
 """A run's keys that change neither what is learned nor what is measured, or that the protocol has

@@ -13,6 +13,7 @@ from baq_cli.report.across_figures import aggregated, shown_pairs
 from baq_cli.report.figures import curves_stems
 from baq_cli.report.markdown_task import facts, task_tables
 from baq_cli.report.markup import bullets, code, escaped, table, unbroken
+from baq_cli.runs.files import disk_errors, replace_file
 
 Document = Mapping[str, Any]
 Draw = Callable[[str, str], Iterator[str]]
@@ -46,8 +47,6 @@ def write_markdown(document: dict[str, Any], path: Path, figures: Sequence[Path]
     report. Names are escaped wherever they stand.
     Raises DataError when the file can't be written.
     """
-    from baq_cli.engine.files import disk_errors, replace_file  # imports torch
-
     links = {
         figure.stem: quote(Path(os.path.relpath(figure, path.parent)).as_posix())
         for figure in figures

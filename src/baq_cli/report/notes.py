@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from baq_cli.report.courses import Course
+from baq_cli.report.method_runs import Course
 
 SIMULATORS = ("mujoco", "gymnasium")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from baq_cli.report import page_view
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
+from baq_cli.runs.files import disk_errors, replace_file
 
 SCRIPTS = ("theme.js", "traces.js", "figures.js", "report.js")
 SIGNIFICANT = 6
@@ -28,8 +29,6 @@ def write_page(document: dict[str, Any], path: Path) -> Path:
     request. Names are escaped wherever they stand.
     Raises DataError when the file can't be written.
     """
-    from baq_cli.engine.files import disk_errors, replace_file  # imports torch
-
     content = render(document).encode("utf-8", "replace")  # a file's name may hold half a character
     with disk_errors(f"write the report {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from baq_cli.plain_files import make_folder
 from baq_cli.report.names import wrapped
+from baq_cli.runs.files import disk_errors, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,8 +151,6 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
 
     Raises DataError when the files can't be written.
     """
-    from baq_cli.engine.files import disk_errors, replace_file  # imports torch
-
     png, svg = folder / f"{stem}.png", folder / f"{stem}.svg"
     with (
         disk_errors(f"write the figure {png}"),

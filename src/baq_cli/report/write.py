@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from baq_cli.engine.files import disk_errors, replace_file
 from baq_cli.report.document import Document
 from baq_cli.report.figures import draw_figures
 from baq_cli.report.markdown import write_markdown
 from baq_cli.report.page import write_page
-from baq_cli.report.sheet import write_sheet
+from baq_cli.report.results_csv import write_sheet
+from baq_cli.runs.files import disk_errors, replace_file
 
 PAGE, TEXT, SHEET, DOCUMENT, FIGURES = (
     "report.html",

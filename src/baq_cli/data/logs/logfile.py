@@ -28,7 +28,7 @@ IMPORTED = "imported"
 """The entry of a dataset's metadata that says which columns its ends came from; see `Account`."""
 
 
-Place = tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]
+SpecAndSpaces = tuple[gym.envs.registration.EnvSpec | None, gym.Space[Any], gym.Space[Any]]
 """An environment's spec, where there is one, and the spaces of observations and actions."""
 
 
@@ -71,7 +71,7 @@ class LogFile:
 
 
 def to_recording(
-    file: LogFile, setting: Setting, place: Place | None = None
+    file: LogFile, setting: Setting, place: SpecAndSpaces | None = None
 ) -> tuple[Recording, int]:
     """Cut a log into episodes; return the recording and how many transitions were lost.
 
@@ -132,7 +132,7 @@ def _decided(
     return decided, rules
 
 
-def place_of(file: LogFile, setting: Setting) -> Place:
+def place_of(file: LogFile, setting: Setting) -> SpecAndSpaces:
     """Find where a log was made: what the caller says, then what the file says.
 
     Raises DataError where neither says it.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.ends.clues import together
-from baq_cli.data.logs.logfile import LogFile, Place, Setting, place_of
+from baq_cli.data.logs.logfile import LogFile, Setting, SpecAndSpaces, place_of
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError, listed
 from baq_cli.surroundings import in_utf8
@@ -46,7 +46,7 @@ def check_alike(parts: Sequence[Part]) -> None:
             raise _differs(part, first, "baq's own card:", *_has_card(part), *_has_card(first))
 
 
-def check_place(file: LogFile, setting: Setting, place: Place) -> None:
+def check_place(file: LogFile, setting: Setting, place: SpecAndSpaces) -> None:
     """Raise DataError where a file's card names other spaces, or another environment."""
     if file.card is None or setting.env is not None or setting.action_low is not None:
         return

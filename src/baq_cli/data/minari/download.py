@@ -7,8 +7,8 @@ from pathlib import Path
 
 from baq_cli.data.door import checked
 from baq_cli.data.episodes import Episodes
+from baq_cli.data.minari.commit import describe_namespace, elsewhere, move
 from baq_cli.data.minari.folder import check_new_id, dataset_path, open_minari, quiet
-from baq_cli.data.minari.place import describe_namespace, elsewhere, move
 from baq_cli.data.minari.read import read_episodes
 from baq_cli.errors import BaqError, DataError
 from baq_cli.surroundings import MINARI, NO_ROOM, refused

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from baq_cli.data.minari.commit import beside, describe_namespace, move
 from baq_cli.data.minari.folder import dataset_path, quiet
-from baq_cli.data.minari.place import beside, describe_namespace, move
 from baq_cli.data.minari.seal import SEAL, sealed
 from baq_cli.data.recording import Recording
 from baq_cli.data.seeds import stored_seed

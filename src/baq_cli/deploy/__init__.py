@@ -1,0 +1,1 @@
+"""Acting with a trained policy, without training."""

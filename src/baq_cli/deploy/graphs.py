@@ -1,0 +1,241 @@
+"""A policy's graph, with normaliser and action scaling inside, as TorchScript and as ONNX."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from baq_cli import __version__
+from baq_cli.deploy.policy import OneSeed
+from baq_cli.envs.scaling import inner_bounds
+from baq_cli.errors import DataError, UsageError
+from baq_cli.nets.perceptron import NORM_EPS
+from baq_cli.plain_files import read
+
+Array = npt.NDArray[Any]
+FormatName = Literal["onnx", "torchscript"]
+Run = Callable[[Array], Array]
+"""A file that was loaded: observations `[B, obs_dim]` to actions `[B, action_dim]`, float32."""
+
+METADATA = "baq"
+"""The key of the JSON document in ONNX metadata; in TorchScript it is the file `baq.json`."""
+OPSET, IR_VERSION = 17, 8
+"""The oldest that have LayerNormalization; ONNX Runtime reads them since 1.12."""
+
+
+class ExportedPolicy(nn.Module):
+    """What is exported: raw `obs [B, obs_dim]` to `action [B, action_dim]`, float32.
+
+    Made of plain modules for one seed. Its actions never leave the bounds, which lie where float32
+    has numbers inside the action space's own. A row that is not finite gives actions of NaN: a
+    ReLU would otherwise turn it into a plausible one.
+    Raises UsageError for bounds beyond the range of float32, and DataError where it has no number
+    between them.
+    """
+
+    if TYPE_CHECKING:  # TorchScript would read them, and can't as text
+        obs_mean: Tensor
+        obs_std: Tensor
+        low: Tensor
+        high: Tensor
+        middle: Tensor
+        half_range: Tensor
+
+    def __init__(self, one: OneSeed):
+        super().__init__()
+        low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
+        if max(np.abs(low).max(), np.abs(high).max()) > np.finfo(np.float32).max:
+            raise UsageError(
+                "an exported file computes in float32, and the action bounds are beyond its range: "
+                "use baq_cli.load_policy, or rescale the environment's actions"
+            )
+        try:
+            first, last = inner_bounds(one.spaces.action_low, one.spaces.action_high, "float32")
+        except DataError as error:
+            raise DataError(
+                f"an exported file computes in float32, and {error}, or use baq_cli.load_policy"
+            ) from error
+        for name, value in (
+            ("low", first),
+            ("high", last),
+            ("middle", (low + high) / 2),
+            ("half_range", (high - low) / 2),
+        ):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32))
+        self.register_buffer("obs_mean", one.inputs.obs_mean.clone())
+        self.register_buffer("obs_std", one.inputs.obs_std.clone())
+        self.obs_dim = one.spaces.obs_dim
+        self.layers = nn.Sequential(*_plain_layers(one.agent.policy, one.spaces.action_dim))
+        self.requires_grad_(False).eval()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if obs.dim() != 2 or obs.size(1) != self.obs_dim:
+            raise ValueError(f"obs has the shape {obs.size()}, expected [batch, {self.obs_dim}]")
+        action = self.layers((obs - self.obs_mean) / self.obs_std)
+        action = torch.clamp(self.middle + self.half_range * action, self.low, self.high)
+        return action + 0.0 * obs.sum(1, keepdim=True)
+
+
+def _plain_layers(policy: Any, action_dim: int) -> list[nn.Module]:
+    """Return the modules of a policy's perceptron, of one seed, up to the tanh of its mode.
+
+    A mode that is clipped instead ends with the affine layer: actions are clipped to the bounds.
+    """
+    net = policy.net
+    found: list[nn.Module] = []
+    for number, layer in enumerate(net.layers):
+        weight, bias = layer.weight[0, 0].mT, layer.bias[0, 0, 0]
+        if number == len(net.layers) - 1:  # some have standard deviations beside their means
+            weight, bias = weight[:action_dim], bias[:action_dim]
+        found.append(nn.Linear(weight.shape[1], weight.shape[0]))
+        found[-1].load_state_dict({"weight": weight, "bias": bias})
+        if number < len(net.norms):
+            gain, offset = net.norms[number].weight[0, 0, 0], net.norms[number].bias[0, 0, 0]
+            found.append(nn.LayerNorm(len(gain), eps=NORM_EPS))
+            found[-1].load_state_dict({"weight": gain, "bias": offset})
+        if number < len(net.layers) - 1:
+            found.append(nn.ReLU())
+        elif policy.squashed:
+            found.append(nn.Tanh())
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide that PyTorch calls TorchScript deprecated: whoever asks for it knows what for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _torchscript_bytes(policy: ExportedPolicy, facts: str) -> bytes:
+    """Return a policy as a TorchScript file.
+
+    Scripted, not traced: a trace would drop the check of the shape, and an observation `[B, 1]`
+    be broadcast against the normaliser. PyTorch 2.13 calls TorchScript deprecated and still
+    reads and writes it; it is what a C++ program loads without compiling anything.
+    """
+    buffer = io.BytesIO()
+    with _quiet():
+        script = torch.jit.script(policy)
+        torch.jit.save(script, buffer, _extra_files={f"{METADATA}.json": facts.encode()})
+    return buffer.getvalue()
+
+
+def _run_torchscript(path: Path) -> Run:
+    with _quiet():
+        module = torch.jit.load(io.BytesIO(read(path, None)), map_location="cpu")
+
+    def run(obs: Array) -> Array:
+        with torch.inference_mode():
+            return module(torch.from_numpy(obs)).numpy()
+
+    return run
+
+
+def _onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
+    """Return a policy as an ONNX file.
+
+    The graph is written here, node by node: a dozen of the oldest operators. So it needs neither
+    of PyTorch's exporters, and runtimes read it that are years older.
+    """
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes: list[Any] = []
+    constants: list[Any] = []
+
+    def add(operator: str, *inputs: str | Tensor, to: str = "", **settings: Any) -> str:
+        name = to or f"{operator.lower()}_{len(nodes)}"
+        words = []
+        for value in inputs:
+            if isinstance(value, Tensor):
+                constants.append(numpy_helper.from_array(value.numpy(), f"c{len(constants)}"))
+                value = constants[-1].name
+            words.append(value)
+        nodes.append(helper.make_node(operator, words, [name], name, **settings))
+        return name
+
+    at = add("Div", add("Sub", "obs", policy.obs_mean), policy.obs_std)
+    for module in policy.layers:
+        if isinstance(module, nn.Linear):
+            at = add("Gemm", at, module.weight, module.bias, transB=1)
+        elif isinstance(module, nn.LayerNorm):
+            at = add(
+                "LayerNormalization", at, module.weight, module.bias, axis=-1, epsilon=module.eps
+            )
+        else:
+            at = add("Tanh" if isinstance(module, nn.Tanh) else "Relu", at)
+    at = add("Add", add("Mul", at, policy.half_range), policy.middle)
+    at = add("Min", add("Max", at, policy.low), policy.high)
+    nothing = add("Mul", add("ReduceSum", "obs", torch.tensor([1]), keepdims=1), torch.zeros(1))
+    add("Add", at, nothing, to="action")
+
+    def port(name: str, width: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+
+    ports = [port("obs", policy.obs_dim)], [port("action", len(policy.low))]
+    graph = helper.make_graph(nodes, "policy", *ports, constants)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="baq-cli",
+        producer_version=__version__,
+    )
+    helper.set_model_props(model, {METADATA: facts})
+    checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _run_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    content = read(path, None)  # by its name it couldn't be opened where that is not UTF-8
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda obs: session.run(["action"], {"obs": obs})[0]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format: what it needs to be installed, and how it is written and run."""
+
+    packages: tuple[str, ...]
+    to_bytes: Callable[[ExportedPolicy, str], bytes]
+    run: Callable[[Path], Run]
+
+
+FORMATS: dict[FormatName, Format] = {
+    "onnx": Format(("onnx", "onnxruntime"), _onnx_bytes, _run_onnx),
+    "torchscript": Format((), _torchscript_bytes, _run_torchscript),
+}
+
+
+def require_format(name: FormatName) -> Format:
+    """Return a format.
+
+    Raises UsageError, naming the extra, when a package that it needs can't be imported.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on importing it calls home
+    found = FORMATS[name]
+    for package in found.packages:
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise UsageError(
+                f"--format {name} needs the package {package}: pip install 'baq-cli[{name}]'"
+            ) from error
+    return found

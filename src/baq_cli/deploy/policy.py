@@ -1,0 +1,267 @@
+"""A trained policy as a function of raw observations, for use outside of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.restore import build_agent, spaces_of
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.envs.ref import EnvRef
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import DataError, UsageError
+from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
+
+Array = npt.NDArray[Any]
+PLAIN = (DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy)
+"""Policies whose mode is the first `action_dim` outputs of `net`, their tanh or clipped."""
+
+
+@dataclass(frozen=True)
+class OneSeed:
+    """One seed of a checkpoint, ready to act; `seeds` are all that the checkpoint holds."""
+
+    agent: Agent
+    inputs: Inputs
+    spaces: Spaces
+    document: dict[str, Any]
+    seed: int
+    seeds: tuple[int, ...]
+
+
+def load_one_seed(path: Path, seed: int | None, device: str = "cpu") -> OneSeed:
+    """Read one seed of a checkpoint, the first by default; nothing but its agent file is read.
+
+    Raises DataError when the checkpoint is missing, damaged or not finite; UsageError for a seed
+    that it doesn't hold, and for a device that isn't here.
+    """
+    place = _device(device)
+    saved = ckpt.load_agent_file(path)
+    seeds = tuple(int(held) for held in saved.document["seeds"])
+    if seed is None:
+        seed = seeds[0]
+    if seed not in seeds:
+        raise UsageError(f"{path} holds the seeds {list(seeds)}, not {seed}: choose among them")
+    row = seeds.index(seed)
+    tensors = {
+        name: tensor if name.startswith("inputs.") else tensor[row : row + 1]
+        for name, tensor in saved.agent.items()
+    }
+    one = ckpt.Checkpoint(saved.document | {"seeds": [seed]}, tensors)
+    agent = build_agent(one, place, path).eval().requires_grad_(False)
+    inputs, spaces = Inputs.from_tensors(tensors), spaces_of(saved.document)
+    _check_numbers(agent, inputs, spaces, path)
+    return OneSeed(agent, inputs, spaces, saved.document, seed, seeds)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"there is no device '{name}': expected cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device '{name}', but PyTorch sees no CUDA device: use 'cpu'")
+    return device
+
+
+def _check_numbers(agent: Agent, inputs: Inputs, spaces: Spaces, path: Path) -> None:
+    """Raise DataError unless everything that an action is computed from is finite, and fits."""
+    for name, tensor in (("obs_mean", inputs.obs_mean), ("obs_std", inputs.obs_std)):
+        if tuple(tensor.shape) != (spaces.obs_dim,):
+            raise DataError(
+                f"{path} is damaged: {name} has the shape {list(tensor.shape)} for observations "
+                f"of {spaces.obs_dim} numbers"
+            )
+    acting = {n: t for n, t in agent.state_dict().items() if n.startswith(agent.acting_parts())}
+    for name, tensor in (acting | inputs.tensors()).items():
+        if not tensor.isfinite().all():
+            raise DataError(
+                f"the tensor '{name}' of {path} has numbers that are not finite: no action can be "
+                "computed from them. Choose an earlier checkpoint."
+            )
+
+
+def is_plain(agent: Agent) -> bool:
+    """Return whether a method acts with its policy's perceptron alone, as all here do."""
+    return type(agent).act is Agent.act and isinstance(agent.policy, PLAIN)
+
+
+class DeployedPolicy:
+    """One seed's deterministic policy, from raw observations to the environment's actions.
+
+    `policy(obs)` takes `[obs_dim]` to `[action_dim]`, and `[B, obs_dim]` to `[B, action_dim]`. It
+    normalises as in training, acts as `baq eval` does, bit for bit, and scales actions to the
+    environment's bounds; they are of its action space's type, contained in that space, and an
+    array of their own. Where the environment's observations are a `Dict`, such a mapping does too;
+    its parts may have a leading axis B.
+    Calls share nothing, so several threads may make them. PyTorch's settings stay as they are:
+    for one observation at a time `torch.set_num_threads(1)` is fastest.
+
+    Attributes: obs_dim, action_dim, spaces, env (its id, arguments and limit), env_id, algo, seed
+    (the one that acts), seeds (those in the checkpoint), obs_mean and obs_std (of the data,
+    `[obs_dim]`; zeros and ones where the method doesn't normalise), document (what the checkpoint
+    says of itself: recipe, dataset, versions, gradient_steps, env_steps, …).
+    Raises DataError for an observation of another shape, or that is not finite.
+    """
+
+    def __init__(self, one: OneSeed):
+        self.spaces, self.document = one.spaces, one.document
+        self.obs_dim, self.action_dim = one.spaces.obs_dim, one.spaces.action_dim
+        self.env = EnvRef.of_document(one.document)
+        self.env_id = self.env.id
+        self.algo = str(one.document["algo"])
+        self.seed, self.seeds = one.seed, one.seeds
+        self.obs_mean = one.inputs.obs_mean.numpy().copy()
+        self.obs_std = one.inputs.obs_std.numpy().copy()
+        self._agent, self._inputs = one.agent, one.inputs
+        self._layers = _layers(one.agent)
+        self._squashed = bool(self._layers) and one.agent.policy.squashed
+
+    def __repr__(self) -> str:
+        among = "" if len(self.seeds) == 1 else f" of {', '.join(map(str, self.seeds))}"
+        return (
+            f"<{self.algo} on {self.env}, seed {self.seed}{among}: "
+            f"observations [{self.obs_dim}] to actions [{self.action_dim}]>"
+        )
+
+    def __call__(self, obs: npt.ArrayLike | Mapping[str, Any]) -> Array:
+        raw = self._read(obs)
+        if not np.isfinite(raw).all():
+            raise DataError(_not_finite(raw))
+        with torch.inference_mode():
+            if self._layers and raw.size == self.obs_dim:
+                action = self._act_on_one(raw)
+            else:
+                action = self._act(raw.reshape(-1, self.obs_dim))
+        if np.isnan(action).any():
+            raise DataError(
+                "the action is not a number: the observation's numbers are too large for float32. "
+                f"The largest is {np.abs(raw).max():.3g}."
+            )
+        return action.reshape(*raw.shape[:-1], self.action_dim)
+
+    def _act(self, raw: Array) -> Array:
+        """Act as evaluation does, `[B, obs_dim]` to `[B, action_dim]`."""
+        batch = self._inputs.obs(raw).unsqueeze(0).to(self._agent.spec.device)
+        return self.spaces.to_env(self._agent.act(batch).squeeze(0).cpu().numpy())
+
+    def _act_on_one(self, raw: Array) -> Array:
+        """Do the same sums for one observation, without what surrounds them for the sake of many.
+
+        The matrix products stay batched ones, of one matrix: others round differently.
+        """
+        h = torch.from_numpy(raw.reshape(1, 1, -1))
+        h = (h - self._inputs.obs_mean).div_(self._inputs.obs_std)
+        for weight, bias in self._layers[:-1]:
+            h = torch.baddbmm(bias, h, weight).relu_()
+        weight, bias = self._layers[-1]
+        last = torch.baddbmm(bias, h, weight)
+        found = (last.tanh_() if self._squashed else last).numpy()[0, 0, : self.action_dim]
+        return self.spaces.to_env(found)
+
+    def _read(self, obs: Any) -> Array:
+        """Return observations as a float32 array of our own, `[obs_dim]` or `[B, obs_dim]`."""
+        if not isinstance(obs, np.ndarray):
+            obs = self._flatten(obs) if isinstance(obs, Mapping) else _array(obs)
+        if obs.dtype.kind not in "fiub":
+            raise DataError(f"an observation of the type {obs.dtype}: expected numbers")
+        if obs.shape[-1:] != (self.obs_dim,) or obs.ndim > 2:
+            raise DataError(
+                f"an observation of the shape {list(obs.shape)}: expected [{self.obs_dim}], or "
+                f"[B, {self.obs_dim}] for a batch of B"
+            )
+        with np.errstate(over="ignore"):  # what overflows is told of in words
+            return np.array(obs, dtype=np.float32, order="C")
+
+    def _flatten(self, obs: Mapping[str, Any]) -> Array:
+        """Lay the parts of a `Dict` observation side by side, as the environment's wrapper does.
+
+        Parts of `B · size` numbers with a leading axis B are a batch. For B = 1 every part must
+        have that axis, and one another besides: else it is a single observation.
+        """
+        sizes = dict(self.spaces.obs_layout)
+        if not sizes:
+            raise DataError(
+                f"observations of {self.env} are one array of {self.obs_dim} numbers, not a dict"
+            )
+        parts = {name: _array(_part(obs, name)) for name in sizes}
+        count = _batch_of(parts, sizes)
+        rows = 1 if count is None else count
+        flat = np.concatenate([part.reshape(rows, sizes[n]) for n, part in parts.items()], axis=1)
+        return flat[0] if count is None else flat
+
+
+def load_policy(
+    path: str | os.PathLike[str], seed: int | None = None, device: str = "cpu"
+) -> DeployedPolicy:
+    """Load a checkpoint's policy, ready to act on raw observations: see `DeployedPolicy`.
+
+    `path` is a run, a checkpoint folder or an agent.safetensors. Of several seeds, `seed` chooses
+    one; by default it is the first, which `repr` names. On `cuda` every call waits for the card:
+    for one observation at a time the CPU is faster.
+    Raises DataError when the checkpoint is missing or damaged, UsageError for a seed that it
+    doesn't hold.
+    """
+    return DeployedPolicy(load_one_seed(Path(path), seed, device))
+
+
+def _layers(agent: Agent) -> list[tuple[Tensor, Tensor]]:
+    """Return weight `[1, n_in, n_out]` and bias `[1, 1, n_out]` of each layer.
+
+    Empty where acting on one observation has no shorter way than acting on many.
+    """
+    if not is_plain(agent) or len(agent.policy.net.norms) or agent.spec.device.type != "cpu":
+        return []
+    return [(layer.weight[0], layer.bias[0]) for layer in agent.policy.net.layers]
+
+
+def _array(values: Any) -> Array:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"an observation that is no array of numbers: {error}") from error
+
+
+def _not_finite(raw: Array) -> str:
+    at = np.argwhere(~np.isfinite(raw))[0].tolist()
+    return (
+        f"the observation has {raw[tuple(at)]} at {at}: expected finite numbers, in the range of "
+        "float32"
+    )
+
+
+def _part(obs: Mapping[str, Any], name: str) -> Any:
+    """Return the part of a nested observation that a path such as 'arm/joints' names."""
+    found: Any = obs
+    for key in name.split("/"):
+        if not isinstance(found, Mapping) or key not in found:
+            raise DataError(f"the observation has no part '{name}': it has {sorted(map(str, obs))}")
+        found = found[key]
+    return found
+
+
+def _batch_of(parts: dict[str, Array], sizes: dict[str, int]) -> int | None:
+    """Return how many observations the parts hold, None for a single one without such an axis."""
+    alone = all(part.size == sizes[name] for name, part in parts.items())
+    has_axis = all(part.ndim and len(part) == 1 for part in parts.values())
+    if alone and not (has_axis and any(part.ndim > 1 for part in parts.values())):
+        return None
+    counts = {len(part) if part.ndim else -1 for part in parts.values()}
+    count = counts.pop()
+    if counts or any(part.size != count * sizes[name] for name, part in parts.items()):
+        shapes = {name: list(part.shape) for name, part in parts.items()}
+        raise DataError(
+            f"the parts of the observation have the shapes {shapes}: expected {sizes} numbers, or "
+            "as many for each of a batch along the first axis"
+        )
+    return count

@@ -1,0 +1,185 @@
+"""What an online phase takes from the checkpoint that it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import METHODS, make_agent
+from baq_cli.engine.checkpoints.document import bare_agent
+from baq_cli.engine.checkpoints.folder import Checkpoint, agent_tensors
+from baq_cli.engine.checkpoints.restore import load_exactly
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import UsageError
+from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Note, Observer
+
+Shapes = dict[str, torch.Size]
+
+
+def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
+    """Raise UsageError when a recipe asks for other inputs than pre-training fixed (law 6)."""
+    section = source.document["recipe"][source.document["algo"]]
+    fixed = {
+        "normalize_observations": section["normalize_observations"],
+        "reward_scale": inputs.reward_scale,
+        "reward_shift": inputs.reward_shift,
+    }
+    for key, value in fixed.items():
+        if key in recipe.method.unused:
+            continue
+        asked = getattr(recipe.method, key)
+        if asked not in (value, section.get(key)):  # which may say how the value was found
+            raise UsageError(
+                f"{recipe.run.algo}.{key} is {asked} here, and the checkpoint was trained with "
+                f"{value}: inputs are fixed at pre-training. Leave it out, or say {key}={value}."
+            )
+
+
+def _seed_rows(source: Checkpoint, recipe: Recipe) -> list[int]:
+    """Return where a checkpoint keeps each of the recipe's seeds.
+
+    Raises UsageError for a seed that it doesn't hold.
+    """
+    held = list(source.document["seeds"])
+    missing = [seed for seed in recipe.run.seeds if seed not in held]
+    if missing:
+        raise UsageError(f"the checkpoint holds seeds {held}, not {missing}: choose among them")
+    return [held.index(seed) for seed in recipe.run.seeds]
+
+
+def hand_over_parameters(
+    agent: Agent, source: Checkpoint, recipe: Recipe, observer: Observer
+) -> None:
+    """Load what the method shares with the checkpoint: all of it, unless the method changed.
+
+    Raises DataError when the same method's tensors don't fit.
+    """
+    if source.document.get("kind") == "behavior":
+        raise UsageError(
+            "a behaviour file holds a policy alone: evaluate it or collect data with it. "
+            "Fine-tuning needs the checkpoint that it was made from."
+        )
+    rows = _seed_rows(source, recipe)
+    tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
+    own = agent.state_dict()
+    if recipe.run.algo == source.document["algo"]:
+        _check_networks(agent, tensors, recipe, source)
+        load_exactly(agent, tensors, Path(recipe.run.algo))
+        return
+    taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
+    if "policy" not in taken:
+        hidden = source.document["recipe"][source.document["algo"]]["hidden"]
+        other = list(recipe.method.hidden) != list(hidden)
+        same = f", or set {recipe.run.algo}.hidden={_as_override(hidden)}" if other else ""
+        raise UsageError(
+            f"a {source.document['algo']} policy can't be continued by '{recipe.run.algo}': their "
+            f"networks differ. {_choices(source)}{same}."
+        )
+    before = bare_agent(source.document, Path(source.document["algo"]))
+    if agent.policy.squashed != before.policy.squashed:
+        _refuse_other_mean(source.document["algo"], recipe, before.policy.squashed)
+    shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
+    agent.load_state_dict(shared, strict=False)
+    followed = _follow(agent, taken)
+    fresh = ", ".join(sorted(_parts(own) - taken - followed)) or "none"
+    observer(Note(f"taken from the checkpoint: {', '.join(sorted(taken))}; fresh: {fresh}"))
+
+
+def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
+    """Raise UsageError: the same weights would be another policy."""
+    mean, other = ("tanh", "linear") if squashed else ("linear", "tanh")
+    way = f"say {recipe.run.algo}.mean={mean}"
+    if "mean" not in type(recipe.method).model_fields:
+        way = f"pre-train with {algo}.mean={other}, or continue it by '{algo}'"
+    raise UsageError(
+        f"the mean of the checkpoint's {algo} policy is {mean}, that of '{recipe.run.algo}' "
+        f"{other}: {way}."
+    )
+
+
+def _follow(agent: Agent, taken: set[str]) -> set[str]:
+    """Let targets that the checkpoint lacks begin as the networks they follow; return which."""
+    parts = {id(module): name for name, module in agent.named_children()}
+    followed = set()
+    for target in agent.targets():
+        name = parts.get(id(target.copy))
+        if name is not None and name not in taken and parts.get(id(target.network)) in taken:
+            target.copy.load_state_dict(target.network.state_dict())
+            followed.add(name)
+    return followed
+
+
+def _check_networks(
+    agent: Agent, tensors: dict[str, Tensor], recipe: Recipe, source: Checkpoint
+) -> None:
+    """Raise UsageError, naming the keys, where the recipe makes other networks than it loads."""
+    algo, shapes = recipe.run.algo, _shapes(tensors)
+    if _shapes(agent.state_dict()) == shapes:
+        return
+    before, asked = source.document["recipe"][algo], recipe.method.model_dump(mode="json")
+    spec = replace(agent.spec, device=torch.device("meta"))
+    changed = []
+    for key in [key for key in asked if key in before and asked[key] != before[key]]:
+        config = type(recipe.method).model_validate(before | {key: asked[key]})
+        if _shapes(make_agent(algo, config, spec).state_dict()) != shapes:
+            changed.append(key)
+    if changed:
+        here = ", ".join(f"{algo}.{key} is {asked[key]}" for key in changed)
+        there = " ".join(f"{algo}.{key}={_as_override(before[key])}" for key in changed)
+        raise UsageError(
+            f"{here} here, and the checkpoint was trained with {there}: its networks are of that "
+            "size. Leave it out to continue them, or pre-train again."
+        )
+
+
+def _shapes(tensors: dict[str, Tensor]) -> Shapes:
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def _parts(names: Iterable[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def _fits(part: str, own: Shapes, given: Shapes) -> bool:
+    """Return whether all of a method's part is among what another's checkpoint holds."""
+    return all(given.get(n) == shape for n, shape in own.items() if n.split(".")[0] == part)
+
+
+def continuing(algo: str) -> list[str]:
+    """Return the methods that can fine-tune another's checkpoint: it holds all of their policy."""
+    spec = Spec((0,), 1, 1, device=torch.device("meta"))
+
+    def shapes(name: str) -> Shapes:
+        config = METHODS[name].Config(hidden=(8,))  # of one size, as it is carried over
+        return _shapes(make_agent(name, config, spec).state_dict())
+
+    online = [m.name for m in METHODS.values() if m.learns_online and m.learns_from_scratch]
+    return [n for n in online if n != algo and _fits("policy", shapes(n), shapes(algo))]
+
+
+def _choices(source: Checkpoint) -> str:
+    others = [source.document["algo"], *continuing(source.document["algo"])]
+    return f"Choose a method with the same policy ({', '.join(others)})"
+
+
+def _as_override(value: object) -> str:
+    return str(value).replace(" ", "")
+
+
+def hand_over_optimizers(
+    learner: Learner, source: Checkpoint, recipe: Recipe, observer: Observer
+) -> None:
+    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came."""
+    same = recipe.run.algo == source.document["algo"]
+    same = same and list(recipe.run.seeds) == list(source.document["seeds"])
+    fresh = learner.restore_optimizers(source.training if same else {})
+    if fresh:
+        observer(Note(f"optimisers start fresh: {', '.join(fresh)}"))

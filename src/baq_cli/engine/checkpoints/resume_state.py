@@ -1,0 +1,231 @@
+"""What a checkpoint keeps for a resume, checked against the run that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.engine.checkpoints.document import bare_agent
+from baq_cli.engine.experience.stores import make_stores
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import DataError
+from baq_cli.nets.streams import SeedStream
+from baq_cli.runs.checked import (
+    Checked,
+    Count,
+    Finite,
+    GuardEvent,
+    Logs,
+    Name,
+    check_content,
+)
+from baq_cli.runs.events import Phase
+
+Tensors = Mapping[str, Tensor]
+Shape = tuple[tuple[int, ...], torch.dtype]
+CARD_BYTES = 16
+"""Of the state of a generator on a CUDA card: a seed and an offset."""
+
+
+class _Counters(Checked):
+    phase: Phase
+    seed: Count
+    gradient_steps: Count
+    env_steps: Count
+    episodes: Count
+    wall_seconds: Finite
+
+
+class _Pending(Checked):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    done: Count
+    number: Name
+    counters: list[_Counters]
+
+
+class _Guard(Checked):
+    arrays: tuple[
+        list[Finite | None], list[Finite | None], list[Count], list[Count], list[Finite]
+    ] = Field(strict=False)
+    bad_episodes: list[Count]
+    events: list[GuardEvent]
+    stopped: bool
+
+
+class _Kept(Checked):
+    """A state that a run goes on from."""
+
+    done: Count
+    evaluations: Count
+    pending: list[_Pending]
+    faults: Count
+    guard: _Guard
+    episodes: list[Count]
+    metrics_sum: dict[str, list[Finite]]
+    metrics_count: dict[str, list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
+    wall_seconds: Finite
+    inherited: Count = 0
+    sizes: Logs
+
+
+class _Running(Checked):
+    start_seed: Count
+    rewards: list[Finite]
+    slots: list[Count]
+
+
+class _KeptOnline(_Kept):
+    written: Count
+    owed: bool
+    acting: Literal["cpu", "device"]
+    running: list[_Running]
+
+
+def check_resumable(
+    document: dict[str, Any],
+    state: dict[str, Any],
+    training: Tensors,
+    replay: Tensors,
+    blocks: Sequence[Tensors | None],
+    folder: Path,
+) -> None:
+    """Check what a run continues from; the document, and the agent, have been checked before.
+
+    Raises DataError, naming what doesn't fit: a counter, a tensor's name, shape or type, the state
+    of a random stream, rows of the store that nobody wrote, an episode in rows that aren't there.
+    """
+    online = document["phase"] == "online"
+    check_content(_KeptOnline if online else _Kept, state, folder / "state.json")
+    agent = bare_agent(document, folder)
+    _check_lengths(state, len(document["seeds"]), folder)
+    _check_training(agent, document, state, training, folder)
+    if online:
+        found = [block for block in blocks if block is not None]
+        _check_store(agent, document, state, found, folder)
+        _check_episodes(agent, state, replay, sum(b["rows"].shape[1] for b in found), folder)
+
+
+def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
+    lists = {
+        "episodes": state["episodes"],
+        "guard": state["guard"]["bad_episodes"],
+        "running": state.get("running", [None] * seeds),
+        **{f"metrics '{name[:80]}'": sums for name, sums in state["metrics_sum"].items()},
+        **{f"counts '{name[:80]}'": counts for name, counts in state["metrics_count"].items()},
+    }
+    lists |= {f"guard.arrays.{k}": array for k, array in enumerate(state["guard"]["arrays"])}
+    lists |= {f"pending.{k}": kept["counters"] for k, kept in enumerate(state["pending"])}
+    for name, values in lists.items():
+        if len(values) != seeds:
+            raise _damaged(folder, f"{name} has {len(values)} entries for {seeds} seeds")
+    if state["metrics_sum"].keys() != state["metrics_count"].keys():
+        raise _damaged(folder, "its metrics have other sums than counts")
+
+
+def _check_training(
+    agent: Agent, document: dict[str, Any], state: dict[str, Any], training: Tensors, folder: Path
+) -> None:
+    own = {name: _shape(tensor) for name, tensor in agent.state_dict().items()}
+    acting = {n: shape for n, shape in own.items() if n.startswith(agent.acting_parts())}
+    moments = Learner(agent, document["phase"]).optimizer_state()
+    expected = {name: _shape(tensor) for name, tensor in moments.items()}
+    for number in range(len(state["pending"])):
+        expected |= {f"pending.{number}.{name}": shape for name, shape in acting.items()}
+    if any(name.startswith("guard.") for name in training):
+        expected |= {f"guard.{name}": shape for name, shape in own.items()}
+    streams = {name for name in training if name.startswith("stream.")}
+    for name in streams:
+        _check_stream(training[name], name, folder)
+    found = {n: _shape(tensor) for n, tensor in training.items() if n not in streams}
+    _compare(found, expected, folder)
+
+
+def _check_stream(states: Tensor, name: str, folder: Path) -> None:
+    """Raise DataError for what is no state of the generators of a CPU; those of a card are taken.
+
+    Whether a card takes them is seen when it does.
+    """
+    width = SeedStream((0,), name).state().shape[1]
+    fits = states.ndim == 2 and states.shape[1] in (width, CARD_BYTES)
+    if not fits or states.dtype != torch.uint8:
+        raise _damaged(folder, f"'{name}' is {states.dtype} {list(states.shape)}, no random stream")
+    if states.shape[1] == width:
+        try:
+            SeedStream(range(len(states)), name).restore(states)
+        except RuntimeError as error:
+            raise _damaged(folder, f"'{name}' is the state of no random stream") from error
+
+
+def _check_store(
+    agent: Agent,
+    document: dict[str, Any],
+    state: dict[str, Any],
+    blocks: Sequence[Tensors],
+    folder: Path,
+) -> None:
+    plan, written = agent.online_plan(), state["written"]
+    _, online = make_stores(agent, plan, None, 1)
+    rows = sum(block["rows"].shape[1] for block in blocks)
+    if rows != min(written, plan.capacity) or written > document["env_steps"]:
+        raise _damaged(
+            folder,
+            f"its store has {rows} rows a seed where {written:,} were written in "
+            f"{document['env_steps']:,} env_steps",
+        )
+    for number, block in enumerate(blocks):
+        expected = {"rows": (*block["rows"].shape[:2], online.layout.width)}
+        if online.priorities is not None:
+            expected["priorities"] = block["rows"].shape[:2]
+        _compare(
+            {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in block.items()},
+            {
+                name: (shape, torch.float32 if name == "rows" else torch.float64)
+                for name, shape in expected.items()
+            },
+            folder,
+        )
+        kept = block.get("priorities")
+        if kept is not None and not bool(((kept > 0) & kept.isfinite()).all()):
+            raise _damaged(folder, f"block {number} has priorities that are not positive")
+
+
+def _check_episodes(
+    agent: Agent, state: dict[str, Any], replay: Tensors, rows: int, folder: Path
+) -> None:
+    seeds = len(agent.spec.seeds)
+    expected: dict[str, Shape] = {"obs": ((seeds, agent.spec.obs_dim), torch.float32)}
+    if "action" in replay:
+        expected["action"] = ((seeds, agent.spec.action_dim), torch.float32)
+    for i, episode in enumerate(state["running"]):
+        steps = len(episode["rewards"])
+        if steps:
+            expected[f"running.{i}.actions"] = ((steps, agent.spec.action_dim), torch.float32)
+        if len(episode["slots"]) != steps or max(episode["slots"], default=-1) >= rows:
+            raise _damaged(folder, f"running episode {i} lies in rows that are not there")
+    _compare({name: _shape(tensor) for name, tensor in replay.items()}, expected, folder)
+
+
+def _shape(tensor: Tensor) -> Shape:
+    return tuple(tensor.shape), tensor.dtype
+
+
+def _compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], folder: Path) -> None:
+    differ = sorted(found.keys() ^ expected.keys())
+    if differ:
+        more = "has" if differ[0] in found else "lacks"
+        raise _damaged(folder, f"it {more} the tensor '{differ[0][:200]}'")
+    for name, (shape, dtype) in expected.items():
+        if found[name] != (shape, dtype):
+            now = f"{found[name][1]} {list(found[name][0])}"
+            raise _damaged(folder, f"'{name}' is {now}, expected {dtype} {list(shape)}")
+
+
+def _damaged(folder: Path, what: str) -> DataError:
+    return DataError(f"{folder} is damaged: {what}")

@@ -1,0 +1,1 @@
+"""Episodes apart from training."""

@@ -1,0 +1,148 @@
+"""Evaluation: episodes of the deterministic policy in environments of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from baq_cli.agents.base import Agent
+from baq_cli.data.collect import Act
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.ref import EnvRef
+from baq_cli.errors import NonFiniteError
+from baq_cli.nets.streams import derive_seed
+
+Array = npt.NDArray[Any]
+
+
+def env_seed(seed: int, *names: str | int) -> int:
+    """Return a start-state seed for one episode, in the range simulators accept."""
+    return derive_seed(seed, *names) % (2**31 - 1)
+
+
+class NotFinite(NonFiniteError):
+    """A step of an evaluation with a number that is not finite; `parts` are its arrays, `[K, …]`,
+    K = S · width.
+    """
+
+    def __init__(self, message: str, parts: dict[str, Array]):
+        super().__init__(message)
+        self.parts = parts
+
+
+class Evaluator:
+    """Run every seed's policy for a number of episodes.
+
+    The environments are not the training ones, and each evaluation's start states are new: they
+    depend on the seed, the evaluation's number and the episode's alone. With `timeout_seconds`,
+    environments step in processes, one a seed.
+    Raises EnvironmentFault when one fails (asking again makes them anew), and NotFinite.
+    """
+
+    def __init__(
+        self,
+        env: EnvRef | str,
+        seeds: tuple[int, ...],
+        episodes: int,
+        width: int = 10,
+        timeout_seconds: float | None = None,
+    ):
+        self.seeds = seeds
+        self.episodes = episodes
+        in_workers = timeout_seconds is not None
+        self.width = 1 if in_workers else min(width, episodes)
+        count = len(seeds) * self.width
+        self._make_pool = partial(EnvPool, env, count, in_workers, timeout_seconds)
+        self.pool = self._make_pool()
+        self._failed = False
+
+    def evaluate(self, agent: Agent, inputs: Inputs, number: int | str) -> tuple[Array, Array]:
+        """Return raw returns and lengths (env_steps), `[S, episodes]` float64 and int64."""
+        found = self.evaluate_unless(lambda: False, agent, inputs, number)
+        assert found is not None
+        return found
+
+    def evaluate_unless(
+        self, stop: Callable[[], bool], agent: Agent, inputs: Inputs, number: int | str
+    ) -> tuple[Array, Array] | None:
+        """Do the same, or give up between two steps once `stop` says so: then return None."""
+        return self._play(lambda obs: self._act(agent, inputs, obs), number, stop)
+
+    def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
+        """Do the same with any function of observations; shapes as in `Act`, K = S · width."""
+        found = self._play(act, number, lambda: False)
+        assert found is not None
+        return found
+
+    def _play(
+        self, act: Act, number: int | str, stop: Callable[[], bool]
+    ) -> tuple[Array, Array] | None:
+        if self._failed:
+            self.pool = self._make_pool()
+        try:
+            self._failed = True
+            found = self._played(act, number, stop)
+            self._failed = False
+        finally:
+            if self._failed:
+                self.pool.abandon()
+        return found
+
+    def _played(
+        self, act: Act, number: int | str, stop: Callable[[], bool]
+    ) -> tuple[Array, Array] | None:
+        seeds, width = len(self.seeds), self.width
+        returns = np.zeros((seeds, self.episodes))
+        lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
+        row = np.repeat(np.arange(seeds), width)
+        episode = np.tile(np.arange(width), seeds)
+        obs, taken = self.pool.reset(self._start_seeds(row, episode, number)), 0
+        while (running := episode < self.episodes).any():
+            if stop():
+                return None
+            action = act(obs)
+            taken += 1
+            self._check_finite({"action": action}, running, taken)
+            obs, reward, terminated, truncated = self.pool.step(action)
+            parts = {"action": action, "observation": obs, "reward": reward}
+            self._check_finite(parts, running, taken)
+            np.add.at(returns, (row[running], episode[running]), reward[running])
+            np.add.at(lengths, (row[running], episode[running]), 1)
+            over = terminated | truncated
+            if over.any():
+                episode = episode + width * over
+                obs = self.pool.reset(self._start_seeds(row, episode, number), over)
+        return returns, lengths
+
+    def _act(self, agent: Agent, inputs: Inputs, obs: Array) -> Array:
+        with torch.no_grad():
+            batch = inputs.obs(obs).unflatten(0, (len(self.seeds), self.width))
+            action = agent.act(batch.to(agent.spec.device))
+        return action.cpu().flatten(0, 1).numpy()
+
+    def _check_finite(self, parts: dict[str, Array], running: Array, taken: int) -> None:
+        for name, values in parts.items():
+            odd = running & ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if odd.any():
+                seeds = sorted({self.seeds[i // self.width] for i in np.flatnonzero(odd)})
+                raise NotFinite(
+                    f"{name} is NaN or infinite in an evaluation in '{self.pool.env.id}', at its "
+                    f"step {taken} (seeds {seeds}). Checkpoints are intact. Lower the policy's "
+                    "learning rate, or mend the environment.",
+                    parts,
+                )
+
+    def _start_seeds(self, row: Array, episode: Array, number: int | str) -> list[int]:
+        return [
+            env_seed(self.seeds[r], "eval", number, int(e))
+            for r, e in zip(row, episode, strict=True)
+        ]
+
+    def close(self) -> None:
+        self.pool.close()

@@ -1,0 +1,1 @@
+"""Transitions: stored, indexed, drawn as batches."""

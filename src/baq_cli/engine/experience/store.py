@@ -1,0 +1,167 @@
+"""Transitions as rows of one packed matrix: the dataset, shared by seeds, and online stores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from baq_cli.agents.interface import Batch
+from baq_cli.engine.experience.sumtree import SumTree
+
+BLOCK_ROWS = 8192
+"""Rows of a block, the unit in which a checkpoint notes what has changed."""
+FIELDS = ("obs", "action", "next_obs", "reward", "bootstrap")
+
+
+class Layout:
+    """Where each field of a transition lies in a row. Extra columns follow the fields."""
+
+    def __init__(self, obs_dim: int, action_dim: int, columns: Sequence[str]):
+        widths = {"obs": obs_dim, "action": action_dim, "next_obs": obs_dim}
+        self.columns = tuple(columns)
+        self.slices: dict[str, slice] = {}
+        start = 0
+        for name in (*FIELDS, *columns):
+            self.slices[name] = slice(start, start + widths.get(name, 1))
+            start = self.slices[name].stop
+        self.width = start
+
+    def pack(self, fields: dict[str, Tensor]) -> Tensor:
+        """Return rows `[..., width]` from fields; one-wide fields come without their last axis."""
+        parts = [
+            fields[name] if name in ("obs", "action", "next_obs") else fields[name].unsqueeze(-1)
+            for name in self.slices
+        ]
+        return torch.cat([part.to(torch.float32) for part in parts], dim=-1)
+
+    def batch(self, rows: Tensor, online: Tensor) -> Batch:
+        """Return the rows `[S, B, width]` as a batch of views."""
+        get = self.slices
+        return Batch(
+            obs=rows[..., get["obs"]],
+            action=rows[..., get["action"]],
+            next_obs=rows[..., get["next_obs"]],
+            reward=rows[..., get["reward"].start],
+            bootstrap=rows[..., get["bootstrap"].start],
+            weight=torch.ones_like(online),
+            online=online,
+            columns={name: rows[..., get[name].start] for name in self.columns},
+        )
+
+
+class Store:
+    """Rows of S seeds, or one set of rows that all seeds share.
+
+    Shapes: rows `[S or 1, capacity, width]`; `own [S, capacity, K]` holds columns of shared rows
+    that differ by seed; `priorities`, when kept, has S trees. `size` counts the rows in use (the
+    same for every seed); writing past `capacity` overwrites the oldest.
+    """
+
+    def __init__(self, layout: Layout, rows: Tensor, size: int, own_columns: Sequence[str] = ()):
+        self.layout = layout
+        self.rows = rows
+        self.capacity = rows.shape[1]
+        self.written = 0
+        self.size = 0
+        self._size_on_device = torch.zeros((), dtype=torch.float64, device=rows.device)
+        self._count(size)
+        self.own_columns = tuple(own_columns)
+        self.own: Tensor | None = None
+        self.subset: Tensor | None = None
+        self.priorities: SumTree | None = None
+        self._changed: set[int] = set()
+
+    @classmethod
+    def empty(cls, layout: Layout, seeds: int, capacity: int, device: torch.device) -> Store:
+        """Return a store with room for `capacity` transitions a seed.
+
+        Memory is committed as it is written, so a large capacity costs nothing at first.
+        """
+        return cls(layout, torch.empty(seeds, capacity, layout.width, device=device), 0)
+
+    def append(self, rows: Tensor, priorities: Tensor | None = None) -> int:
+        """Write one transition a seed, `[S, width]`; return the slot it went to."""
+        slot = self.written % self.capacity
+        self.rows[:, slot] = rows
+        if priorities is not None and self.priorities is not None:
+            at = torch.full((rows.shape[0], 1), slot, dtype=torch.int64, device=rows.device)
+            self.priorities.set(at, priorities.unsqueeze(1))
+        self._count(self.written + 1)
+        self._changed.add(slot // BLOCK_ROWS)
+        return slot
+
+    def refill(self, rows: Tensor, written: int) -> None:
+        """Continue from rows `[S, size, width]`, after `written` appends."""
+        self.rows[:, : rows.shape[1]] = rows.to(self.rows.device)
+        self._count(written)
+        self._changed = set(range(-(-self.size // BLOCK_ROWS)))
+
+    def blocks(self) -> list[dict[str, Tensor] | None]:
+        """Return the rows in use, by blocks, with their priorities; None for a block that has not
+        changed since the last call.
+        """
+        found: list[dict[str, Tensor] | None] = []
+        for number in range(-(-self.size // BLOCK_ROWS)):
+            if number not in self._changed:
+                found.append(None)
+                continue
+            part = slice(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self.size))
+            block = {"rows": self.rows[:, part]}
+            if self.priorities is not None:
+                block["priorities"] = self.priorities.priorities[:, part]
+            found.append(block)
+        self._changed.clear()
+        return found
+
+    def refill_blocks(self, blocks: Sequence[dict[str, Tensor]], written: int) -> None:
+        """Continue from the blocks of a checkpoint, after `written` appends."""
+        if blocks:
+            self.refill(torch.cat([block["rows"] for block in blocks], dim=1), written)
+            if self.priorities is not None:
+                kept = torch.cat([block["priorities"] for block in blocks], dim=1)
+                self.priorities.fill(kept.to(self.rows.device))
+        self._changed.clear()
+
+    def _count(self, written: int) -> None:
+        self.written = written
+        size = min(written, self.capacity)
+        if size != self.size:
+            self.size = size
+            self._size_on_device.fill_(size)
+
+    def overwrite(self, seed_index: int, slots: Tensor, column: str, values: Tensor) -> None:
+        """Fill in a column that was not known when the rows were written, `[K]` values."""
+        self.rows[seed_index, slots, self.layout.slices[column].start] = values.to(self.rows)
+        self._changed.update((slots // BLOCK_ROWS).unique().tolist())
+
+    def gather(self, index: Tensor) -> Tensor:
+        """Return rows at `index [S, B]` (int64), `[S, B, width]`."""
+        shared = self.rows.shape[0] == 1
+        if self.subset is not None:
+            index = self.subset.gather(1, index)
+        if shared:
+            rows = self.rows[0].index_select(0, index.flatten()).unflatten(0, index.shape)
+        else:
+            rows = _gather_by_seed(self.rows, index)
+        if self.own is None:
+            return rows
+        return torch.cat([rows, _gather_by_seed(self.own, index)], dim=-1)
+
+    @property
+    def reach(self) -> int:
+        """Rows that a draw may return: all in use, or the size of the subset."""
+        return self.size if self.subset is None else self.subset.shape[1]
+
+    def reach_on_device(self) -> Tensor:
+        """Return `reach` as a float64 scalar that a captured draw reads anew at each replay."""
+        if self.subset is None:
+            return self._size_on_device
+        return torch.full_like(self._size_on_device, self.subset.shape[1])
+
+
+def _gather_by_seed(rows: Tensor, index: Tensor) -> Tensor:
+    seeds, capacity, _ = rows.shape
+    offset = torch.arange(seeds, device=rows.device).unsqueeze(1) * capacity
+    return rows.flatten(0, 1).index_select(0, (index + offset).flatten()).unflatten(0, index.shape)

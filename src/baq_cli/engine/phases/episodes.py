@@ -1,0 +1,289 @@
+"""The episodes that a fine-tuning is in, and the environments that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.data.episodes import returns_to_go
+from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.evaluation.evaluator import env_seed
+from baq_cli.engine.experience.store import Store
+from baq_cli.engine.phases.run import Run
+from baq_cli.envs.faults import EnvironmentFault
+from baq_cli.envs.pool import EnvPool, seconds_a_step
+from baq_cli.errors import Interrupted
+from baq_cli.machine import usable_cores
+from baq_cli.runs.events import Note
+
+Array = npt.NDArray[Any]
+Result = TypeVar("Result")
+SLOW_STEP_SECONDS = 2e-3
+"""All seeds' steps one after the other, from which handing them to processes pays."""
+
+
+@dataclass
+class RunningEpisode:
+    """The episode that one seed is in: where it started, what was done, where it is stored."""
+
+    start_seed: int
+    actions: list[Array] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+
+
+def repeat_actions(pool: EnvPool, running: Sequence[RunningEpisode]) -> tuple[Array, Array]:
+    """Step all environments until the longest running episode is where it was.
+
+    Shorter episodes start later, so that every environment ends at its own last step. Returns
+    the observations there, `[S, obs_dim]`, and which episodes were over before that, `[S]`: their
+    environments don't repeat themselves.
+    """
+    lengths = np.array([len(episode.actions) for episode in running])
+    longest = int(lengths.max())
+    seeds = [episode.start_seed for episode in running]
+    idle = np.zeros(pool.spaces.action_dim, dtype=np.float32)
+    obs = pool.reset(seeds)
+    stray = np.zeros(len(running), dtype=np.bool_)
+    for t in range(longest):
+        begin = lengths == longest - t
+        if begin.any():
+            obs = pool.reset(seeds, begin)
+        at = t - (longest - lengths)
+        action = np.stack(
+            [e.actions[k] if k >= 0 else idle for e, k in zip(running, at, strict=True)]
+        )
+        obs, _, terminated, truncated = pool.step(action)
+        over = terminated | truncated
+        stray |= over & (at >= 0)  # the others were idle, and fell over
+        if over.any():
+            obs = pool.reset(seeds, over)
+    if longest and (lengths == 0).any():
+        obs = pool.reset(seeds, lengths == 0)
+    return obs, stray
+
+
+class RunningEpisodes:
+    """The episodes that S seeds are in, stepped together, and the environments they are in.
+
+    `obs [S, obs_dim]` is where they are, NaN where an environment waits to be reset. `action
+    [S, action_dim]` was chosen there and led to nothing that is stored yet; None when none was.
+    Environments that fail are made anew; raises EnvironmentMismatch when they do so too often, and
+    NonFiniteError for a first observation that is not finite.
+    """
+
+    def __init__(self, run: Run, online: Store):
+        self._run, self._online = run, online
+        self._running: list[RunningEpisode] = []
+        self.pool = make_pool(run)
+        self.obs: Array = np.empty(0)
+        self.action: Array | None = None
+
+    @property
+    def have_begun(self) -> bool:
+        return bool(self._running)
+
+    def start(self) -> None:
+        """Reset every environment for its first episode.
+
+        Raises Interrupted when they fail while the run is being stopped.
+        """
+        self._running = self._next()
+        self.obs = self._insist(self._reset)
+
+    def append(self, reward: Array, next_obs: Array, slot: int) -> None:
+        """Go on to where `action` led; the transition lies in a slot of the online store."""
+        assert self.action is not None
+        for episode, a, r in zip(self._running, self.action, reward, strict=True):
+            episode.actions.append(a)
+            episode.rewards.append(float(r))
+            episode.slots.append(slot)
+        self.obs, self.action = next_obs, None
+
+    def end(self, over: Array, terminated: Array) -> None:
+        """End the episodes that are over, `[S]`, and begin others in their place."""
+        if not over.any():
+            return
+        self._close(over, terminated)
+        try:
+            self.obs = self._reset(over)
+        except EnvironmentFault as fault:
+            self.begin_anew(fault)
+
+    def begin_anew(self, fault: EnvironmentFault) -> None:
+        """Make environments that failed anew.
+
+        The step that failed leaves no transition. Which environment broke is not always known, so
+        every running episode ends where it was stored, as if truncated, and another begins. Not so
+        while the run is being stopped: a signal that ended the environments too costs no episode,
+        for the run that is resumed repeats them.
+        """
+        begun = self._begun()
+        try:
+            _refuse_while_stopping(self._run, fault)
+            self.action = None
+            self._close(begun, np.zeros_like(begun))
+            self.pool = _renewed(self._run, self.pool, fault)
+            self.obs = self._insist(self._reset)
+        except Interrupted as stopped:
+            self._run.observer(Note(str(stopped)))
+
+    def _insist(self, act: Callable[[], Result]) -> Result:
+        """Return what a call returns; environments that fail are made anew before the next try."""
+        while True:
+            try:
+                return act()
+            except EnvironmentFault as fault:
+                self.pool = _renewed(self._run, self.pool, fault)
+
+    def _begun(self) -> Array:
+        """Return which episodes have taken a step, `[S]`."""
+        return np.array([bool(episode.actions) for episode in self._running])
+
+    def _close(self, over: Array, terminated: Array) -> None:
+        """Fill in what is known of episodes only now, and note those that take their place."""
+        if not over.any():
+            return
+        run = self._run
+        ended = [episode if o else None for episode, o in zip(self._running, over, strict=True)]
+        for i, episode in enumerate(ended):
+            if episode is not None and "mc_return" in run.agent.data_columns:
+                self._fill_in_returns(i, episode, bool(terminated[i]))
+        device = run.spec.device
+        returns = [sum(e.rewards) if e else 0.0 for e in ended]
+        lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
+        run.guard.episodes_ended(run.env_steps, over, np.array(returns))
+        run.agent.on_episode_end(
+            torch.from_numpy(over).to(device),
+            torch.tensor(returns, device=device),
+            torch.tensor(lengths, device=device),
+        )
+        run.episodes += over
+        self._running = [
+            new if o else old for new, old, o in zip(self._next(), self._running, over, strict=True)
+        ]
+        self.obs = np.where(over[:, None], np.nan, self.obs)
+
+    def _fill_in_returns(self, i: int, episode: RunningEpisode, terminated: bool) -> None:
+        run, online = self._run, self._online
+        reward = run.inputs.reward(np.asarray(episode.rewards))
+        to_go = returns_to_go(reward, terminated, run.recipe.method.discount)
+        kept = slice(-online.capacity, None)  # earlier steps are overwritten already
+        slots = torch.tensor(episode.slots[kept], device=run.spec.device)
+        online.overwrite(i, slots, "mc_return", torch.from_numpy(to_go[kept].copy()))
+
+    def _next(self) -> list[RunningEpisode]:
+        pairs = zip(self._run.spec.seeds, self._run.episodes.tolist(), strict=True)
+        return [RunningEpisode(env_seed(seed, "env", number)) for seed, number in pairs]
+
+    def _reset(self, mask: Array | None = None) -> Array:
+        """Return observations, `[S, obs_dim]`, after resetting the masked environments, or all."""
+        obs = self.pool.reset([episode.start_seed for episode in self._running], mask)
+        self._run.faults.check_transition({"observation": obs}, self._run.env_steps)
+        return obs
+
+    def close(self) -> None:
+        """Let go of the environments."""
+        self.pool.close()
+
+    # -- checkpoints
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return where each episode started and is stored, for a checkpoint."""
+        return [
+            {"start_seed": e.start_seed, "rewards": e.rewards, "slots": e.slots}
+            for e in self._running
+        ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return where the episodes are, and the actions that led there."""
+        tensors = {"obs": torch.from_numpy(self.obs)}
+        if self.action is not None:
+            tensors["action"] = torch.from_numpy(self.action)
+        for i, episode in enumerate(self._running):
+            if episode.actions:
+                tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
+        return tensors
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on with the episodes of a checkpoint, whose transitions are in the store.
+
+        An episode is rebuilt by resetting with its seed and repeating its actions, because a
+        simulator's inner state can't be read in general. One that doesn't come to the same
+        observation ends where it was stored, as if truncated, and another begins.
+        Raises Interrupted when the environments fail while the run is being stopped.
+        """
+        for i, kept in enumerate(saved.state["running"]):
+            actions = saved.replay.get(f"running.{i}.actions")
+            steps = [] if actions is None else list(actions.numpy())
+            rewards, slots = list(kept["rewards"]), list(kept["slots"])
+            self._running.append(RunningEpisode(kept["start_seed"], steps, rewards, slots))
+        if "action" in saved.replay:
+            self.action = saved.replay["action"].numpy()
+        self.obs, stray = self._insist(lambda: repeat_actions(self.pool, self._running))
+        before = saved.replay["obs"].numpy()
+        self._end_strays(stray | ((self.obs != before) & ~np.isnan(before)).any(axis=1))
+
+    def _end_strays(self, stray: Array) -> None:
+        """End the episodes whose environment is not where it was, and say so."""
+        if not stray.any():
+            return
+        self.action = None
+        seeds = [seed for seed, s in zip(self._run.spec.seeds, stray, strict=True) if s]
+        self._run.observer(
+            Note(
+                f"'{self.pool.env.id}' doesn't repeat itself: with the same seed and actions it "
+                f"came elsewhere (seeds {seeds}). Their episodes end here, new ones begin."
+            )
+        )
+        begun = stray & self._begun()  # of the others the start is all that differs
+        self.end(begun, np.zeros_like(begun))
+
+
+def make_pool(run: Run) -> EnvPool:
+    """Make the environments of a run, one a seed."""
+    timeout = run.recipe.run.env_timeout_seconds
+    return EnvPool(run.origin.env, len(run.spec.seeds), _in_workers(run), timeout)
+
+
+def _renewed(run: Run, pool: EnvPool, fault: EnvironmentFault) -> EnvPool:
+    """Return environments in place of some that failed.
+
+    Raises EnvironmentMismatch when that has happened too often, and Interrupted when they failed
+    while everything was being stopped.
+    """
+    while True:
+        _refuse_while_stopping(run, fault)
+        run.faults.failed(fault, run.env_steps)
+        pool.abandon()
+        try:
+            return pool.again()
+        except EnvironmentFault as again:
+            fault = again
+
+
+def _refuse_while_stopping(run: Run, fault: EnvironmentFault) -> None:
+    """Raise Interrupted when environments failed while the run is being stopped."""
+    if run.interruption.requested:
+        raise Interrupted(
+            f"stopped by {run.interruption.requested}, and the environments ended with it "
+            f"({fault}). --resume goes on from the last checkpoint in {run.directory.path}."
+        )
+
+
+def _in_workers(run: Run) -> bool:
+    """Whether the environments step in processes: as the recipe says, or when they are slow."""
+    asked, seeds = run.recipe.run.env_workers, len(run.spec.seeds)
+    if run.recipe.run.env_timeout_seconds is not None:
+        return True  # only another process can be given up
+    if asked is not None:
+        return asked
+    if usable_cores() == 1 or (seeds == 1 and not run.recipe.run.overlap):
+        return False
+    return seeds * seconds_a_step(run.origin.env) > SLOW_STEP_SECONDS

@@ -1,0 +1,190 @@
+"""Fine-tuning: environment steps, each followed by the method's gradient steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import annotate, make_stores
+from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
+from baq_cli.engine.phases.episodes import RunningEpisodes
+from baq_cli.engine.phases.run import Run
+from baq_cli.engine.updates.updater import Updater
+from baq_cli.envs.faults import EnvironmentFault
+from baq_cli.nets.streams import SeedStream
+
+Array = npt.NDArray[Any]
+UNKNOWN_RETURN = -1e9
+"""Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
+
+
+class OnlineLoop:
+    """S environments, one a seed, stepped together; UTD is exact for every seed."""
+
+    def __init__(
+        self,
+        run: Run,
+        offline: Store | None,
+        from_scratch: bool,
+        saved: Checkpoint | None = None,
+    ):
+        self.run = run
+        recipe, learner, inputs = run.recipe, run.learner, run.inputs
+        self.acting: ActingOn = (
+            saved.state["acting"] if saved else faster_place(recipe, learner, inputs)
+        )
+        if self.acting == "cpu":
+            run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
+        self.actor = Actor(recipe, learner, inputs, run.streams["explore"], self.acting)
+        if saved is not None:
+            run.restore(saved)  # before the stores: the method annotates with its own parameters
+        self.from_scratch = from_scratch
+        self.plan = run.agent.online_plan()
+        env_steps = max(run.recipe.run.env_steps, run.env_steps)
+        self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
+        replay = Replay(
+            self.plan.draws,
+            self.offline,
+            self.online,
+            run.streams["batch"],
+            run.recipe.method.batch_size,
+        )
+        self.updater = Updater(run.learner, replay, run.recipe.run.capture)
+        self.owed = False
+        self.ended_at_resume = False
+        self.episodes = RunningEpisodes(run, self.online)
+        if saved is not None:
+            self._restore(saved)
+
+    # -- one environment step of every seed
+
+    def step(self) -> None:
+        """Act, step the environments, store the transitions, then take the gradient steps."""
+        run, laps, episodes = self.run, self.run.laps, self.episodes
+        if episodes.action is None:
+            episodes.action = self._choose_action()
+        action = episodes.action
+        run.faults.check_transition({"action": action}, run.env_steps + 1)
+        laps.lap("act")
+        try:
+            episodes.pool.begin_step(action)
+            if self.owed:
+                self._update()
+            next_obs, reward, terminated, truncated = episodes.pool.end_step()
+        except EnvironmentFault as fault:
+            episodes.begin_anew(fault)
+            return
+        laps.lap("environment")
+        parts = {"observation": next_obs, "reward": reward, "action": action}
+        run.faults.check_transition(parts, run.env_steps + 1)
+        episodes.append(reward, next_obs, self._store(action, reward, next_obs, terminated))
+        run.env_steps += 1
+        episodes.end(terminated | truncated, terminated)
+        laps.lap("store")
+        self.owed = run.env_steps > self.plan.warmup_env_steps
+        if self.owed and not run.recipe.run.overlap:
+            self._update()
+
+    def _update(self) -> None:
+        """Take the gradient steps of one environment step.
+
+        When they overlap the next one, they are owed until it has begun.
+        """
+        for _ in range(self.plan.utd):
+            self.run.after_update(self.updater.step())
+        self.owed = False
+        self.run.laps.lap("update")
+
+    def _choose_action(self) -> Array:
+        run, stream = self.run, self.run.streams["explore"]
+        if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
+            random = 2 * stream.uniform(run.spec.action_dim) - 1
+            return random.cpu().numpy()
+        return self.actor.act(self.episodes.obs)
+
+    def _store(self, action: Array, reward: Array, next_obs: Array, terminated: Array) -> int:
+        run = self.run
+        device = run.spec.device
+        fields = {
+            "obs": run.inputs.obs(self.episodes.obs).to(device),
+            "action": torch.from_numpy(action).to(device),
+            "next_obs": run.inputs.obs(next_obs).to(device),
+            "reward": torch.from_numpy(run.inputs.reward(reward)).to(device),
+            "bootstrap": torch.from_numpy(~terminated).to(device),
+        }
+        annotated = annotate(run.agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
+        unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
+        for name in run.agent.data_columns:
+            fields[name] = torch.full((len(run.spec.seeds),), unknown[name], device=device)
+        fields |= {name: column.squeeze(1) for name, column in annotated.items()}
+        return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
+
+    # -- starting and continuing
+
+    def close(self) -> None:
+        """Let go of the environments."""
+        self.episodes.close()
+
+    def save(self) -> None:
+        """Write a checkpoint: the run, the store, and what the running episodes have done."""
+        state = {
+            "written": self.online.written,
+            "owed": self.owed,
+            "acting": self.acting,
+            "running": self.episodes.state(),
+        }
+        self.run.save(self.run.env_steps, self.episodes.tensors(), state, self.online.blocks())
+
+    def _restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint: refill the store, and repeat the running episodes."""
+        self.owed = bool(saved.state["owed"])
+        blocks = [block for block in saved.blocks if block is not None]
+        self.online.refill_blocks(blocks, int(saved.state["written"]))
+        self.episodes.restore(saved)
+        guard = self.run.guard
+        if self.run.env_steps >= self.run.recipe.run.env_steps or guard.stopped:
+            stopped_now = guard.stopped and not saved.state["guard"]["stopped"]
+            self.ended_at_resume = bool(saved.state["pending"]) or stopped_now
+
+
+def finetune(loop: OnlineLoop, resume_command: str) -> None:
+    """Fine-tune for the recipe's `env_steps`, from the hand-over or from where the loop is.
+
+    The first evaluation is at the hand-over, before any environment step or update.
+    Raises Interrupted and NonFiniteError.
+    """
+    run = loop.run
+    config = run.recipe.run
+    total = config.env_steps
+    every = config.evaluation.every_env_steps or max(1, total // 10)
+    if loop.ended_at_resume and not run.evaluations.pending:
+        loop.save()  # with the evaluation that was made only now, or the episode that was ended
+    run.stop_if_asked(resume_command)
+    if not loop.episodes.have_begun:
+        loop.episodes.start()
+        run.evaluate(0, wait=False)
+        run.laps.lap("evaluate")
+        if run.interruption.requested:
+            loop.save()
+            run.stop_if_asked(resume_command)
+    while run.env_steps < total and not run.guard.stopped:
+        before = run.env_steps
+        loop.step()
+        done = run.env_steps
+        run.tick(done, total)
+        at_interval = done > before and (done % every == 0 or done == total)
+        if at_interval:
+            run.evaluate(done, wait=done == total)
+            run.laps.lap("evaluate")
+        if run.guard.is_on:
+            loop.actor.forget()  # a seed may have other parameters now
+        if at_interval or run.interruption.requested or run.guard.stopped:
+            loop.save()
+            run.laps.lap("write")
+            if done < total or run.evaluations.pending:
+                run.stop_if_asked(resume_command)

@@ -1,0 +1,297 @@
+"""A run in progress: its parts, its counters, and what happens at every evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Batch, Spec
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.retention import prune, worth_keeping
+from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.phases.diagnostics import Diagnostics
+from baq_cli.engine.phases.evaluations import Evaluations, Pending
+from baq_cli.engine.phases.faults import Faults
+from baq_cli.engine.phases.guard import Guard
+from baq_cli.engine.phases.start import Origin
+from baq_cli.engine.phases.timing import Laps
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import DataError, Interrupted
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import UNITS, Evaluated, Note, Observer, Phase, Progress
+from baq_cli.runs.folder import RunDirectory
+from baq_cli.runs.history import History
+from baq_cli.runs.interrupt import Interruption
+from baq_cli.runs.log import Log, Row
+from baq_cli.runs.provenance import versions
+from baq_cli.runs.trackers.hub import Trackers
+
+METRICS_EVERY = 100
+"""Gradient steps between two readings of the metrics: each one waits for the device."""
+REPORT_SECONDS = 0.5
+
+Array = npt.NDArray[Any]
+
+
+@dataclass
+class Run:
+    """One phase of S seeds, on its way.
+
+    Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
+    of the online phase.
+    """
+
+    recipe: Recipe
+    phase: Phase
+    origin: Origin
+    agent: Agent
+    inputs: Inputs
+    learner: Learner
+    directory: RunDirectory
+    observer: Observer
+    interruption: Interruption
+    history: History = field(default_factory=History)
+    env_steps: int = 0
+
+    def __post_init__(self) -> None:
+        spec = self.agent.spec
+        self.streams = {
+            name: SeedStream(spec.seeds, f"{name}/{self.phase}", spec.device)
+            for name in ("batch", "explore")
+        }
+        self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
+        restarts = self.recipe.run.env_restarts
+        self.faults = Faults(
+            *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
+        )
+        self.evaluations = Evaluations(
+            *(self.recipe, self.phase, self.agent, self.origin.env, self.inputs),
+            *(self.observer, self.faults),
+            stop=lambda: self.interruption.requested is not None,
+        )
+        self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
+        self.laps = Laps()
+        self.diagnostics = Diagnostics(spec.seeds)
+        self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
+        self.last_saved: Path | None = None
+        self._batch: Batch | None = None
+        self._earlier_seconds = 0.0
+        self._started = self._reported = time.monotonic()
+        self._first_done, self._first_step = 0, self.learner.gradient_steps
+
+    @property
+    def spec(self) -> Spec:
+        return self.agent.spec
+
+    # -- between updates
+
+    def after_update(self, batch: Batch) -> None:
+        """Read metrics now and then.
+
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        self._batch = batch
+        steps = self.learner.gradient_steps
+        if self.spec.device.type == "cpu" or steps % METRICS_EVERY == 0:
+            self.faults.check_losses(self.learner.metrics, batch, steps)
+        if steps % METRICS_EVERY:
+            return
+        found = {**self.learner.metrics, **self.agent.diagnose(batch)}
+        self.diagnostics.add(found)
+
+    def tick(self, done: int, total: int) -> None:
+        """Report progress twice a second."""
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS and done < total:
+            return
+        self._reported = now
+        elapsed = max(now - self._started, 1e-9)
+        steps = self.learner.gradient_steps - self._first_step
+        left = (total - done) * elapsed / max(done - self._first_done, 1)
+        self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
+
+    # -- at evaluations
+
+    def evaluate(self, done: int, wait: bool = True) -> None:
+        """Evaluate all seeds, log the rows, tell the observer.
+
+        With `wait=False` and a background evaluator the rows come later: with the next evaluation,
+        or before the next checkpoint of other parameters. When the run is asked to stop meanwhile,
+        they come once it goes on.
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        if self._batch is not None:
+            self.faults.check_losses(self.learner.metrics, self._batch, self.learner.gradient_steps)
+        self.collect()
+        self.evaluations.begin(done, self._counters())
+        self._log_diagnostics()
+        if wait or self.guard.is_on or not self.evaluations.in_background:
+            self.collect()
+
+    def collect(self) -> None:
+        """Wait for the evaluations that have begun, and log them."""
+        while found := self.evaluations.end():
+            self._log_evaluation(*found)
+
+    def _counters(self) -> list[Row]:
+        """Return what is known of an evaluation before its episodes, a row a seed."""
+        return [
+            {
+                "phase": self.phase,
+                "seed": seed,
+                "gradient_steps": self.learner.gradient_steps,
+                "env_steps": self.env_steps,
+                "episodes": int(self.episodes[i]),
+                "wall_seconds": round(self._wall_seconds(), 3),
+            }
+            for i, seed in enumerate(self.spec.seeds)
+        ]
+
+    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
+        rows = self.history.add(pending.counters, returns, lengths)
+        self._log("metrics", rows)
+        self.observer(Evaluated(self.phase, pending.done, returns))
+        if self.phase == "online":
+            self.guard.evaluated(pending.done, returns)
+
+    def inherit_history(self, rows: list[Row]) -> None:
+        """Begin with the evaluations of the checkpoint that this run fine-tunes."""
+        self._log("metrics", self.history.inherit(rows, self.spec.seeds))
+
+    def _wall_seconds(self) -> float:
+        """Return the seconds that the phase has taken, over all its sessions."""
+        return self._earlier_seconds + time.monotonic() - self._started
+
+    def _log_diagnostics(self) -> None:
+        counters = {
+            "phase": self.phase,
+            "gradient_steps": self.learner.gradient_steps,
+            "env_steps": self.env_steps,
+        }
+        rows = [counters | row for row in self.diagnostics.take()]
+        self._log("diagnostics", rows)
+
+    def _log(self, log: Log, rows: list[Row]) -> None:
+        self.directory.append(log, rows)
+        self.trackers.log(log, rows)
+
+    # -- checkpoints
+
+    def save(
+        self,
+        done: int,
+        replay: ckpt.Tensors,
+        state: dict[str, Any],
+        blocks: Sequence[ckpt.Tensors | None] = (),
+    ) -> None:
+        """Write a checkpoint at a counter of the phase's unit, and prune older ones.
+
+        `blocks` are the online store's; None for those that are as they were at the last save.
+
+        Raises NonFiniteError instead of saving parameters that are not finite.
+        """
+        self.faults.check_parameters(self.learner.not_finite(), self.learner.gradient_steps)
+        if any(pending.done != done for pending in self.evaluations.pending):
+            self.collect()
+        training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
+        training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
+        state = {
+            "phase": self.phase,
+            "done": done,
+            **self.evaluations.state(),
+            "faults": self.faults.count,
+            "guard": self.guard.state(),
+            "episodes": self.episodes.tolist(),
+            **self.diagnostics.state(),
+            "wall_seconds": self._wall_seconds(),
+            "inherited": self.history.inherited,
+            "threads": torch.get_num_threads(),
+            "sizes": self.directory.sizes(),
+            **state,
+        }
+        agent = dict(self.agent.state_dict()) | self.inputs.tensors()
+        whole = ckpt.Checkpoint(
+            *(self.document(), agent, training, replay, state, list(blocks)), self.last_saved
+        )
+        self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
+        run = self.recipe.run
+        place = self.directory.path, self.phase
+        pending = {pending.done for pending in self.evaluations.pending}
+        spared = worth_keeping(*place, self.history.own, pending)
+        prune(*place, run.keep_checkpoints, run.keep_agents, spared)
+
+    def document(self) -> dict[str, Any]:
+        """Describe the agent file: everything needed to use it without this run."""
+        return {
+            "format": ckpt.FORMAT,
+            "algo": self.recipe.run.algo,
+            "phase": self.phase,
+            "recipe": self.recipe.as_dict(),
+            "seeds": list(self.spec.seeds),
+            **self.origin.env.document(),
+            "spaces": asdict(self.origin.spaces),
+            "return_range": list(self.spec.return_range),
+            "dataset": self.origin.dataset,
+            "gradient_steps": self.learner.gradient_steps,
+            "env_steps": self.env_steps,
+            "versions": versions(),
+            "history": self.history.rows,
+        }
+
+    def restore(self, saved: ckpt.Checkpoint) -> int:
+        """Continue from a checkpoint of this phase; return the counter it was made at."""
+        state = saved.state
+        self.agent.load_state_dict(ckpt.agent_tensors(saved), strict=True)
+        try:
+            self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
+            for name, stream in self.streams.items():
+                stream.restore(saved.training[f"stream.{name}"])
+        except RuntimeError as error:
+            raise DataError(
+                f"{saved.folder} can't be continued on {self.spec.device}: its random streams are "
+                f"those of another device ({error})"
+            ) from error
+        self.env_steps = int(saved.document["env_steps"])
+        self.evaluations.restore(state, saved.training)
+        self.faults.count = int(state["faults"])
+        self.guard.restore(state["guard"], saved.training)
+        self.episodes = np.asarray(state["episodes"], dtype=np.int64)
+        self.diagnostics.restore(state)
+        self._earlier_seconds = float(state["wall_seconds"])
+        self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
+        self.directory.restore(state["sizes"], self.history.rows, self.observer)
+        self.last_saved = saved.folder
+        self.trackers.resume()
+        done = int(state["done"])
+        self._first_done, self._first_step = done, self.learner.gradient_steps
+        self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
+        self.collect()
+        return done
+
+    def finish(self) -> None:
+        """Note the end of the run."""
+        seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
+        self.directory.finish({"seconds_of_last_session": seconds} | self.guard.facts())
+        self.trackers.close(done=True)
+
+    def close(self) -> None:
+        """Let go of the evaluation's environments and the trackers, done or not."""
+        self.evaluations.close()
+        self.trackers.close(done=False)
+
+    def stop_if_asked(self, resume_command: str) -> None:
+        """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""
+        if self.interruption.requested:
+            raise Interrupted(
+                f"stopped by {self.interruption.requested}; everything is saved. "
+                f"Continue with:\n  {resume_command}"
+            )

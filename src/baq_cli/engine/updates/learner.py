@@ -1,0 +1,188 @@
+"""One gradient step of any method: losses, one backward pass, fused optimisers, targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Batch, Group
+from baq_cli.engine.updates.adam import Adam
+from baq_cli.engine.updates.flat import FlatParameters
+from baq_cli.nets.streams import SeedStream
+from baq_cli.runs.events import Phase
+
+
+class Learner:
+    """Train an agent's parameter groups.
+
+    A method's terms don't leak into each other's parameters, so one backward pass of their sum
+    gives every group its gradient. `gradient_steps` counts updates of each seed, over both phases.
+    Groups with a cosine schedule fall to zero over `cosine_steps`; None holds every learning rate
+    at its configured value.
+    """
+
+    def __init__(self, agent: Agent, phase: Phase):
+        self.agent = agent
+        self.noise = SeedStream(agent.spec.seeds, f"noise/{phase}", agent.spec.device)
+        self._loss = agent.loss if phase == "offline" else agent.online_loss
+        self.gradient_steps = 0
+        self.metrics: dict[str, Tensor] = {}
+        self.cosine_steps: int | None = None
+        self._scales: dict[str, Tensor] = {}
+        self._groups: dict[str, Group] = agent.groups()
+        self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
+        self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
+        # Captured and recorded steps read their rates where these are written to.
+        device = agent.spec.device
+        exact = torch.float32 if device.type == "cuda" else torch.float64
+        self._rates = {name: torch.zeros((), dtype=exact, device=device) for name in self._flat}
+        self._written: dict[str, float] = {}
+        self._targets = [
+            (self._span(target.network), FlatParameters([target.copy]).flat.data, target.follows)
+            for target in agent.targets()
+        ]
+        for *_, group in self._targets:
+            if group is not None and group not in self._groups:
+                raise ValueError(f"a target network follows '{group}', which is no parameter group")
+
+    def _span(self, module: torch.nn.Module) -> Tensor:
+        for name, group in self._groups.items():
+            if any(module is owned for owned in group.modules):
+                return self._flat[name].span(module)
+        raise ValueError("a target network follows a module that no parameter group holds")
+
+    def update(self, batch: Batch) -> None:
+        """Take one gradient step from a batch of `[S, B]` transitions."""
+        self.prepare()
+        self.compute(batch, self.active())
+        self.count()
+
+    def active(self) -> frozenset[str]:
+        """Return the groups that the next update trains."""
+        step, every = self.gradient_steps + 1, self.agent.every
+        return frozenset(name for name in self._groups if step % every.get(name, 1) == 0)
+
+    def prepare(self) -> None:
+        """Set what the next `compute` reads and the host decides: the learning rates."""
+        rates = self.learning_rates()
+        for name, rate in rates.items():
+            if rate != self._written.get(name):  # constant rates cost the device nothing
+                self._rates[name].fill_(rate)
+        self._written = rates
+
+    def compute(
+        self, batch: Batch, active: frozenset[str], noise: SeedStream | None = None
+    ) -> None:
+        """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host.
+
+        `noise` stands in for the learner's own.
+        """
+        losses = self._loss(batch, noise or self.noise, active)
+        # A group without a term is left alone: its old momentum must not move it.
+        for name in losses.terms:
+            gradient = self._flat[name].flat.grad
+            assert gradient is not None
+            gradient.zero_()
+        losses.backward()
+        self._adam.step(losses.terms, self._rates)
+        for online, target, group in self._targets:
+            if group is None or group in active:
+                target.lerp_(online, self.agent.config.tau)
+        self.metrics = losses.metrics | {
+            f"loss_{name}": term.detach() for name, term in losses.terms.items()
+        }
+
+    def forget_momentum(self, seed_index: int) -> None:
+        """Let a seed's optimisers begin their momentum anew; the gradients' size stays known."""
+        for name, flat in self._flat.items():
+            for view in flat.views(self._adam.state[name]["exp_avg"]):
+                view[seed_index] = 0
+
+    def scale_updates(self, scale: npt.NDArray[np.float64]) -> None:
+        """Let each seed's parameters move by a share of what an update asks for, `[S]`."""
+        for name, flat in self._flat.items():
+            whole = torch.ones_like(flat.flat.data)
+            for view in flat.views(whole):
+                for i, share in enumerate(scale):
+                    view[i] = share
+            self._scales[name] = whole
+
+    @contextmanager
+    def scaled(self) -> Iterator[None]:
+        """Hold the update inside the block to the seeds' shares.
+
+        Targets have followed the whole update by then: a share of tau of it, once.
+        """
+        before = {name: self._flat[name].flat.detach().clone() for name in self._scales}
+        yield
+        for name, was in before.items():
+            flat = self._flat[name].flat.data
+            flat.copy_(was + self._scales[name] * (flat - was))
+
+    def count(self) -> None:
+        """Note that an update was made."""
+        self.gradient_steps += 1
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return every group's learning rate at the next update."""
+        progress = 0.0
+        if self.cosine_steps:
+            progress = min(self.gradient_steps / self.cosine_steps, 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * progress))
+        return {
+            name: group.learning_rate * (fall if group.cosine else 1.0)
+            for name, group in self._groups.items()
+        }
+
+    def not_finite(self) -> dict[str, Tensor]:
+        """Return the parameters of which a trained or following number is NaN or infinite, by name.
+
+        They lead with the seed axis. Waits for the device.
+        """
+        flats = (
+            *(flat.flat.data for flat in self._flat.values()),
+            *(t for _, t, _ in self._targets),
+        )
+        if all(bool(flat.isfinite().all()) for flat in flats):
+            return {}
+        found = {name: p.detach() for name, p in self.agent.named_parameters()}
+        return {name: p for name, p in found.items() if not bool(p.isfinite().all())}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return optimiser moments and the noise stream, by name."""
+        return {"stream.noise": self.noise.state(), **self.optimizer_state()}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return optimiser moments, by name."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, state in self._adam.state.items()
+            for key, value in state.items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor], gradient_steps: int) -> None:
+        """Continue from what `state()` returned."""
+        self.gradient_steps = gradient_steps
+        self.noise.restore(tensors["stream.noise"])
+        self.restore_optimizers(tensors)
+
+    def restore_optimizers(self, tensors: dict[str, Tensor]) -> list[str]:
+        """Load the moments of the groups that fit; return the names of those left fresh."""
+        fresh = []
+        for name, state in self._adam.state.items():
+            keys = {key: f"optimizer.{name}.{key}" for key in state}
+            if all(
+                k in tensors and tensors[k].shape == state[key].shape for key, k in keys.items()
+            ):
+                for key, k in keys.items():
+                    state[key].copy_(tensors[k])
+            else:
+                fresh.append(name)
+        return fresh

@@ -1,0 +1,86 @@
+"""Updates on random transitions: what a method's update costs, without data or an environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Draw, Spec
+from baq_cli.agents.registry import make_agent
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.stores import make_stores
+from baq_cli.engine.updates.cpu_record import RECORD_AFTER
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.updater import Updater
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Phase
+
+
+def synthetic_updater(
+    recipe: Recipe,
+    spec: Spec,
+    phase: Phase = "offline",
+    rows: int = 4096,
+    record_after: int = RECORD_AFTER,
+) -> Updater:
+    """Return an updater of a fresh agent whose stores hold `rows` random transitions each.
+
+    Online the batches are drawn by the method's own plan, from both stores.
+    """
+    agent = make_agent(recipe.run.algo, recipe.method, spec)
+    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
+    stream = SeedStream(spec.seeds, f"batch/synthetic/{phase}", spec.device)
+    size = recipe.method.batch_size
+    if phase == "offline":
+        replay = Replay((Draw("offline"),), offline, None, stream, size)
+    else:
+        agent.begin_online()
+        plan = agent.online_plan()
+        replay = Replay(plan.draws, *_online_stores(agent, offline, rows), stream, size)
+    return Updater(Learner(agent, phase), replay, recipe.run.capture, record_after)
+
+
+def operations_of(updater: Updater) -> float:
+    """Count the operations of an update's matrix products, over a whole schedule of groups."""
+    learner = updater.learner
+    period = max(learner.agent.every.values(), default=1)
+    eager = Updater(learner, updater.replay, capture=False)
+    known = {torch.ops.aten.baddbmm_: _in_place_product}
+    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+        for _ in range(period):
+            eager.step()
+    return counter.get_total_flops() / period
+
+
+def _in_place_product(own: Any, a: Any, b: Any, *rest: Any, **others: Any) -> int:
+    """Count what PyTorch's counter leaves out: shapes `[P, m, k]` times `[P, k, n]`."""
+    return 2 * a[0] * a[1] * a[2] * b[2]
+
+
+def _online_stores(agent: Agent, offline: Store, rows: int) -> tuple[Store | None, Store]:
+    seeds = len(agent.spec.seeds)
+    reached, online = make_stores(agent, agent.online_plan(), offline, rows)
+    online.refill(random_rows(online.layout, (seeds, online.capacity), offline.rows.device), rows)
+    if online.priorities is not None:
+        online.priorities.fill(online.rows[..., online.layout.slices["priority"].start].double())
+    return reached, online
+
+
+def random_rows(layout: Layout, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Return rows whose observations, actions and rewards are uniform in [−1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(*shape, layout.width, generator=generator) * 2 - 1
+    rows[..., layout.slices["bootstrap"]] = 1.0
+    for name in layout.columns:
+        column = rows[..., layout.slices[name]]
+        column.abs_()
+        if name == "held_out":
+            column.zero_()
+    return rows.to(device)

@@ -1,0 +1,104 @@
+"""Drawing a batch and learning from it: as methods say it, or as captured or recorded once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from baq_cli.agents.interface import Batch
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.updates.cpu_record import RECORD_AFTER, Record, Recorder
+from baq_cli.engine.updates.learner import Learner
+
+EAGER_FIRST = 3
+"""Updates before a capture: libraries allocate and choose their kernels in the first ones."""
+
+
+@dataclass
+class Captured:
+    """A whole update as a CUDA graph: its static batch and metrics are overwritten by a replay."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Batch
+    metrics: dict[str, Tensor]
+
+
+class Updater:
+    """Take gradient steps with batches from a replay.
+
+    Unless `capture` is off, an update (draw, gather, losses, backward pass, optimisers, targets) is
+    taken down once for each set of groups that it trains, and replayed from then on: as a CUDA
+    graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same: each
+    seed's generators are registered with a graph and advance as they do without it; what the host
+    decides (the learning rates, how far the online store is filled) is read from the device.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        replay: Replay,
+        capture: bool = True,
+        record_after: int = RECORD_AFTER,
+    ):
+        self.learner, self.replay = learner, replay
+        device = learner.agent.spec.device
+        self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
+        self._recording = Recorder(learner, replay, record_after) if on_cpu else None
+        self._graphs: dict[frozenset[str], Captured] = {}
+        self._eager = 0
+        self._side = torch.cuda.Stream() if self.captures else None
+
+    @property
+    def records(self) -> dict[frozenset[str], Record]:
+        """What is recorded of updates on a CPU, for each set of groups."""
+        return self._recording.records if self._recording else {}
+
+    def step(self) -> Batch:
+        """Take one gradient step; return its batch, which the next step may overwrite."""
+        learner = self.learner
+        learner.prepare()
+        with learner.scaled():
+            batch = self._learn(learner.active())
+        learner.count()
+        return batch
+
+    def _learn(self, active: frozenset[str]) -> Batch:
+        learner = self.learner
+        if self._recording is not None:
+            batch = self._recording.learn(active)
+        elif not self.captures:
+            batch = self._compute(active)
+        elif self._eager < EAGER_FIRST * (1 + max(learner.agent.every.values(), default=1)):
+            batch = self._on_side_stream(active)
+        else:
+            captured = self._graphs.get(active) or self._capture(active)
+            captured.graph.replay()
+            batch, learner.metrics = captured.batch, captured.metrics
+        return batch
+
+    def _compute(self, active: frozenset[str]) -> Batch:
+        batch = self.replay.batch()
+        self.learner.compute(batch, active)
+        return batch
+
+    def _on_side_stream(self, active: frozenset[str]) -> Batch:
+        """Update eagerly where a capture will record, as PyTorch asks for before a capture."""
+        assert self._side is not None
+        self._eager += 1
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            batch = self._compute(active)
+        torch.cuda.current_stream().wait_stream(self._side)
+        return batch
+
+    def _capture(self, active: frozenset[str]) -> Captured:
+        graph = torch.cuda.CUDAGraph()
+        for stream in (self.learner.noise, self.replay.stream):
+            for generator in stream.generators:
+                graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=self._side):
+            batch = self._compute(active)
+        self._graphs[active] = Captured(graph, batch, self.learner.metrics)
+        return self._graphs[active]
