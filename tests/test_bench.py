@@ -18,7 +18,7 @@ from baq_cli.bench.loop import Split
 from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Case, Found, Sizes, Subject, recipe_of, spec_of
 from baq_cli.engine.updates.synthetic import operations_of, synthetic_updater
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 Baq = Callable[..., tuple[int, str, str]]
 TINY = (

@@ -20,7 +20,7 @@ from baq_cli.engine.updates.synthetic import synthetic_updater
 from baq_cli.engine.updates.updater import EAGER_FIRST, Updater
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.load import resolve
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 SEEDS = (0, 1)
 UPDATES = 40

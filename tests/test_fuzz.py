@@ -47,7 +47,8 @@ from baq_cli.report.external import read_curves
 from baq_cli.report.markdown import write_markdown
 from baq_cli.report.method_runs import course_of
 from baq_cli.report.page import write_page
-from baq_cli.runs.events import UNITS, Evaluated, Note, Progress
+from baq_cli.runs.events import Evaluated, Note, Progress
+from baq_cli.units import UNITS
 from baq_cli.runs.files import json_bytes, read_json
 from baq_cli.runs.folder import read_metrics
 

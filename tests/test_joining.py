@@ -28,7 +28,7 @@ from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.joining import Found, join
 from baq_cli.report.method_runs import Course, RunFacts
 from baq_cli.report.protocol import protocol_of
-from baq_cli.runs.events import UNITS, Phase
+from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import TRUST_VARIABLE
 
 TASK = "me/arm/monday-v0"

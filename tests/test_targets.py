@@ -12,7 +12,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Target
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 TAU = 0.25
 

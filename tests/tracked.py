@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baq_cli.runs.events import UNITS
+from baq_cli.units import UNITS
 from baq_cli.runs.log import METRICS
 
 Curves = dict[str, list[tuple[int, float]]]

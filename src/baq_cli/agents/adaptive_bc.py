@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import Draw, OnlinePlan
+from baq_cli.agents.base import UNION, per_seed
+from baq_cli.agents.interface import Plan
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import Reduction
 from baq_cli.nets.streams import SeedStream
@@ -54,6 +54,8 @@ class AdaptiveBC(TD3BC):
         distilled_min_rows: int = Field(50_000, ge=0)
         capacity: int = Field(250_000, ge=1)
 
+    config: Config
+
     def initial_bc_weight(self) -> float:
         return float(self.config.bc_weight)
 
@@ -74,10 +76,10 @@ class AdaptiveBC(TD3BC):
         self.mean_return.copy_(torch.where(finished, mean, self.mean_return))
         self.bc_weight.copy_(torch.where(finished, weight, self.bc_weight))
 
-    def online_plan(self) -> OnlinePlan:
+    def online_plan(self) -> Plan:
         config = self.config
-        return OnlinePlan(
-            (Draw("union"),),
+        return Plan(
+            (UNION,),
             config.utd,
             config.warmup_env_steps,
             offline_share=config.distilled_share,

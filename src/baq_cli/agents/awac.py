@@ -55,6 +55,9 @@ class AWAC(Agent):
                 raise ValueError("expected min_log_std <= initial_log_std <= max_log_std")
             return self
 
+    config: Config
+    policy: GaussianPolicy
+
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
         self.policy = GaussianPolicy(
@@ -84,7 +87,7 @@ class AWAC(Agent):
             next_action, _ = self.policy.sample(batch.next_obs, noise)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
-            q_target = batch.reward + config.discount * batch.bootstrap * next_value
+            q_target = batch.reward + batch.discount * next_value
         mean = self.policy.mean(batch.obs)
         with torch.no_grad():
             action = self.policy.sample_about(mean, noise)

@@ -15,26 +15,29 @@ from pydantic import (
 )
 from torch import Tensor
 
-from baq_cli.agents.base import Agent, online_and_offline, per_seed
+from baq_cli.agents.base import UNION, ActingPolicy, Agent, online_and_offline, per_seed
 from baq_cli.agents.behavior import BehaviorModel
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import (
     Batch,
     Draw,
+    Experience,
     Group,
     Losses,
-    OfflineData,
-    OnlinePlan,
+    Plan,
     Spec,
     Target,
 )
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import squared_distance
+from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd
+from baq_cli.units import Phase
 
-BASES: dict[str, type[Agent]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
+BASES: dict[str, type[Adaptable]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
 SHARED = set(AgentConfig.model_fields)
 """What BAQ's own section decides for its base too."""
 REFERENCE_STATES = 10_000
@@ -121,6 +124,11 @@ class BAQConfig(AgentConfig):
                 fields[name] = {k: v for k, v in section.items() if k not in SHARED}
         return fields
 
+    @property
+    def drops_constraint(self) -> bool:
+        """Whether the base's own constraint is off online."""
+        return self.constraint == "dropped" or (self.constraint == "auto" and self.align)
+
     def base_config(self) -> AgentConfig:
         """Return the base's configuration, with what BAQ's own section decides filled in."""
         section: AgentConfig = getattr(self, self.base)
@@ -146,21 +154,24 @@ class BAQ(Agent):
 
     name = "baq"
     title = "BAQ"
-    learns_from_scratch: ClassVar[bool] = False
+    needs_own_pretraining: ClassVar[bool] = True
     Config = BAQConfig
 
+    config: BAQConfig
     confidence: Tensor
     distance_reference: Tensor
     uncertainty_reference: Tensor
 
-    def __init__(self, config: AgentConfig, spec: Spec):
-        super().__init__(config, spec)
+    def __init__(self, config: AgentConfig, spec: Spec, phase: Phase):
+        super().__init__(config, spec, phase)
         self.every = self.base.every
         self.data_columns = (*self.base.data_columns, "held_out")
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.base = BASES[config.base](config.base_config(), spec)
+        self.base = BASES[config.base](config.base_config(), spec, self.phase)
+        if self.phase == "online" and config.drops_constraint:
+            self.base.drop_constraint()
         self.behavior = BehaviorModel(spec, config.behavior_hidden)
         for name, value in (
             ("confidence", 0.0),
@@ -170,11 +181,11 @@ class BAQ(Agent):
             self.register_buffer(name, per_seed(value, spec))
 
     @property
-    def policy(self) -> Any:
+    def policy(self) -> ActingPolicy:  # type: ignore[override]  # the base's, and no part of ours
         return self.base.policy
 
     @property
-    def critic(self) -> Any:
+    def critic(self) -> QEnsemble:
         return self.base.critic
 
     def groups(self) -> dict[str, Group]:
@@ -197,10 +208,10 @@ class BAQ(Agent):
         losses.terms["behavior"] = self.behavior.fit_loss(batch)
         return losses
 
-    def assess(self, data: OfflineData) -> None:
+    def assess(self, data: Experience) -> None:
         self.behavior.keep_better(data)
 
-    def finish_offline(self, data: OfflineData) -> None:
+    def finish_offline(self, data: Experience) -> None:
         """Measure d_ref (held-out median of d) and σ_ref (90th percentile of the spread), `[S]`."""
         with torch.no_grad():
             distance = [self.distance(b.obs, b.action) for b in data.chunks(held_out=True)]
@@ -213,11 +224,11 @@ class BAQ(Agent):
 
     # -- online
 
-    def begin_online(self) -> None:
-        config = self.config
-        self.base.begin_online()
-        if config.constraint == "dropped" or (config.constraint == "auto" and config.align):
+    def hand_over(self, data: Experience) -> frozenset[str]:
+        fresh = self.base.hand_over(data)
+        if self.config.drops_constraint:
             self.base.drop_constraint()
+        return fresh
 
     def distance(self, obs: Tensor, action: Tensor) -> Tensor:
         """Return `d(s, a) = mean_j (π_BC(s)_j − a_j)²`, `[S, B]`."""
@@ -246,8 +257,8 @@ class BAQ(Agent):
         spread = q_policy.detach().std(1) / self.uncertainty_reference.unsqueeze(1)
         return spread.clamp(0.0, 1.0)
 
-    def annotate(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        distance = self.distance(obs, action)
+    def annotate(self, batch: Batch) -> dict[str, Tensor]:
+        distance = self.distance(batch.obs, batch.action)
         columns = {"behavior_distance": distance}
         if self.config.priority != "off":
             columns["priority"] = self.priority(distance)
@@ -280,9 +291,9 @@ class BAQ(Agent):
     def _policy_values(self, losses: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return π(s) with its gradient and Q_i(s, π(s)), from the base's pass where it has one."""
         seen = losses.seen
-        action = seen["action"] if "action" in seen else self.policy.mode(batch.obs)
-        if "q_policy" in seen:
-            return action, seen["q_policy"]
+        action = self.policy.mode(batch.obs) if seen.action is None else seen.action
+        if seen.q_policy is not None:
+            return action, seen.q_policy
         with torch.no_grad():
             return action, self.critic(batch.obs, action)
 
@@ -296,14 +307,14 @@ class BAQ(Agent):
         rate = 1.0 - (1.0 - self.config.confidence_rate) ** self.every.get("policy", 1)
         self.confidence += rate * (rows > 0) * (calm - self.confidence)
 
-    def online_plan(self) -> OnlinePlan:
+    def online_plan(self) -> Plan:
         config = self.config
         prioritised = config.priority != "off"
         if config.online_share is None:
-            draws: tuple[Draw, ...] = (Draw("union", prioritised=prioritised),)
+            draws: tuple[Draw, ...] = (replace(UNION, prioritised=prioritised),)
         else:
             draws = online_and_offline(config.online_share, prioritised)
-        return OnlinePlan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
+        return Plan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Log d and w, offline and online rows apart, the effective sample size of w, the shares.

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from baq_cli.agents.interface import (
     Batch,
+    Clock,
     Draw,
+    Experience,
     Group,
     Losses,
-    OfflineData,
-    OnlinePlan,
+    Plan,
     Spec,
     Target,
 )
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.policies import Policy
 from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
+from baq_cli.units import Phase
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -30,6 +34,16 @@ Module = TypeVar("Module", bound=nn.Module)
 def frozen_copy(module: Module) -> Module:
     """Return a copy whose parameters take no gradients: a target network, or a kept policy."""
     return copy.deepcopy(module).requires_grad_(False)
+
+
+class ActingPolicy(Protocol):
+    """What every policy can do: `obs [S, B, obs_dim]` to the action to evaluate with."""
+
+    squashed: bool
+
+    def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
+        """Return `[S, B, action_dim]`."""
+        ...
 
 
 class Agent(nn.Module, ABC):
@@ -44,18 +58,29 @@ class Agent(nn.Module, ABC):
     title: ClassVar[str]
     learns_offline: ClassVar[bool] = True
     learns_online: ClassVar[bool] = True
-    learns_from_scratch: ClassVar[bool] = True
-    """Whether an online phase makes sense without this method's own pre-training."""
+    needs_own_pretraining: ClassVar[bool] = False
+    """Whether an online phase makes no sense without this method's own pre-training."""
+    inherits: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    """Where parts of another method's checkpoint go: by that method's name, how the names of its
+    tensors begin and how they do here. Where nothing is said, names are the same."""
+    fresh_online: ClassVar[tuple[str, ...]] = ()
+    """Parts that begin anew online, though a checkpoint of this method's may hold others."""
+    reads_clock: ClassVar[frozenset[str]] = frozenset()
+    """The scalars of `Clock` that the losses read. A budget that a run has begun with can't be
+    changed at a resume where `share` is among them."""
     data_columns: tuple[str, ...] = ()
     """Columns of a transition that the data provide: `mc_return`, `held_out`."""
     Config: ClassVar[type[AgentConfig]] = AgentConfig
 
-    policy: Any
+    config: AgentConfig
+    policy: ActingPolicy
 
-    def __init__(self, config: AgentConfig, spec: Spec):
+    def __init__(self, config: AgentConfig, spec: Spec, phase: Phase):
         super().__init__()
-        self.config: Any = config
+        self.config = config
         self.spec = spec
+        self.phase = phase
+        self.clock = Clock(spec.device)
         self.every: dict[str, int] = {}
         self.build(SeedStream(spec.seeds, "init", spec.device))
 
@@ -63,7 +88,10 @@ class Agent(nn.Module, ABC):
 
     @abstractmethod
     def build(self, init: SeedStream) -> None:
-        """Make the networks, drawing initial weights from `init`."""
+        """Make the networks of `self.phase`, drawing initial weights from `init`.
+
+        What both phases have is drawn first, so that it is the same in either.
+        """
 
     @abstractmethod
     def groups(self) -> dict[str, Group]:
@@ -82,51 +110,52 @@ class Agent(nn.Module, ABC):
         """Return the loss after the hand-over; by default the same as before it."""
         return self.loss(batch, noise, active)
 
-    def value_scale(self, q_policy: Tensor) -> Tensor:
-        """Return the size of the policy loss's value term, `[S]`, given Q_i(s, π(s)) `[S, N, B]`.
-
-        Terms that are added to a policy loss are multiplied by it.
-        """
-        return torch.ones_like(q_policy[:, 0, 0])
-
     def targets(self) -> list[Target]:
         """Return the networks that copies follow by Polyak averaging, after optimiser steps."""
         return []
 
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
-        """Return actions to gather experience with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
-        action: Tensor = self.policy.sample(obs, noise)[0]
-        return action
+        """Return actions to gather experience with, `[S, E, obs_dim]` to `[S, E, action_dim]`.
+
+        By default drawn from the policy, or its mode where it is no distribution.
+        """
+        policy = self.policy
+        return policy.sample(obs, noise)[0] if isinstance(policy, Policy) else policy.mode(obs)
 
     def act(self, obs: Tensor) -> Tensor:
         """Return the actions to evaluate with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
-        action: Tensor = self.policy.mode(obs)
-        return action
+        return self.policy.mode(obs)
 
     def acting_parts(self) -> tuple[str, ...]:
         """Return how the names of the tensors begin that exploring and acting need."""
         return ("policy.",)
 
-    def online_plan(self) -> OnlinePlan:
+    def offline_plan(self) -> Plan:
+        """Say how the batches of pre-training are drawn; by default all from the dataset."""
+        return Plan()
+
+    def online_plan(self) -> Plan:
         """Say how online batches are drawn, and how often; by default as configured."""
         config = self.config
         share = config.online_share
-        draws = (Draw("union"),) if share is None else online_and_offline(share)
-        return OnlinePlan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
+        draws = (UNION,) if share is None else online_and_offline(share)
+        return Plan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
 
-    def assess(self, data: OfflineData) -> None:
+    def assess(self, data: Experience) -> None:
         """Look at the dataset at an evaluation during pre-training (validation of side models)."""
 
-    def finish_offline(self, data: OfflineData) -> None:
+    def finish_offline(self, data: Experience) -> None:
         """Close pre-training: pick the best side models, measure what the hand-over needs."""
 
-    def begin_online(self) -> None:
-        """Change what the hand-over changes. Runs again, before tensors load, on a resume."""
+    def hand_over(self, data: Experience) -> frozenset[str]:
+        """Change what the switch changes, once: after tensors are loaded, never at a resume.
 
-    def drop_constraint(self) -> None:
-        """Switch off the method's own offline constraint, for methods that put theirs in place."""
+        What it changes must be in parameters or buffers; what has another form online is built so
+        (`self.phase`). Returns the groups whose optimisers start fresh.
+        """
+        return frozenset()
 
-    def annotate(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
+    def annotate(self, batch: Batch) -> dict[str, Tensor]:
         """Return columns to store with online-phase transitions, each `[S, B]`.
 
         Called once a transition: for the dataset's at the hand-over, for new ones on entry. The
@@ -142,11 +171,15 @@ class Agent(nn.Module, ABC):
         return {}
 
 
+UNION = Draw(("offline", "online"))
+"""All that there is, uniformly."""
+
+
 def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[Draw, ...]:
     """Return draws with a fixed share of online rows."""
     draws = (
-        Draw("online", online_share, prioritised),
-        Draw("offline", 1.0 - online_share, prioritised),
+        Draw(("online",), online_share, prioritised),
+        Draw(("offline",), 1.0 - online_share, prioritised),
     )
     return tuple(draw for draw in draws if draw.share > 0)
 

@@ -35,6 +35,9 @@ class BC(Agent):
 
         normalize_observations: bool = True
 
+    config: Config
+    policy: GaussianPolicy
+
     def build(self, init: SeedStream) -> None:
         spec, net = self.spec, policy_net(self.config)
         self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, **net)

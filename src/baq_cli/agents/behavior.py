@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.agents.base import frozen_copy, per_seed
-from baq_cli.agents.interface import Batch, OfflineData, Spec
+from baq_cli.agents.interface import Batch, Experience, Spec
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 
@@ -39,7 +39,7 @@ class BehaviorModel(nn.Module):
         return fit / used.sum(1).clamp(min=1.0)
 
     @torch.no_grad()
-    def keep_better(self, data: OfflineData) -> None:
+    def keep_better(self, data: Experience) -> None:
         """Keep the learner of each seed whose held-out loss is the lowest so far."""
         total, count = torch.zeros_like(self.loss), 0
         for batch in data.chunks(held_out=True):

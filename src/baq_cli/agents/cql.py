@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baq_cli.agents.base import Agent, per_seed
-from baq_cli.agents.interface import Batch, Group, Losses, OnlinePlan
+from baq_cli.agents.base import per_seed
+from baq_cli.agents.interface import Batch, Group, Losses
 from baq_cli.agents.objectives import td_loss
-from baq_cli.agents.sac import SAC
+from baq_cli.agents.parts.soft import SoftActorCritic
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Initialization, LogStd, Positive, Widths
@@ -20,7 +20,7 @@ from baq_cli.recipes.closed import Initialization, LogStd, Positive, Widths
 MOST_DUAL = 1e6
 
 
-class CQL(SAC):
+class CQL(SoftActorCritic):
     """CQL(H) (Kumar et al. 2020, arXiv 2006.04779) on SAC. The same losses offline and online.
 
     The penalty, a critic, is `α_c · mean_B[logsumexp_k(Q(s, a_k) − log q(a_k)) − Q(s, a)]` over K
@@ -32,11 +32,9 @@ class CQL(SAC):
 
     name = "cql"
     title = "CQL"
-    learns_offline: ClassVar[bool] = True
 
-    class Config(SAC.Config):
-        unused: ClassVar[frozenset[str]] = frozenset()
-        former: ClassVar[dict[str, Any]] = SAC.Config.former | {
+    class Config(SoftActorCritic.Config):
+        former: ClassVar[dict[str, Any]] = SoftActorCritic.Config.former | {
             "hidden": [256, 256],
             "normalize_observations": False,
             "policy_learning_rate": 1e-4,
@@ -68,9 +66,14 @@ class CQL(SAC):
             False, description="bootstrap on the best of K policy actions"
         )
 
+    config: Config
+
     def build(self, init: SeedStream) -> None:
         super().build(init)
-        self.cql_weight = float(self.config.cql_weight)
+        self.penalised = self.config.cql_weight > 0
+        self.cql_weight: Tensor
+        weight = per_seed(self.config.cql_weight, self.spec)
+        self.register_buffer("cql_weight", weight, persistent=False)  # as configured, or dropped
         if self.config.cql_target_gap is not None:
             self.log_dual = nn.Parameter(per_seed(1.0, self.spec))
 
@@ -92,7 +95,7 @@ class CQL(SAC):
             if config.entropy_backup:
                 chosen = log_prob.gather(2, best.unsqueeze(2)).squeeze(2)
                 next_value = next_value - self.alpha * chosen
-            return batch.reward + config.discount * batch.bootstrap * next_value
+            return batch.reward + batch.discount * next_value
 
     def calibrate(self, q_policy: Tensor, batch: Batch) -> Tensor:
         """Return values at policy actions, `[S, N, B, any]`, as the penalty should see them."""
@@ -110,7 +113,7 @@ class CQL(SAC):
         gap = every - q
         if self.config.cql_min_gap is not None:
             gap = gap.clamp(min=self.config.cql_min_gap)
-        return gap.mean(2).sum(1)
+        return (batch.constraint.unsqueeze(1) * gap).mean(2).sum(1)
 
     def penalised_actions(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
         """Return K uniform actions, K of π(s), K of π(s'), and the log-density of each.
@@ -160,7 +163,7 @@ class CQL(SAC):
         q = self.critic(batch.obs, batch.action)
         td = td_loss(q, self.q_target(batch, noise), batch.weight)
         metrics = {"q": q.mean((1, 2)), "td": td}
-        if self.cql_weight == 0:
+        if not self.penalised:
             return td, metrics
         gap = self.penalty(batch, q, noise)
         return td + self.weighted(gap), metrics | {"cql_gap": gap}
@@ -179,15 +182,13 @@ class CQL(SAC):
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         losses = super().loss(batch, noise, active)
-        if self.config.cql_target_gap is not None and self.cql_weight > 0:
+        if self.config.cql_target_gap is not None and self.penalised:
             gap = losses.metrics["cql_gap"] / self.config.critics
             surplus = gap - self.config.cql_target_gap
             losses.terms["dual"] = -self.cql_weight * self.dual * surplus
             losses.metrics["cql_dual"] = self.dual.detach()
         return losses
 
-    def online_plan(self) -> OnlinePlan:
-        return Agent.online_plan(self)
-
     def drop_constraint(self) -> None:
-        self.cql_weight = 0.0
+        self.penalised = False
+        self.cql_weight.zero_()

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.cql import CQL
-from baq_cli.agents.interface import Batch, Draw, Losses, OnlinePlan
+from baq_cli.agents.interface import Batch, Draw, Losses, Plan
 from baq_cli.agents.objectives import td_loss
-from baq_cli.agents.sac import SAC
+from baq_cli.agents.parts.soft import SoftActorCritic
 from baq_cli.nets.critics import Reduction, reduce_q
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Initialization, LogStd, Positive
@@ -34,7 +34,7 @@ class ENOTO(CQL):
         unused: ClassVar[frozenset[str]] = frozenset(
             {"online_share", "entropy_backup", "max_target_backup", "cql_target_gap"}
         )
-        former: ClassVar[dict[str, Any]] = SAC.Config.former | {"cql_min_gap": None}
+        former: ClassVar[dict[str, Any]] = SoftActorCritic.Config.former | {"cql_min_gap": None}
 
         initialization: Initialization = "uniform"
         policy_initialization: Initialization | None = None
@@ -51,6 +51,8 @@ class ENOTO(CQL):
         ucb_bonus: float = Field(10.0, ge=0, description="c, the weight of the ensemble's std")
         weight_temperature: float = Field(10.0, ge=0, description="T of the loss weight")
 
+    config: Config
+
     def penalty(self, batch: Batch, q: Tensor, noise: SeedStream) -> Tensor:
         """Return the conservative gap averaged over critics, `[S]`."""
         return super().penalty(batch, q, noise) / self.config.critics
@@ -60,7 +62,7 @@ class ENOTO(CQL):
             next_action = self.policy.mode(batch.next_obs)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, self.config.target_reduction, noise)
-            return batch.reward + self.config.discount * batch.bootstrap * next_value
+            return batch.reward + batch.discount * next_value
 
     def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         q = self.critic(batch.obs, batch.action)
@@ -80,7 +82,7 @@ class ENOTO(CQL):
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, self.config.online_target, noise)
             next_value = next_value - self.alpha * next_log_prob
-            return batch.reward + self.config.discount * batch.bootstrap * next_value
+            return batch.reward + batch.discount * next_value
 
     def loss_weight(self, batch: Batch) -> Tensor:
         """Return `sigmoid(−T · mean_B std_i Q̄_i(s, a)) + 0.5`, `[S]`."""
@@ -99,8 +101,8 @@ class ENOTO(CQL):
     def acting_parts(self) -> tuple[str, ...]:
         return ("policy.", "critic.")
 
-    def online_plan(self) -> OnlinePlan:
+    def online_plan(self) -> Plan:
         config = self.config
-        return OnlinePlan(
-            (Draw("online"),), config.utd, config.warmup_env_steps, capacity=config.capacity
+        return Plan(
+            (Draw(("online",)),), config.utd, config.warmup_env_steps, capacity=config.capacity
         )

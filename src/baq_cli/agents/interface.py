@@ -9,6 +9,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+OFFLINE, ONLINE, MODEL = 0.0, 1.0, 2.0
+"""What `Batch.source` says of a row: the dataset, the environment, a model of it."""
+StoreName = Literal["offline", "online", "model"]
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -31,8 +35,10 @@ class Batch:
 
     Shapes: obs, next_obs `[S, B, obs_dim]`; action `[S, B, action_dim]` in [−1, 1]; the rest
     `[S, B]`. `bootstrap` is 1 unless the transition terminated; a truncated one bootstraps.
-    `weight` multiplies the temporal-difference term. `online` is 1 for rows from the online store.
-    `columns` holds what the method asked for by name.
+    `discount` multiplies what the next state is worth: γ, and 0 after a termination.
+    `weight` multiplies the temporal-difference term, `constraint` the method's own constraint.
+    `source` is OFFLINE, ONLINE or MODEL. `columns` holds what the method asked for by name, and
+    `parts` where in the batch each named draw of the plan lies.
     """
 
     obs: Tensor
@@ -40,27 +46,69 @@ class Batch:
     reward: Tensor
     next_obs: Tensor
     bootstrap: Tensor
+    discount: Tensor
     weight: Tensor
-    online: Tensor
+    constraint: Tensor
+    source: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, slice] = field(default_factory=dict)
+
+    @property
+    def online(self) -> Tensor:
+        """1 for rows of the online store, else 0, `[S, B]`."""
+        return (self.source == ONLINE).to(self.weight.dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name; a column has its name behind a dot."""
+        named = {name: getattr(self, name) for name in PLAIN_FIELDS}
+        return named | {f".{name}": column for name, column in self.columns.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], parts: dict[str, slice]) -> Batch:
+        """Make a batch of what `tensors()` returned."""
+        plain = {name: tensor for name, tensor in tensors.items() if name[0] != "."}
+        columns = {name[1:]: tensor for name, tensor in tensors.items() if name[0] == "."}
+        return cls(**plain, columns=columns, parts=parts)
+
+    def part(self, name: str) -> Batch:
+        """Return the rows of the draw of that name, as views."""
+        rows = self.parts[name]
+        return Batch.from_tensors({n: tensor[:, rows] for n, tensor in self.tensors().items()}, {})
+
+
+PLAIN_FIELDS = (
+    *("obs", "action", "reward", "next_obs", "bootstrap"),
+    *("discount", "weight", "constraint", "source"),
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a method computed on the way to its policy loss, for one that builds on it.
+
+    Shapes: `action [S, B, action_dim]`, π(s) with its gradient, and `q_policy [S, N, B]`,
+    Q_i(s, π(s)); None where the method has no such pass.
+    """
+
+    action: Tensor | None = None
+    q_policy: Tensor | None = None
 
 
 class Losses:
     """One loss a parameter group, and what to log.
 
     A term of shape `[S, B]` is averaged over its batch; terms are then `[S]`, and their sum over
-    seeds is what is differentiated, so that no seed's gradient sees another. `seen` offers
-    intermediate results, with their gradients, to a method that builds on this one.
+    seeds is what is differentiated, so that no seed's gradient sees another.
     """
 
     def __init__(
         self,
         metrics: dict[str, Tensor] | None = None,
-        seen: dict[str, Tensor] | None = None,
+        seen: Seen | None = None,
         **terms: Tensor,
     ):
         self.terms = {name: t.mean(1) if t.ndim == 2 else t for name, t in terms.items()}
-        self.seen = seen or {}
+        self.seen = seen or Seen()
         self.metrics = {k: v.detach() for k, v in (metrics or {}).items()}
 
     def backward(self) -> None:
@@ -71,15 +119,19 @@ class Losses:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that share one optimiser.
+    """Parameters that share one optimiser, Adam; with `weight_decay`, AdamW.
 
     `cosine` lets the learning rate fall along a cosine over the offline phase; online it is
     `learning_rate` again, constant, because a schedule that outlives its phase climbs back up.
+    `clip` bounds the norm of each seed's gradient of the whole group.
     """
 
     modules: tuple[nn.Module | nn.Parameter, ...]
     learning_rate: float
     cosine: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +139,7 @@ class Target:
     """A network, and the copy of it that follows by Polyak averaging.
 
     `follows` names a parameter group: the copy moves on the gradient steps that train that group,
-    and on every one where it is None.
+    and on every one where it is None. It never moves in a stage.
     """
 
     network: nn.Module
@@ -95,53 +147,127 @@ class Target:
     follows: str | None = None
 
 
-StoreName = Literal["offline", "online", "union"]
+class Clock:
+    """Where a run is, as scalars on the device that a recorded update reads anew.
+
+    `gradient_steps` and `env_steps` are counters of each seed, over both phases; `share` is the
+    part of the present phase that is over, 0 to 1.
+    """
+
+    def __init__(self, device: torch.device):
+        self.gradient_steps, self.env_steps, self.share = (
+            torch.zeros((), device=device) for _ in range(3)
+        )
+
+    def write(self, gradient_steps: float, env_steps: float, share: float) -> None:
+        """Set the scalars; tensors stay the same."""
+        self.gradient_steps.fill_(gradient_steps)
+        self.env_steps.fill_(env_steps)
+        self.share.fill_(share)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One part of every batch: from which store, what share of the rows, and by priority or not."""
+    """One part of every batch.
 
-    store: StoreName
+    stores: where its rows come from; several are one union, drawn from by their sizes.
+    share: its rows, as a part of `batch_size`; the shares of a plan need not add up to 1.
+    prioritised: whether rows are drawn in proportion to their priority, or uniformly.
+    newest: only that many of the last rows, of the stores laid end to end.
+    odds: a buffer of the method, `[S]`: the probability of the first of two stores, for each row,
+        in place of their sizes.
+    otherwise: the store that stands in for a seed where the draw's own has nothing to give.
+    name: `Batch.part(name)` is this draw's rows.
+    """
+
+    stores: tuple[StoreName, ...] = ("offline",)
     share: float = 1.0
     prioritised: bool = False
+    newest: int | None = None
+    odds: str | None = None
+    otherwise: StoreName | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
-class OnlinePlan:
-    """How a method spends environment steps.
+class Stage:
+    """Updates of some parameter groups only: before a phase, or inside a routine.
 
-    draws: the parts of a batch, shares adding up to 1.
-    utd: gradient steps an environment step, counted a seed.
-    warmup_env_steps: environment steps before the first update, taken by the frozen policy, or
-        uniformly at random in a run that starts from scratch.
-    offline_share, offline_min_rows: the part of the dataset that stays in reach, drawn once at
-        random for each seed: 1 keeps all, 0 none.
-    capacity: online transitions kept a seed; the oldest are overwritten.
+    steps: how many; they count as no `gradient_steps`, and no target moves.
+    assess_every: stage updates between two calls of `assess`; None: once, at the end.
     """
 
+    name: str
+    groups: frozenset[str]
     draws: tuple[Draw, ...]
-    utd: int
-    warmup_env_steps: int
+    steps: int
+    rows: int | None = None
+    """Rows a seed and update; None: `batch_size`."""
+    assess_every: int | None = None
+
+
+@dataclass(frozen=True)
+class Routine:
+    """What a method does every so many of the phase's unit: its stages, then `refresh`."""
+
+    name: str
+    every: int
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a method spends the steps of a phase.
+
+    draws: the parts of a batch.
+    utd: gradient steps an environment step, counted a seed.
+    warmup_env_steps: environment steps before the first update, taken by the policy as it was
+        handed over, or uniformly at random in a run that starts from scratch.
+    first_updates: gradient steps at once, after the warm-up.
+    offline_share, offline_min_rows: the part of the dataset that stays in reach online, drawn once
+        at random for each seed: 1 keeps all, 0 none.
+    capacity, model_capacity: online and model transitions kept a seed; the oldest are overwritten.
+    discount: γ of this phase; None: the configuration's.
+    train: the groups of the main updates; None: all.
+    first: stages before the first main update. routines: what happens now and then.
+    """
+
+    draws: tuple[Draw, ...] = (Draw(),)
+    utd: int = 1
+    warmup_env_steps: int = 0
+    first_updates: int = 0
     offline_share: float = 1.0
     offline_min_rows: int = 0
     capacity: int = 1_000_000
+    model_capacity: int = 0
+    discount: float | None = None
+    train: frozenset[str] | None = None
+    first: tuple[Stage, ...] = ()
+    routines: tuple[Routine, ...] = ()
+
+    @property
+    def all_draws(self) -> tuple[Draw, ...]:
+        """The draws of the main updates and of every stage."""
+        stages = [*self.first, *(stage for routine in self.routines for stage in routine.stages)]
+        return (*self.draws, *(draw for stage in stages for draw in stage.draws))
 
     @property
     def needs_offline(self) -> bool:
         """Whether batches can't be drawn without a dataset."""
-        return any(draw.store == "offline" for draw in self.draws)
+        return any("offline" in (*d.stores, d.otherwise) and len(d.stores) == 1 for d in self.draws)
 
     @property
     def uses_offline(self) -> bool:
-        return self.offline_share > 0 and any(d.store != "online" for d in self.draws)
+        """Whether anything is drawn from the dataset, where there is one."""
+        reached = any("offline" in (*draw.stores, draw.otherwise) for draw in self.all_draws)
+        return self.offline_share > 0 and reached
 
 
-class OfflineData(Protocol):
-    """What a method may read of the offline store between updates."""
+class Experience(Protocol):
+    """What a method may read of the stores between updates."""
 
     def chunks(self, held_out: bool | None = None, most_rows: int | None = None) -> Iterator[Batch]:
-        """Yield the rows in order, in batches; only the held-out episodes' rows, or only others'.
+        """Yield the dataset's rows in order, in batches; only the held-out episodes', or others'.
 
         `most_rows` takes that many, evenly spaced.
         """

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from baq_cli.agents.base import Agent, critic_start, make_critics, policy_net
-from baq_cli.agents.interface import Batch, Group, Losses, Target
+from baq_cli.agents.base import critic_start, make_critics, policy_net
+from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import advantage_weight, expectile_loss, td_loss
+from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.nets.critics import ValueNet, reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, RewardScale
 
 
-class IQL(Agent):
+class IQL(Adaptable):
     """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169). The same losses offline and online.
 
     Rewards are scaled so that the dataset's returns span 1000, as the authors do on locomotion;
@@ -36,6 +37,9 @@ class IQL(Agent):
         expectile: float = Field(0.7, gt=0, lt=1)
         beta: float = Field(3.0, gt=0, description="inverse temperature of advantage weights")
         policy_cosine: bool = Field(True, description="cosine policy learning rate offline")
+
+    config: Config
+    policy: GaussianPolicy
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
@@ -60,7 +64,7 @@ class IQL(Agent):
             target_q = self.critic_target(batch.obs, batch.action)
             q_data = reduce_q(target_q, config.target_reduction, noise)  # [S, B]
             next_v = self.value(batch.next_obs)
-            q_target = batch.reward + config.discount * batch.bootstrap * next_v
+            q_target = batch.reward + batch.discount * next_v
         v = self.value(batch.obs)
         q = self.critic(batch.obs, batch.action)
         advantage = q_data - v
@@ -68,8 +72,11 @@ class IQL(Agent):
         action = self.policy.mean(batch.obs)
         return Losses(
             {"q": q.mean((1, 2)), "v": v.mean(1), "awr_weight": weight.mean(1)},
-            {"action": action},
+            Seen(action),
             value=expectile_loss(advantage, config.expectile),
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(action, batch.action),
         )
+
+    def drop_constraint(self) -> None:
+        """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

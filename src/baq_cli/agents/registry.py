@@ -15,6 +15,7 @@ from baq_cli.agents.iql import IQL
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.recipes.closed import AgentConfig
+from baq_cli.units import Phase
 
 METHODS: dict[str, type[Agent]] = {
     method.name: method
@@ -27,6 +28,6 @@ def method_configs() -> dict[str, type[AgentConfig]]:
     return {name: method.Config for name, method in METHODS.items()}
 
 
-def make_agent(algo: str, config: AgentConfig, spec: Spec) -> Agent:
-    """Build a method's agent on the spec's device."""
-    return METHODS[algo](config, spec).to(spec.device)
+def make_agent(algo: str, config: AgentConfig, spec: Spec, phase: Phase) -> Agent:
+    """Build a method's agent for a phase, on the spec's device."""
+    return METHODS[algo](config, spec, phase).to(spec.device)

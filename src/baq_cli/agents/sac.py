@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from baq_cli.agents.base import Agent, make_critics, per_seed, policy_net
-from baq_cli.agents.interface import Batch, Draw, Group, Losses, OnlinePlan, Target
-from baq_cli.agents.objectives import mean_abs, td_loss
-from baq_cli.nets.critics import reduce_q
-from baq_cli.nets.policies import TanhGaussianPolicy
-from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig, LogStd
+from baq_cli.agents.interface import Draw, Plan
+from baq_cli.agents.parts.soft import SoftActorCritic
 
 
-class SAC(Agent):
+class SAC(SoftActorCritic):
     """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), with a learned temperature.
 
     Departures: N critics instead of two; the critic, policy and temperature step on one backward
@@ -28,89 +21,17 @@ class SAC(Agent):
     title = "SAC"
     learns_offline: ClassVar[bool] = False
 
-    class Config(AgentConfig):
+    class Config(SoftActorCritic.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
-        former: ClassVar[dict[str, Any]] = AgentConfig.former | {"initial_log_std": None}
 
         warmup_env_steps: int = Field(5_000, ge=0, description="random environment steps first")
-        temperature_learning_rate: float | None = Field(
-            None, gt=0, description="null: the policy's"
-        )
-        initial_temperature: float = Field(1.0, gt=0)
-        target_entropy: float | None = Field(None, description="null: minus the action dimension")
-        entropy_backup: bool = Field(True, description="entropy term in the critic's target")
-        initial_log_std: LogStd | None = Field(
-            None, description="biases of the policy's log σ at first; null: as others"
-        )
 
-    def build(self, init: SeedStream) -> None:
-        config, spec = self.config, self.spec
-        self.policy = TanhGaussianPolicy(
-            init,
-            spec.obs_dim,
-            spec.action_dim,
-            **policy_net(config),
-            initial_log_std=config.initial_log_std,
-        )
-        self.critic, self.critic_target = make_critics(config, spec, init)
-        log_alpha = per_seed(config.initial_temperature, spec).log()
-        self.log_alpha = nn.Parameter(log_alpha)
-        entropy = config.target_entropy
-        self.target_entropy = -float(spec.action_dim) if entropy is None else entropy
+    config: Config
 
-    def groups(self) -> dict[str, Group]:
+    def online_plan(self) -> Plan:
         config = self.config
-        rate = config.temperature_learning_rate or config.policy_learning_rate
-        return {
-            "critic": Group((self.critic,), config.learning_rate),
-            "policy": Group((self.policy,), config.policy_learning_rate),
-            "temperature": Group((self.log_alpha,), rate),
-        }
-
-    def targets(self) -> list[Target]:
-        return [Target(self.critic, self.critic_target)]
-
-    @property
-    def alpha(self) -> Tensor:
-        """The temperature, detached, `[S, 1]`."""
-        return self.log_alpha.detach().exp().unsqueeze(1)
-
-    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
-        """Return `y = r + γ (1 − d) [reduce Q̄(s', a') − α log π(a'|s')]`, `[S, B]`."""
-        with torch.no_grad():
-            next_action, next_log_prob = self.policy.sample(batch.next_obs, noise)
-            next_q = self.critic_target(batch.next_obs, next_action)
-            next_value = reduce_q(next_q, self.config.target_reduction, noise)
-            if self.config.entropy_backup:
-                next_value = next_value - self.alpha * next_log_prob
-            return batch.reward + self.config.discount * batch.bootstrap * next_value
-
-    def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
-        q = self.critic(batch.obs, batch.action)
-        loss = td_loss(q, self.q_target(batch, noise), batch.weight)
-        return loss, {"q": q.mean((1, 2))}
-
-    def actor_losses(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        """Return `mean_B[α log π − min_i Q_i(s, π)]` and the temperature's loss, `[S]` each."""
-        action, log_prob = self.policy.sample(batch.obs, noise)
-        q = reduce_q(self.critic(batch.obs, action, frozen=True), "min")
-        policy_loss = (self.alpha * log_prob - q).mean(1)
-        surplus = (log_prob.detach() + self.target_entropy).mean(1)
-        return policy_loss, -self.log_alpha * surplus
-
-    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
-        critic, metrics = self.critic_loss(batch, noise)
-        policy, temperature = self.actor_losses(batch, noise)
-        metrics["alpha"] = self.alpha.squeeze(1)
-        return Losses(metrics, critic=critic, policy=policy, temperature=temperature)
-
-    def value_scale(self, q_policy: Tensor) -> Tensor:
-        return mean_abs(q_policy)
-
-    def online_plan(self) -> OnlinePlan:
-        config = self.config
-        return OnlinePlan(
-            draws=(Draw("online"),),
+        return Plan(
+            draws=(Draw(("online",)),),
             utd=config.utd,
             warmup_env_steps=config.warmup_env_steps,
             capacity=config.capacity,

@@ -8,16 +8,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baq_cli.agents.base import Agent, frozen_copy, make_critics, per_seed, policy_net
-from baq_cli.agents.interface import Batch, Group, Losses, Target
+from baq_cli.agents.base import frozen_copy, make_critics, per_seed, policy_net
+from baq_cli.agents.interface import Batch, Experience, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import mean_abs, squared_distance, td_loss
+from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import DeterministicPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
 
-class TD3BC(Agent):
+class TD3BC(Adaptable):
     """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860).
 
     The actor follows the first critic, and both targets move when it does, at every second step;
@@ -47,6 +48,9 @@ class TD3BC(Agent):
             "with_policy", description="when target networks follow"
         )
         exploration_noise: float = Field(0.1, ge=0, description="std of online action noise")
+
+    config: Config
+    policy: DeterministicPolicy
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
@@ -82,9 +86,9 @@ class TD3BC(Agent):
             next_action = (self.policy_target.mode(batch.next_obs) + eps).clamp(-1.0, 1.0)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
-            return batch.reward + config.discount * batch.bootstrap * next_value
+            return batch.reward + batch.discount * next_value
 
-    def policy_loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, batch: Batch) -> tuple[Tensor, Seen]:
         """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s)).
 
         Q is the first critic, the least, or every one, whose terms are then averaged.
@@ -97,8 +101,8 @@ class TD3BC(Agent):
             "mean": lambda q: q,
         }[self.config.actor_q](q_policy)
         value = -(followed.mean((1, 2)) / mean_abs(followed))
-        cloning = squared_distance(action, batch.action).mean(1)
-        return value + self.bc_weight * cloning, {"action": action, "q_policy": q_policy}
+        cloning = (batch.constraint * squared_distance(action, batch.action)).mean(1)
+        return value + self.bc_weight * cloning, Seen(action, q_policy)
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         q = self.critic(batch.obs, batch.action)
@@ -114,8 +118,9 @@ class TD3BC(Agent):
         eps = self.config.exploration_noise * noise.normal(*action.shape[1:])
         return (action + eps).clamp(-1.0, 1.0)
 
-    def begin_online(self) -> None:
+    def hand_over(self, data: Experience) -> frozenset[str]:
         self.bc_weight.fill_(self.initial_bc_weight())
+        return frozenset()
 
     def drop_constraint(self) -> None:
         self.bc_weight.zero_()

@@ -80,9 +80,8 @@ def split_of(case: Case, sizes: Sizes, env: EnvRef, env_steps: int, device: torc
 
 def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[Run, bool]:
     """Return a run that is over, and whether its environments stepped in processes."""
-    agent = make_agent(recipe.run.algo, recipe.method, spec)
-    learner = Learner(agent, "online")
-    agent.begin_online()
+    agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
+    learner = Learner(agent)
     layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     with tempfile.TemporaryDirectory() as folder, listen() as interruption:
@@ -95,7 +94,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
             interruption=interruption,
         )
         with closing(run):
-            loop = OnlineLoop(run, offline, from_scratch=False)
+            loop = OnlineLoop.start(run, offline, from_scratch=False)
             with closing(loop):
                 finetune(loop, "")
     return run, loop.episodes.pool.workers

@@ -18,7 +18,7 @@ from baq_cli.engine.updates.synthetic import operations_of, synthetic_updater
 from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 Path = Literal["eager", "captured"]
 RECORD_AFTER, WARM_UP = 2, 12

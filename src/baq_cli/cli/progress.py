@@ -16,7 +16,8 @@ from rich.text import Text
 from baq_cli.cli.plot import text_plot
 from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
-from baq_cli.runs.events import UNITS, Evaluated, Event, Note, Observer, Progress
+from baq_cli.runs.events import Evaluated, Event, Note, Observer, Progress
+from baq_cli.units import UNITS
 
 
 @contextmanager

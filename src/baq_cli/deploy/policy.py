@@ -220,9 +220,10 @@ def _layers(agent: Agent) -> list[tuple[Tensor, Tensor]]:
 
     Empty where acting on one observation has no shorter way than acting on many.
     """
-    if not is_plain(agent) or len(agent.policy.net.norms) or agent.spec.device.type != "cpu":
+    policy: Any = agent.policy
+    if not is_plain(agent) or len(policy.net.norms) or agent.spec.device.type != "cpu":
         return []
-    return [(layer.weight[0], layer.bias[0]) for layer in agent.policy.net.layers]
+    return [(layer.weight[0], layer.bias[0]) for layer in policy.net.layers]
 
 
 def _array(values: Any) -> Array:

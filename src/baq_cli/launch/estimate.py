@@ -21,7 +21,7 @@ from baq_cli.envs.pool import seconds_a_step
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 MEASURED_SECONDS = 0.3
 """How long each part is measured: long enough for a guess, short enough for many cells."""
@@ -72,8 +72,7 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
 
 
 def _online(recipe: Recipe, updater: Updater, step_seconds: float) -> float:
-    agent = updater.learner.agent
-    plan = agent.online_plan()
+    agent, plan = updater.learner.agent, updater.learner.plan
     steps, seeds = recipe.run.env_steps, len(recipe.run.seeds)
     updates = max(0, steps - plan.warmup_env_steps) * plan.utd
     acting = _acting(agent, 1)

@@ -17,10 +17,11 @@ from pydantic import Field
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
 from baq_cli.runs.checked import Checked, check_content
-from baq_cli.runs.events import UNITS, Evaluated, Event, Note, Phase, Progress
+from baq_cli.runs.events import Evaluated, Event, Note, Progress
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.runs.provenance import now
 from baq_cli.surroundings import in_utf8
+from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import parse_json, read_text
 
 STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"

@@ -10,8 +10,9 @@ from typing import Any
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import State, read_progress, read_state
-from baq_cli.runs.events import UNITS, Progress
+from baq_cli.runs.events import Progress
 from baq_cli.runs.folder import read_metrics
+from baq_cli.units import UNITS
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.runs.events import UNITS, Phase
+from baq_cli.units import UNITS, Phase
 
 Array = npt.NDArray[np.float64]
 Counters = npt.NDArray[np.int64]

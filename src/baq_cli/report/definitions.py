@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.report.curves import Array, Curve
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 # -- per seed: a curve of S seeds to `[S]`, in the unit of its scores unless said otherwise
 

@@ -13,8 +13,8 @@ from baq_cli.errors import DataError, clipped
 from baq_cli.report.curves import Curve
 from baq_cli.report.method_runs import Course, Unit
 from baq_cli.report.protocol import Protocol
-from baq_cli.runs.events import UNITS, Phase
 from baq_cli.runs.log import MOST_SCORE
+from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import read_text
 
 REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")

@@ -23,7 +23,7 @@ from baq_cli.report.style import (
     styled,
 )
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,7 @@ from baq_cli.report.figure import curves_figure
 from baq_cli.report.names import file_stems
 from baq_cli.report.page_view import dataset_mean
 from baq_cli.report.style import save
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy.typing as npt
 
-Phase = Literal["offline", "online"]
-UNITS: dict[Phase, str] = {"offline": "gradient_steps", "online": "env_steps"}
+from baq_cli.units import Phase
 
 
 @dataclass(frozen=True)

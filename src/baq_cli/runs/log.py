@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from baq_cli.plain_files import MOST_LOG, appended, opened, read
-from baq_cli.runs.events import UNITS
 from baq_cli.runs.files import disk_errors, replace_file
+from baq_cli.units import UNITS
 
 METRICS = (
     "phase",

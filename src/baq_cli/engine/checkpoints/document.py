@@ -19,7 +19,7 @@ from baq_cli.errors import DataError, Unreadable, UsageError
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import MOST_SEEDS
 from baq_cli.runs.checked import Checked, Count, Finite, Logs, Name, Size, check_content
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 from baq_cli.untrusted import check_arguments
 
 Tensors = Mapping[str, Tensor]
@@ -172,9 +172,7 @@ def bare_agent(document: dict[str, Any], file: Path) -> Agent:
     sizes = spaces["obs_dim"], len(spaces["action_low"])
     spec = Spec(tuple(document["seeds"]), *sizes, device=torch.device("meta"))
     try:
-        agent = make_agent(document["algo"], recipe.method, spec)
-        if document["phase"] == "online":
-            agent.begin_online()
+        agent = make_agent(document["algo"], recipe.method, spec, document["phase"])
     except (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise DataError(
             f"{file} is damaged: the networks of its recipe are not those of its tensors ({error})"

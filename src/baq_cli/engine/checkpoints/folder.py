@@ -25,7 +25,7 @@ from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tens
 from baq_cli.errors import DataError, Unreadable
 from baq_cli.plain_files import read, sync_folder
 from baq_cli.recipes.load import reopen
-from baq_cli.runs.events import UNITS, Note, Observer, Phase
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import (
     ABSENT,
     disk_errors,
@@ -35,6 +35,7 @@ from baq_cli.runs.files import (
     replace_file,
     write_synced,
 )
+from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import read_text
 
 FORMAT = 2

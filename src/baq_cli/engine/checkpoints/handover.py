@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Spec
+from baq_cli.agents.interface import Experience, Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.document import bare_agent
 from baq_cli.engine.checkpoints.folder import Checkpoint, agent_tensors
@@ -20,8 +21,10 @@ from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
+from baq_cli.units import Phase
 
 Shapes = dict[str, torch.Size]
+Value = TypeVar("Value")
 
 
 def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
@@ -55,9 +58,17 @@ def _seed_rows(source: Checkpoint, recipe: Recipe) -> list[int]:
     return [held.index(seed) for seed in recipe.run.seeds]
 
 
-def hand_over_parameters(
-    agent: Agent, source: Checkpoint, recipe: Recipe, observer: Observer
+def hand_over(
+    learner: Learner, source: Checkpoint, recipe: Recipe, data: Experience, observer: Observer
 ) -> None:
+    """Take over a checkpoint: parameters, what the method changes at the switch, optimisers."""
+    _parameters(learner.agent, source, recipe, observer)
+    learner.gradient_steps = int(source.document["gradient_steps"])
+    fresh = learner.agent.hand_over(data)
+    _optimizers(learner, source, recipe, fresh, observer)
+
+
+def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Observer) -> None:
     """Load what the method shares with the checkpoint: all of it, unless the method changed.
 
     Raises DataError when the same method's tensors don't fit.
@@ -67,30 +78,57 @@ def hand_over_parameters(
             "a behaviour file holds a policy alone: evaluate it or collect data with it. "
             "Fine-tuning needs the checkpoint that it was made from."
         )
-    rows = _seed_rows(source, recipe)
+    rows, algo = _seed_rows(source, recipe), source.document["algo"]
     tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
     own = agent.state_dict()
-    if recipe.run.algo == source.document["algo"]:
-        _check_networks(agent, tensors, recipe, source)
-        load_exactly(agent, tensors, Path(recipe.run.algo))
+    if recipe.run.algo == algo:
+        lacking = {
+            name: t for name, t in own.items() if name not in tensors and _fresh(agent, name)
+        }
+        _check_networks(agent, tensors | lacking, recipe, source)
+        load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
+    tensors = _renamed(type(agent), algo, tensors)
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
-    if "policy" not in taken:
-        hidden = source.document["recipe"][source.document["algo"]]["hidden"]
+    policy = _policy_part(type(agent), algo)
+    if policy not in taken:
+        hidden = source.document["recipe"][algo]["hidden"]
         other = list(recipe.method.hidden) != list(hidden)
         same = f", or set {recipe.run.algo}.hidden={_as_override(hidden)}" if other else ""
         raise UsageError(
-            f"a {source.document['algo']} policy can't be continued by '{recipe.run.algo}': their "
+            f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
             f"networks differ. {_choices(source)}{same}."
         )
-    before = bare_agent(source.document, Path(source.document["algo"]))
-    if agent.policy.squashed != before.policy.squashed:
-        _refuse_other_mean(source.document["algo"], recipe, before.policy.squashed)
+    before = bare_agent(source.document, Path(algo)).policy.squashed
+    if getattr(getattr(agent, policy), "squashed", before) != before:
+        _refuse_other_mean(algo, recipe, before)
     shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
     agent.load_state_dict(shared, strict=False)
     followed = _follow(agent, taken)
     fresh = ", ".join(sorted(_parts(own) - taken - followed)) or "none"
     observer(Note(f"taken from the checkpoint: {', '.join(sorted(taken))}; fresh: {fresh}"))
+
+
+def _fresh(agent: Agent, name: str) -> bool:
+    """Return whether a tensor is of a part that pre-training knows nothing of."""
+    return name.split(".")[0] in agent.fresh_online
+
+
+def _renamed(method: type[Agent], algo: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Return another method's tensors by the names that they have in this one."""
+    places = method.inherits.get(algo, {})
+
+    def name_here(name: str) -> str:
+        begins = max((old for old in places if name.startswith(old)), key=len, default=None)
+        return name if begins is None else places[begins] + name.removeprefix(begins)
+
+    return {name_here(name): tensor for name, tensor in tensors.items()}
+
+
+def _policy_part(method: type[Agent], algo: str) -> str:
+    """Return the part of a method that the policy of another's checkpoint becomes."""
+    (name,) = _renamed(method, algo, {"policy.": None})
+    return name.split(".")[0]
 
 
 def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
@@ -129,7 +167,7 @@ def _check_networks(
     changed = []
     for key in [key for key in asked if key in before and asked[key] != before[key]]:
         config = type(recipe.method).model_validate(before | {key: asked[key]})
-        if _shapes(make_agent(algo, config, spec).state_dict()) != shapes:
+        if _shapes(make_agent(algo, config, spec, agent.phase).state_dict()) != shapes:
             changed.append(key)
     if changed:
         here = ", ".join(f"{algo}.{key} is {asked[key]}" for key in changed)
@@ -157,12 +195,19 @@ def continuing(algo: str) -> list[str]:
     """Return the methods that can fine-tune another's checkpoint: it holds all of their policy."""
     spec = Spec((0,), 1, 1, device=torch.device("meta"))
 
-    def shapes(name: str) -> Shapes:
+    def shapes(name: str, phase: Phase) -> Shapes:
         config = METHODS[name].Config(hidden=(8,))  # of one size, as it is carried over
-        return _shapes(make_agent(name, config, spec).state_dict())
+        return _shapes(make_agent(name, config, spec, phase).state_dict())
 
-    online = [m.name for m in METHODS.values() if m.learns_online and m.learns_from_scratch]
-    return [n for n in online if n != algo and _fits("policy", shapes(n), shapes(algo))]
+    given = shapes(algo, "offline")
+    return [
+        name
+        for name, method in METHODS.items()
+        if name != algo
+        and method.learns_online
+        and not method.needs_own_pretraining
+        and _fits(_policy_part(method, algo), shapes(name, "online"), _renamed(method, algo, given))
+    ]
 
 
 def _choices(source: Checkpoint) -> str:
@@ -174,12 +219,19 @@ def _as_override(value: object) -> str:
     return str(value).replace(" ", "")
 
 
-def hand_over_optimizers(
-    learner: Learner, source: Checkpoint, recipe: Recipe, observer: Observer
+def _optimizers(
+    learner: Learner,
+    source: Checkpoint,
+    recipe: Recipe,
+    renewed: frozenset[str],
+    observer: Observer,
 ) -> None:
-    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came."""
+    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came.
+
+    Those of the groups that the method renews start fresh.
+    """
     same = recipe.run.algo == source.document["algo"]
     same = same and list(recipe.run.seeds) == list(source.document["seeds"])
-    fresh = learner.restore_optimizers(source.training if same else {})
+    fresh = learner.restore_optimizers(source.training if same else {}, renewed)
     if fresh:
         observer(Note(f"optimisers start fresh: {', '.join(fresh)}"))

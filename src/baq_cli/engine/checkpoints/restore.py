@@ -51,9 +51,8 @@ def build_agent(saved: ckpt.Checkpoint, device: torch.device, path: Path) -> Age
         raise DataError(f"{path} holds a recipe that this version refuses: {error}") from error
     spec, alone = _spec_of(document, device), document.get("kind") == BEHAVIOR
     place = torch.device("meta") if alone else device
-    agent = make_agent(document["algo"], recipe.method, replace(spec, device=place))
-    if document["phase"] == "online":
-        agent.begin_online()
+    there = replace(spec, device=place)
+    agent = make_agent(document["algo"], recipe.method, there, document["phase"])
     tensors = ckpt.agent_tensors(saved)
     if alone:
         _put_in(agent, tensors, spec)

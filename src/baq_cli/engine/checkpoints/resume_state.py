@@ -25,7 +25,7 @@ from baq_cli.runs.checked import (
     Name,
     check_content,
 )
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 Tensors = Mapping[str, Tensor]
 Shape = tuple[tuple[int, ...], torch.dtype]
@@ -105,7 +105,7 @@ def check_resumable(
     check_content(_KeptOnline if online else _Kept, state, folder / "state.json")
     agent = bare_agent(document, folder)
     _check_lengths(state, len(document["seeds"]), folder)
-    _check_training(agent, document, state, training, folder)
+    _check_training(agent, state, training, folder)
     if online:
         found = [block for block in blocks if block is not None]
         _check_store(agent, document, state, found, folder)
@@ -129,12 +129,10 @@ def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
         raise _damaged(folder, "its metrics have other sums than counts")
 
 
-def _check_training(
-    agent: Agent, document: dict[str, Any], state: dict[str, Any], training: Tensors, folder: Path
-) -> None:
+def _check_training(agent: Agent, state: dict[str, Any], training: Tensors, folder: Path) -> None:
     own = {name: _shape(tensor) for name, tensor in agent.state_dict().items()}
     acting = {n: shape for n, shape in own.items() if n.startswith(agent.acting_parts())}
-    moments = Learner(agent, document["phase"]).optimizer_state()
+    moments = Learner(agent).optimizer_state()
     expected = {name: _shape(tensor) for name, tensor in moments.items()}
     for number in range(len(state["pending"])):
         expected |= {f"pending.{number}.{name}": shape for name, shape in acting.items()}

@@ -17,8 +17,8 @@ from baq_cli.engine.checkpoints.folder import (
     counter_of,
     named,
 )
-from baq_cli.runs.events import UNITS, Phase
 from baq_cli.runs.files import disk_errors
+from baq_cli.units import UNITS, Phase
 
 
 def worth_keeping(

@@ -25,7 +25,8 @@ from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
 from baq_cli.machine import usable_cores
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Note, Observer, Phase
+from baq_cli.runs.events import Note, Observer
+from baq_cli.units import Phase
 
 Array = npt.NDArray[Any]
 POLL_SECONDS = 0.1
@@ -60,9 +61,7 @@ class SnapshotEvaluator:
     """
 
     def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env: EnvRef | str, inputs: bytes):
-        self._agent = make_agent(recipe.run.algo, recipe.method, spec)
-        if phase == "online":
-            self._agent.begin_online()
+        self._agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
         self._inputs = Inputs.from_tensors(load(inputs))
         self._evaluator = Evaluator(
             *(env, spec.seeds, recipe.run.evaluation.episodes),

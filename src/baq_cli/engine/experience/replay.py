@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw
+from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
 from baq_cli.engine.experience.store import Store
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
+SOURCES: dict[StoreName, float] = {"offline": OFFLINE, "online": ONLINE, "model": MODEL}
+
 
 class Replay:
-    """Draw batches from an offline and an online store, by a plan of shares and priorities.
+    """Draw batches from stores, by a plan of shares, priorities and odds.
 
     Every random number comes from the seeds' own streams, in an order that depends on the plan
-    alone.
+    alone. `odds` holds the buffers `[S]` that draws name.
+    Raises ValueError for draws that contradict themselves, UsageError for a batch too small.
     """
 
     def __init__(
         self,
         draws: Sequence[Draw],
-        offline: Store | None,
-        online: Store | None,
+        stores: Mapping[StoreName, Store],
         stream: SeedStream,
         batch_size: int,
+        discount: float,
+        odds: Mapping[str, Tensor] | None = None,
     ):
         self.draws = tuple(draws)
-        self.offline, self.online = offline, online
+        self.stores = dict(stores)
         self.stream = stream
+        self.discount = discount
+        self.odds = dict(odds or {})
         self.counts = split(batch_size, [draw.share for draw in draws])
+        ends = list(accumulate(self.counts))
+        self.parts = {
+            draw.name: slice(end - count, end)
+            for draw, count, end in zip(self.draws, self.counts, ends, strict=True)
+            if draw.name
+        }
+        for draw in self.draws:
+            _check(draw)
 
     def batch(self, stream: SeedStream | None = None) -> Batch:
         """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
@@ -39,40 +55,87 @@ class Replay:
             self._draw(draw, (stream or self.stream).index(count))
             for draw, count in zip(self.draws, self.counts, strict=True)
         ]
-        store = self.offline or self.online
-        assert store is not None
+        layout = next(iter(self.stores.values())).layout
         if len(parts) == 1:
-            return store.layout.batch(*parts[0])
-        rows, online = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
-        return store.layout.batch(rows, online)
+            return layout.batch(*parts[0], self.discount, self.parts)
+        rows, source = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
+        return layout.batch(rows, source, self.discount, self.parts)
 
     def _draw(self, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a row for each of `u [S, count]`, and 1 where it is from the online store.
+        """Return a row for each of `u [S, count]`, uniform on [0, 1), and its source.
 
-        Shapes: `[S, count, width]` and `[S, count]`; u is uniform on [0, 1).
+        Shapes: `[S, count, width]` and `[S, count]`.
         """
-        stores = {"offline": [self.offline], "online": [self.online]}
-        chosen = stores.get(draw.store, [self.offline, self.online])
-        present = [s for s in chosen if s is not None and s.reach > 0]
+        present = [n for n in draw.stores if n in self.stores and self.stores[n].reach > 0]
+        if not present and draw.otherwise in self.stores:
+            present = [draw.otherwise]
         if not present:
-            raise ValueError(f"nothing to draw: the {draw.store} store is empty")
+            raise ValueError(f"nothing to draw: the {' and '.join(draw.stores)} store is empty")
         if len(present) == 1:
-            store = present[0]
-            rows = store.gather(_locate(store, u, draw.prioritised))
-            return rows, torch.full_like(u, float(store is self.online), dtype=torch.float32)
-        return self._draw_union(present[0], present[1], u, draw.prioritised)
+            rows, source = self._from_one(present[0], draw, u)
+        else:
+            rows, source = self._from_two(present[0], present[1], draw, u)
+        return self._instead(draw, rows, source, u)
 
-    def _draw_union(
-        self, offline: Store, online: Store, u: Tensor, prioritised: bool
+    def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
+        store = self.stores[name]
+        newest = None if draw.newest is None else store.reach_on_device().clamp(max=draw.newest)
+        rows = store.gather(_locate(store, u, draw.prioritised, newest))
+        return rows, torch.full_like(u, SOURCES[name], dtype=torch.float32)
+
+    def _from_two(
+        self, one: StoreName, other: StoreName, draw: Draw, u: Tensor
     ) -> tuple[Tensor, Tensor]:
-        first = _mass(offline, u, prioritised) / (
-            _mass(offline, u, prioritised) + _mass(online, u, prioritised)
+        """Draw from a union: u below the first store's part of it falls there."""
+        stores = self.stores[one], self.stores[other]
+        masses, newest = self._masses(stores, draw, u)
+        first = masses[0] / (masses[0] + masses[1])
+        if draw.odds is not None:
+            first = self.odds[draw.odds].double().unsqueeze(1)
+        is_other = u >= first
+        within = torch.where(is_other, (u - first) / (1 - first), u / first)
+        places = torch.where(is_other, 0.0, within), torch.where(is_other, within, 0.0)
+        old, new = (
+            store.gather(_locate(store, place, draw.prioritised, most))
+            for store, place, most in zip(stores, places, newest, strict=True)
         )
-        is_online = u >= first
-        within = torch.where(is_online, (u - first) / (1 - first), u / first)
-        old = offline.gather(_locate(offline, torch.where(is_online, 0.0, within), prioritised))
-        new = online.gather(_locate(online, torch.where(is_online, within, 0.0), prioritised))
-        return torch.where(is_online.unsqueeze(-1), new, old), is_online.to(torch.float32)
+        low, high = SOURCES[one], SOURCES[other]
+        source = is_other.to(torch.float32) * (high - low) + low
+        return torch.where(is_other.unsqueeze(-1), new, old), source
+
+    def _masses(
+        self, stores: tuple[Store, Store], draw: Draw, u: Tensor
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return how much each store counts in a union, and of how many of its last rows."""
+        if draw.newest is None:
+            return [_mass(store, u, draw.prioritised) for store in stores], [None, None]
+        later = stores[1].reach_on_device().clamp(max=draw.newest)
+        earlier = torch.minimum(stores[0].reach_on_device(), draw.newest - later)
+        return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
+
+    def _instead(
+        self, draw: Draw, rows: Tensor, source: Tensor, u: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give seeds whose priorities are all zero the rows of the draw's other store."""
+        if draw.otherwise is None or not draw.prioritised:
+            return rows, source
+        mass = sum(_mass(self.stores[n], u, True) for n in draw.stores if n in self.stores)
+        assert isinstance(mass, Tensor)
+        store, none = self.stores[draw.otherwise], mass <= 0
+        others = store.gather(_locate(store, u, False, None))
+        return (
+            torch.where(none.unsqueeze(-1), others, rows),
+            torch.where(none, SOURCES[draw.otherwise], source),
+        )
+
+
+def _check(draw: Draw) -> None:
+    if len(draw.stores) > 2:
+        raise ValueError(f"a draw is from two stores at most, not {draw.stores}")
+    if draw.prioritised and draw.newest is not None:
+        raise ValueError("a draw of the newest rows is uniform: it can't be prioritised")
+    if draw.odds is not None and len(draw.stores) != 2:
+        raise ValueError("odds choose between two stores")
 
 
 def _mass(store: Store, u: Tensor, prioritised: bool) -> Tensor:
@@ -82,16 +145,23 @@ def _mass(store: Store, u: Tensor, prioritised: bool) -> Tensor:
     return store.reach_on_device().expand(u.shape[0], 1)
 
 
-def _locate(store: Store, u: Tensor, prioritised: bool) -> Tensor:
-    """Turn numbers in [0, 1) into row indices, `[S, B]` int64."""
+def _locate(store: Store, u: Tensor, prioritised: bool, newest: Tensor | None) -> Tensor:
+    """Turn numbers in [0, 1) into row indices, `[S, B]` int64; with `newest`, of the last rows."""
     if prioritised and store.priorities is not None:
         return store.priorities.find(u * store.priorities.total.unsqueeze(1))
+    if newest is not None:
+        return store.newest(torch.minimum(u * newest, (newest - 1).clamp(min=0)))
     reach = store.reach_on_device()
     return torch.minimum(u * reach, reach - 1).long()
 
 
 def split(batch_size: int, shares: Sequence[float]) -> list[int]:
-    """Return how many rows each share gets: rounded, the last taking what remains, none empty."""
+    """Return how many rows each share gets: rounded, none empty.
+
+    Where the shares add up to 1 the last takes what remains of the batch.
+    """
+    if not math.isclose(sum(shares), 1.0):
+        return [max(1, round(batch_size * share)) for share in shares]
     counts: list[int] = []
     for k, share in enumerate(shares[:-1]):
         most = batch_size - sum(counts) - (len(shares) - 1 - k)  # a row for each that follows

@@ -36,18 +36,28 @@ class Layout:
         ]
         return torch.cat([part.to(torch.float32) for part in parts], dim=-1)
 
-    def batch(self, rows: Tensor, online: Tensor) -> Batch:
-        """Return the rows `[S, B, width]` as a batch of views."""
-        get = self.slices
+    def batch(
+        self,
+        rows: Tensor,
+        source: Tensor,
+        discount: float,
+        parts: dict[str, slice] | None = None,
+    ) -> Batch:
+        """Return the rows `[S, B, width]` of such sources `[S, B]` as a batch of views."""
+        get, ones = self.slices, torch.ones_like(source)
+        bootstrap = rows[..., get["bootstrap"].start]
         return Batch(
             obs=rows[..., get["obs"]],
             action=rows[..., get["action"]],
             next_obs=rows[..., get["next_obs"]],
             reward=rows[..., get["reward"].start],
-            bootstrap=rows[..., get["bootstrap"].start],
-            weight=torch.ones_like(online),
-            online=online,
+            bootstrap=bootstrap,
+            discount=discount * bootstrap,
+            weight=ones,
+            constraint=ones,
+            source=source,
             columns={name: rows[..., get[name].start] for name in self.columns},
+            parts=parts or {},
         )
 
 
@@ -65,7 +75,9 @@ class Store:
         self.capacity = rows.shape[1]
         self.written = 0
         self.size = 0
-        self._size_on_device = torch.zeros((), dtype=torch.float64, device=rows.device)
+        self._size_on_device, self._head_on_device = (
+            torch.zeros((), dtype=torch.float64, device=rows.device) for _ in range(2)
+        )
         self._count(size)
         self.own_columns = tuple(own_columns)
         self.own: Tensor | None = None
@@ -126,6 +138,7 @@ class Store:
 
     def _count(self, written: int) -> None:
         self.written = written
+        self._head_on_device.fill_(written % self.capacity)
         size = min(written, self.capacity)
         if size != self.size:
             self.size = size
@@ -159,6 +172,16 @@ class Store:
         if self.subset is None:
             return self._size_on_device
         return torch.full_like(self._size_on_device, self.subset.shape[1])
+
+    def newest(self, age: Tensor) -> Tensor:
+        """Return where the rows of an age lie: 0 is the last one, `[S, B]` int64 of float64.
+
+        The age is below `reach`. A captured draw reads anew where the last row is.
+        """
+        if self.subset is not None:
+            return (self.subset.shape[1] - 1 - age).long()
+        last = self._head_on_device + (self.capacity - 1)
+        return torch.remainder(last - age.floor(), self.capacity).long()
 
 
 def _gather_by_seed(rows: Tensor, index: Tensor) -> Tensor:

@@ -39,8 +39,7 @@ class Actor:
         self._seen = -1
         if self._twin:
             spec = replace(learner.agent.spec, device=torch.device("cpu"))
-            self._agent = make_agent(recipe.run.algo, recipe.method, spec)
-            self._agent.begin_online()
+            self._agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
         self._device = self._agent.spec.device
 
     def act(self, obs: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 
 import torch
 
@@ -11,13 +12,10 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.handover import (
-    check_inputs,
-    continuing,
-    hand_over_optimizers,
-    hand_over_parameters,
-)
+from baq_cli.engine.checkpoints.handover import check_inputs, continuing, hand_over
 from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
+from baq_cli.engine.experience.reader import StoreReader
+from baq_cli.engine.experience.store import Store
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
 from baq_cli.engine.phases.run import Run
@@ -38,12 +36,13 @@ from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Note, Observer, Phase
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.interrupt import Interruption, listen
 from baq_cli.runs.lock import held
 from baq_cli.runs.provenance import git_revision, versions
 from baq_cli.runs.trackers.hub import require_trackers
+from baq_cli.units import UNITS, Phase
 
 
 def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
@@ -63,11 +62,12 @@ def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
     saved, recipe = saved_run(directory, recipe, order, "offline")
     episodes = open_checked(dataset, saved, order.observer)
     origin = offline_origin(recipe, episodes, order.observer)
-    agent = make_agent(recipe.run.algo, recipe.method, _spec(recipe, origin, episodes, device))
+    spec = _spec(recipe, origin, episodes, device)
+    agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
     _check_schedule(agent, recipe, saved)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
-    learner = Learner(agent, "offline")
+    learner = Learner(agent)
     with listen() as interruption, held(order.out, observer=order.observer):
         run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
         with closing(run):
@@ -83,50 +83,93 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
     _check_online(recipe, source)
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
-    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
-    known = saved or source
-    dataset = recipe.run.dataset
-    if dataset is None and known is not None and known.document["dataset"] is not None:
-        dataset = known.document["dataset"]["id"]
-    episodes = None
-    if source is None and dataset is not None:
-        episodes = open_checked(dataset, known, order.observer)
-    origin = online_origin(recipe, source, episodes, order.observer)
-    spec = _spec(recipe, origin, episodes, device, known)
-    agent = make_agent(recipe.run.algo, recipe.method, spec)
-    plan = agent.online_plan()
-    if source is not None and dataset is not None and plan.uses_offline:
-        episodes = open_checked(dataset, known, order.observer)
-        origin = checked_origin(origin, episodes, order.observer)
-    if episodes is None and plan.needs_offline:
-        raise UsageError(
-            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
-            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
-        )
-    inputs = _inputs(recipe, agent, known, episodes, order.observer)
-    learner = Learner(agent, "online")
-    if source is not None:
-        check_inputs(recipe, source, inputs)
-        hand_over_parameters(agent, source, recipe, order.observer)
-        learner.gradient_steps = int(source.document["gradient_steps"])
-        hand_over_optimizers(learner, source, recipe, order.observer)
-    agent.begin_online()
-    store = None
-    if episodes is not None:
-        columns = agent.data_columns
-        store = offline_store(episodes, inputs, spec, columns, recipe.method.discount)
+    start = open_start(recipe, order, source, device)
+    recipe, saved, learner = start.recipe, start.saved, start.learner
     with listen() as interruption, held(order.out, observer=order.observer):
-        run = _begin("online", recipe, order, origin, learner, inputs, interruption, saved)
+        run = _begin(
+            *("online", recipe, order, start.origin, learner, start.inputs, interruption, saved)
+        )
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         with closing(run):
-            loop = OnlineLoop(run, store, from_scratch=source is None, saved=saved)
+            of_loop = run, start.store, source is None
+            loop = OnlineLoop.resume(*of_loop, saved) if saved else OnlineLoop.start(*of_loop)
             with closing(loop):
                 finetune(loop, order.resume_command)
             run.finish()
 
 
+@dataclass
+class Start:
+    """What an online phase begins or goes on with. `store` is the dataset, where it is drawn from;
+    `saved` the checkpoint of this phase that it goes on from.
+    """
+
+    recipe: Recipe
+    saved: ckpt.Checkpoint | None
+    origin: Origin
+    learner: Learner
+    inputs: Inputs
+    store: Store | None
+
+
+def open_start(
+    recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | None, device: torch.device
+) -> Start:
+    """Open the run, the checkpoint it continues and the dataset, checked against each other.
+
+    A run that begins takes over what the source holds; one that is resumed has it already.
+    """
+    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
+    known = saved or source
+    episodes = _episodes(recipe, known, source is None, order.observer)
+    origin = online_origin(recipe, source, episodes, order.observer)
+    if source is not None and episodes is not None:
+        origin = checked_origin(origin, episodes, order.observer)
+    spec = _spec(recipe, origin, episodes, device, known)
+    agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
+    _check_schedule(agent, recipe, saved)
+    learner = Learner(agent)
+    if episodes is None and learner.plan.needs_offline:
+        raise UsageError(
+            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
+            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
+        )
+    inputs = _inputs(recipe, agent, known, episodes, order.observer)
+    store, discount = None, learner.plan.discount or recipe.method.discount
+    if episodes is not None:
+        store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
+    if source is not None:
+        check_inputs(recipe, source, inputs)
+    if source is not None and saved is None:
+        data = StoreReader(store, len(spec.seeds), discount)
+        hand_over(learner, source, recipe, data, order.observer)
+    return Start(recipe, saved, origin, learner, inputs, store)
+
+
 # -- parts
+
+
+def _episodes(
+    recipe: Recipe, known: ckpt.Checkpoint | None, from_scratch: bool, observer: Observer
+) -> Episodes | None:
+    """Return the dataset, where there is one; a method that never draws from it needs none.
+
+    From scratch it is opened all the same: it says what environment and returns are like.
+    """
+    dataset = recipe.run.dataset
+    if dataset is None and known is not None and known.document["dataset"] is not None:
+        dataset = known.document["dataset"]["id"]
+    if dataset is None:
+        return None
+    if known is not None and not from_scratch:
+        sizes = known.document["spaces"]
+        dims = sizes["obs_dim"], len(sizes["action_low"])
+        spec = Spec(recipe.run.seeds, *dims, device=torch.device("meta"))
+        plan = make_agent(recipe.run.algo, recipe.method, spec, "online").online_plan()
+        if not plan.uses_offline:
+            return None
+    return open_checked(dataset, known, observer)
 
 
 def _offline_methods() -> str:
@@ -140,9 +183,7 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
             f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
             f"{', '.join(continuing(method.name))}."
         )
-    if not method.learns_from_scratch and (
-        source is None or source.document["algo"] != method.name
-    ):
+    if method.needs_own_pretraining and (source is None or source.document["algo"] != method.name):
         raise UsageError(
             f"'{method.name}' builds on its own pre-training: run 'baq pretrain --algo "
             f"{method.name}' first, then fine-tune that checkpoint."
@@ -150,14 +191,23 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
 
 
 def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
-    """Raise UsageError when a resume would bend a learning-rate schedule upwards."""
-    if saved is None or not any(group.cosine for group in agent.groups().values()):
+    """Raise UsageError when a resume would bend what a schedule has done."""
+    if saved is None:
         return
-    before = saved.document["recipe"]["gradient_steps"]
-    if before != recipe.run.gradient_steps:
+    unit = UNITS[agent.phase]
+    before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
+    if before == asked:
+        return
+    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
+    if cosine:
         raise UsageError(
-            f"the run's cosine learning rate ends at {before} gradient_steps, and this command "
-            f"says {recipe.run.gradient_steps}: resume with {before}, or start a run of its own."
+            f"the run's cosine learning rate ends at {before} {unit}, and this command "
+            f"says {asked}: resume with {before}, or start a run of its own."
+        )
+    if "share" in agent.reads_clock:
+        raise UsageError(
+            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
+            f"and this command says {asked}: resume with {before}, or start a run of its own."
         )
 
 

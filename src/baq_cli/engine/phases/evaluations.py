@@ -24,8 +24,9 @@ from baq_cli.engine.phases.faults import Faults
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.ref import EnvRef
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Observer, Phase
+from baq_cli.runs.events import Observer
 from baq_cli.runs.log import Row
+from baq_cli.units import Phase
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Tensor]

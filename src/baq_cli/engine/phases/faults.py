@@ -17,9 +17,10 @@ from baq_cli.engine.evaluation.evaluator import NotFinite
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import EnvironmentMismatch, NonFiniteError
 from baq_cli.plain_files import appended, make_folder
-from baq_cli.runs.events import Note, Observer, Phase
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import disk_errors, replace_file
 from baq_cli.runs.provenance import now
+from baq_cli.units import Phase
 
 Array = npt.NDArray[np.float32]
 LOG, KEPT = "faults.jsonl", "faults"

@@ -7,10 +7,17 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from baq_cli.agents.interface import ONLINE
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import Store
-from baq_cli.engine.experience.stores import annotate, make_stores
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.stores import (
+    annotate,
+    make_stores,
+    odds_of,
+    own_columns,
+    stores_by_name,
+)
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.run import Run
@@ -26,40 +33,48 @@ UNKNOWN_RETURN = -1e9
 class OnlineLoop:
     """S environments, one a seed, stepped together; UTD is exact for every seed."""
 
-    def __init__(
-        self,
-        run: Run,
-        offline: Store | None,
-        from_scratch: bool,
-        saved: Checkpoint | None = None,
-    ):
-        self.run = run
+    def __init__(self, run: Run, offline: Store | None, from_scratch: bool, acting: ActingOn):
+        self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
-        self.acting: ActingOn = (
-            saved.state["acting"] if saved else faster_place(recipe, learner, inputs)
-        )
-        if self.acting == "cpu":
-            run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
-        self.actor = Actor(recipe, learner, inputs, run.streams["explore"], self.acting)
-        if saved is not None:
-            run.restore(saved)  # before the stores: the method annotates with its own parameters
+        self.actor = Actor(recipe, learner, inputs, run.streams["explore"], acting)
         self.from_scratch = from_scratch
-        self.plan = run.agent.online_plan()
+        self.plan, method = learner.plan, recipe.method
         env_steps = max(run.recipe.run.env_steps, run.env_steps)
         self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
+        self.own = own_columns(run.agent)
+        self.known = Layout(run.spec.obs_dim, run.spec.action_dim, run.agent.data_columns)
+        self.discount = self.plan.discount or method.discount
         replay = Replay(
             self.plan.draws,
-            self.offline,
-            self.online,
+            stores_by_name(self.offline, self.online),
             run.streams["batch"],
-            run.recipe.method.batch_size,
+            method.batch_size,
+            self.discount,
+            odds_of(run.agent, self.plan),
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
         self.owed = False
         self.ended_at_resume = False
         self.episodes = RunningEpisodes(run, self.online)
-        if saved is not None:
-            self._restore(saved)
+
+    @classmethod
+    def start(cls, run: Run, offline: Store | None, from_scratch: bool) -> OnlineLoop:
+        """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
+        acting = faster_place(run.recipe, run.learner, run.inputs)
+        _explore_on(run, acting)
+        return cls(run, offline, from_scratch, acting)
+
+    @classmethod
+    def resume(
+        cls, run: Run, offline: Store | None, from_scratch: bool, saved: Checkpoint
+    ) -> OnlineLoop:
+        """Return a loop where a checkpoint left it."""
+        acting: ActingOn = saved.state["acting"]
+        _explore_on(run, acting)
+        run.restore(saved)  # before the stores: the method annotates with its own parameters
+        loop = cls(run, offline, from_scratch, acting)
+        loop._restore(saved)
+        return loop
 
     # -- one environment step of every seed
 
@@ -93,9 +108,13 @@ class OnlineLoop:
     def _update(self) -> None:
         """Take the gradient steps of one environment step.
 
-        When they overlap the next one, they are owed until it has begun.
+        When they overlap the next one, they are owed until it has begun. The first time there are
+        those that the plan asks for at once.
         """
-        for _ in range(self.plan.utd):
+        learner, config = self.run.learner, self.run.recipe.run
+        learner.env_steps, learner.share = self.run.env_steps, self.run.env_steps / config.env_steps
+        first = self.run.env_steps == self.plan.warmup_env_steps + 1
+        for _ in range(self.plan.utd + (self.plan.first_updates if first else 0)):
             self.run.after_update(self.updater.step())
         self.owed = False
         self.run.laps.lap("update")
@@ -117,11 +136,14 @@ class OnlineLoop:
             "reward": torch.from_numpy(run.inputs.reward(reward)).to(device),
             "bootstrap": torch.from_numpy(~terminated).to(device),
         }
-        annotated = annotate(run.agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
         unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
         for name in run.agent.data_columns:
             fields[name] = torch.full((len(run.spec.seeds),), unknown[name], device=device)
-        fields |= {name: column.squeeze(1) for name, column in annotated.items()}
+        if self.own:
+            source = torch.full((len(run.spec.seeds), 1), ONLINE, device=device)
+            row = self.known.pack(fields).unsqueeze(1)
+            annotated = annotate(run.agent, self.known.batch(row, source, self.discount))
+            fields |= {name: column.squeeze(1) for name, column in annotated.items()}
         return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
 
     # -- starting and continuing
@@ -150,6 +172,12 @@ class OnlineLoop:
         if self.run.env_steps >= self.run.recipe.run.env_steps or guard.stopped:
             stopped_now = guard.stopped and not saved.state["guard"]["stopped"]
             self.ended_at_resume = bool(saved.state["pending"]) or stopped_now
+
+
+def _explore_on(run: Run, acting: ActingOn) -> None:
+    """Give a run the stream that its actions are drawn from, where they are."""
+    if acting == "cpu":
+        run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:

@@ -27,13 +27,14 @@ from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import UNITS, Evaluated, Note, Observer, Phase, Progress
+from baq_cli.runs.events import Evaluated, Note, Observer, Progress
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.history import History
 from baq_cli.runs.interrupt import Interruption
 from baq_cli.runs.log import Log, Row
 from baq_cli.runs.provenance import versions
 from baq_cli.runs.trackers.hub import Trackers
+from baq_cli.units import UNITS, Phase
 
 METRICS_EVERY = 100
 """Gradient steps between two readings of the metrics: each one waits for the device."""

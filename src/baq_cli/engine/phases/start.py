@@ -22,9 +22,10 @@ from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError, clipped
 from baq_cli.recipes.load import OF_ENVIRONMENT, as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Note, Observer, Phase
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import MANIFEST, RunDirectory
+from baq_cli.units import Phase
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ the time at usual sizes and one seed. Kernels, arguments and order stay, and so 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
@@ -27,8 +26,6 @@ RECORD_AFTER = 1_000
 
 Heard = tuple[Callable[[], Tensor], Tensor]
 """How a tensor was drawn, and the tensor."""
-
-_PLAIN = [field.name for field in fields(Batch) if field.name != "columns"]
 
 
 class Recorder:
@@ -56,8 +53,8 @@ class Record:
     """The operations of an update, in order.
 
     They take what `draws` draw and `constants`: what is there before and after, like parameters,
-    gradients, moments, rates and stored rows. They return the tensors of a batch with such
-    columns, then the metrics.
+    gradients, moments, rates and stored rows. They return the tensors of a batch by these names,
+    with such parts, then the metrics.
     """
 
     def __init__(
@@ -65,20 +62,21 @@ class Record:
         operations: Callable[..., Sequence[Tensor]],
         draws: Sequence[Callable[[], Tensor]],
         constants: Sequence[Tensor],
-        columns: Sequence[str],
+        named: Sequence[str],
+        parts: dict[str, slice],
         metrics: Sequence[str],
     ):
         self._operations, self._draws, self._constants = operations, draws, constants
-        self._columns, self._metrics = columns, metrics
+        self._named, self._parts, self._metrics = named, parts, metrics
 
     @torch.inference_mode()
     def run(self) -> tuple[Batch, dict[str, Tensor]]:
         """Make the update; return its batch and metrics."""
         drawn = [draw() for draw in self._draws]
         values = iter(self._operations(*drawn, *self._constants))
-        plain = dict(zip(_PLAIN, values, strict=False))
-        columns = dict(zip(self._columns, values, strict=False))
-        return Batch(**plain, columns=columns), dict(zip(self._metrics, values, strict=True))
+        tensors = dict(zip(self._named, values, strict=False))
+        batch = Batch.from_tensors(tensors, self._parts)
+        return batch, dict(zip(self._metrics, values, strict=True))
 
 
 def record(learner: Learner, replay: Replay, active: frozenset[str]) -> tuple[Batch, Record]:
@@ -92,8 +90,7 @@ def record(learner: Learner, replay: Replay, active: frozenset[str]) -> tuple[Ba
     def update() -> list[Tensor]:
         made.append(replay.batch(stream))
         learner.compute(made[0], active, noise)
-        plain = [getattr(made[0], name) for name in _PLAIN]
-        return [*plain, *made[0].columns.values(), *learner.metrics.values()]
+        return [*made[0].tensors().values(), *learner.metrics.values()]
 
     traced = make_fx(update, tracing_mode="real")()
     held = {n: getattr(traced, n.target) for n in traced.graph.nodes if n.op == "get_attr"}
@@ -101,7 +98,7 @@ def record(learner: Learner, replay: Replay, active: frozenset[str]) -> tuple[Ba
     for node in traced.graph.nodes:
         node.target = _quickest(node.target)
     operations = fx.GraphModule(torch.nn.Module(), traced.graph).forward
-    names = list(made[0].columns), list(learner.metrics)
+    names = list(made[0].tensors()), made[0].parts, list(learner.metrics)
     return made[0], Record(operations, [draw for draw, _ in heard], inputs, *names)
 
 

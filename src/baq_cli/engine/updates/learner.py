@@ -13,10 +13,12 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Group
-from baq_cli.engine.updates.adam import Adam
+from baq_cli.engine.updates.adam import Adam, Settings
 from baq_cli.engine.updates.flat import FlatParameters
 from baq_cli.nets.streams import SeedStream
-from baq_cli.runs.events import Phase
+
+CLIP_EPS = 1e-6
+"""As torch.nn.utils.clip_grad_norm_ has it."""
 
 
 class Learner:
@@ -25,20 +27,24 @@ class Learner:
     A method's terms don't leak into each other's parameters, so one backward pass of their sum
     gives every group its gradient. `gradient_steps` counts updates of each seed, over both phases.
     Groups with a cosine schedule fall to zero over `cosine_steps`; None holds every learning rate
-    at its configured value.
+    at its configured value. `env_steps` and `share` are what the clock says beside it.
     """
 
-    def __init__(self, agent: Agent, phase: Phase):
-        self.agent = agent
+    def __init__(self, agent: Agent):
+        self.agent, phase = agent, agent.phase
         self.noise = SeedStream(agent.spec.seeds, f"noise/{phase}", agent.spec.device)
         self._loss = agent.loss if phase == "offline" else agent.online_loss
-        self.gradient_steps = 0
+        self.plan = agent.offline_plan() if phase == "offline" else agent.online_plan()
+        self.gradient_steps, self.env_steps, self.share = 0, 0, 0.0
         self.metrics: dict[str, Tensor] = {}
         self.cosine_steps: int | None = None
         self._scales: dict[str, Tensor] = {}
         self._groups: dict[str, Group] = agent.groups()
         self._flat = {name: FlatParameters(g.modules) for name, g in self._groups.items()}
-        self._adam = Adam({name: flat.flat for name, flat in self._flat.items()})
+        self._adam = Adam(
+            {name: flat.flat for name, flat in self._flat.items()},
+            {n: Settings(g.betas, g.weight_decay) for n, g in self._groups.items()},
+        )
         # Captured and recorded steps read their rates where these are written to.
         device = agent.spec.device
         exact = torch.float32 if device.type == "cuda" else torch.float64
@@ -66,11 +72,17 @@ class Learner:
 
     def active(self) -> frozenset[str]:
         """Return the groups that the next update trains."""
-        step, every = self.gradient_steps + 1, self.agent.every
-        return frozenset(name for name in self._groups if step % every.get(name, 1) == 0)
+        step, every, trained = self.gradient_steps + 1, self.agent.every, self.plan.train
+        return frozenset(
+            name
+            for name in self._groups
+            if (trained is None or name in trained) and step % every.get(name, 1) == 0
+        )
 
     def prepare(self) -> None:
-        """Set what the next `compute` reads and the host decides: the learning rates."""
+        """Set what the next `compute` reads and the host decides: learning rates, the clock."""
+        if self.agent.reads_clock:
+            self.agent.clock.write(self.gradient_steps, self.env_steps, self.share)
         rates = self.learning_rates()
         for name, rate in rates.items():
             if rate != self._written.get(name):  # constant rates cost the device nothing
@@ -78,11 +90,15 @@ class Learner:
         self._written = rates
 
     def compute(
-        self, batch: Batch, active: frozenset[str], noise: SeedStream | None = None
+        self,
+        batch: Batch,
+        active: frozenset[str],
+        noise: SeedStream | None = None,
+        targets: bool = True,
     ) -> None:
         """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host.
 
-        `noise` stands in for the learner's own.
+        `noise` stands in for the learner's own; `targets` says whether they follow.
         """
         losses = self._loss(batch, noise or self.noise, active)
         # A group without a term is left alone: its old momentum must not move it.
@@ -91,13 +107,27 @@ class Learner:
             assert gradient is not None
             gradient.zero_()
         losses.backward()
+        for name in losses.terms:
+            self._clip(name)
         self._adam.step(losses.terms, self._rates)
-        for online, target, group in self._targets:
+        for online, target, group in self._targets if targets else ():
             if group is None or group in active:
                 target.lerp_(online, self.agent.config.tau)
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
+
+    def _clip(self, name: str) -> None:
+        """Bound the norm of each seed's gradient of a group, where it has a bound."""
+        most, flat = self._groups[name].clip, self._flat[name]
+        if most is None:
+            return
+        assert flat.flat.grad is not None
+        views = flat.views(flat.flat.grad)
+        squares = torch.stack([view.square().flatten(1).sum(1) for view in views])
+        scale = (most / (squares.sum(0).sqrt() + CLIP_EPS)).clamp(max=1.0)  # [S]
+        for view in views:
+            view.mul_(scale.view(-1, *[1] * (view.ndim - 1)))
 
     def forget_momentum(self, seed_index: int) -> None:
         """Let a seed's optimisers begin their momentum anew; the gradients' size stays known."""
@@ -173,12 +203,14 @@ class Learner:
         self.noise.restore(tensors["stream.noise"])
         self.restore_optimizers(tensors)
 
-    def restore_optimizers(self, tensors: dict[str, Tensor]) -> list[str]:
-        """Load the moments of the groups that fit; return the names of those left fresh."""
+    def restore_optimizers(
+        self, tensors: dict[str, Tensor], but: frozenset[str] = frozenset()
+    ) -> list[str]:
+        """Load the moments of the groups that fit, but for some; return which are left fresh."""
         fresh = []
         for name, state in self._adam.state.items():
             keys = {key: f"optimizer.{name}.{key}" for key in state}
-            if all(
+            if name not in but and all(
                 k in tensors and tensors[k].shape == state[key].shape for key, k in keys.items()
             ):
                 for key, k in keys.items():

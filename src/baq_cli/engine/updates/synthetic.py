@@ -9,17 +9,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Draw, Spec
+from baq_cli.agents.interface import Plan, Spec, StoreName
 from baq_cli.agents.registry import make_agent
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
-from baq_cli.engine.experience.stores import make_stores
+from baq_cli.engine.experience.stores import make_stores, odds_of, stores_by_name
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Phase
+from baq_cli.units import Phase
 
 
 def synthetic_updater(
@@ -33,18 +33,19 @@ def synthetic_updater(
 
     Online the batches are drawn by the method's own plan, from both stores.
     """
-    agent = make_agent(recipe.run.algo, recipe.method, spec)
+    agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
+    learner = Learner(agent)
+    plan = learner.plan
     layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     stream = SeedStream(spec.seeds, f"batch/synthetic/{phase}", spec.device)
-    size = recipe.method.batch_size
-    if phase == "offline":
-        replay = Replay((Draw("offline"),), offline, None, stream, size)
-    else:
-        agent.begin_online()
-        plan = agent.online_plan()
-        replay = Replay(plan.draws, *_online_stores(agent, offline, rows), stream, size)
-    return Updater(Learner(agent, phase), replay, recipe.run.capture, record_after)
+    stores: dict[StoreName, Store] = {"offline": offline}
+    if phase == "online":
+        stores = _online_stores(agent, plan, offline, rows)
+    discount = plan.discount or recipe.method.discount
+    of_batches = stream, recipe.method.batch_size, discount, odds_of(agent, plan)
+    replay = Replay(plan.draws, stores, *of_batches)
+    return Updater(learner, replay, recipe.run.capture, record_after)
 
 
 def operations_of(updater: Updater) -> float:
@@ -64,13 +65,13 @@ def _in_place_product(own: Any, a: Any, b: Any, *rest: Any, **others: Any) -> in
     return 2 * a[0] * a[1] * a[2] * b[2]
 
 
-def _online_stores(agent: Agent, offline: Store, rows: int) -> tuple[Store | None, Store]:
+def _online_stores(agent: Agent, plan: Plan, offline: Store, rows: int) -> dict[StoreName, Store]:
     seeds = len(agent.spec.seeds)
-    reached, online = make_stores(agent, agent.online_plan(), offline, rows)
+    reached, online = make_stores(agent, plan, offline, rows)
     online.refill(random_rows(online.layout, (seeds, online.capacity), offline.rows.device), rows)
     if online.priorities is not None:
         online.priorities.fill(online.rows[..., online.layout.slices["priority"].start].double())
-    return reached, online
+    return stores_by_name(reached, online)
 
 
 def random_rows(layout: Layout, shape: tuple[int, int], device: torch.device) -> Tensor:

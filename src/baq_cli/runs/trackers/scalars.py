@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from baq_cli.runs.events import UNITS, Phase
 from baq_cli.runs.log import METRICS, Row
+from baq_cli.units import UNITS, Phase
 
 Fact = str | int | float | bool
 

@@ -6,9 +6,9 @@ import os
 import uuid
 from typing import Any
 
-from baq_cli.runs.events import UNITS
 from baq_cli.runs.trackers.interface import Followed, Kept
 from baq_cli.runs.trackers.scalars import Scalars
+from baq_cli.units import UNITS
 
 SETTINGS = {
     "silent": True,

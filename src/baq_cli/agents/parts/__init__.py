@@ -1,0 +1,1 @@
+"""What is no method by itself: frames and side models that several methods share."""
