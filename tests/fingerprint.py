@@ -57,7 +57,7 @@ def prepared() -> Iterator[None]:
     with own_folders(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine_run, "METRICS_EVERY", 3)
         patch.setattr(sumtree, "FAN", 3)
-        patch.setattr(updater.Updater.__init__, "__defaults__", (True, RECORD_AFTER))
+        patch.setattr(updater, "RECORD_AFTER", RECORD_AFTER)
         write_steady(ID)
         yield
 

@@ -208,7 +208,7 @@ class BAQ(Agent):
         losses.terms["behavior"] = self.behavior.fit_loss(batch)
         return losses
 
-    def assess(self, data: Experience) -> None:
+    def assess(self, data: Experience, stage: str | None = None) -> None:
         self.behavior.keep_better(data)
 
     def finish_offline(self, data: Experience) -> None:

@@ -141,11 +141,17 @@ class Agent(nn.Module, ABC):
         draws = (UNION,) if share is None else online_and_offline(share)
         return Plan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
 
-    def assess(self, data: Experience) -> None:
-        """Look at the dataset at an evaluation during pre-training (validation of side models)."""
+    def assess(self, data: Experience, stage: str | None = None) -> None:
+        """Look at the dataset at an evaluation of pre-training, or within and after a stage.
+
+        For the validation of side models: a fixed number of steps, and the best kept per seed.
+        """
 
     def finish_offline(self, data: Experience) -> None:
         """Close pre-training: pick the best side models, measure what the hand-over needs."""
+
+    def refresh(self, routine: str, data: Experience, noise: SeedStream) -> None:
+        """Do what a routine does after its stages, such as rolling a model out into its store."""
 
     def hand_over(self, data: Experience) -> frozenset[str]:
         """Change what the switch changes, once: after tensors are loaded, never at a resume.
@@ -162,6 +168,18 @@ class Agent(nn.Module, ABC):
         column `priority` (positive) is what prioritised draws use.
         """
         return {}
+
+    def reprioritise(self, batch: Batch) -> Tensor | None:
+        """Return the priorities `[S, B]` of a batch's rows from now on; None: no change.
+
+        Tensor work after every update, for methods whose priorities change as they learn.
+        """
+        return None
+
+    @property
+    def reprioritises(self) -> bool:
+        """Whether priorities change with updates."""
+        return type(self).reprioritise is not Agent.reprioritise
 
     def on_episode_end(self, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
         """See the raw returns and lengths (env_steps) of episodes that just ended, all `[S]`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from baq_cli.nets.streams import SeedStream
 
 OFFLINE, ONLINE, MODEL = 0.0, 1.0, 2.0
 """What `Batch.source` says of a row: the dataset, the environment, a model of it."""
@@ -264,11 +266,33 @@ class Plan:
 
 
 class Experience(Protocol):
-    """What a method may read of the stores between updates."""
+    """What a method may read of the stores, and write, between updates."""
 
-    def chunks(self, held_out: bool | None = None, most_rows: int | None = None) -> Iterator[Batch]:
-        """Yield the dataset's rows in order, in batches; only the held-out episodes', or others'.
+    def size(self, store: StoreName) -> int:
+        """Return the rows of a store, a seed."""
+        ...
+
+    def chunks(
+        self,
+        held_out: bool | None = None,
+        most_rows: int | None = None,
+        store: StoreName = "offline",
+    ) -> Iterator[Batch]:
+        """Yield a store's rows in order, in batches; only the held-out episodes', or others'.
 
         `most_rows` takes that many, evenly spaced.
+        """
+        ...
+
+    def sample(self, draws: Sequence[Draw], rows: int, noise: SeedStream) -> Batch:
+        """Draw a batch of `rows` transitions a seed, `[S, rows]`."""
+        ...
+
+    def put(self, store: Literal["model"], rows: Mapping[str, Tensor]) -> None:
+        """Write K transitions a seed into the model store.
+
+        Shapes by field: obs, next_obs `[S, K, obs_dim]`, action `[S, K, action_dim]`; reward,
+        bootstrap and data columns `[S, K]`, the last zero where they aren't given.
+        Raises ValueError where the plan has no `model_capacity`.
         """
         ...

@@ -167,10 +167,11 @@ def counters(progress: Progress) -> Table:
 def counter_cells(progress: Progress) -> list[RenderableType]:
     """Return the cells of a row of counters."""
     left = timedelta(seconds=round(progress.seconds_left))
+    unit = f"updates of {progress.stage}" if progress.stage else UNITS[progress.phase]
     return [
         Text(progress.phase, style="cyan"),
         ProgressBar(total=progress.total, completed=progress.done, width=24),
-        f"{progress.done:,} / {progress.total:,} {UNITS[progress.phase]}",
+        f"{progress.done:,} / {progress.total:,} {unit}",
         f"{progress.updates_per_second:.0f} updates/s",
         f"{left} left",
     ]

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
-from baq_cli.runs.checked import Checked, check_content
+from baq_cli.runs.checked import Checked, Name, check_content
 from baq_cli.runs.events import Evaluated, Event, Note, Progress
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.runs.provenance import now
@@ -61,6 +61,7 @@ class _ProgressFields(Checked):
     gradient_steps: int
     updates_per_second: float
     seconds_left: float
+    stage: Name = ""
 
 
 def read_state(folder: Path) -> State:

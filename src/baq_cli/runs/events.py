@@ -13,7 +13,10 @@ from baq_cli.units import Phase
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a phase is: `done` of `total` in the phase's unit, and gradient steps a second."""
+    """Where a phase is: `done` of `total` in the phase's unit, and gradient steps a second.
+
+    With a `stage`, where that is: `done` and `total` are its updates.
+    """
 
     phase: Phase
     done: int
@@ -21,6 +24,7 @@ class Progress:
     gradient_steps: int
     updates_per_second: float
     seconds_left: float
+    stage: str = ""
 
 
 @dataclass(frozen=True)

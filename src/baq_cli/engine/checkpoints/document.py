@@ -119,6 +119,7 @@ class _State(Checked):
     threads: int = Field(ge=1, le=4096)
     sizes: Logs
     blocks: int = Field(ge=0, le=10**7)
+    others: dict[Literal["offline", "model"], Annotated[int, Field(ge=0, le=10**7)]] = Field({})
 
 
 def check_document(document: dict[str, Any], file: Path) -> None:
@@ -212,21 +213,29 @@ def _check_inputs(obs_dim: int, tensors: Tensors, file: Path) -> None:
         raise DataError(f"{file} is damaged: the units of its rewards are not finite")
 
 
-def check_parts(training: Tensors, blocks: Sequence[Tensors], seeds: int, folder: Path) -> None:
-    """Raise DataError unless streams and blocks of the online store are there for every seed."""
+def check_streams(training: Tensors, seeds: int, folder: Path) -> None:
+    """Raise DataError unless the random streams are there for every seed."""
     for name in STREAMS:
         if name not in training or training[name].shape[:1] != (seeds,):
             raise DataError(f"{folder} is damaged: it lacks the random stream '{name}'")
-    widths = set()
+
+
+def check_blocks(store: str, blocks: Sequence[Tensors], seeds: int, folder: Path) -> None:
+    """Raise DataError unless the blocks of a store hold rows of one width for every seed.
+
+    Those of the dataset hold its `own` columns, others `rows` and, where they have any, priorities.
+    """
+    said = "its store" if store == "rows" else f"its {store} store"
+    field, widths = "own" if store == "offline" else "rows", set()
     for number, block in enumerate(blocks):
-        rows = block.get("rows")
+        rows = block.get(field)
         if rows is None or rows.ndim != 3 or rows.dtype != torch.float32:
-            raise DataError(f"{folder} is damaged: block {number} of its store has no rows")
+            raise DataError(f"{folder} is damaged: block {number} of {said} has no {field}")
         full = BLOCK_ROWS if number < len(blocks) - 1 else rows.shape[1]
         widths.add(rows.shape[2])
         if rows.shape[:2] != (seeds, full) or not 1 <= full <= BLOCK_ROWS or len(widths) > 1:
             raise DataError(
-                f"{folder} is damaged: block {number} of its store has the shape "
+                f"{folder} is damaged: block {number} of {said} has the shape "
                 f"{list(rows.shape)} for {seeds} seeds"
             )
         priorities = block.get("priorities")

@@ -13,12 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
+from baq_cli.agents.interface import StoreName
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints.document import (
     check_agent,
+    check_blocks,
     check_document,
-    check_parts,
     check_state,
+    check_streams,
 )
 from baq_cli.engine.checkpoints.resume_state import check_resumable
 from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
@@ -50,10 +52,13 @@ AGENT, TRAINING, REPLAY, STATE = (
     "replay.safetensors",
     "state.json",
 )
+ROWS = "rows"
+"""How the online store's blocks are named; others have their store's name."""
 CHECKPOINTS, LATEST, PARTIAL, DAMAGED = "checkpoints", "latest", ".partial-", "damaged-"
 NAME = re.compile(r"(offline|online)-([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 """A checkpoint's folder; a name of another form leads nowhere."""
 Tensors = dict[str, Tensor]
+Blocks = list[Tensors | None]
 
 
 @dataclass
@@ -66,6 +71,7 @@ class Checkpoint:
     training: optimiser moments and random streams. state: counters. replay: the running episodes.
     blocks: the online store, by blocks of rows; to save, None for a block that is as the
         checkpoint in `folder` has it. Read back, all are there, and `folder` is where they lie.
+    others: the same of the other stores: own columns of the dataset's rows, a model's rows.
     damaged: later checkpoints of the run that couldn't be read, oldest first.
     """
 
@@ -74,9 +80,17 @@ class Checkpoint:
     training: Tensors = field(default_factory=dict)
     replay: Tensors = field(default_factory=dict)
     state: dict[str, Any] = field(default_factory=dict)
-    blocks: list[Tensors | None] = field(default_factory=list)
+    blocks: Blocks = field(default_factory=list)
+    others: dict[str, Blocks] = field(default_factory=dict)
     folder: Path | None = None
     damaged: list[Path] = field(default_factory=list)
+
+    def kept(self) -> dict[StoreName, list[Tensors]]:
+        """Return the blocks of every store, read back whole."""
+        names: dict[StoreName, Blocks] = {"online": self.blocks}
+        for name in ("offline", "model"):
+            names[name] = self.others.get(name, [])
+        return {name: [b for b in blocks if b is not None] for name, blocks in names.items()}
 
 
 def save(run: Path, phase: Phase, counter: int, checkpoint: Checkpoint) -> Path:
@@ -112,19 +126,21 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     write_synced(folder / TRAINING, tensor_bytes(checkpoint.training))
     if checkpoint.replay:
         write_synced(folder / REPLAY, tensor_bytes(checkpoint.replay))
-    for number, block in enumerate(checkpoint.blocks):
-        name = _block(number)
-        if block is not None:
-            write_synced(folder / name, tensor_bytes(block))
-        else:
-            assert checkpoint.folder is not None
-            _link(checkpoint.folder / name, folder / name)
-    state = checkpoint.state | {"blocks": len(checkpoint.blocks)}
+    for store, blocks in {ROWS: checkpoint.blocks, **checkpoint.others}.items():
+        for number, block in enumerate(blocks):
+            name = _block(store, number)
+            if block is not None:
+                write_synced(folder / name, tensor_bytes(block))
+            else:
+                assert checkpoint.folder is not None
+                _link(checkpoint.folder / name, folder / name)
+    others = {store: len(blocks) for store, blocks in checkpoint.others.items() if blocks}
+    state = checkpoint.state | {"blocks": len(checkpoint.blocks), "others": others}
     write_synced(folder / STATE, json_bytes(state))
 
 
-def _block(number: int) -> str:
-    return f"rows-{number:05}.safetensors"
+def _block(store: str, number: int) -> str:
+    return f"{store}-{number:05}.safetensors"
 
 
 def _link(before: Path, now: Path) -> None:
@@ -236,10 +252,17 @@ def load(path: Path) -> Checkpoint:
         checkpoint.training = read_tensors(folder / TRAINING)
         if (folder / REPLAY).is_file():
             checkpoint.replay = read_tensors(folder / REPLAY)
-        numbers = range(int(checkpoint.state["blocks"]))
-        blocks = [read_tensors(folder / _block(number)) for number in numbers]
-        check_parts(checkpoint.training, blocks, len(checkpoint.document["seeds"]), folder)
-        checkpoint.blocks = [*blocks]
+        counts = {ROWS: checkpoint.state["blocks"], **checkpoint.state.get("others", {})}
+        found = {
+            store: [read_tensors(folder / _block(store, number)) for number in range(count)]
+            for store, count in counts.items()
+        }
+        seeds = len(checkpoint.document["seeds"])
+        check_streams(checkpoint.training, seeds, folder)
+        for store, blocks in found.items():
+            check_blocks(store, blocks, seeds, folder)
+        checkpoint.blocks = [*found.pop(ROWS)]
+        checkpoint.others = {store: [*blocks] for store, blocks in found.items()}
     return checkpoint
 
 
@@ -256,7 +279,8 @@ def load_newest(run: Path, observer: Observer) -> Checkpoint:
         try:
             found = load(folder)
             check_resumable(
-                *(found.document, found.state, found.training, found.replay, found.blocks), folder
+                *(found.document, found.state, found.training, found.replay),
+                *(found.blocks, found.others, folder),
             )
         except Unreadable:
             raise

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints.document import bare_agent
-from baq_cli.engine.experience.stores import make_stores
+from baq_cli.engine.experience.store import Layout
+from baq_cli.engine.experience.stores import make_stores, own_columns
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError
 from baq_cli.nets.streams import SeedStream
@@ -59,6 +60,13 @@ class _Guard(Checked):
     stopped: bool
 
 
+class _Stages(Checked):
+    """How many stages before the phase are over, and the updates of the one under way."""
+
+    done: Count
+    steps: Count
+
+
 class _Kept(Checked):
     """A state that a run goes on from."""
 
@@ -73,6 +81,8 @@ class _Kept(Checked):
     wall_seconds: Finite
     inherited: Count = 0
     sizes: Logs
+    stages: _Stages | None = None
+    model_written: Count = 0
 
 
 class _Running(Checked):
@@ -94,6 +104,7 @@ def check_resumable(
     training: Tensors,
     replay: Tensors,
     blocks: Sequence[Tensors | None],
+    others: Mapping[str, Sequence[Tensors | None]],
     folder: Path,
 ) -> None:
     """Check what a run continues from; the document, and the agent, have been checked before.
@@ -106,6 +117,7 @@ def check_resumable(
     agent = bare_agent(document, folder)
     _check_lengths(state, len(document["seeds"]), folder)
     _check_training(agent, state, training, folder)
+    _check_others(agent, state, others, folder)
     if online:
         found = [block for block in blocks if block is not None]
         _check_store(agent, document, state, found, folder)
@@ -141,7 +153,10 @@ def _check_training(agent: Agent, state: dict[str, Any], training: Tensors, fold
     streams = {name for name in training if name.startswith("stream.")}
     for name in streams:
         _check_stream(training[name], name, folder)
-    found = {n: _shape(tensor) for n, tensor in training.items() if n not in streams}
+    changing = {n for n in training if agent.reprioritises and n.startswith("priorities.")}
+    for name in changing:
+        _check_priorities(training[name], f"'{name}'", len(agent.spec.seeds), folder)
+    found = {n: _shape(tensor) for n, tensor in training.items() if n not in streams | changing}
     _compare(found, expected, folder)
 
 
@@ -159,6 +174,34 @@ def _check_stream(states: Tensor, name: str, folder: Path) -> None:
             SeedStream(range(len(states)), name).restore(states)
         except RuntimeError as error:
             raise _damaged(folder, f"'{name}' is the state of no random stream") from error
+
+
+def _check_priorities(values: Tensor, name: str, seeds: int, folder: Path) -> None:
+    fits = values.ndim == 2 and len(values) == seeds and values.dtype == torch.float64
+    if not fits or not bool(((values >= 0) & values.isfinite()).all()):
+        raise _damaged(folder, f"{name} has priorities that are not finite, or negative")
+
+
+def _check_others(
+    agent: Agent,
+    state: dict[str, Any],
+    others: Mapping[str, Sequence[Tensors | None]],
+    folder: Path,
+) -> None:
+    """Check the method's own columns of the dataset's rows, and what a model made."""
+    online = state["phase"] == "online"
+    own, plan = own_columns(agent), agent.online_plan() if online else agent.offline_plan()
+    layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
+    width = {"offline": len(own), "model": layout.width + (len(own) if online else 0)}
+    for name, blocks in others.items():
+        kept = [block for block in blocks if block is not None]
+        field = "own" if name == "offline" else "rows"
+        for block in kept:
+            expected = {field: ((*block[field].shape[:2], width[name]), torch.float32)}
+            _compare({n: _shape(tensor) for n, tensor in block.items()}, expected, folder)
+        rows = sum(block[field].shape[1] for block in kept)
+        if name == "model" and rows != min(state.get("model_written", 0), plan.model_capacity):
+            raise _damaged(folder, f"its model store has {rows} rows a seed, not as many as made")
 
 
 def _check_store(
@@ -179,7 +222,7 @@ def _check_store(
         )
     for number, block in enumerate(blocks):
         expected = {"rows": (*block["rows"].shape[:2], online.layout.width)}
-        if online.priorities is not None:
+        if online.priorities is not None and online.keeps_priorities:
             expected["priorities"] = block["rows"].shape[:2]
         _compare(
             {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in block.items()},
@@ -190,8 +233,8 @@ def _check_store(
             folder,
         )
         kept = block.get("priorities")
-        if kept is not None and not bool(((kept > 0) & kept.isfinite()).all()):
-            raise _damaged(folder, f"block {number} has priorities that are not positive")
+        if kept is not None:
+            _check_priorities(kept, f"block {number}", len(agent.spec.seeds), folder)
 
 
 def _check_episodes(

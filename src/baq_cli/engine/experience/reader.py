@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
+from torch import Tensor
 
-from baq_cli.agents.interface import OFFLINE, Batch
-from baq_cli.engine.experience.store import Store
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.stores import annotate
+from baq_cli.nets.streams import SeedStream
 
 CHUNK_ROWS = 4096
+SOURCES = {"offline": OFFLINE, "online": ONLINE, "model": MODEL}
 
 
 class StoreReader:
-    """Read a dataset in order; see `agents.interface.Experience`. Without one there are no rows."""
+    """Read stores in order or by draws, and write what a model makes; see `interface.Experience`.
 
-    def __init__(self, store: Store | None, seeds: int, discount: float):
-        self._store = store
-        self._seeds = seeds
-        self._discount = discount
+    A store that isn't there has no rows.
+    """
 
-    def chunks(self, held_out: bool | None = None, most_rows: int | None = None) -> Iterator[Batch]:
-        """Yield the store's rows `[S, ≤ 4096]`.
+    def __init__(
+        self,
+        agent: Agent,
+        stores: Mapping[StoreName, Store],
+        discount: float,
+        odds: Mapping[str, Tensor] | None = None,
+    ):
+        self._agent, self._stores = agent, dict(stores)
+        self._discount, self._odds = discount, odds
+
+    def size(self, store: StoreName) -> int:
+        """Return the rows of a store, a seed."""
+        return self._stores[store].size if store in self._stores else 0
+
+    def chunks(
+        self,
+        held_out: bool | None = None,
+        most_rows: int | None = None,
+        store: StoreName = "offline",
+    ) -> Iterator[Batch]:
+        """Yield a store's rows in the order they were written to it, `[S, ≤ 4096]`.
 
         When no episode is held out (a dataset of one), `held_out=True` yields every row.
         """
-        store = self._store
-        if store is None:
+        if store not in self._stores:
             return
-        rows = torch.arange(store.size, device=store.rows.device)
+        kept = self._stores[store]
+        rows = torch.arange(kept.size, device=kept.rows.device)
         if held_out is not None:
-            mark = store.rows[0, : store.size, store.layout.slices["held_out"].start]
+            mark = kept.rows[0, : kept.size, kept.layout.slices["held_out"].start]
             chosen = rows[(mark > 0) == held_out]
             rows = chosen if len(chosen) else rows
         if most_rows is not None and len(rows) > most_rows:
             rows = rows[torch.linspace(0, len(rows) - 1, most_rows).long()]
+        seeds = len(self._agent.spec.seeds)
         for part in rows.split(CHUNK_ROWS):
-            packed = store.rows[0, part].unsqueeze(0).expand(self._seeds, -1, -1)
-            source = torch.full(packed.shape[:2], OFFLINE, device=packed.device)
-            yield store.layout.batch(packed, source, self._discount)
+            packed = kept.rows[:, part].expand(seeds, -1, -1)
+            source = torch.full(packed.shape[:2], SOURCES[store], device=packed.device)
+            yield _known(kept.layout, self._agent).batch(packed, source, self._discount)
+
+    def sample(self, draws: Sequence[Draw], rows: int, noise: SeedStream) -> Batch:
+        """Draw a batch of `rows` transitions a seed, `[S, rows]`."""
+        return Replay(draws, self._stores, noise, rows, self._discount, self._odds).batch()
+
+    def put(self, store: Literal["model"], rows: Mapping[str, Tensor]) -> None:
+        """Write K transitions a seed into a store: `[S, K, …]` by field; own columns are computed.
+
+        A data column that isn't given is zero. Raises ValueError without a `model_capacity`.
+        """
+        if store not in self._stores:
+            raise ValueError(f"there is no {store} store: the plan's model_capacity is 0")
+        kept, agent = self._stores[store], self._agent
+        reward = rows["reward"]
+        data = {name: torch.zeros_like(reward) for name in agent.data_columns}
+        fields = data | dict(rows)
+        if len(kept.layout.columns) > len(agent.data_columns):
+            known = _known(kept.layout, agent)
+            source = torch.full_like(reward, SOURCES[store])
+            batch = known.batch(known.pack(fields), source, self._discount)
+            fields |= annotate(agent, batch)
+        kept.extend(kept.layout.pack(fields))
+
+
+def _known(layout: Layout, agent: Agent) -> Layout:
+    """Return the layout without the columns that the method computes itself; they come last."""
+    sizes = (layout.slices[name] for name in ("obs", "action"))
+    obs_dim, action_dim = (size.stop - size.start for size in sizes)
+    return Layout(obs_dim, action_dim, agent.data_columns)

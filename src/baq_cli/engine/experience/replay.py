@@ -39,6 +39,7 @@ class Replay:
         self.stream = stream
         self.discount = discount
         self.odds = dict(odds or {})
+        self._drawn: list[tuple[Store, Tensor, Tensor | None, int]] = []
         self.counts = split(batch_size, [draw.share for draw in draws])
         ends = list(accumulate(self.counts))
         self.parts = {
@@ -51,6 +52,7 @@ class Replay:
 
     def batch(self, stream: SeedStream | None = None) -> Batch:
         """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
+        self._drawn = []
         parts = [
             self._draw(draw, (stream or self.stream).index(count))
             for draw, count in zip(self.draws, self.counts, strict=True)
@@ -80,7 +82,9 @@ class Replay:
     def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         store = self.stores[name]
         newest = None if draw.newest is None else store.reach_on_device().clamp(max=draw.newest)
-        rows = store.gather(_locate(store, u, draw.prioritised, newest))
+        index = _locate(store, u, draw.prioritised, newest)
+        self._drawn.append((store, index, None, u.shape[1]))
+        rows = store.gather(index)
         return rows, torch.full_like(u, SOURCES[name], dtype=torch.float32)
 
     def _from_two(
@@ -95,13 +99,28 @@ class Replay:
         is_other = u >= first
         within = torch.where(is_other, (u - first) / (1 - first), u / first)
         places = torch.where(is_other, 0.0, within), torch.where(is_other, within, 0.0)
-        old, new = (
-            store.gather(_locate(store, place, draw.prioritised, most))
+        where = [
+            _locate(store, place, draw.prioritised, most)
             for store, place, most in zip(stores, places, newest, strict=True)
-        )
+        ]
+        old, new = (store.gather(index) for store, index in zip(stores, where, strict=True))
+        self._drawn.append((stores[0], where[0], ~is_other, 0))
+        self._drawn.append((stores[1], where[1], is_other, u.shape[1]))
         low, high = SOURCES[one], SOURCES[other]
         source = is_other.to(torch.float32) * (high - low) + low
         return torch.where(is_other.unsqueeze(-1), new, old), source
+
+    def set_priorities(self, priorities: Tensor) -> None:
+        """Give the rows of the last batch new priorities, `[S, B]`, where they have any.
+
+        Of a row that was drawn twice the greater counts: no order of writing decides.
+        """
+        start = 0
+        for store, index, chosen, count in self._drawn:
+            given = priorities[:, start : start + index.shape[1]]
+            if store.priorities is not None:
+                store.priorities.change(index, given, chosen)
+            start += count
 
     def _masses(
         self, stores: tuple[Store, Store], draw: Draw, u: Tensor

@@ -81,8 +81,11 @@ class Store:
         self._count(size)
         self.own_columns = tuple(own_columns)
         self.own: Tensor | None = None
+        self._own_kept = False
         self.subset: Tensor | None = None
         self.priorities: SumTree | None = None
+        self.keeps_priorities = True
+        """Whether blocks hold priorities too; where updates change them, they are kept whole."""
         self._changed: set[int] = set()
 
     @classmethod
@@ -104,6 +107,27 @@ class Store:
         self._changed.add(slot // BLOCK_ROWS)
         return slot
 
+    def extend(self, rows: Tensor) -> None:
+        """Write K transitions a seed, `[S, K, width]`, the last ones where K is above capacity."""
+        rows = rows[:, -self.capacity :]
+        at = (self.written + torch.arange(rows.shape[1], device=rows.device)) % self.capacity
+        self.rows[:, at] = rows
+        self._count(self.written + rows.shape[1])
+        self._changed.update((at // BLOCK_ROWS).unique().tolist())
+
+    def own_blocks(self) -> list[dict[str, Tensor] | None]:
+        """Return the own columns of shared rows, by blocks; None for those of the last call."""
+        if self.own is None:
+            return []
+        parts = self.own.split(BLOCK_ROWS, dim=1)
+        found = [None if self._own_kept else {"own": part} for part in parts]
+        self._own_kept = True
+        return found
+
+    def own_is_kept(self) -> None:
+        """Note that a checkpoint has the own columns already."""
+        self._own_kept = True
+
     def refill(self, rows: Tensor, written: int) -> None:
         """Continue from rows `[S, size, width]`, after `written` appends."""
         self.rows[:, : rows.shape[1]] = rows.to(self.rows.device)
@@ -121,7 +145,7 @@ class Store:
                 continue
             part = slice(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, self.size))
             block = {"rows": self.rows[:, part]}
-            if self.priorities is not None:
+            if self.priorities is not None and self.keeps_priorities:
                 block["priorities"] = self.priorities.priorities[:, part]
             found.append(block)
         self._changed.clear()
@@ -131,7 +155,7 @@ class Store:
         """Continue from the blocks of a checkpoint, after `written` appends."""
         if blocks:
             self.refill(torch.cat([block["rows"] for block in blocks], dim=1), written)
-            if self.priorities is not None:
+            if self.priorities is not None and self.keeps_priorities:
                 kept = torch.cat([block["priorities"] for block in blocks], dim=1)
                 self.priorities.fill(kept.to(self.rows.device))
         self._changed.clear()

@@ -1,6 +1,9 @@
-"""The two stores of an online phase, with the columns that the method computes."""
+"""The stores of a phase, with the columns that the method computes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,6 +15,7 @@ from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.nets.streams import SeedStream
 
 ANNOTATE_ROWS = 8192
+Blocks = list[dict[str, Tensor] | None]
 
 
 def annotate(agent: Agent, batch: Batch) -> dict[str, Tensor]:
@@ -30,11 +34,17 @@ def own_columns(agent: Agent) -> tuple[str, ...]:
 
 
 def make_stores(
-    agent: Agent, plan: Plan, offline: Store | None, env_steps: int
+    agent: Agent,
+    plan: Plan,
+    offline: Store | None,
+    env_steps: int,
+    kept: Tensor | None = None,
 ) -> tuple[Store | None, Store]:
     """Return the offline store as the plan wants it in reach, and an empty online store.
 
-    The online store has room for `env_steps` transitions a seed, or the plan's capacity.
+    The online store has room for `env_steps` transitions a seed, or the plan's capacity. `kept`
+    are the method's own columns of the offline rows, `[S, rows, K]`, as a checkpoint has them:
+    the method may have learned since they were computed.
     """
     spec = agent.spec
     seeds = len(spec.seeds)
@@ -44,27 +54,86 @@ def make_stores(
     online = Store.empty(layout, seeds, capacity, spec.device)
     prioritised = any(draw.prioritised for draw in plan.draws)
     if prioritised:
-        online.priorities = SumTree(seeds, capacity, spec.device)
+        online.priorities = SumTree(seeds, capacity, spec.device, agent.reprioritises)
+        online.keeps_priorities = not agent.reprioritises
     if offline is None or not plan.uses_offline:
         return None, online
     offline = Store(layout, offline.rows, offline.size)
     if own:
-        _annotate_store(offline, agent, own, plan.discount or agent.config.discount)
+        if kept is None:
+            kept = _annotated(offline, agent, own, plan.discount or agent.config.discount)
+        offline.own = kept
     if plan.offline_share < 1:
         offline.subset = _subset(offline.size, plan, spec.seeds, spec.device)
     if prioritised and offline.own is not None:
         priority = offline.own[..., own.index("priority")]
         if offline.subset is not None:
             priority = priority.gather(1, offline.subset)
-        offline.priorities = SumTree(seeds, offline.reach, spec.device)
+        offline.priorities = SumTree(seeds, offline.reach, spec.device, agent.reprioritises)
         offline.priorities.fill(priority.double())
     return offline, online
 
 
-def stores_by_name(offline: Store | None, online: Store) -> dict[StoreName, Store]:
+@dataclass
+class Stores:
+    """The stores of a phase, and what a checkpoint keeps of them.
+
+    The dataset's rows are read again at a resume; its `own` columns and all priorities that
+    updates change are kept, because the method may have learned since.
+    """
+
+    offline: Store | None
+    online: Store | None = None
+    model: Store | None = None
+
+    def by_name(self) -> dict[StoreName, Store]:
+        """Return those that there are, as a replay takes them."""
+        return stores_by_name(self.offline, self.online, self.model)
+
+    def blocks(self) -> dict[StoreName, Blocks]:
+        """Return what is kept in blocks; None for a block that is as it was at the last call."""
+        return {
+            "online": self.online.blocks() if self.online else [],
+            "offline": self.offline.own_blocks() if self.offline else [],
+            "model": self.model.blocks() if self.model else [],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the priorities that blocks don't hold, `[S, rows]` by name."""
+        return {
+            f"priorities.{name}": store.priorities.priorities[:, : store.reach]
+            for name, store in self.by_name().items()
+            if store.priorities is not None and store.priorities.changes
+        }
+
+    def state(self) -> dict[str, int]:
+        """Return how many rows the model's store was given, a seed."""
+        return {} if self.model is None else {"model_written": self.model.written}
+
+    def refill(
+        self,
+        blocks: Mapping[StoreName, Sequence[dict[str, Tensor]]],
+        written: Mapping[StoreName, int],
+        tensors: Mapping[str, Tensor],
+    ) -> None:
+        """Go on with what a checkpoint holds; the offline columns were given to `make_stores`."""
+        for name, store in self.by_name().items():
+            if name in written:
+                store.refill_blocks(blocks.get(name, []), written[name])
+            kept = tensors.get(f"priorities.{name}")
+            if kept is not None and store.priorities is not None:
+                store.priorities.fill(kept.to(store.rows.device))
+        if self.offline is not None and blocks.get("offline"):
+            self.offline.own_is_kept()
+
+
+def stores_by_name(
+    offline: Store | None, online: Store | None = None, model: Store | None = None
+) -> dict[StoreName, Store]:
     """Return the stores that there are, as a replay takes them."""
-    found: dict[StoreName, Store] = {} if offline is None else {"offline": offline}
-    return found | {"online": online}
+    all_three: dict[StoreName, Store | None]
+    all_three = {"offline": offline, "online": online, "model": model}
+    return {name: store for name, store in all_three.items() if store is not None}
 
 
 def odds_of(agent: Agent, plan: Plan) -> dict[str, Tensor]:
@@ -73,7 +142,16 @@ def odds_of(agent: Agent, plan: Plan) -> dict[str, Tensor]:
     return {name: agent.get_buffer(name) for name in names}
 
 
-def _annotate_store(offline: Store, agent: Agent, own: tuple[str, ...], discount: float) -> None:
+def model_store(agent: Agent, plan: Plan, layout: Layout) -> Store | None:
+    """Return the empty store of a method that generates transitions, laid out as the others."""
+    if not plan.model_capacity:
+        return None
+    spec = agent.spec
+    return Store.empty(layout, len(spec.seeds), plan.model_capacity, spec.device)
+
+
+def _annotated(offline: Store, agent: Agent, own: tuple[str, ...], discount: float) -> Tensor:
+    """Return the method's own columns of a dataset's rows, `[S, rows, K]`."""
     known = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
     parts = []
     for rows in offline.rows[0, : offline.size].split(ANNOTATE_ROWS):
@@ -81,7 +159,7 @@ def _annotate_store(offline: Store, agent: Agent, own: tuple[str, ...], discount
         source = torch.full(shared.shape[:2], OFFLINE, device=shared.device)
         columns = annotate(agent, known.batch(shared, source, discount))
         parts.append(torch.stack([columns[name] for name in own], dim=-1))
-    offline.own = torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1)
 
 
 def _subset(size: int, plan: Plan, seeds: tuple[int, ...], device: torch.device) -> Tensor:

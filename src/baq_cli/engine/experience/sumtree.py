@@ -14,11 +14,13 @@ class SumTree:
     """A tree of sums a seed; drawing and setting cost O(FAN · log_FAN(capacity)) a row.
 
     Shapes: S seeds; priorities of rows are leaves `[S, capacity]`, zero until set; every inner
-    node is its children's sum (float64, so that a million small priorities don't drift).
+    node is its children's sum (float64, so that a million small priorities don't drift). With
+    `changes` there is a leaf more, which `change` needs.
     """
 
-    def __init__(self, seeds: int, capacity: int, device: torch.device):
-        sizes = [capacity]
+    def __init__(self, seeds: int, capacity: int, device: torch.device, changes: bool = False):
+        self._spare, self.changes = capacity, changes
+        sizes = [capacity + changes]
         while sizes[-1] > FAN:
             sizes.append(-(-sizes[-1] // FAN))
         self._levels = [
@@ -48,6 +50,22 @@ class SumTree:
     def set(self, rows: Tensor, priorities: Tensor) -> None:
         """Set the priorities `[S, K]` of K distinct rows `[S, K]` (int64)."""
         self._levels[-1].scatter_(1, rows, priorities.to(torch.float64))
+        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+            rows = rows // FAN
+            above.scatter_(1, rows, _children(below, rows).sum(-1))
+
+    def change(self, rows: Tensor, priorities: Tensor, chosen: Tensor | None = None) -> None:
+        """Set the priorities `[S, K]` of rows `[S, K]`, the greatest of those a row is given.
+
+        Those that are not `chosen [S, K]` change nothing: they go to a leaf behind all rows, which
+        stays zero.
+        """
+        given = priorities.to(torch.float64)
+        if chosen is not None:
+            rows = torch.where(chosen, rows, self._spare)
+            given = torch.where(chosen, given, 0.0)
+        leaves = self._levels[-1]
+        leaves.scatter_reduce_(1, rows, given, reduce="amax", include_self=False)
         for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
             rows = rows // FAN
             above.scatter_(1, rows, _children(below, rows).sum(-1))

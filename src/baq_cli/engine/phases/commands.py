@@ -16,6 +16,7 @@ from baq_cli.engine.checkpoints.handover import check_inputs, continuing, hand_o
 from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
 from baq_cli.engine.phases.run import Run
@@ -142,7 +143,7 @@ def open_start(
     if source is not None:
         check_inputs(recipe, source, inputs)
     if source is not None and saved is None:
-        data = StoreReader(store, len(spec.seeds), discount)
+        data = StoreReader(agent, stores_by_name(store), discount)
         hand_over(learner, source, recipe, data, order.observer)
     return Start(recipe, saved, origin, learner, inputs, store)
 

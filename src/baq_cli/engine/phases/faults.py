@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +44,8 @@ class Faults:
         """Raise NonFiniteError when a loss `[S]` is NaN or infinite, and keep its batch."""
         for name, value in metrics.items():
             if name.startswith("loss_") and not bool(torch.isfinite(value).all()):
-                found = {f.name: getattr(batch, f.name) for f in fields(batch)}
-                columns = {f"columns.{k}": v for k, v in found.pop("columns").items()}
-                kept = self._keep(found | columns | metrics, f"gradient_step-{gradient_steps}")
+                found = {f"columns{n}" if n[0] == "." else n: t for n, t in batch.tensors().items()}
+                kept = self._keep(found | metrics, f"gradient_step-{gradient_steps}")
                 self._refuse(name, torch.isfinite(value), f"gradient step {gradient_steps}", kept)
 
     def check_parameters(self, odd: dict[str, Tensor], gradient_steps: int) -> None:

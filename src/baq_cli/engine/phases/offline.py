@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from baq_cli.engine.checkpoints.folder import Checkpoint
-from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import Stores, model_store, odds_of
 from baq_cli.engine.phases.run import Run
+from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
 
 
@@ -21,17 +22,28 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     every = config.evaluation.every_gradient_steps or max(1, total // 10)
     learner.cosine_steps = total
     plan, method = learner.plan, run.recipe.method
-    discount = plan.discount or method.discount
+    stores = Stores(store, model=model_store(agent, plan, store.layout))
+    stages, streams = Stages(run, plan, stores), run.streams
+    discount, odds = plan.discount or method.discount, odds_of(agent, plan)
     replay = Replay(
-        plan.draws, {"offline": store}, run.streams["batch"], method.batch_size, discount
+        plan.draws, stores.by_name(), streams["batch"], method.batch_size, discount, odds
     )
     updater = Updater(learner, replay, config.capture)
-    reader = StoreReader(store, len(run.spec.seeds), discount)
-    done = run.restore(saved) if saved else 0
+
+    def save() -> None:
+        run.save(done, {}, stages.state(), stores)
+
+    done = 0
+    if saved is not None:
+        done = run.restore(saved)
+        stages.restore(saved.state)
+        stores.refill(saved.kept(), {"model": saved.state.get("model_written", 0)}, saved.training)
     if saved and done >= total and saved.state["pending"] and not run.evaluations.pending:
-        run.save(done, {}, {})  # with the evaluation that was made only now
+        save()  # with the evaluation that was made only now
     run.stop_if_asked(resume_command)
+    stages.first(save, lambda: run.stop_if_asked(resume_command))
     while done < total:
+        stages.routines(done)
         learner.share = done / total
         batch = updater.step()
         done += 1
@@ -40,13 +52,13 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
         run.tick(done, total)
         at_interval = done % every == 0 or done == total
         if at_interval:
-            agent.assess(reader)
+            agent.assess(stages.reader)
             if done == total:
-                agent.finish_offline(reader)
+                agent.finish_offline(stages.reader)
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
         if at_interval or run.interruption.requested:
-            run.save(done, {}, {})
+            save()
             run.laps.lap("write")
             if done < total or run.evaluations.pending:
                 run.stop_if_asked(resume_command)

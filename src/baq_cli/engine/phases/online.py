@@ -6,21 +6,24 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from baq_cli.agents.interface import ONLINE
+from baq_cli.agents.interface import ONLINE, StoreName
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.stores import (
+    Stores,
     annotate,
     make_stores,
+    model_store,
     odds_of,
     own_columns,
-    stores_by_name,
 )
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.run import Run
+from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
@@ -33,20 +36,30 @@ UNKNOWN_RETURN = -1e9
 class OnlineLoop:
     """S environments, one a seed, stepped together; UTD is exact for every seed."""
 
-    def __init__(self, run: Run, offline: Store | None, from_scratch: bool, acting: ActingOn):
+    def __init__(
+        self,
+        run: Run,
+        offline: Store | None,
+        from_scratch: bool,
+        acting: ActingOn,
+        own: Tensor | None = None,
+    ):
         self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
         self.actor = Actor(recipe, learner, inputs, run.streams["explore"], acting)
         self.from_scratch = from_scratch
         self.plan, method = learner.plan, recipe.method
         env_steps = max(run.recipe.run.env_steps, run.env_steps)
-        self.offline, self.online = make_stores(run.agent, self.plan, offline, env_steps)
+        reached, self.online = make_stores(run.agent, self.plan, offline, env_steps, own)
+        model = model_store(run.agent, self.plan, self.online.layout)
+        self.stores = Stores(reached, self.online, model)
+        self.stages = Stages(run, self.plan, self.stores)
         self.own = own_columns(run.agent)
         self.known = Layout(run.spec.obs_dim, run.spec.action_dim, run.agent.data_columns)
         self.discount = self.plan.discount or method.discount
         replay = Replay(
             self.plan.draws,
-            stores_by_name(self.offline, self.online),
+            self.stores.by_name(),
             run.streams["batch"],
             method.batch_size,
             self.discount,
@@ -71,8 +84,10 @@ class OnlineLoop:
         """Return a loop where a checkpoint left it."""
         acting: ActingOn = saved.state["acting"]
         _explore_on(run, acting)
-        run.restore(saved)  # before the stores: the method annotates with its own parameters
-        loop = cls(run, offline, from_scratch, acting)
+        run.restore(saved)  # before the stores: what isn't kept of them, the method computes
+        kept = [block["own"] for block in saved.kept()["offline"]]
+        own = torch.cat(kept, dim=1).to(run.spec.device) if kept else None
+        loop = cls(run, offline, from_scratch, acting, own)
         loop._restore(saved)
         return loop
 
@@ -159,14 +174,18 @@ class OnlineLoop:
             "owed": self.owed,
             "acting": self.acting,
             "running": self.episodes.state(),
+            **self.stages.state(),
         }
-        self.run.save(self.run.env_steps, self.episodes.tensors(), state, self.online.blocks())
+        self.run.save(self.run.env_steps, self.episodes.tensors(), state, self.stores)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and repeat the running episodes."""
         self.owed = bool(saved.state["owed"])
-        blocks = [block for block in saved.blocks if block is not None]
-        self.online.refill_blocks(blocks, int(saved.state["written"]))
+        state = saved.state
+        self.stages.restore(state)
+        written: dict[StoreName, int]
+        written = {"online": state["written"], "model": state.get("model_written", 0)}
+        self.stores.refill(saved.kept(), written, saved.training)
         self.episodes.restore(saved)
         guard = self.run.guard
         if self.run.env_steps >= self.run.recipe.run.env_steps or guard.stopped:
@@ -200,8 +219,10 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         if run.interruption.requested:
             loop.save()
             run.stop_if_asked(resume_command)
+    loop.stages.first(loop.save, lambda: run.stop_if_asked(resume_command))
     while run.env_steps < total and not run.guard.stopped:
         before = run.env_steps
+        loop.stages.routines(before)
         loop.step()
         done = run.env_steps
         run.tick(done, total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from baq_cli.agents.interface import Batch, Spec
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.retention import prune, worth_keeping
 from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.experience.stores import Stores
 from baq_cli.engine.phases.diagnostics import Diagnostics
 from baq_cli.engine.phases.evaluations import Evaluations, Pending
 from baq_cli.engine.phases.faults import Faults
@@ -69,6 +69,9 @@ class Run:
             name: SeedStream(spec.seeds, f"{name}/{self.phase}", spec.device)
             for name in ("batch", "explore")
         }
+        plan = self.learner.plan
+        if plan.first or plan.routines:
+            self.streams["routine"] = SeedStream(spec.seeds, f"routine/{self.phase}", spec.device)
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
         restarts = self.recipe.run.env_restarts
         self.faults = Faults(
@@ -86,7 +89,7 @@ class Run:
         self.last_saved: Path | None = None
         self._batch: Batch | None = None
         self._earlier_seconds = 0.0
-        self._started = self._reported = time.monotonic()
+        self._started = self._reported = self._stage_started = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
 
     @property
@@ -119,6 +122,24 @@ class Run:
         steps = self.learner.gradient_steps - self._first_step
         left = (total - done) * elapsed / max(done - self._first_done, 1)
         self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
+
+    def after_stage_update(self, stage: str, batch: Batch, done: int, total: int) -> None:
+        """Look at the losses of a stage's update, and report progress by its name.
+
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        if self.spec.device.type == "cpu" or done % METRICS_EVERY == 0 or done == total:
+            self.faults.check_losses(self.learner.metrics, batch, self.learner.gradient_steps)
+        now = time.monotonic()
+        if done == 1:
+            self._stage_started = now
+        if now - self._reported < REPORT_SECONDS and done < total:
+            return
+        self._reported = now
+        rate = done / max(now - self._stage_started, 1e-9)
+        steps = self.learner.gradient_steps
+        left = (total - done) / rate
+        self.observer(Progress(self.phase, done, total, steps, rate, left, stage))
 
     # -- at evaluations
 
@@ -192,11 +213,9 @@ class Run:
         done: int,
         replay: ckpt.Tensors,
         state: dict[str, Any],
-        blocks: Sequence[ckpt.Tensors | None] = (),
+        stores: Stores,
     ) -> None:
         """Write a checkpoint at a counter of the phase's unit, and prune older ones.
-
-        `blocks` are the online store's; None for those that are as they were at the last save.
 
         Raises NonFiniteError instead of saving parameters that are not finite.
         """
@@ -205,6 +224,7 @@ class Run:
             self.collect()
         training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
         training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
+        training |= stores.tensors()
         state = {
             "phase": self.phase,
             "done": done,
@@ -217,11 +237,15 @@ class Run:
             "inherited": self.history.inherited,
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
+            **stores.state(),
             **state,
         }
+        blocks = stores.blocks()
+        others = {name: blocks[name] for name in ("offline", "model")}
         agent = dict(self.agent.state_dict()) | self.inputs.tensors()
         whole = ckpt.Checkpoint(
-            *(self.document(), agent, training, replay, state, list(blocks)), self.last_saved
+            *(self.document(), agent, training, replay, state, blocks["online"]),
+            *(others, self.last_saved),
         )
         self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from baq_cli.agents.interface import Batch
-from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.update import Update
 from baq_cli.nets.streams import SeedStream
 
 RECORD_AFTER = 1_000
@@ -31,21 +30,20 @@ Heard = tuple[Callable[[], Tensor], Tensor]
 class Recorder:
     """Make `after` updates eagerly, then from a record for each set of groups that they train."""
 
-    def __init__(self, learner: Learner, replay: Replay, after: int = RECORD_AFTER):
-        self._learner, self._replay, self._after = learner, replay, after
+    def __init__(self, update: Update, after: int = RECORD_AFTER):
+        self._update, self._after = update, after
         self._made = 0
         self.records: dict[frozenset[str], Record] = {}
 
     def learn(self, active: frozenset[str]) -> Batch:
         """Make one update; return its batch."""
-        learner, self._made = self._learner, self._made + 1
+        self._made += 1
         if active in self.records:
-            batch, learner.metrics = self.records[active].run()
+            batch, self._update.learner.metrics = self.records[active].run()
         elif self._made > self._after:
-            batch, self.records[active] = record(learner, self._replay, active)
+            batch, self.records[active] = record(self._update, active)
         else:
-            batch = self._replay.batch()
-            learner.compute(batch, active)
+            batch = self._update.make(active)
         return batch
 
 
@@ -79,26 +77,25 @@ class Record:
         return batch, dict(zip(self._metrics, values, strict=True))
 
 
-def record(learner: Learner, replay: Replay, active: frozenset[str]) -> tuple[Batch, Record]:
+def record(update: Update, active: frozenset[str]) -> tuple[Batch, Record]:
     """Make one update, and write down its operations; return its batch and the record."""
     from torch.fx.experimental.proxy_tensor import make_fx  # takes a while to import
 
     heard: list[Heard] = []
-    stream, noise = (_Overheard(each, heard) for each in (replay.stream, learner.noise))
+    stream, noise = (_Overheard(each, heard) for each in (update.replay.stream, update.noise))
     made: list[Batch] = []
 
-    def update() -> list[Tensor]:
-        made.append(replay.batch(stream))
-        learner.compute(made[0], active, noise)
-        return [*made[0].tensors().values(), *learner.metrics.values()]
+    def traced_once() -> list[Tensor]:
+        made.append(update.make(active, stream, noise))
+        return [*made[0].tensors().values(), *update.learner.metrics.values()]
 
-    traced = make_fx(update, tracing_mode="real")()
+    traced = make_fx(traced_once, tracing_mode="real")()
     held = {n: getattr(traced, n.target) for n in traced.graph.nodes if n.op == "get_attr"}
     inputs = _as_inputs(traced.graph, held, [tensor for _, tensor in heard])
     for node in traced.graph.nodes:
         node.target = _quickest(node.target)
     operations = fx.GraphModule(torch.nn.Module(), traced.graph).forward
-    names = list(made[0].tensors()), made[0].parts, list(learner.metrics)
+    names = list(made[0].tensors()), made[0].parts, list(update.learner.metrics)
     return made[0], Record(operations, [draw for draw, _ in heard], inputs, *names)
 
 

@@ -101,6 +101,7 @@ class Learner:
         `noise` stands in for the learner's own; `targets` says whether they follow.
         """
         losses = self._loss(batch, noise or self.noise, active)
+        losses.terms = {name: term for name, term in losses.terms.items() if name in active}
         # A group without a term is left alone: its old momentum must not move it.
         for name in losses.terms:
             gradient = self._flat[name].flat.grad
@@ -116,6 +117,13 @@ class Learner:
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
+
+    def reprioritised(self, batch: Batch) -> Tensor:
+        """Return the priorities `[S, B]` that the method gives a batch's rows, after an update."""
+        with torch.no_grad():
+            found = self.agent.reprioritise(batch)
+        assert found is not None
+        return found
 
     def _clip(self, name: str) -> None:
         """Bound the norm of each seed's gradient of a group, where it has a bound."""

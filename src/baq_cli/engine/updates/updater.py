@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch
+from baq_cli.agents.interface import Batch, Stage
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER, Record, Recorder
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.update import Update
+from baq_cli.nets.streams import SeedStream
 
 EAGER_FIRST = 3
 """Updates before a capture: libraries allocate and choose their kernels in the first ones."""
@@ -33,6 +35,7 @@ class Updater:
     graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same: each
     seed's generators are registered with a graph and advance as they do without it; what the host
     decides (the learning rates, how far the online store is filled) is read from the device.
+    With a `stage` the updates are the stage's, and their numbers come from `noise`.
     """
 
     def __init__(
@@ -40,12 +43,16 @@ class Updater:
         learner: Learner,
         replay: Replay,
         capture: bool = True,
-        record_after: int = RECORD_AFTER,
+        record_after: int | None = None,
+        stage: Stage | None = None,
+        noise: SeedStream | None = None,
     ):
         self.learner, self.replay = learner, replay
+        self._update = Update(learner, replay, stage, noise)
+        after = RECORD_AFTER if record_after is None else record_after
         device = learner.agent.spec.device
         self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
-        self._recording = Recorder(learner, replay, record_after) if on_cpu else None
+        self._recording = Recorder(self._update, after) if on_cpu else None
         self._graphs: dict[frozenset[str], Captured] = {}
         self._eager = 0
         self._side = torch.cuda.Stream() if self.captures else None
@@ -60,8 +67,8 @@ class Updater:
         learner = self.learner
         learner.prepare()
         with learner.scaled():
-            batch = self._learn(learner.active())
-        learner.count()
+            batch = self._learn(self._update.active())
+        self._update.count()
         return batch
 
     def _learn(self, active: frozenset[str]) -> Batch:
@@ -69,7 +76,7 @@ class Updater:
         if self._recording is not None:
             batch = self._recording.learn(active)
         elif not self.captures:
-            batch = self._compute(active)
+            batch = self._update.make(active)
         elif self._eager < EAGER_FIRST * (1 + max(learner.agent.every.values(), default=1)):
             batch = self._on_side_stream(active)
         else:
@@ -78,27 +85,22 @@ class Updater:
             batch, learner.metrics = captured.batch, captured.metrics
         return batch
 
-    def _compute(self, active: frozenset[str]) -> Batch:
-        batch = self.replay.batch()
-        self.learner.compute(batch, active)
-        return batch
-
     def _on_side_stream(self, active: frozenset[str]) -> Batch:
         """Update eagerly where a capture will record, as PyTorch asks for before a capture."""
         assert self._side is not None
         self._eager += 1
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            batch = self._compute(active)
+            batch = self._update.make(active)
         torch.cuda.current_stream().wait_stream(self._side)
         return batch
 
     def _capture(self, active: frozenset[str]) -> Captured:
         graph = torch.cuda.CUDAGraph()
-        for stream in (self.learner.noise, self.replay.stream):
+        for stream in {id(s): s for s in (self._update.noise, self.replay.stream)}.values():
             for generator in stream.generators:
                 graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=self._side):
-            batch = self._compute(active)
+            batch = self._update.make(active)
         self._graphs[active] = Captured(graph, batch, self.learner.metrics)
         return self._graphs[active]

@@ -1,0 +1,110 @@
+"""What a method does beside its main updates: stages before them, routines between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from baq_cli.agents.interface import Plan, Stage
+from baq_cli.engine.experience.reader import StoreReader
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.stores import Stores, odds_of
+from baq_cli.engine.phases.run import Run
+from baq_cli.engine.updates.updater import Updater
+from baq_cli.runs.events import Note
+
+SAVES = 10
+"""Checkpoints of a stage before a phase, evenly spaced; a signal asks for one at any update."""
+
+
+class Stages:
+    """The stages and routines of a phase.
+
+    Their random numbers come from the stream `routine/<phase>`. A routine is atomic: it runs before
+    the update or environment step whose number is a multiple of its `every`, zero among them, so
+    that a run that is resumed needs to know nothing of it.
+    """
+
+    def __init__(self, run: Run, plan: Plan, stores: Stores):
+        self._run, self._plan, self._stores = run, plan, stores
+        self._discount = plan.discount or run.recipe.method.discount
+        self._odds = odds_of(run.agent, plan)
+        self.reader = StoreReader(run.agent, stores.by_name(), self._discount, self._odds)
+        self._updaters: dict[str, Updater] = {}
+        self._done, self._steps = 0, 0
+
+    @property
+    def under_way(self) -> bool:
+        """Whether stages before the phase are left to do."""
+        return self._done < len(self._plan.first)
+
+    def first(self, save: Callable[[], None], stop_if_asked: Callable[[], None]) -> None:
+        """Make the updates of the stages before the phase that are left; save now and then."""
+        while self.under_way:
+            stage = self._plan.first[self._done]
+            every = max(1, stage.steps // SAVES)
+
+            def pause(steps: int, stage: Stage = stage, every: int = every) -> None:
+                self._steps = steps
+                if steps == stage.steps:
+                    self._done, self._steps = self._done + 1, 0
+                if steps % every == 0 or self._run.interruption.requested:
+                    save()
+                    stop_if_asked()
+
+            self._make(stage, self._steps, pause)
+            self._say(stage)
+
+    def routines(self, counter: int) -> None:
+        """Do the routines that are due before the step of this number, in the plan's order."""
+        for routine in self._plan.routines:
+            if counter % routine.every:
+                continue
+            for stage in routine.stages:
+                self._make(stage, 0, lambda _: None)
+            stream = self._run.streams["routine"]
+            self._run.agent.refresh(routine.name, self.reader, stream)
+            self._run.laps.lap("routine")
+
+    def _make(self, stage: Stage, begun: int, pause: Callable[[int], None]) -> None:
+        updater = self._updaters.get(stage.name) or self._updater(stage)
+        for steps in range(begun + 1, stage.steps + 1):
+            batch = updater.step()
+            self._run.after_stage_update(stage.name, batch, steps, stage.steps)
+            every = stage.assess_every or stage.steps
+            if steps % every == 0 or steps == stage.steps:
+                self._run.agent.assess(self.reader, stage.name)
+            pause(steps)
+
+    def _updater(self, stage: Stage) -> Updater:
+        run, stream = self._run, self._run.streams["routine"]
+        rows = stage.rows or run.recipe.method.batch_size
+        replay = Replay(
+            stage.draws, self._stores.by_name(), stream, rows, self._discount, self._odds
+        )
+        capture = run.recipe.run.capture
+        updater = Updater(run.learner, replay, capture, stage=stage, noise=stream)
+        self._updaters[stage.name] = updater
+        return updater
+
+    def _say(self, stage: Stage) -> None:
+        losses = {
+            name.removeprefix("loss_"): float(value.mean())
+            for name, value in self._run.learner.metrics.items()
+            if name.startswith("loss_")
+        }
+        words = ", ".join(f"loss of {name} {value:.4g}" for name, value in losses.items())
+        self._run.observer(Note(f"{stage.name}: {stage.steps:,} updates; {words}"))
+
+    # -- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return which stage before the phase is under way, for a checkpoint."""
+        if not self._plan.first:
+            return {}
+        return {"stages": {"done": self._done, "steps": self._steps}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on where a checkpoint was made; one of earlier versions was made after all stages."""
+        kept = state.get("stages") or {"done": len(self._plan.first), "steps": 0}
+        self._done, self._steps = int(kept["done"]), int(kept["steps"])
