@@ -35,6 +35,7 @@ from baq_cli.launch.matrix import lay_out, load_cells, save_matrix
 from baq_cli.recipes.load import read_layer
 from baq_cli.report.external import read_curves
 from baq_cli.report.method_runs import course_of, read_run
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Event, Note
 from baq_cli.runs.folder import RunDirectory, read_logged, read_metrics
 from baq_cli.runs.log import LOGS, Log
@@ -152,7 +153,7 @@ def test_a_damaged_checkpoint_is_refused_and_a_run_goes_back_to_the_one_before_a
     phase: str, name: str, made: Made, tmp_path: Path
 ) -> None:
     run = copy_of(getattr(made, phase), tmp_path)
-    before, newest = ckpt.complete(run)[-2:]
+    before, newest = complete(run)[-2:]
     truths = [ckpt.load(before), ckpt.load(newest)]
     check(newest / name, lambda _: ckpt.load(newest), truths[1])
     notes: list[Event] = []
@@ -175,18 +176,18 @@ def test_a_damaged_checkpoint_is_refused_and_a_run_goes_back_to_the_one_before_a
 
 def test_where_every_checkpoint_is_damaged_each_is_named(made: Made, tmp_path: Path) -> None:
     run = copy_of(made.online, tmp_path)
-    for folder in ckpt.complete(run):
+    for folder in complete(run):
         (folder / "training.safetensors").write_bytes(b"")
     with pytest.raises(DataError) as caught:
         ckpt.load_newest(run, lambda _: None)
-    assert all(str(folder) in str(caught.value) for folder in ckpt.complete(run))
+    assert all(str(folder) in str(caught.value) for folder in complete(run))
 
 
 def test_a_damaged_latest_changes_nothing(made: Made, tmp_path: Path) -> None:
     run = copy_of(made.online, tmp_path)
     truth = ckpt.load(run)
     latest = run / "checkpoints" / "latest"
-    assert latest.read_text() == ckpt.complete(run)[-1].name
+    assert latest.read_text() == complete(run)[-1].name
     assert check(latest, lambda _: ckpt.load(run), truth) == 2 * PLACES
     for text in ("../../x", "/etc", "online-3", "", "\0", "online-\u00b2"):
         latest.write_text(text)
@@ -244,7 +245,7 @@ def test_what_was_logged_after_a_checkpoint_is_dropped_without_a_word(
     made: Made, tmp_path: Path
 ) -> None:
     run = copy_of(made.online, tmp_path)
-    first, last = (ckpt.load(folder) for folder in ckpt.complete(run)[-2:])
+    first, last = (ckpt.load(folder) for folder in complete(run)[-2:])
     notes: list[Event] = []
     RunDirectory(run).restore(first.state["sizes"], first.document["history"], notes.append)
     assert notes == []

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from baq_cli.engine.checkpoints import document as claims
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.folder import complete, load
+from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.experience import store, sumtree
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 
 ROWS = 4
 """Rows of a block in these tests."""

@@ -25,6 +25,7 @@ from baq_cli.engine.evaluation.evaluator import Evaluator, env_seed
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
+from baq_cli.runs.checkpoints import AGENT, STATE
 
 PHASES = [(a, "offline") for a, m in sorted(METHODS.items()) if m.learns_offline]
 PHASES += [(a, "online") for a, m in sorted(METHODS.items()) if m.learns_online]
@@ -131,8 +132,8 @@ def test_a_policy_says_where_it_comes_from(tmp_path: Path) -> None:
 
 
 def test_nothing_but_the_agent_file_is_read(tmp_path: Path) -> None:
-    path = write_policy(tmp_path / ckpt.AGENT)
-    for name in (ckpt.STATE, ckpt.TRAINING, ckpt.REPLAY):
+    path = write_policy(tmp_path / AGENT)
+    for name in (STATE, ckpt.TRAINING, ckpt.REPLAY):
         (tmp_path / name).write_bytes(b"not what it should be")
     assert_array_equal(load_policy(tmp_path)(np.ones(5)), load_policy(path)(np.ones(5)))
 

@@ -18,11 +18,12 @@ from odd_envs import STEADY
 from runs import assert_same_end, execute, recipe_of, states
 
 from baq_cli import plain_files
-from baq_cli.engine.checkpoints.folder import complete, load_newest
+from baq_cli.engine.checkpoints.folder import load_newest
 from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import ignore
 
 EVERY, ENV_STEPS = 8, 24

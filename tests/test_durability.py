@@ -22,7 +22,7 @@ from runs import assert_same_end, execute, recipe_of, states
 from small_data import write_steady
 
 from baq_cli.engine.checkpoints import document as claims
-from baq_cli.engine.checkpoints.folder import Checkpoint, complete, load, load_newest, save
+from baq_cli.engine.checkpoints.folder import Checkpoint, load, load_newest, save
 from baq_cli.engine.checkpoints.retention import prune
 from baq_cli.engine.evaluation.background import BackgroundEvaluator, SnapshotEvaluator
 from baq_cli.engine.experience import store
@@ -31,6 +31,7 @@ from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.errors import DataError, ExitStatus, Interrupted, UsageError
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import ignore
 from baq_cli.runs.folder import read_metrics
 from baq_cli.runs.lock import held

@@ -36,6 +36,7 @@ from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, ExitStatus, UsageError
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy
 from baq_cli.nets.streams import SeedStream
+from baq_cli.runs.checkpoints import AGENT
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "deployment.md"
 
@@ -338,7 +339,7 @@ def test_the_code_in_the_document_runs(
 ) -> None:
     folder = tmp_path / "runs" / "b"
     folder.mkdir(parents=True)
-    path = write_policy(folder / ckpt.AGENT, seeds=(0, 1), spaces=PENDULUM)
+    path = write_policy(folder / AGENT, seeds=(0, 1), spaces=PENDULUM)
     export_policy(path, "onnx", tmp_path / "policy.onnx")
     export_policy(path, "torchscript", tmp_path / "policy.pt")
     monkeypatch.chdir(tmp_path)
@@ -360,7 +361,7 @@ def test_the_code_in_the_document_runs(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_says_what_it_wrote_and_nothing_else(name: str, tmp_path: Path) -> None:
-    write_policy(tmp_path / ckpt.AGENT)
+    write_policy(tmp_path / AGENT)
     words = ("export", "--checkpoint", tmp_path, "--format", name, "--out", tmp_path / "out" / "p")
     done = baq(*words, data=tmp_path)
     assert done.stderr == ""

@@ -26,6 +26,7 @@ from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.cells import recipe_of as recipe_of_cell
 from baq_cli.recipes.load import as_begun, reopen, resolve
+from baq_cli.runs.checkpoints import AGENT
 
 NEW = {
     *("policy_hidden", "initialization", "policy_initialization", "last_layer_gain"),
@@ -105,7 +106,7 @@ def test_a_resume_keeps_a_former_default_and_takes_what_it_is_told(algo: str) ->
 
 
 def test_a_policy_of_an_earlier_version_acts_as_it_did(tmp_path: Path) -> None:
-    path = write_policy(tmp_path / ckpt.AGENT, "awac", mean="tanh")
+    path = write_policy(tmp_path / AGENT, "awac", mean="tanh")
     age(path)
     one = load_one_seed(path, 4)
     obs = observations(one.inputs, 50, 0.3)

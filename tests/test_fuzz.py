@@ -47,10 +47,11 @@ from baq_cli.report.external import read_curves
 from baq_cli.report.markdown import write_markdown
 from baq_cli.report.method_runs import course_of
 from baq_cli.report.page import write_page
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Evaluated, Note, Progress
-from baq_cli.units import UNITS
 from baq_cli.runs.files import json_bytes, read_json
 from baq_cli.runs.folder import read_metrics
+from baq_cli.units import UNITS
 
 pytestmark = pytest.mark.torture
 TORTURE = bool(os.environ.get("BAQ_TORTURE"))
@@ -497,9 +498,9 @@ def test_runs_that_are_continued_from_what_a_stranger_wrote(
     run, true = made.inside / "continued", made.true / "online"
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(true, run)
-    for folder in ckpt.complete(run)[:-1]:
+    for folder in complete(run)[:-1]:
         shutil.rmtree(folder)
-    (folder,) = ckpt.complete(run)
+    (folder,) = complete(run)
     state = data.draw(changed(read_json(folder / "state.json")))
     (folder / "state.json").write_bytes(json_bytes(state))
 

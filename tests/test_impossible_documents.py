@@ -27,6 +27,7 @@ from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.markdown import write_markdown
 from baq_cli.report.method_runs import course_of
 from baq_cli.report.page import write_page
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.files import json_bytes, read_json
 
 DATASET = "made/pendulum-v0"
@@ -58,13 +59,13 @@ def copy(made: Truth, tmp_path: Path) -> Path:
     """A copy of the run with its last checkpoint alone, so that there is none to go back to."""
     run = tmp_path / "online"
     shutil.copytree(made.run, run)
-    for folder in ckpt.complete(run)[:-1]:
+    for folder in complete(run)[:-1]:
         shutil.rmtree(folder)
     return run
 
 
 def last(run: Path) -> Path:
-    return ckpt.complete(run)[-1]
+    return complete(run)[-1]
 
 
 # -- what a resume takes
@@ -164,7 +165,7 @@ def test_a_resume_goes_back_to_a_checkpoint_that_tells_the_truth(
 ) -> None:
     run = tmp_path / "online"
     shutil.copytree(made.run, run)
-    *_, before, newest = ckpt.complete(run)
+    *_, before, newest = complete(run)
     lie(newest / "state.json", lambda state: state.update(written=2**62))
     said: list[str] = []
     execute(made.recipe, run, resume=True, source=made.run.parent / "offline", notes=said)

@@ -18,7 +18,7 @@ from recordings import ID, own_folders
 from runs import assert_same_end
 from small_data import write_steady
 
-from baq_cli.engine.checkpoints.folder import PARTIAL, complete
+from baq_cli.runs.checkpoints import PARTIAL, complete
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
 KILLS = 200 if TORTURE else 12

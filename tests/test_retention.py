@@ -13,12 +13,12 @@ from bad_disk import bad_disk
 from odd_envs import STEADY
 from runs import execute, recipe_of, states
 
-from baq_cli.engine.checkpoints.folder import complete
 from baq_cli.engine.checkpoints.retention import prune
 from baq_cli.engine.phases import evaluations
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 
 EVERY, ENV_STEPS = 8, 32
 Score = Callable[[dict[str, float]], None]

@@ -37,6 +37,7 @@ from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tens
 from baq_cli.envs.making import make_env
 from baq_cli.errors import DataError, EnvironmentMismatch, ExitStatus, UsageError
 from baq_cli.recipes.load import resolve
+from baq_cli.runs.checkpoints import complete
 from baq_cli.untrusted import TRUST_VARIABLE
 
 SOURCE = Path(baq_cli.__file__).parent
@@ -654,9 +655,9 @@ def test_a_checkpoints_state_names_no_file_of_its_own(place: Path, tmp_path: Pat
 def test_a_linked_folder_is_no_checkpoint(place: Path, tmp_path: Path) -> None:
     """Pruning would drop what it leads to."""
     run = Path(shutil.copytree(place / "online", tmp_path / "run"))
-    (newest,) = ckpt.complete(run)[-1:]
+    (newest,) = complete(run)[-1:]
     (run / "checkpoints" / "online-999").symlink_to(newest)
-    assert ckpt.complete(run)[-1] == newest
+    assert complete(run)[-1] == newest
 
 
 # -- the command

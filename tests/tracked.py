@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baq_cli.units import UNITS
 from baq_cli.runs.log import METRICS
+from baq_cli.units import UNITS
 
 Curves = dict[str, list[tuple[int, float]]]
 """Points, step and value, by name."""

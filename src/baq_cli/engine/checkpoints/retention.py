@@ -9,14 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from baq_cli.engine.checkpoints.folder import (
-    AGENT,
-    PARTIAL,
-    STATE,
-    complete,
-    counter_of,
-    named,
-)
+from baq_cli.runs.checkpoints import AGENT, PARTIAL, STATE, complete, counter_of, named
 from baq_cli.runs.files import disk_errors
 from baq_cli.units import UNITS, Phase
 

@@ -22,6 +22,7 @@ from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError, clipped
 from baq_cli.recipes.load import OF_ENVIRONMENT, as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import MANIFEST, RunDirectory
@@ -239,7 +240,7 @@ def saved_run(
     directory.check_free(order.resume)
     if not directory.holds_run:
         return None, recipe
-    if not ckpt.complete(directory.path):
+    if not complete(directory.path):
         order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
         return None, recipe
     saved = ckpt.load_newest(directory.path, order.observer)
@@ -264,7 +265,7 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
     Raises UsageError when it is not as it was when `saved` was read.
     """
     directory.check_free(order.resume)
-    folders = ckpt.complete(directory.path)
+    folders = complete(directory.path)
     known = [] if saved is None else [saved.folder, *saved.damaged]
     if folders[len(folders) - len(known) :] != known or (folders and not known):
         raise UsageError(
@@ -274,5 +275,5 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
     if saved is None or saved.folder is None:
         return
     for folder in saved.damaged:
-        order.observer(Note(f"what can't be read is kept as {ckpt.put_aside(folder)}"))
-    ckpt.point_at(saved.folder)
+        order.observer(Note(f"what can't be read is kept as {put_aside(folder)}"))
+    point_at(saved.folder)
