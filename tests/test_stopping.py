@@ -117,7 +117,7 @@ def test_a_signal_before_training_says_that_nothing_was_learned(
     baq_here: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(operations, "open_checked", lambda *_: send(number))
+    monkeypatch.setattr(start, "open_checked", lambda *_: send(number))
     before = signal.getsignal(number)
     words = ("pretrain", "--dataset", "a/b-v0", "--algo", "iql", "--out", folder / "run", *resume)
     status, out, said = baq_here(*words)

@@ -16,8 +16,8 @@ from baq_cli.bench.updates import Case, Sizes
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.phases.online import OnlineLoop, finetune
+from baq_cli.engine.phases.origin import Origin
 from baq_cli.engine.phases.run import Run
-from baq_cli.engine.phases.start import Origin
 from baq_cli.engine.updates.device import on_threads
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.synthetic import random_rows

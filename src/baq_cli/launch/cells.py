@@ -12,7 +12,8 @@ from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
-from baq_cli.engine.phases.start import Origin, RunRequest, environment_on
+from baq_cli.engine.phases.origin import Origin, environment_on
+from baq_cli.engine.phases.start import RunRequest
 from baq_cli.errors import DataError
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import Recipe

@@ -13,7 +13,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine.phases.start import environment_on
+from baq_cli.engine.phases.origin import environment_on
 from baq_cli.engine.updates.device import on_threads, prepare
 from baq_cli.engine.updates.synthetic import synthetic_updater
 from baq_cli.engine.updates.updater import Updater

@@ -3,47 +3,30 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
 
 import torch
 
-from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import METHODS, make_agent
-from baq_cli.data.episodes import Episodes
+from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.handover import check_inputs, continuing, hand_over
-from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
-from baq_cli.engine.experience.reader import StoreReader
-from baq_cli.engine.experience.store import Store
-from baq_cli.engine.experience.stores import stores_by_name
+from baq_cli.engine.checkpoints.handover import continuing
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
+from baq_cli.engine.phases.origin import check_same_environment
 from baq_cli.engine.phases.run import Run
-from baq_cli.engine.phases.start import (
-    Origin,
-    RunRequest,
-    check_same_environment,
-    checked_origin,
-    offline_origin,
-    online_origin,
-    open_checked,
-    saved_run,
-    settle,
-)
+from baq_cli.engine.phases.start import RunRequest, Start, open_offline, open_online, settle
 from baq_cli.engine.updates.device import hardware, prepare
-from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Note, Observer
+from baq_cli.runs.events import Note
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.interrupt import Interruption, listen
 from baq_cli.runs.lock import held
 from baq_cli.runs.provenance import git_revision, versions
 from baq_cli.runs.trackers.hub import require_trackers
-from baq_cli.units import UNITS, Phase
+from baq_cli.units import Phase
 
 
 def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
@@ -59,20 +42,12 @@ def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
         raise UsageError("pre-training needs a dataset: give --dataset ID ('baq data list')")
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
-    directory = RunDirectory(order.out)
-    saved, recipe = saved_run(directory, recipe, order, "offline")
-    episodes = open_checked(dataset, saved, order.observer)
-    origin = offline_origin(recipe, episodes, order.observer)
-    spec = _spec(recipe, origin, episodes, device)
-    agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
-    _check_schedule(agent, recipe, saved)
-    inputs = _inputs(recipe, agent, saved, episodes, order.observer)
-    store = offline_store(episodes, inputs, agent.spec, agent.data_columns, recipe.method.discount)
-    learner = Learner(agent)
+    start = open_offline(recipe, dataset, order, device)
     with listen() as interruption, held(order.out, observer=order.observer):
-        run = _begin("offline", recipe, order, origin, learner, inputs, interruption, saved)
+        run = _begin("offline", start, order, interruption)
         with closing(run):
-            pretrain(run, store, saved, order.resume_command)
+            assert start.store is not None
+            pretrain(run, start.store, start.saved, order.resume_command)
             run.finish()
 
 
@@ -84,12 +59,10 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
     _check_online(recipe, source)
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
-    start = open_start(recipe, order, source, device)
-    recipe, saved, learner = start.recipe, start.saved, start.learner
+    start = open_online(recipe, order, source, device)
+    saved = start.saved
     with listen() as interruption, held(order.out, observer=order.observer):
-        run = _begin(
-            *("online", recipe, order, start.origin, learner, start.inputs, interruption, saved)
-        )
+        run = _begin("online", start, order, interruption)
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         with closing(run):
@@ -98,79 +71,6 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
             with closing(loop):
                 finetune(loop, order.resume_command)
             run.finish()
-
-
-@dataclass
-class Start:
-    """What an online phase begins or goes on with. `store` is the dataset, where it is drawn from;
-    `saved` the checkpoint of this phase that it goes on from.
-    """
-
-    recipe: Recipe
-    saved: ckpt.Checkpoint | None
-    origin: Origin
-    learner: Learner
-    inputs: Inputs
-    store: Store | None
-
-
-def open_start(
-    recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | None, device: torch.device
-) -> Start:
-    """Open the run, the checkpoint it continues and the dataset, checked against each other.
-
-    A run that begins takes over what the source holds; one that is resumed has it already.
-    """
-    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
-    known = saved or source
-    episodes = _episodes(recipe, known, source is None, order.observer)
-    origin = online_origin(recipe, source, episodes, order.observer)
-    if source is not None and episodes is not None:
-        origin = checked_origin(origin, episodes, order.observer)
-    spec = _spec(recipe, origin, episodes, device, known)
-    agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
-    _check_schedule(agent, recipe, saved)
-    learner = Learner(agent)
-    if episodes is None and learner.plan.needs_offline:
-        raise UsageError(
-            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
-            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
-        )
-    inputs = _inputs(recipe, agent, known, episodes, order.observer)
-    store, discount = None, learner.plan.discount or recipe.method.discount
-    if episodes is not None:
-        store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
-    if source is not None:
-        check_inputs(recipe, source, inputs)
-    if source is not None and saved is None:
-        data = StoreReader(agent, stores_by_name(store), discount)
-        hand_over(learner, source, recipe, data, order.observer)
-    return Start(recipe, saved, origin, learner, inputs, store)
-
-
-# -- parts
-
-
-def _episodes(
-    recipe: Recipe, known: ckpt.Checkpoint | None, from_scratch: bool, observer: Observer
-) -> Episodes | None:
-    """Return the dataset, where there is one; a method that never draws from it needs none.
-
-    From scratch it is opened all the same: it says what environment and returns are like.
-    """
-    dataset = recipe.run.dataset
-    if dataset is None and known is not None and known.document["dataset"] is not None:
-        dataset = known.document["dataset"]["id"]
-    if dataset is None:
-        return None
-    if known is not None and not from_scratch:
-        sizes = known.document["spaces"]
-        dims = sizes["obs_dim"], len(sizes["action_low"])
-        spec = Spec(recipe.run.seeds, *dims, device=torch.device("meta"))
-        plan = make_agent(recipe.run.algo, recipe.method, spec, "online").online_plan()
-        if not plan.uses_offline:
-            return None
-    return open_checked(dataset, known, observer)
 
 
 def _offline_methods() -> str:
@@ -191,66 +91,6 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
         )
 
 
-def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
-    """Raise UsageError when a resume would bend what a schedule has done."""
-    if saved is None:
-        return
-    unit = UNITS[agent.phase]
-    before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
-    if before == asked:
-        return
-    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
-    if cosine:
-        raise UsageError(
-            f"the run's cosine learning rate ends at {before} {unit}, and this command "
-            f"says {asked}: resume with {before}, or start a run of its own."
-        )
-    if "share" in agent.reads_clock:
-        raise UsageError(
-            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
-            f"and this command says {asked}: resume with {before}, or start a run of its own."
-        )
-
-
-def _spec(
-    recipe: Recipe,
-    origin: Origin,
-    episodes: Episodes | None,
-    device: torch.device,
-    known: ckpt.Checkpoint | None = None,
-) -> Spec:
-    returns = (0.0, 1.0)
-    if known is not None:
-        low, high = known.document["return_range"]
-        returns = (low, high)
-    elif episodes is not None:
-        returns = (float(episodes.returns.min()), float(episodes.returns.max()))
-    spaces = origin.spaces
-    return Spec(recipe.run.seeds, spaces.obs_dim, spaces.action_dim, returns, device)
-
-
-def _inputs(
-    recipe: Recipe,
-    agent: Agent,
-    known: ckpt.Checkpoint | None,
-    episodes: Episodes | None,
-    observer: Observer,
-) -> Inputs:
-    """Return the inputs that a checkpoint fixed, or those of a run that begins."""
-    if known is not None:
-        return Inputs.from_tensors(known.agent)
-    inputs = Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
-    if recipe.method.reward_scale == "returns" and "reward_scale" not in recipe.method.unused:
-        key = f"{recipe.run.algo}.reward_scale"
-        observer(
-            Note(
-                f"updates multiply rewards by {inputs.reward_scale:.4g}, so that the dataset's "
-                f"returns span {RETURNS_RANGE:.0f} ({key}=1 leaves them)"
-            )
-        )
-    return inputs
-
-
 def _set_threads(
     recipe: Recipe, spec: Spec, order: RunRequest, saved: ckpt.Checkpoint | None
 ) -> None:
@@ -265,17 +105,9 @@ def _set_threads(
     order.observer(Note(f"{count} CPU thread{'s' if count > 1 else ''} (threads=N sets them)"))
 
 
-def _begin(
-    phase: Phase,
-    recipe: Recipe,
-    order: RunRequest,
-    origin: Origin,
-    learner: Learner,
-    inputs: Inputs,
-    interruption: Interruption,
-    saved: ckpt.Checkpoint | None,
-) -> Run:
+def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interruption) -> Run:
     """Return the run, its directory begun unless it resumes from a checkpoint."""
+    recipe, saved, origin, learner = start.recipe, start.saved, start.origin, start.learner
     directory = RunDirectory(order.out)
     settle(directory, saved, order)
     if saved is not None:
@@ -298,7 +130,7 @@ def _begin(
         phase,
         origin,
         learner.agent,
-        inputs,
+        start.inputs,
         learner,
         directory,
         order.observer,

@@ -21,7 +21,7 @@ from baq_cli.engine.phases.diagnostics import Diagnostics
 from baq_cli.engine.phases.evaluations import Evaluations, Pending
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
-from baq_cli.engine.phases.start import Origin
+from baq_cli.engine.phases.origin import Origin
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, Interrupted
@@ -89,7 +89,7 @@ class Run:
         self.last_saved: Path | None = None
         self._batch: Batch | None = None
         self._earlier_seconds = 0.0
-        self._started = self._reported = self._stage_started = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._first_done, self._first_step = 0, self.learner.gradient_steps
 
     @property
@@ -122,24 +122,6 @@ class Run:
         steps = self.learner.gradient_steps - self._first_step
         left = (total - done) * elapsed / max(done - self._first_done, 1)
         self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
-
-    def after_stage_update(self, stage: str, batch: Batch, done: int, total: int) -> None:
-        """Look at the losses of a stage's update, and report progress by its name.
-
-        Raises NonFiniteError when a loss has become NaN or infinite.
-        """
-        if self.spec.device.type == "cpu" or done % METRICS_EVERY == 0 or done == total:
-            self.faults.check_losses(self.learner.metrics, batch, self.learner.gradient_steps)
-        now = time.monotonic()
-        if done == 1:
-            self._stage_started = now
-        if now - self._reported < REPORT_SECONDS and done < total:
-            return
-        self._reported = now
-        rate = done / max(now - self._stage_started, 1e-9)
-        steps = self.learner.gradient_steps
-        left = (total - done) / rate
-        self.observer(Progress(self.phase, done, total, steps, rate, left, stage))
 
     # -- at evaluations
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
-from baq_cli.agents.interface import Plan, Stage
+from baq_cli.agents.interface import Batch, Plan, Stage
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import Stores, odds_of
-from baq_cli.engine.phases.run import Run
+from baq_cli.engine.phases.run import METRICS_EVERY, REPORT_SECONDS, Run
 from baq_cli.engine.updates.updater import Updater
-from baq_cli.runs.events import Note
+from baq_cli.runs.events import Note, Progress
 
 SAVES = 10
 """Checkpoints of a stage before a phase, evenly spaced; a signal asks for one at any update."""
@@ -32,6 +33,7 @@ class Stages:
         self.reader = StoreReader(run.agent, stores.by_name(), self._discount, self._odds)
         self._updaters: dict[str, Updater] = {}
         self._done, self._steps = 0, 0
+        self._reported, self._reported_steps = time.monotonic(), 0
 
     @property
     def under_way(self) -> bool:
@@ -70,11 +72,29 @@ class Stages:
         updater = self._updaters.get(stage.name) or self._updater(stage)
         for steps in range(begun + 1, stage.steps + 1):
             batch = updater.step()
-            self._run.after_stage_update(stage.name, batch, steps, stage.steps)
+            self._after_update(stage, batch, steps)
             every = stage.assess_every or stage.steps
             if steps % every == 0 or steps == stage.steps:
                 self._run.agent.assess(self.reader, stage.name)
             pause(steps)
+
+    def _after_update(self, stage: Stage, batch: Batch, steps: int) -> None:
+        """Look at the losses of a stage's update, and report progress by its name.
+
+        Raises NonFiniteError when a loss has become NaN or infinite.
+        """
+        run, learner = self._run, self._run.learner
+        last = steps == stage.steps
+        if run.spec.device.type == "cpu" or steps % METRICS_EVERY == 0 or last:
+            run.faults.check_losses(learner.metrics, batch, learner.gradient_steps)
+        now = time.monotonic()
+        if now - self._reported < REPORT_SECONDS and not last:
+            return
+        rate = max(steps - self._reported_steps, 1) / max(now - self._reported, 1e-9)
+        self._reported, self._reported_steps = now, 0 if last else steps
+        left = (stage.steps - steps) / rate
+        counts = steps, stage.steps, learner.gradient_steps
+        run.observer(Progress(run.phase, *counts, rate, left, stage.name))
 
     def _updater(self, stage: Stage) -> Updater:
         run, stream = self._run, self._run.streams["routine"]

@@ -1,32 +1,32 @@
-"""What a run starts from: its folder, its data and its environment, checked against each other."""
+"""What a phase starts from: its folder, a checkpoint, its data and its method, checked together."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from baq_cli.agents.registry import method_configs
-from baq_cli.data.env_checks import environment_findings
+import torch
+
+from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.data.episodes import Episodes
-from baq_cli.data.minari.folder import open_minari
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.restore import spaces_of
+from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
 from baq_cli.engine.collection.datasets import open_dataset
-from baq_cli.envs.faults import let_go
-from baq_cli.envs.limits import own_limit, with_limit
-from baq_cli.envs.making import as_registered, check_trusted, make_env
-from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
-from baq_cli.envs.scores import stored
-from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import DataError, EnvironmentMismatch, UsageError, clipped
-from baq_cli.recipes.load import OF_ENVIRONMENT, as_begun, differences, reopen
+from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
+from baq_cli.engine.experience.reader import StoreReader
+from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import stores_by_name
+from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import DataError, UsageError
+from baq_cli.recipes.load import as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note, Observer
-from baq_cli.runs.files import read_json
-from baq_cli.runs.folder import MANIFEST, RunDirectory
-from baq_cli.units import Phase
+from baq_cli.runs.folder import RunDirectory
+from baq_cli.units import UNITS, Phase
 
 
 @dataclass(frozen=True)
@@ -42,172 +42,6 @@ class RunRequest:
     command: str
     resume_command: str
     resume: bool = False
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run's experience comes from: an environment, and a dataset in numbers.
-
-    `environment` is what a manifest says of the environment, as it was made.
-    """
-
-    env: EnvRef
-    spaces: Spaces
-    environment: dict[str, Any]
-    dataset: dict[str, Any] | None = None
-
-    @classmethod
-    def make(cls, env: EnvRef, observer: Observer, cut_after: int | None = None) -> Origin:
-        """Make the environment once, to read its spaces and settings, and give it a limit.
-
-        `cut_after` is where the data at hand was cut (env_steps), for one that says no limit.
-        Raises EnvironmentMismatch and DataError, as making it and reading its spaces do.
-        """
-        made = make_env(env)
-        try:
-            env, said = with_limit(as_registered(env), made, cut_after)
-            spaces, spec = Spaces.of(made.observation_space, made.action_space), made.spec
-            limit = env.max_episode_steps or own_limit(made)
-        finally:
-            let_go(made)
-        if said is not None:
-            observer(Note(said))
-        kwargs = {} if spec is None else {k: repr(v) for k, v in spec.kwargs.items()}
-        settings = {"id": env.id, "max_episode_steps": limit, "kwargs": kwargs}
-        return cls(env, spaces, settings | ({} if str(env) == env.id else {"name": str(env)}))
-
-    def with_data(self, episodes: Episodes) -> Origin:
-        """Return the origin with a dataset, after checking that its spaces are the same."""
-        episodes.spaces.check_same(
-            self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env}'"
-        )
-        kept = stored(open_minari(episodes.dataset_id).metadata, episodes.dataset_id)
-        dataset = {
-            "id": episodes.dataset_id,
-            "sha256": episodes.content_hash,
-            "episodes": len(episodes.starts),
-            "transitions": len(episodes),
-            "return_mean": float(episodes.returns.mean()),
-            "return_std": float(episodes.returns.std()),
-            "warnings": [finding.text for finding in episodes.findings],
-            "reference": None if kept is None else asdict(kept),
-        }
-        return replace(self, dataset=dataset)
-
-
-def choice_of(recipe: Recipe) -> EnvChoice:
-    """Return what a recipe says of the environment."""
-    run = recipe.run
-    return EnvChoice(run.env, run.env_args, run.max_episode_steps)
-
-
-def environment_on(recipe: Recipe, episodes: Episodes, observer: Observer) -> EnvRef:
-    """Return the environment of a run on a dataset: the recipe's, else the dataset's own.
-
-    The dataset's is the one that it names for evaluation, where it does, else that of the
-    recording. Raises EnvironmentMismatch when there is none, when its id would import a module, or
-    when an argument of the dataset could name a file.
-    """
-    data, choice = f"the dataset '{episodes.dataset_id}'", choice_of(recipe)
-    recorded, evaluated = episodes.origin.env, episodes.origin.eval_env
-    env = choice.over(evaluated or recorded)
-    if env is None:
-        raise EnvironmentMismatch(
-            f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
-        )
-    check_trusted(env.id, data if choice.id is None else "the recipe")
-    if choice.id is None:
-        env = as_registered(env)
-        check_inherited(env, data, choice.args)
-    if choice.id is None and evaluated is not None:
-        kept = "" if recorded is None else f"; it was recorded in {as_registered(recorded)}"
-        observer(
-            Note(f"policies act in {env}, which {data} names for evaluation (eval_env_spec){kept}")
-        )
-    return env
-
-
-def offline_origin(recipe: Recipe, episodes: Episodes, observer: Observer) -> Origin:
-    """Return the origin of a run on a dataset, see `environment_on`; the data are checked."""
-    env = environment_on(recipe, episodes, observer)
-    return checked_origin(Origin.make(env, observer, episodes.cut_after), episodes, observer)
-
-
-def checked_origin(origin: Origin, episodes: Episodes, observer: Observer) -> Origin:
-    """Return the origin with a dataset that was checked against its environment.
-
-    What the checks warn of is passed on, and kept with the origin.
-    """
-    origin.with_data(episodes)  # other spaces are refused before anything is compared in them
-    found = (*episodes.findings, *environment_findings(episodes, origin.env))
-    for finding in found:
-        observer(Note(f"{episodes.dataset_id}: {finding.text}"))
-    return origin.with_data(replace(episodes, findings=found))
-
-
-def online_origin(
-    recipe: Recipe,
-    source: ckpt.Checkpoint | None,
-    episodes: Episodes | None,
-    observer: Observer,
-) -> Origin:
-    """Return the origin of an online phase, its spaces checked against the checkpoint's.
-
-    Raises UsageError when nothing names an environment.
-    """
-    if source is None and episodes is not None:
-        return offline_origin(recipe, episodes, observer)
-    if source is None:
-        env = choice_of(recipe).over(None)
-        if env is None:
-            raise UsageError(
-                "fine-tuning needs --checkpoint PATH, or --env ID to start from scratch"
-            )
-        check_trusted(env.id, "the recipe")
-        return Origin.make(env, observer)
-    origin = Origin.make(_continued(recipe, source), observer)
-    spaces_of(source.document).check_same(
-        origin.spaces, "the checkpoint", f"environment '{origin.env}'"
-    )
-    return replace(origin, dataset=source.document["dataset"])
-
-
-def _continued(recipe: Recipe, source: ckpt.Checkpoint) -> EnvRef:
-    """Return the environment in which a recipe continues a checkpoint.
-
-    A recipe that asks for the same as the checkpoint's did has the same environment, with a limit
-    that was found for it then.
-    """
-    known, choice = EnvRef.of_document(source.document), choice_of(recipe)
-    asked = {key: recipe.as_dict()[key] for key in ("env", *OF_ENVIRONMENT)}
-    before = source.document["recipe"]
-    env = known
-    if any(before.get(key) != value for key, value in asked.items()):
-        env = choice.over(known) or known
-    check_trusted(env.id, "the checkpoint" if env.id == known.id else "the recipe")
-    check_inherited(env, "the checkpoint", choice.args)
-    return env
-
-
-def check_same_environment(directory: RunDirectory, saved: ckpt.Checkpoint, origin: Origin) -> None:
-    """Raise UsageError where a run would be resumed in another environment than it was begun in.
-
-    Its registration may have changed since, or what a dataset says of it. Runs of earlier versions
-    didn't know their limits.
-    """
-    if "env_args" not in saved.document:
-        return
-    before = read_json(directory.path / MANIFEST)["environment"]
-    changed = [
-        f"{key} was {clipped(before.get(key))}, it is {clipped(value)} now"
-        for key, value in origin.environment.items()
-        if key != "name" and before.get(key) != value
-    ]
-    if changed:
-        raise UsageError(
-            f"cannot resume {directory.path}: its environment is another one now ({origin.env}; "
-            f"{'; '.join(changed)}). Bring back the one it was begun in, or choose another --out."
-        )
 
 
 def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Observer) -> Episodes:
@@ -277,3 +111,153 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
     for folder in saved.damaged:
         order.observer(Note(f"what can't be read is kept as {put_aside(folder)}"))
     point_at(saved.folder)
+
+
+@dataclass
+class Start:
+    """What a phase begins or goes on with.
+
+    `store` is the dataset, where it is drawn from; `saved` the checkpoint of this phase that it
+    goes on from.
+    """
+
+    recipe: Recipe
+    saved: ckpt.Checkpoint | None
+    origin: Origin
+    learner: Learner
+    inputs: Inputs
+    store: Store | None
+
+
+def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
+    """Open a pre-training: its run and its dataset, checked against each other."""
+    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "offline")
+    episodes = open_checked(dataset, saved, order.observer)
+    origin = offline_origin(recipe, episodes, order.observer)
+    spec = _spec(recipe, origin, episodes, device)
+    agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
+    _check_schedule(agent, recipe, saved)
+    learner = Learner(agent)
+    inputs = _inputs(recipe, agent, saved, episodes, order.observer)
+    discount = learner.plan.discount or recipe.method.discount
+    store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
+    return Start(recipe, saved, origin, learner, inputs, store)
+
+
+def open_online(
+    recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | None, device: torch.device
+) -> Start:
+    """Open a fine-tuning: its run, the checkpoint it continues and the dataset, checked together.
+
+    A run that begins takes over what the source holds; one that is resumed has it already.
+    """
+    saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
+    known = saved or source
+    episodes = _episodes(recipe, known, source is None, order.observer)
+    origin = online_origin(recipe, source, episodes, order.observer)
+    if source is not None and episodes is not None:
+        origin = checked_origin(origin, episodes, order.observer)
+    spec = _spec(recipe, origin, episodes, device, known)
+    agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
+    _check_schedule(agent, recipe, saved)
+    learner = Learner(agent)
+    if episodes is None and learner.plan.needs_offline:
+        raise UsageError(
+            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
+            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
+        )
+    inputs = _inputs(recipe, agent, known, episodes, order.observer)
+    store, discount = None, learner.plan.discount or recipe.method.discount
+    if episodes is not None:
+        store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
+    if source is not None:
+        check_inputs(recipe, source, inputs)
+    if source is not None and saved is None:
+        data = StoreReader(agent, stores_by_name(store), discount)
+        hand_over(learner, source, recipe, data, order.observer)
+    return Start(recipe, saved, origin, learner, inputs, store)
+
+
+# -- parts
+
+
+def _episodes(
+    recipe: Recipe, known: ckpt.Checkpoint | None, from_scratch: bool, observer: Observer
+) -> Episodes | None:
+    """Return the dataset, where there is one; a method that never draws from it needs none.
+
+    From scratch it is opened all the same: it says what environment and returns are like.
+    """
+    dataset = recipe.run.dataset
+    if dataset is None and known is not None and known.document["dataset"] is not None:
+        dataset = known.document["dataset"]["id"]
+    if dataset is None:
+        return None
+    if known is not None and not from_scratch:
+        sizes = known.document["spaces"]
+        dims = sizes["obs_dim"], len(sizes["action_low"])
+        spec = Spec(recipe.run.seeds, *dims, device=torch.device("meta"))
+        plan = make_agent(recipe.run.algo, recipe.method, spec, "online").online_plan()
+        if not plan.uses_offline:
+            return None
+    return open_checked(dataset, known, observer)
+
+
+def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
+    """Raise UsageError when a resume would bend what a schedule has done."""
+    if saved is None:
+        return
+    unit = UNITS[agent.phase]
+    before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
+    if before == asked:
+        return
+    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
+    if cosine:
+        raise UsageError(
+            f"the run's cosine learning rate ends at {before} {unit}, and this command "
+            f"says {asked}: resume with {before}, or start a run of its own."
+        )
+    if "share" in agent.reads_clock:
+        raise UsageError(
+            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
+            f"and this command says {asked}: resume with {before}, or start a run of its own."
+        )
+
+
+def _spec(
+    recipe: Recipe,
+    origin: Origin,
+    episodes: Episodes | None,
+    device: torch.device,
+    known: ckpt.Checkpoint | None = None,
+) -> Spec:
+    returns = (0.0, 1.0)
+    if known is not None:
+        low, high = known.document["return_range"]
+        returns = (low, high)
+    elif episodes is not None:
+        returns = (float(episodes.returns.min()), float(episodes.returns.max()))
+    spaces = origin.spaces
+    return Spec(recipe.run.seeds, spaces.obs_dim, spaces.action_dim, returns, device)
+
+
+def _inputs(
+    recipe: Recipe,
+    agent: Agent,
+    known: ckpt.Checkpoint | None,
+    episodes: Episodes | None,
+    observer: Observer,
+) -> Inputs:
+    """Return the inputs that a checkpoint fixed, or those of a run that begins."""
+    if known is not None:
+        return Inputs.from_tensors(known.agent)
+    inputs = Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
+    if recipe.method.reward_scale == "returns" and "reward_scale" not in recipe.method.unused:
+        key = f"{recipe.run.algo}.reward_scale"
+        observer(
+            Note(
+                f"updates multiply rewards by {inputs.reward_scale:.4g}, so that the dataset's "
+                f"returns span {RETURNS_RANGE:.0f} ({key}=1 leaves them)"
+            )
+        )
+    return inputs

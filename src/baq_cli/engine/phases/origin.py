@@ -1,0 +1,190 @@
+"""Where a run's experience comes from: its environment and its data, checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from baq_cli.data.env_checks import environment_findings
+from baq_cli.data.episodes import Episodes
+from baq_cli.data.minari.folder import open_minari
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.checkpoints.restore import spaces_of
+from baq_cli.envs.faults import let_go
+from baq_cli.envs.limits import own_limit, with_limit
+from baq_cli.envs.making import as_registered, check_trusted, make_env
+from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
+from baq_cli.envs.scores import stored
+from baq_cli.envs.spaces import Spaces
+from baq_cli.errors import EnvironmentMismatch, UsageError, clipped
+from baq_cli.recipes.load import OF_ENVIRONMENT
+from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Note, Observer
+from baq_cli.runs.files import read_json
+from baq_cli.runs.folder import MANIFEST, RunDirectory
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's experience comes from: an environment, and a dataset in numbers.
+
+    `environment` is what a manifest says of the environment, as it was made.
+    """
+
+    env: EnvRef
+    spaces: Spaces
+    environment: dict[str, Any]
+    dataset: dict[str, Any] | None = None
+
+    @classmethod
+    def make(cls, env: EnvRef, observer: Observer, cut_after: int | None = None) -> Origin:
+        """Make the environment once, to read its spaces and settings, and give it a limit.
+
+        `cut_after` is where the data at hand was cut (env_steps), for one that says no limit.
+        Raises EnvironmentMismatch and DataError, as making it and reading its spaces do.
+        """
+        made = make_env(env)
+        try:
+            env, said = with_limit(as_registered(env), made, cut_after)
+            spaces, spec = Spaces.of(made.observation_space, made.action_space), made.spec
+            limit = env.max_episode_steps or own_limit(made)
+        finally:
+            let_go(made)
+        if said is not None:
+            observer(Note(said))
+        kwargs = {} if spec is None else {k: repr(v) for k, v in spec.kwargs.items()}
+        settings = {"id": env.id, "max_episode_steps": limit, "kwargs": kwargs}
+        return cls(env, spaces, settings | ({} if str(env) == env.id else {"name": str(env)}))
+
+    def with_data(self, episodes: Episodes) -> Origin:
+        """Return the origin with a dataset, after checking that its spaces are the same."""
+        episodes.spaces.check_same(
+            self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env}'"
+        )
+        kept = stored(open_minari(episodes.dataset_id).metadata, episodes.dataset_id)
+        dataset = {
+            "id": episodes.dataset_id,
+            "sha256": episodes.content_hash,
+            "episodes": len(episodes.starts),
+            "transitions": len(episodes),
+            "return_mean": float(episodes.returns.mean()),
+            "return_std": float(episodes.returns.std()),
+            "warnings": [finding.text for finding in episodes.findings],
+            "reference": None if kept is None else asdict(kept),
+        }
+        return replace(self, dataset=dataset)
+
+
+def choice_of(recipe: Recipe) -> EnvChoice:
+    """Return what a recipe says of the environment."""
+    run = recipe.run
+    return EnvChoice(run.env, run.env_args, run.max_episode_steps)
+
+
+def environment_on(recipe: Recipe, episodes: Episodes, observer: Observer) -> EnvRef:
+    """Return the environment of a run on a dataset: the recipe's, else the dataset's own.
+
+    The dataset's is the one that it names for evaluation, where it does, else that of the
+    recording. Raises EnvironmentMismatch when there is none, when its id would import a module, or
+    when an argument of the dataset could name a file.
+    """
+    data, choice = f"the dataset '{episodes.dataset_id}'", choice_of(recipe)
+    recorded, evaluated = episodes.origin.env, episodes.origin.eval_env
+    env = choice.over(evaluated or recorded)
+    if env is None:
+        raise EnvironmentMismatch(
+            f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
+        )
+    check_trusted(env.id, data if choice.id is None else "the recipe")
+    if choice.id is None:
+        env = as_registered(env)
+        check_inherited(env, data, choice.args)
+    if choice.id is None and evaluated is not None:
+        kept = "" if recorded is None else f"; it was recorded in {as_registered(recorded)}"
+        observer(
+            Note(f"policies act in {env}, which {data} names for evaluation (eval_env_spec){kept}")
+        )
+    return env
+
+
+def offline_origin(recipe: Recipe, episodes: Episodes, observer: Observer) -> Origin:
+    """Return the origin of a run on a dataset, see `environment_on`; the data are checked."""
+    env = environment_on(recipe, episodes, observer)
+    return checked_origin(Origin.make(env, observer, episodes.cut_after), episodes, observer)
+
+
+def checked_origin(origin: Origin, episodes: Episodes, observer: Observer) -> Origin:
+    """Return the origin with a dataset that was checked against its environment.
+
+    What the checks warn of is passed on, and kept with the origin.
+    """
+    origin.with_data(episodes)  # other spaces are refused before anything is compared in them
+    found = (*episodes.findings, *environment_findings(episodes, origin.env))
+    for finding in found:
+        observer(Note(f"{episodes.dataset_id}: {finding.text}"))
+    return origin.with_data(replace(episodes, findings=found))
+
+
+def online_origin(
+    recipe: Recipe,
+    source: ckpt.Checkpoint | None,
+    episodes: Episodes | None,
+    observer: Observer,
+) -> Origin:
+    """Return the origin of an online phase, its spaces checked against the checkpoint's.
+
+    Raises UsageError when nothing names an environment.
+    """
+    if source is None and episodes is not None:
+        return offline_origin(recipe, episodes, observer)
+    if source is None:
+        env = choice_of(recipe).over(None)
+        if env is None:
+            raise UsageError(
+                "fine-tuning needs --checkpoint PATH, or --env ID to start from scratch"
+            )
+        check_trusted(env.id, "the recipe")
+        return Origin.make(env, observer)
+    origin = Origin.make(_continued(recipe, source), observer)
+    spaces_of(source.document).check_same(
+        origin.spaces, "the checkpoint", f"environment '{origin.env}'"
+    )
+    return replace(origin, dataset=source.document["dataset"])
+
+
+def _continued(recipe: Recipe, source: ckpt.Checkpoint) -> EnvRef:
+    """Return the environment in which a recipe continues a checkpoint.
+
+    A recipe that asks for the same as the checkpoint's did has the same environment, with a limit
+    that was found for it then.
+    """
+    known, choice = EnvRef.of_document(source.document), choice_of(recipe)
+    asked = {key: recipe.as_dict()[key] for key in ("env", *OF_ENVIRONMENT)}
+    before = source.document["recipe"]
+    env = known
+    if any(before.get(key) != value for key, value in asked.items()):
+        env = choice.over(known) or known
+    check_trusted(env.id, "the checkpoint" if env.id == known.id else "the recipe")
+    check_inherited(env, "the checkpoint", choice.args)
+    return env
+
+
+def check_same_environment(directory: RunDirectory, saved: ckpt.Checkpoint, origin: Origin) -> None:
+    """Raise UsageError where a run would be resumed in another environment than it was begun in.
+
+    Its registration may have changed since, or what a dataset says of it. Runs of earlier versions
+    didn't know their limits.
+    """
+    if "env_args" not in saved.document:
+        return
+    before = read_json(directory.path / MANIFEST)["environment"]
+    changed = [
+        f"{key} was {clipped(before.get(key))}, it is {clipped(value)} now"
+        for key, value in origin.environment.items()
+        if key != "name" and before.get(key) != value
+    ]
+    if changed:
+        raise UsageError(
+            f"cannot resume {directory.path}: its environment is another one now ({origin.env}; "
+            f"{'; '.join(changed)}). Bring back the one it was begun in, or choose another --out."
+        )
