@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw, Spec
+from baq_cli.agents.interface import Batch, Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine.collection.datasets import open_dataset
 from baq_cli.engine.experience.inputs import Inputs, offline_store
@@ -49,11 +49,12 @@ def main() -> None:
     recipe = resolve([{"algo": "cql"}], method_configs())
     episodes = open_dataset(given.dataset, print)
     spec = Spec((0,), episodes.obs.shape[1], episodes.action.shape[1])
-    agent = make_agent("cql", recipe.method, spec)
+    agent = make_agent("cql", recipe.method, spec, "offline")
     inputs = Inputs.fit(recipe.method, spec.obs_dim, episodes)
-    store = offline_store(episodes, inputs, spec, (), recipe.method.discount)
-    replay = Replay((Draw("offline"),), store, None, SeedStream((0,), "batch/offline"), 256)
-    learner = Learner(agent, "offline")
+    discount = recipe.method.discount
+    store = offline_store(episodes, inputs, spec, (), discount)
+    learner, stream = Learner(agent), SeedStream((0,), "batch/offline")
+    replay = Replay(learner.plan.draws, {"offline": store}, stream, 256, discount)
     for _ in range(given.gradient_steps):
         learner.update(replay.batch())
     full = agent.config

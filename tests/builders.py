@@ -15,21 +15,32 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Batch, Draw, OnlinePlan, Spec
+from baq_cli.agents.interface import (
+    OFFLINE,
+    ONLINE,
+    PLAIN_FIELDS,
+    Batch,
+    Plan,
+    Spec,
+    StoreName,
+)
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.experience.inputs import Inputs, offline_store
+from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import Store
-from baq_cli.engine.experience.stores import annotate, make_stores
-from baq_cli.engine.phases.offline import StoreReader
+from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.stores import annotate, make_stores, odds_of, stores_by_name
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.spaces import Spaces
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
+from baq_cli.units import Phase
 
 Array = np.ndarray[Any, Any]
 UNKNOWN_RETURN = -1e9
+GAMMA = 0.9
+"""Of tiny batches; no method's own default, so that one that used that would be found out."""
 
 # -- cases worked out by hand: two seeds, few rows, float64
 
@@ -64,32 +75,37 @@ def tiny_config(algo: str, **settings: Any) -> AgentConfig:
     return config(**{k: v for k, v in (small | settings).items() if k not in config.unused})
 
 
-def tiny_agent(algo: str, spec: Spec | None = None, **settings: Any) -> Any:
+def tiny_agent(
+    algo: str, spec: Spec | None = None, phase: Phase = "offline", **settings: Any
+) -> Any:
     """Return a float64 agent with filled parameters."""
-    agent = make_agent(algo, tiny_config(algo, **settings), spec or tiny_spec()).double()
+    config = tiny_config(algo, **settings)
+    agent = make_agent(algo, config, spec or tiny_spec(), phase).double()
     fill(agent)
     return agent
 
 
 def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
-    """Return a float64 batch with weights that differ and both kinds of row end."""
+    """Return a float64 batch with weights that differ, of both stores, with both kinds of end."""
     at = np.arange(seeds * rows).reshape(seeds, rows)
+    bootstrap = tensor(at % 3 != 1)
     return Batch(
         obs=tensor(numbers(seeds, rows, 2, phase=0.3)),
         action=tensor(numbers(seeds, rows, 2, phase=1.1, size=0.95)),
         reward=tensor(numbers(seeds, rows, phase=2.2, size=2.0)),
         next_obs=tensor(numbers(seeds, rows, 2, phase=3.4)),
-        bootstrap=tensor(at % 3 != 1),
+        bootstrap=bootstrap,
+        discount=GAMMA * bootstrap,
         weight=tensor(0.5 + 0.1 * at),
-        online=tensor(at % 2),
+        constraint=tensor(np.ones_like(at)),
+        source=tensor(np.where(at % 2, ONLINE, OFFLINE)),
         columns={name: tensor(values) for name, values in columns.items()},
     )
 
 
 def arrays(batch: Batch) -> SimpleNamespace:
     """Return a batch's fields as numpy arrays."""
-    fields = {k: v.numpy() for k, v in vars(batch).items() if k != "columns"}
-    return SimpleNamespace(**fields)
+    return SimpleNamespace(**{name: getattr(batch, name).numpy() for name in PLAIN_FIELDS})
 
 
 def every_column() -> dict[str, Any]:
@@ -122,8 +138,14 @@ class KnownNoise:
 
 ALL_GROUPS = frozenset({"critic", "policy", "value", "temperature", "behavior"})
 LOSSES = [(algo, "loss") for algo in sorted(METHODS)]
-LOSSES += [("baq", "online_loss"), ("enoto", "online_loss")]
-"""Every method's loss by the name of its function: two have one of their own online."""
+LOSSES += [
+    (algo, "online_loss")
+    for algo, method in sorted(METHODS.items())
+    if method.online_loss is not Agent.online_loss
+]
+"""Every method's loss by the name of its function: some have one of their own online."""
+FORM: dict[str, Phase] = {"loss": "offline", "online_loss": "online"}
+"""The phase that an agent is built for, by the loss that it is to compute."""
 
 
 def terms(losses: Any) -> dict[str, Array]:
@@ -254,11 +276,17 @@ def small_spec(seeds: tuple[int, ...], device: str = "cpu") -> Spec:
     return Spec(seeds, obs_dim=3, action_dim=2, device=torch.device(device))
 
 
-def small_agent(algo: str, seeds: tuple[int, ...], device: str = "cpu", **settings: Any) -> Agent:
+def small_agent(
+    algo: str,
+    seeds: tuple[int, ...],
+    device: str = "cpu",
+    phase: Phase = "offline",
+    **settings: Any,
+) -> Agent:
     settings = {"hidden": (16, 16), "batch_size": 16} | settings
     if algo == "baq":
         settings.setdefault("behavior_hidden", (16, 16))
-    return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds, device))
+    return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds, device), phase)
 
 
 def make_episodes(
@@ -287,17 +315,32 @@ def dataset_store(agent: Agent) -> Store:
     episodes = make_episodes([12] * 10, [True, False] * 5)
     inputs = Inputs.fit(agent.config, 3, episodes)
     columns = agent.data_columns
-    return offline_store(episodes, inputs, agent.spec, columns, agent.config.discount)
+    return offline_store(episodes, inputs, agent.spec, columns, discount_of(agent))
+
+
+def replay_of(agent: Agent, plan: Plan, stores: dict[StoreName, Store]) -> Replay:
+    """Return a replay that draws by a method's plan, as the phase that it is built for would."""
+    stream = SeedStream(agent.spec.seeds, f"batch/{agent.phase}", agent.spec.device)
+    odds = odds_of(agent, plan)
+    return Replay(plan.draws, stores, stream, agent.config.batch_size, discount_of(agent), odds)
+
+
+def discount_of(agent: Agent) -> float:
+    """Return γ of the phase that an agent is built for."""
+    plan = agent.offline_plan() if agent.phase == "offline" else agent.online_plan()
+    return plan.discount or agent.config.discount
 
 
 def offline_replay(agent: Agent) -> Replay:
-    stream = SeedStream(agent.spec.seeds, "batch/offline", agent.spec.device)
-    store = dataset_store(agent)
-    return Replay((Draw("offline"),), store, None, stream, agent.config.batch_size)
+    return replay_of(agent, agent.offline_plan(), {"offline": dataset_store(agent)})
+
+
+def reader_of(agent: Agent, store: Store | None) -> StoreReader:
+    return StoreReader(store, len(agent.spec.seeds), discount_of(agent))
 
 
 def stores_in_reach(
-    agent: Any, plan: OnlinePlan, offline: Store | None, capacity: int = 64
+    agent: Any, plan: Plan, offline: Store | None, capacity: int = 64
 ) -> tuple[Store | None, Store]:
     """Return the stores that fine-tuning would use."""
     return make_stores(agent, plan, offline, capacity)
@@ -318,37 +361,57 @@ def add_online(agent: Agent, store: Store, step: int) -> None:
         "reward": draw(lambda rng: rng.normal()),
         "bootstrap": draw(lambda rng: float(rng.random() < 0.9)),
     }
-    annotated = annotate(agent, fields["obs"].unsqueeze(1), fields["action"].unsqueeze(1))
     unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
     for name in agent.data_columns:
         fields[name] = torch.full_like(fields["reward"], unknown[name])
+    known = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
+    row = known.pack(fields).unsqueeze(1)
+    source = torch.full(row.shape[:2], ONLINE, device=row.device)
+    annotated = annotate(agent, known.batch(row, source, discount_of(agent)))
     fields |= {name: column.squeeze(1) for name, column in annotated.items()}
     store.append(store.layout.pack(fields), fields.get("priority"))
 
 
+def online_form(agent: Agent) -> Agent:
+    """Return an online agent that holds what a pre-trained one does, before the switch."""
+    online = make_agent(agent.name, agent.config, agent.spec, "online")
+    online.to(next(agent.parameters()).dtype)
+    online.load_state_dict(agent.state_dict())
+    return online
+
+
+def handed_over(agent: Agent) -> Any:
+    """Return the online agent that the switch makes of a pre-trained one, without data."""
+    online = online_form(agent)
+    online.hand_over(reader_of(online, None))
+    return online
+
+
 def pretrain(agent: Agent, updates: int) -> tuple[Learner, list[Batch]]:
     """Train offline; return the learner and the batches it saw."""
-    learner, replay = Learner(agent, "offline"), offline_replay(agent)
+    learner, replay = Learner(agent), offline_replay(agent)
     batches = [replay.batch() for _ in range(updates)]
     for batch in batches:
         learner.update(batch)
-    reader = StoreReader(dataset_store(agent), len(agent.spec.seeds))
+    reader = reader_of(agent, dataset_store(agent))
     agent.assess(reader)
     agent.finish_offline(reader)
     return learner, batches
 
 
 def finetune(agent: Agent, before: Learner | None, updates: int) -> tuple[Learner, list[Batch]]:
-    """Hand over and train online, one made-up transition an update."""
-    learner = Learner(agent, "online")
+    """Hand a pre-trained agent over and train online, one made-up transition an update.
+
+    The agent stays as it is; the one that is trained is the learner's.
+    """
+    agent = online_form(agent)
+    learner, dataset = Learner(agent), dataset_store(agent)
+    fresh = agent.hand_over(reader_of(agent, dataset))
     if before is not None:
         learner.gradient_steps = before.gradient_steps
-        learner.restore_optimizers(before.state())
-    agent.begin_online()
-    plan = agent.online_plan()
-    offline, online = stores_in_reach(agent, plan, dataset_store(agent))
-    stream = SeedStream(agent.spec.seeds, "batch/online")
-    replay = Replay(plan.draws, offline, online, stream, agent.config.batch_size)
+        learner.restore_optimizers(before.state(), fresh)
+    offline, online = stores_in_reach(agent, learner.plan, dataset)
+    replay = replay_of(agent, learner.plan, stores_by_name(offline, online))
     batches = []
     for step in range(updates):
         add_online(agent, online, step)

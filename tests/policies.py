@@ -24,6 +24,7 @@ from baq_cli.engine.checkpoints.tensors import tensor_bytes
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
+from baq_cli.units import Phase
 
 Array = np.ndarray[Any, Any]
 ROBOT = Spaces(5, (-2.0, -0.25, 1.0), (2.0, 0.75, 5.0))
@@ -35,7 +36,7 @@ DATASET = {"id": "made/log-v0", "sha256": "ab" * 32, "episodes": 3}
 def write_policy(
     path: Path,
     algo: str = "td3_bc",
-    phase: str = "offline",
+    phase: Phase = "offline",
     seeds: tuple[int, ...] = (4, 7),
     spaces: Spaces = ROBOT,
     normalised: bool = True,
@@ -48,9 +49,7 @@ def write_policy(
     `said` are entries of its document that are other ones.
     """
     recipe = recipe_of(algo, method, seeds=list(seeds))
-    agent = make_agent(algo, recipe.method, Spec(seeds, spaces.obs_dim, spaces.action_dim))
-    if phase == "online":
-        agent.begin_online()
+    agent = make_agent(algo, recipe.method, Spec(seeds, spaces.obs_dim, spaces.action_dim), phase)
     tensors = {
         n: 2 * t if n.startswith(agent.acting_parts()) else t for n, t in agent.state_dict().items()
     }

@@ -134,8 +134,9 @@ class Pair:
 
     def __init__(self, algo: str):
         recipe = recipe_for(algo)
-        self.agent = small_agent(algo, SEEDS, **recipe.method.model_dump(exclude_unset=True))
-        self.learner, batches = train_online(self.agent, None, 3)
+        agent = small_agent(algo, SEEDS, **recipe.method.model_dump(exclude_unset=True))
+        self.learner, batches = train_online(agent, None, 3)
+        self.agent = self.learner.agent
         self.batch: Batch = batches[-1]
         inputs = Inputs(torch.tensor([0.1, -0.2, 0.0]), torch.tensor([1.0, 2.0, 0.5]), 1.0, 0.0)
         places: tuple[ActingOn, ...] = ("cpu", "device")
@@ -217,7 +218,7 @@ def test_on_a_cpu_the_agent_itself_acts_without_a_measurement(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(acting, "Actor", None)
-    learner = Learner(small_agent("sac", SEEDS), "online")
+    learner = Learner(small_agent("sac", SEEDS, phase="online"))
     inputs = Inputs.fit(recipe_for("sac").method, 3, None)
     assert faster_place(recipe_for("sac"), learner, inputs) == "device"
 

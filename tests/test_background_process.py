@@ -102,7 +102,7 @@ Stopped = tuple[BackgroundEvaluator, Agent, Inputs, list[str]]
 def stopped() -> Iterator[Stopped]:
     """An evaluator whose process was halted before it could do anything, and an agent for it."""
     recipe, notes = finetuning(True), []
-    agent = make_agent("sac", recipe.method, Spec((0, 1), obs_dim=3, action_dim=1))
+    agent = make_agent("sac", recipe.method, Spec((0, 1), obs_dim=3, action_dim=1), "online")
     inputs = Inputs.fit(recipe.method, 3, None)
     note = lambda event: notes.append(event.text)  # noqa: E731
     packed = save(inputs.tensors())

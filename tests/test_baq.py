@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    GAMMA,
     Array,
     KnownNoise,
     arrays,
@@ -18,6 +19,7 @@ from builders import (
     fill,
     finetune,
     gaussian_log_prob,
+    handed_over,
     next_value,
     pretrain,
     q_values,
@@ -77,7 +79,8 @@ def trained(algo: str, online_share: float | None = 0.5, **settings: Any) -> dic
     agent = small_agent(algo, (0, 1), **shared_settings(online_share), **settings)
     before, _ = pretrain(agent, 20)
     learner, _ = finetune(agent, before, 30)
-    found = agent.base.state_dict() if algo == "baq" else agent.state_dict()
+    online: Any = learner.agent
+    found = online.base.state_dict() if algo == "baq" else online.state_dict()
     state = {k: v for k, v in learner.state().items() if not k.startswith("optimizer.behavior")}
     return dict(found) | state
 
@@ -143,11 +146,13 @@ def test_the_alignment_takes_the_place_of_the_bases_own_constraint(
 ) -> None:
     td3_bc = tiny_agent("baq", base="td3_bc", td3_bc={"alpha": 2.5}, **settings)
     before = td3_bc.base.bc_weight.clone()
-    td3_bc.begin_online()
-    assert torch.allclose(td3_bc.base.bc_weight, before if kept else torch.zeros(2).double())
+    weight = handed_over(td3_bc).base.bc_weight
+    assert torch.allclose(weight, before if kept else torch.zeros(2).double())
     cql = tiny_agent("baq", base="cql", cql={"cql_weight": 5.0}, **settings)
-    cql.begin_online()
-    assert cql.base.cql_weight == (5.0 if kept else 0.0)
+    resumed = tiny_agent("baq", base="cql", phase="online", cql={"cql_weight": 5.0}, **settings)
+    for agent in (handed_over(cql), resumed):
+        assert agent.base.cql_weight.tolist() == [5.0 if kept else 0.0] * 2
+        assert agent.base.penalised == kept
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, None])
@@ -158,9 +163,9 @@ def test_the_plan_draws_the_online_share_and_priorities_act_inside_each_store(
     agent = tiny_agent("baq", online_share=share, priority=priority, warmup_env_steps=7)
     plan, by = agent.online_plan(), priority != "off"
     expected = (
-        (Draw("union", 1.0, by),)
+        (Draw(("offline", "online"), 1.0, by),)
         if share is None
-        else (Draw("online", share, by), Draw("offline", 1 - share, by))
+        else (Draw(("online",), share, by), Draw(("offline",), 1 - share, by))
     )
     assert plan.draws == expected
     assert plan.warmup_env_steps == 7
@@ -240,7 +245,7 @@ def test_transitions_enter_a_store_with_their_distance_and_priority() -> None:
     assert offline is not None
     assert offline.priorities is not None
     index = torch.arange(120).expand(2, 120)
-    batch = offline.layout.batch(offline.gather(index), torch.zeros(2, 120))
+    batch = offline.layout.batch(offline.gather(index), torch.zeros(2, 120), 0.99)
     mean = tanh_mean(agent.behavior.kept, batch.obs.numpy())
     distance = ((mean - batch.action.numpy()) ** 2).mean(-1)
     assert_allclose(batch.columns["behavior_distance"], distance, rtol=1e-4, atol=1e-6)
@@ -254,7 +259,7 @@ def test_transitions_enter_a_store_with_their_distance_and_priority() -> None:
 
 def online_batch(online: Any = None) -> Batch:
     batch = tiny_batch(behavior_distance=DISTANCE, held_out=np.zeros((2, 3)))
-    return batch if online is None else replace(batch, online=tensor(online))
+    return batch if online is None else replace(batch, source=tensor(online))
 
 
 def online_terms(agent: Any, batch: Batch) -> tuple[dict[str, Array], KnownNoise]:
@@ -272,7 +277,7 @@ def test_only_the_td_term_is_weighted(base: str) -> None:
     for name in set(plain) - {"critic"}:
         assert np.array_equal(weighted[name], plain[name]), name
     b = arrays(batch)
-    y = b.reward + 0.99 * b.bootstrap * next_value(agent.base, b, noise)
+    y = b.reward + GAMMA * b.bootstrap * next_value(agent.base, b, noise)
     q = q_values(agent.critic, b.obs, b.action)
     w = np.exp(-2.0 * np.array([[0.75], [0.5]]) * DISTANCE)  # 1 − κ is .75 and .5
     change = td(q, y, b.weight * w) - td(q, y, b.weight)
@@ -421,8 +426,8 @@ class Rows:
     def chunks(self, held_out: bool | None = None, most_rows: int | None = None) -> Iterator[Batch]:
         self.asked.append((held_out, most_rows))
         for part in (slice(0, 4), slice(4, 7)):
-            fields = {k: v[:, part] for k, v in vars(self.batch).items() if k != "columns"}
-            yield Batch(**fields)
+            fields = {n: t[:, part] for n, t in self.batch.tensors().items()}
+            yield Batch.from_tensors(fields, {})
 
 
 def held_out_loss(policy: Any, data: Rows) -> Array:
@@ -452,8 +457,8 @@ def test_the_kept_behaviour_model_takes_no_gradient_steps() -> None:
     agent = small_agent("baq", (0, 1))
     before, _ = pretrain(agent, 5)
     kept = {n: p.clone() for n, p in agent.behavior.kept.named_parameters()}
-    finetune(agent, before, 5)
-    for name, p in agent.behavior.kept.named_parameters():
+    online: Any = finetune(agent, before, 5)[0].agent
+    for name, p in online.behavior.kept.named_parameters():
         assert torch.equal(p, kept[name]), name
 
 

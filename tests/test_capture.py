@@ -7,18 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import add_online, dataset_store, offline_replay, small_agent, stores_in_reach
+from builders import (
+    add_online,
+    dataset_store,
+    offline_replay,
+    reader_of,
+    replay_of,
+    small_agent,
+    stores_in_reach,
+)
 
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.bench.updates import Case as Measured
 from baq_cli.bench.updates import Sizes, spec_of
-from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.synthetic import synthetic_updater
 from baq_cli.engine.updates.updater import EAGER_FIRST, Updater
-from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.load import resolve
 from baq_cli.units import Phase
 
@@ -68,20 +75,17 @@ class Training:
         algo, phase, settings = case
         if algo == "adaptive_bc":
             settings = {"distilled_min_rows": 20} | settings
-        self.agent = small_agent(algo, SEEDS, device, **settings)
-        self.learner = Learner(self.agent, phase)
+        self.agent = small_agent(algo, SEEDS, device, phase, **settings)
+        self.learner = Learner(self.agent)
         self.learner.cosine_steps = UPDATES  # IQL's rate is another at every update
         self.online: Store | None = None
         if phase == "offline":
             self.replay = offline_replay(self.agent)
             return
-        self.agent.begin_online()
-        plan = self.agent.online_plan()
-        dataset = dataset_store(self.agent)
+        plan, dataset = self.learner.plan, dataset_store(self.agent)
+        self.agent.hand_over(reader_of(self.agent, dataset))
         offline, self.online = stores_in_reach(self.agent, plan, dataset, CAPACITY)
-        stream = SeedStream(SEEDS, "batch/online", self.agent.spec.device)
-        size = self.agent.config.batch_size
-        self.replay = Replay(plan.draws, offline, self.online, stream, size)
+        self.replay = replay_of(self.agent, plan, stores_by_name(offline, self.online))
 
     def before_update(self, step: int) -> None:
         if self.online is not None:
@@ -108,9 +112,11 @@ def assert_same(one: Training, other: Training, **within: float) -> None:
     assert one.learner.gradient_steps == other.learner.gradient_steps
     assert torch.equal(one.learner.noise.state(), other.learner.noise.state())
     assert torch.equal(one.replay.stream.state(), other.replay.stream.state())
-    for name, values in vars(one.last).items():
-        if name != "columns":
-            assert torch.equal(values, getattr(other.last, name)), name
+    drawn, others = one.last.tensors(), other.last.tensors()
+    assert drawn.keys() == others.keys()
+    for name, values in drawn.items():
+        assert torch.equal(values, others[name]), name
+    assert one.last.parts == other.last.parts
     tensors = [
         training.agent.state_dict() | training.learner.state() | training.learner.metrics
         for training in (one, other)

@@ -74,9 +74,9 @@ def same_batch(seeds: int) -> Batch:
     assert binds[0] == 0
     assert 0 < binds[1] < 1
     assert binds[2] == 1
-    fields = {k: v.expand(seeds, *v.shape[1:]) for k, v in vars(batch).items() if k != "columns"}
     returns = torch.tensor(floors, dtype=torch.float64).expand(seeds, 3)
-    return Batch(**fields, columns={"mc_return": returns})
+    fields = {n: t.expand(seeds, *t.shape[1:]) for n, t in batch.tensors().items()}
+    return Batch.from_tensors(fields | {".mc_return": returns}, {})
 
 
 def gradients(agent: Any) -> np.ndarray[Any, Any]:

@@ -32,7 +32,7 @@ SEEDS = (0, 1)
 def guarded(**settings: Any) -> tuple[Guard, Learner, list[str]]:
     """Return a guard over a small agent of two seeds, and what it says."""
     method = recipe_of("sac", {}, env="Pendulum-v1").method
-    learner = Learner(make_agent("sac", method, Spec(SEEDS, 3, 1)), "online")
+    learner = Learner(make_agent("sac", method, Spec(SEEDS, 3, 1), "online"))
     said: list[str] = []
 
     def observe(event: Event) -> None:

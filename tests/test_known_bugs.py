@@ -10,22 +10,21 @@ import pytest
 import torch
 from builders import tiny_agent, tiny_batch
 
+from baq_cli.agents.interface import Batch
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.pool import EnvPool
 from baq_cli.nets.policies import TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
+from baq_cli.units import Phase
 
 
 def test_a_cosine_rate_falls_offline_and_is_constant_online() -> None:
-    def rates(phase: str, steps: int) -> list[float]:
-        agent = tiny_agent("iql", critics=2).float()
-        learner = Learner(agent, phase)
+    def rates(phase: Phase, steps: int) -> list[float]:
+        agent = tiny_agent("iql", phase=phase, critics=2).float()
+        learner = Learner(agent)
         learner.cosine_steps = 4 if phase == "offline" else None
-        batch = tiny_batch()
-        for name, value in vars(batch).items():
-            if isinstance(value, torch.Tensor):
-                object.__setattr__(batch, name, value.float())
+        batch = Batch.from_tensors({n: t.float() for n, t in tiny_batch().tensors().items()}, {})
         seen = []
         for _ in range(steps):
             seen.append(learner.learning_rates()["policy"] / 3e-4)

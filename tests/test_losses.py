@@ -12,6 +12,8 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    FORM,
+    GAMMA,
     LOSSES,
     UNKNOWN_RETURN,
     Array,
@@ -55,7 +57,6 @@ from baq_cli.nets.policies import GaussianPolicy, TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
-GAMMA = 0.9
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
@@ -173,7 +174,7 @@ def test_the_gaussian_policys_log_std_is_kept_between_minus_five_and_two() -> No
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_each_term_trains_its_own_group_and_no_other(algo: str, loss: str) -> None:
-    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**every_column())
+    agent, batch = tiny_agent(algo, phase=FORM[loss], critics=3), tiny_batch(**every_column())
     groups = {
         name: [
             p for m in g.modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())
@@ -206,7 +207,7 @@ def test_bc_is_the_negative_mean_log_likelihood() -> None:
 # -- TD3+BC
 
 
-TD3 = {"alpha": 2.0, "target_noise": 0.4, "discount": GAMMA}
+TD3 = {"alpha": 2.0, "target_noise": 0.4}
 
 
 def test_td3_bc_regresses_on_the_smoothed_target_policys_value() -> None:
@@ -269,7 +270,7 @@ def test_td3_bc_has_a_policy_term_only_on_its_own_steps() -> None:
 
 
 def test_awac_regresses_on_the_policys_value_and_clones_by_advantage() -> None:
-    agent = tiny_agent("awac", mean="tanh", temperature=0.5, discount=GAMMA)
+    agent = tiny_agent("awac", mean="tanh", temperature=0.5)
     found, noise, b = evaluate(agent, tiny_batch())
     y = b.reward + GAMMA * b.bootstrap * next_value(agent, b, noise)
     q = q_values(agent.critic, b.obs, b.action)
@@ -282,7 +283,7 @@ def test_awac_regresses_on_the_policys_value_and_clones_by_advantage() -> None:
 
 
 def test_awacs_linear_mean_is_unbounded_in_the_density_and_clipped_when_it_acts() -> None:
-    agent = tiny_agent("awac", mean="linear", temperature=0.5, discount=GAMMA)
+    agent = tiny_agent("awac", mean="linear", temperature=0.5)
     with torch.no_grad():
         agent.policy.net.layers[-1].bias += 1.2
     found, noise, b = evaluate(agent, tiny_batch())
@@ -307,7 +308,8 @@ def test_awacs_linear_mean_is_unbounded_in_the_density_and_clipped_when_it_acts(
 
 def test_awacs_log_std_begins_where_it_is_told_and_stays_within_its_bounds() -> None:
     settings = {"min_log_std": -4.0, "max_log_std": -1.0, "initial_log_std": -2.5}
-    policy = make_agent("awac", tiny_config("awac", **settings), tiny_spec()).double().policy
+    config = tiny_config("awac", **settings)
+    policy: Any = make_agent("awac", config, tiny_spec(), "offline").double().policy
     obs = tensor(numbers(2, 3, 2))
     mean = policy.mean(obs).detach()
     for log_std, kept in ((None, -2.5), (-9.0, -4.0), (3.0, -1.0)):
@@ -322,7 +324,7 @@ def test_awacs_log_std_begins_where_it_is_told_and_stays_within_its_bounds() -> 
 
 
 def test_iql_fits_an_expectile_of_the_targets_value_at_logged_actions() -> None:
-    agent = tiny_agent("iql", expectile=0.8, beta=2.0, discount=GAMMA)
+    agent = tiny_agent("iql", expectile=0.8, beta=2.0)
     found, noise, b = evaluate(agent, tiny_batch())
     q_data = q_values(agent.critic_target, b.obs, b.action).min(1)
     u = q_data - forward(agent.value.net, b.obs)[:, 0, :, 0]
@@ -348,7 +350,7 @@ def test_iql_draws_no_action_outside_the_data() -> None:
 
 @pytest.mark.parametrize("entropy_backup", [True, False])
 def test_sac_regresses_on_the_soft_value(entropy_backup: bool) -> None:
-    agent = tiny_agent("sac", discount=GAMMA, entropy_backup=entropy_backup)
+    agent = tiny_agent("sac", entropy_backup=entropy_backup)
     found, noise, b = evaluate(agent, tiny_batch())
     y = b.reward + GAMMA * b.bootstrap * next_value(agent, b, noise)
     q = q_values(agent.critic, b.obs, b.action)
@@ -391,7 +393,7 @@ def conservative_gaps(agent: Any, b: SimpleNamespace, noise: KnownNoise) -> Arra
     return most - q_values(agent.critic, b.obs, b.action)
 
 
-CQL = {"cql_actions": 2, "cql_weight": 3.0, "discount": GAMMA}
+CQL = {"cql_actions": 2, "cql_weight": 3.0}
 
 
 @pytest.mark.parametrize("entropy_backup", [True, False])
@@ -444,7 +446,8 @@ def test_the_lagrange_form_weighs_the_gap_above_its_target_and_moves_the_dual_by
 
 
 def test_the_dual_begins_at_e_and_is_not_trained_without_its_constraint() -> None:
-    agent = make_agent("cql", tiny_config("cql", cql_target_gap=1.0, **CQL), tiny_spec()).double()
+    config = tiny_config("cql", cql_target_gap=1.0, **CQL)
+    agent: Any = make_agent("cql", config, tiny_spec(), "offline").double()
     assert_allclose(agent.dual.detach(), [math.e, math.e], rtol=1e-6)
     agent.drop_constraint()
     assert "dual" not in agent.loss(tiny_batch(), KnownNoise(), ALL_GROUPS).terms
@@ -489,6 +492,7 @@ def fitted_target(agent: Any, bootstrap: float) -> tuple[Array, KnownNoise, Simp
     columns = {"mc_return": np.full((2, 1), UNKNOWN_RETURN)} if agent.name == "cal_ql" else {}
     batch = tiny_batch(rows=1, **columns)
     batch.bootstrap.fill_(bootstrap)
+    batch.discount.fill_(GAMMA * bootstrap)
     noise = KnownNoise()
     agent.zero_grad()
     agent.loss(batch, noise, ALL_GROUPS).terms["critic"].sum().backward()
@@ -506,7 +510,7 @@ def test_termination_stops_the_bootstrap_and_truncation_does_not(algo: str) -> N
         "awac": {"mean": "tanh"},
         "cal_ql": {"max_target_backup": False},
     }
-    agent = tiny_agent(algo, critics=2, discount=GAMMA, **settings.get(algo, {}))
+    agent = tiny_agent(algo, critics=2, **settings.get(algo, {}))
     terminated, _, b = fitted_target(agent, bootstrap=0.0)
     assert_allclose(terminated, b.reward[:, 0], rtol=1e-9)
     truncated, noise, b = fitted_target(agent, bootstrap=1.0)
@@ -519,7 +523,7 @@ def test_a_truncated_last_step_is_stored_to_bootstrap_and_a_terminated_one_not_t
     episodes = make_episodes([3, 2], terminated=[False, True])
     spec = tiny_spec(obs_dim=3)
     store = offline_store(episodes, Inputs.fit(AgentConfig(), 3, episodes), spec, (), 0.99)
-    batch = store.layout.batch(store.gather(torch.arange(5).expand(2, 5)), torch.zeros(2, 5))
+    batch = store.layout.batch(store.gather(torch.arange(5).expand(2, 5)), torch.zeros(2, 5), 0.99)
     assert batch.bootstrap.tolist() == [[1, 1, 1, 1, 0]] * 2
     assert_allclose(batch.next_obs[0, 2], episodes.next_obs[2])
 
@@ -540,7 +544,9 @@ def test_rewards_and_observations_enter_updates_in_the_units_fixed_at_pretrainin
     config = AgentConfig(normalize_observations=True, reward_scale=10.0, reward_shift=-5.0)
     inputs = Inputs.fit(config, 3, episodes)
     store = offline_store(episodes, inputs, tiny_spec(obs_dim=3), ("mc_return",), 0.5)
-    batch = store.layout.batch(store.gather(torch.arange(12).expand(2, 12)), torch.zeros(2, 12))
+    batch = store.layout.batch(
+        store.gather(torch.arange(12).expand(2, 12)), torch.zeros(2, 12), 0.5
+    )
     mean, std = episodes.obs.mean(0), episodes.obs.std(0) + 1e-3
     assert_allclose(batch.obs[1], (episodes.obs - mean) / std, rtol=1e-4, atol=1e-5)
     assert_allclose(batch.next_obs[1], (episodes.next_obs - mean) / std, rtol=1e-4, atol=1e-5)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from builders import Array, stores_in_reach, tiny_spec
+from builders import GAMMA, Array, stores_in_reach, tiny_spec
 from chance import is_fair
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baq_cli.agents.interface import Draw, OnlinePlan
+from baq_cli.agents.base import UNION
+from baq_cli.agents.interface import Batch, Draw, Plan, StoreName
 from baq_cli.engine.experience.replay import Replay, split
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
 
 CPU = torch.device("cpu")
 SEEDS = (0, 1)
@@ -122,7 +125,7 @@ def row_of(layout: Layout, *values: float, **columns: Tensor) -> Tensor:
 
 def contents(store: Store) -> list[list[float]]:
     index = torch.arange(store.size).expand(len(SEEDS), -1)
-    batch = store.layout.batch(store.gather(index), torch.zeros(index.shape))
+    batch = store.layout.batch(store.gather(index), torch.zeros(index.shape), GAMMA)
     assert torch.equal(batch.obs[..., 0], batch.reward)
     return batch.reward.tolist()
 
@@ -157,7 +160,7 @@ def test_a_column_is_filled_in_later_for_one_seed_and_its_slots_alone() -> None:
     for step in range(4):
         store.append(row_of(layout, step, step, mc_return=torch.full((2,), -1.0)))
     store.overwrite(1, torch.tensor([1, 3]), "mc_return", torch.tensor([7.0, 8.0]))
-    batch = layout.batch(store.gather(torch.arange(4).expand(2, 4)), torch.zeros(2, 4))
+    batch = layout.batch(store.gather(torch.arange(4).expand(2, 4)), torch.zeros(2, 4), GAMMA)
     assert batch.columns["mc_return"].tolist() == [[-1] * 4, [-1, 7, -1, 8]]
     assert batch.reward.tolist() == [[0, 1, 2, 3]] * 2
 
@@ -180,7 +183,9 @@ def filled_online(count: int, capacity: int, first: int = 1000) -> Store:
 def replay_of(
     draws: tuple[Draw, ...], offline: Store | None, online: Store | None, batch_size: int = 16
 ) -> Replay:
-    return Replay(draws, offline, online, SeedStream(SEEDS, "batch"), batch_size)
+    given: dict[StoreName, Store | None] = {"offline": offline, "online": online}
+    stores = {name: store for name, store in given.items() if store is not None}
+    return Replay(draws, stores, SeedStream(SEEDS, "batch"), batch_size, GAMMA)
 
 
 def counts_of(replay: Replay, batches: int, numbers: list[int]) -> Array:
@@ -192,7 +197,7 @@ def counts_of(replay: Replay, batches: int, numbers: list[int]) -> Array:
 
 
 def test_a_union_is_uniform_over_offline_and_online_rows_together() -> None:
-    replay = replay_of((Draw("union"),), numbered_store(25), filled_online(7, capacity=50))
+    replay = replay_of((UNION,), numbered_store(25), filled_online(7, capacity=50))
     counts = counts_of(replay, 600, [*range(25), *range(1000, 1007)])
     assert is_fair(counts[0], np.ones(32))
     assert is_fair(counts[1], np.ones(32))
@@ -201,7 +206,7 @@ def test_a_union_is_uniform_over_offline_and_online_rows_together() -> None:
 
 def test_a_union_grows_with_the_online_store() -> None:
     online = filled_online(0, capacity=50)
-    replay = replay_of((Draw("union"),), numbered_store(10), online)
+    replay = replay_of((UNION,), numbered_store(10), online)
     assert float(replay.batch().online.sum()) == 0
     for k in range(30):
         online.append(row_of(LAYOUT, 1000 + k, 1000 + k))
@@ -215,7 +220,7 @@ def test_a_prioritised_union_weighs_all_rows_on_one_scale() -> None:
     offline.priorities.fill(torch.tensor([[1.0, 2, 3, 4, 5], [5, 4, 3, 2, 1]]))
     for k in range(3):
         online.append(row_of(LAYOUT, 1000 + k, 1000 + k), torch.tensor([10.0, 1.0 + k]))
-    replay = replay_of((Draw("union", prioritised=True),), offline, online)
+    replay = replay_of((replace(UNION, prioritised=True),), offline, online)
     counts = counts_of(replay, 600, [*range(5), *range(1000, 1003)])
     assert is_fair(counts[0], np.array([1, 2, 3, 4, 5, 10, 10, 10]))
     assert is_fair(counts[1], np.array([5, 4, 3, 2, 1, 1, 2, 3]))
@@ -223,7 +228,7 @@ def test_a_prioritised_union_weighs_all_rows_on_one_scale() -> None:
 
 def test_every_row_says_which_store_it_came_from() -> None:
     stores = (numbered_store(25), filled_online(7, capacity=50))
-    for draws in ((Draw("union"),), (Draw("online", 0.25), Draw("offline", 0.75))):
+    for draws in ((UNION,), (Draw(("online",), 0.25), Draw(("offline",), 0.75))):
         batch = replay_of(draws, *stores, batch_size=64).batch()
         assert torch.equal(batch.online, (batch.reward >= 1000).float())
         assert set(batch.online.flatten().tolist()) == {0.0, 1.0}
@@ -236,7 +241,7 @@ def test_every_row_says_which_store_it_came_from() -> None:
 def test_fixed_shares_are_exact_in_every_batch(
     batch_size: int, share: float, online_rows: int
 ) -> None:
-    draws = (Draw("online", share), Draw("offline", 1 - share))
+    draws = (Draw(("online",), share), Draw(("offline",), 1 - share))
     replay = replay_of(draws, numbered_store(9), filled_online(2, capacity=5), batch_size)
     for _ in range(20):
         batch = replay.batch()
@@ -259,13 +264,13 @@ def test_a_batch_too_small_for_its_shares_is_refused() -> None:
 
 
 def test_drawing_from_an_empty_store_is_refused() -> None:
-    replay = replay_of((Draw("online"),), None, Store.empty(LAYOUT, 2, 4, CPU))
+    replay = replay_of((Draw(("online",)),), None, Store.empty(LAYOUT, 2, 4, CPU))
     with pytest.raises(ValueError, match="online store is empty"):
         replay.batch()
 
 
 def test_seeds_draw_different_rows() -> None:
-    batch = replay_of((Draw("offline"),), numbered_store(1000), None, batch_size=64).batch()
+    batch = replay_of((Draw(("offline",)),), numbered_store(1000), None, batch_size=64).batch()
     assert not torch.equal(batch.reward[0], batch.reward[1])
 
 
@@ -275,7 +280,7 @@ def test_seeds_draw_different_rows() -> None:
 def test_draws_stay_in_each_seeds_own_subset_and_reach_all_of_it() -> None:
     store = numbered_store(40)
     store.subset = torch.tensor([[3, 17, 21, 39, 8], [0, 1, 2, 4, 38]])
-    counts = counts_of(replay_of((Draw("offline"),), store, None), 300, list(range(40)))
+    counts = counts_of(replay_of((Draw(("offline",)),), store, None), 300, list(range(40)))
     for seed in (0, 1):
         assert set(np.flatnonzero(counts[seed])) == set(store.subset[seed].tolist())
         assert is_fair(counts[seed][store.subset[seed]], np.ones(5))
@@ -286,16 +291,16 @@ class Distances:
 
     data_columns = ()
     spec = tiny_spec(SEEDS, obs_dim=1, action_dim=1)
+    config = AgentConfig()
 
-    def annotate(self, obs: Tensor, action: Tensor) -> dict[str, Tensor]:
-        by_seed = torch.tensor([[1.0], [3.0]])
-        mark = 10 * obs.squeeze(-1) + by_seed
-        return {"mark": mark, "priority": 0.5 + (obs.squeeze(-1) % 4) * by_seed}
+    def annotate(self, batch: Batch) -> dict[str, Tensor]:
+        by_seed, number = torch.tensor([[1.0], [3.0]]), batch.obs.squeeze(-1)
+        return {"mark": 10 * number + by_seed, "priority": 0.5 + (number % 4) * by_seed}
 
 
 def stores_with_priorities(share: float) -> tuple[Store, Store, tuple[Draw, ...]]:
-    draws = (Draw("offline", prioritised=True),)
-    plan = OnlinePlan(draws, utd=1, warmup_env_steps=0, offline_share=share)
+    draws = (Draw(("offline",), prioritised=True),)
+    plan = Plan(draws, utd=1, warmup_env_steps=0, offline_share=share)
     agent: Any = Distances()
     offline, online = stores_in_reach(agent, plan, numbered_store(24))
     assert offline is not None
@@ -329,10 +334,10 @@ def test_a_subset_is_a_seeds_own_and_the_same_each_time() -> None:
 def test_the_online_store_holds_no_more_than_the_plan_or_the_phase_needs() -> None:
     agent: Any = Distances()
     for capacity, env_steps, expected in ((10, 64, 10), (100, 64, 64)):
-        plan = OnlinePlan((Draw("online"),), 1, 0, capacity=capacity)
+        plan = Plan((Draw(("online",)),), 1, 0, capacity=capacity)
         assert stores_in_reach(agent, plan, None, env_steps)[1].capacity == expected
 
 
 def test_batches_carry_unit_weights_until_a_method_changes_them() -> None:
-    replay = replay_of((Draw("union"),), numbered_store(5), filled_online(3, capacity=4))
+    replay = replay_of((UNION,), numbered_store(5), filled_online(3, capacity=4))
     assert replay.batch().weight.tolist() == [[1.0] * 16] * 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    FORM,
     LOSSES,
     KnownNoise,
     every_column,
@@ -24,7 +25,7 @@ from builders import (
 )
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch
+from baq_cli.agents.interface import PLAIN_FIELDS, Batch
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
@@ -43,12 +44,12 @@ def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> None:
-    agent = tiny_agent(algo, critics=3)
+    agent = tiny_agent(algo, phase=FORM[loss], critics=3)
     batch = tiny_batch(**every_column())
     other = {
         name: torch.stack([value[0], tensor(numbers(*value.shape[1:], phase=5.0, size=0.8))])
-        for name, value in vars(batch).items()
-        if name != "columns"
+        for name in PLAIN_FIELDS
+        for value in [getattr(batch, name)]
     }
     moved = {n: torch.stack([c[0], c[1].flip(0)]) for n, c in batch.columns.items()}
     before = gradients(agent, loss, batch)
@@ -60,7 +61,7 @@ def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> Non
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_parameters(algo: str, loss: str) -> None:
-    agent, batch = tiny_agent(algo, critics=3), tiny_batch(**every_column())
+    agent, batch = tiny_agent(algo, phase=FORM[loss], critics=3), tiny_batch(**every_column())
     before = gradients(agent, loss, batch)
     with torch.no_grad():
         for tensor_ in (*agent.parameters(), *agent.buffers()):
@@ -102,7 +103,7 @@ def assert_same_run(
     """Check batches and noise exactly, parameters and buffers within rounding."""
     (group, group_batches), (single, single_batches) = together, alone
     for one, other in zip(group_batches, single_batches, strict=True):
-        for name in ("obs", "action", "reward", "next_obs", "bootstrap", "online"):
+        for name in PLAIN_FIELDS:
             assert torch.equal(getattr(one, name)[i], getattr(other, name)[0]), name
     assert torch.equal(group.noise.state()[i], single.noise.state()[0])
     ours, own = group.agent.state_dict(), single.agent.state_dict()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from builders import (
     ALL_GROUPS,
+    GAMMA,
     UNKNOWN_RETURN,
     Array,
     KnownNoise,
@@ -33,12 +34,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
 from numpy.testing import assert_allclose
 
+from baq_cli.agents.base import UNION
 from baq_cli.agents.interface import Draw, Spec
 from baq_cli.engine.phases import online
 from baq_cli.nets.critics import reduce_q, weighted_min_pair
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
-GAMMA = 0.9
 
 # -- Cal-QL
 
@@ -109,7 +110,7 @@ def test_the_return_of_a_running_episode_never_binds() -> None:
 
 def test_cal_ql_draws_half_of_every_batch_online() -> None:
     plan = tiny_agent("cal_ql").online_plan()
-    assert plan.draws == (Draw("online", 0.5), Draw("offline", 0.5))
+    assert plan.draws == (Draw(("online",), 0.5), Draw(("offline",), 0.5))
     assert plan.uses_offline
 
 
@@ -133,7 +134,7 @@ def test_weighted_min_pair_of_one_critic_is_its_value() -> None:
 
 
 def test_enoto_bootstraps_offline_on_the_greedy_action_without_entropy() -> None:
-    agent = tiny_agent("enoto", critics=3, discount=GAMMA)
+    agent = tiny_agent("enoto", critics=3)
     batch = tiny_batch()
     b = arrays(batch)
     next_q = q_values(agent.critic_target, b.next_obs, squashed_mode(agent.policy, b.next_obs))
@@ -150,7 +151,7 @@ def test_enoto_weighs_losses_down_by_the_target_critics_spread() -> None:
 
 
 def test_enotos_online_critic_loss_is_weighted_and_bootstraps_on_pairs() -> None:
-    agent = tiny_agent("enoto", critics=3, discount=GAMMA, weight_temperature=2.0)
+    agent = tiny_agent("enoto", phase="online", critics=3, weight_temperature=2.0)
     batch, noise = tiny_batch(), KnownNoise()
     losses = agent.online_loss(batch, noise, ALL_GROUPS)
     b = arrays(batch)
@@ -187,7 +188,7 @@ def test_enoto_explores_with_the_sample_of_highest_mean_plus_bonus(bonus: float)
 def test_enoto_starts_online_with_an_empty_store() -> None:
     agent = small_agent("enoto", (0, 1))
     plan = agent.online_plan()
-    assert plan.draws == (Draw("online"),)
+    assert plan.draws == (Draw(("online",)),)
     assert not plan.uses_offline
     offline, fresh = stores_in_reach(agent, plan, dataset_store(agent))
     assert offline is None
@@ -256,7 +257,7 @@ def test_adaptive_bc_keeps_a_twentieth_of_the_dataset_or_the_least_rows(
 ) -> None:
     agent = small_agent("adaptive_bc", (0, 1), distilled_min_rows=min_rows)
     plan = agent.online_plan()
-    assert plan.draws == (Draw("union"),)
+    assert plan.draws == (UNION,)
     offline, _ = stores_in_reach(agent, plan, dataset_store(agent))
     assert offline is not None
     assert offline.reach == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,8 @@ from chance import is_fair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.agents.interface import Draw
+from baq_cli.agents.base import UNION
+from baq_cli.agents.interface import StoreName
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
@@ -88,8 +90,9 @@ def numbered(first: int, count: int, seeds: int = 1) -> torch.Tensor:
 def draw_at(u: Array, offline: Store, online: Store, prioritised: bool) -> Array:
     """Return the numbers of the transitions that these random numbers draw, `[S, B]`."""
     stream: Any = SimpleNamespace(index=lambda count: torch.from_numpy(u))
-    draws = (Draw("union", prioritised=prioritised),)
-    batch = Replay(draws, offline, online, stream, u.shape[1]).batch()
+    draws = (replace(UNION, prioritised=prioritised),)
+    stores: dict[StoreName, Store] = {"offline": offline, "online": online}
+    batch = Replay(draws, stores, stream, u.shape[1], 0.99).batch()
     assert torch.equal(batch.online, (batch.reward >= 1000).float())
     return batch.reward.long().numpy()
 
@@ -167,7 +170,7 @@ def test_draws_follow_an_online_store_as_it_grows_fills_and_is_refilled() -> Non
     offline.subset = torch.tensor([[0, 3, 5, 11], [1, 2, 4, 8]])
     online = Store.empty(LAYOUT, SEEDS, 6, CPU)
     stream = SeedStream(range(SEEDS), "draws")
-    replay = Replay((Draw("union"),), offline, online, stream, 2000)
+    replay = Replay((UNION,), {"offline": offline, "online": online}, stream, 2000, 0.99)
 
     def assert_uniform(newest: int, size: int) -> None:
         drawn = replay.batch().reward.long().numpy()
@@ -182,7 +185,7 @@ def test_draws_follow_an_online_store_as_it_grows_fills_and_is_refilled() -> Non
         assert_uniform(k, min(k - 999, 6))
     fresh = Store.empty(LAYOUT, SEEDS, 6, CPU)
     fresh.refill(online.rows.clone(), online.written)
-    replay.online = fresh
+    replay.stores["online"] = fresh
     assert_uniform(1009, 6)
     fresh.append(numbered(1010, 1, SEEDS)[:, 0])
     assert_uniform(1010, 6)

@@ -43,7 +43,7 @@ def test_targets_follow_by_tau_on_their_steps_and_rest_on_others(
     algo: str, settings: dict[str, Any], moves: Any, record_after: int
 ) -> None:
     agent = small_agent(algo, (0, 1), tau=TAU, **settings)
-    learner = Learner(agent, "offline")
+    learner = Learner(agent)
     updater = Updater(learner, offline_replay(agent), record_after=record_after)
     for step in range(1, 8):
         before = copies(agent)
@@ -56,7 +56,7 @@ def test_targets_follow_by_tau_on_their_steps_and_rest_on_others(
 
 @pytest.mark.parametrize("phase", ["offline", "online"])
 def test_a_target_of_no_group_is_refused(phase: Phase) -> None:
-    agent: Any = small_agent("td3_bc", (0,))
+    agent: Any = small_agent("td3_bc", (0,), phase=phase)
     agent.targets = lambda: [Target(agent.critic, agent.critic_target, "actor")]
     with pytest.raises(ValueError, match="'actor', which is no parameter group"):
-        Learner(agent, phase)
+        Learner(agent)
