@@ -32,9 +32,26 @@ class QEnsemble(nn.Module):
         self.members = members
         self.net = MLP(init, members, obs_dim + action_dim, hidden, 1, layer_norm, start)
 
-    def forward(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
-        values: Tensor = self.net(torch.cat([obs, action], dim=-1), frozen)
+    def forward(
+        self, obs: Tensor, action: Tensor, frozen: bool = False, twice: bool = False
+    ) -> Tensor:
+        values: Tensor = self.net(torch.cat([obs, action], dim=-1), frozen, twice=twice)
         return values.squeeze(-1)
+
+    def slopes(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return Q_i(s, a), `[S, N, B]`, and ∇_a Q_i(s, a), `[S, N, B, action_dim]`.
+
+        Both have gradients in the critics' parameters, for losses about a critic's slope; neither
+        has one in the action.
+        """
+        states, own = (
+            each.detach().unsqueeze(1).expand(-1, self.members, -1, -1) for each in (obs, action)
+        )
+        with torch.enable_grad():
+            own.requires_grad_()
+            values = self.net(torch.cat([states, own], dim=-1), twice=True).squeeze(-1)
+            (slope,) = torch.autograd.grad(values, own, torch.ones_like(values), create_graph=True)
+        return values, slope
 
     def many(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return Q_i(s, a_k), `[S, N, B, K]`, for actions `[S, B, K, action_dim]`."""

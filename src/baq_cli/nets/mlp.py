@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.nets.perceptron import perceptron
+from baq_cli.nets.plain import plain_perceptron
 from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
@@ -40,6 +41,7 @@ class MLP(nn.Module):
     Shapes: input `[S, B, n_in]`, shared by the members, or `[S, N, B, n_in]`; output
     `[S, N, B, n_out]`. With `each [S, B, K, m]`, K inputs a row of x: see `perceptron`.
     `frozen=True` treats the parameters as constants while gradients still reach the input.
+    `twice=True` gives the same numbers by operations whose gradients have gradients again.
     """
 
     def __init__(
@@ -66,8 +68,11 @@ class MLP(nn.Module):
 
         self._affine, self._norms = _parameters(self.layers), _parameters(self.norms)
 
-    def forward(self, x: Tensor, frozen: bool = False, each: Tensor | None = None) -> Tensor:
-        return perceptron(x, self._affine, self._norms, frozen, each)
+    def forward(
+        self, x: Tensor, frozen: bool = False, each: Tensor | None = None, twice: bool = False
+    ) -> Tensor:
+        layers = plain_perceptron if twice else perceptron
+        return layers(x, self._affine, self._norms, frozen, each)
 
 
 def _parameters(layers: nn.ModuleList) -> list[Tensor]:

@@ -38,7 +38,8 @@ def perceptron(
     result `[S, N, B, n_out]`.
     With `each [S, B, K, m]` an input is a row of x followed by one of the K that belong to it, and
     the result is `[S, N, B · K, n_out]`: what x gives to the first layer is computed once.
-    Differentiable once, in x, `each` and, unless frozen, the parameters.
+    Differentiable once, in x, `each` and, unless frozen, the parameters; `plain.py` has no such
+    limit.
     """
     parts = [(x, each)] if x.is_cuda else _in_blocks(x, each)
     if torch.is_grad_enabled():
@@ -115,10 +116,10 @@ def _forward(
     seeds, members = parameters[0].shape[:2]
     layers = [p.flatten(0, 1) for p in parameters]
     norms = layers[affine:]
-    entering = [_by_network(x, members)]
+    entering = [by_network(x, members)]
     if each is not None:
-        entering.append(_by_network(each.flatten(1, 2), members))
-    h = _first_affine(entering, layers[0], layers[1])
+        entering.append(by_network(each.flatten(1, 2), members))
+    h = first_layer(entering, layers[0], layers[1])
     hidden: list[Tensor] = []
     standard: list[Tensor] = []
     for i in range(2, affine, 2):
@@ -127,17 +128,19 @@ def _forward(
             standard += [h, mean, rstd]
             h = torch.addcmul(norms[i - 1], unit, norms[i - 2])
         hidden.append(h.relu_())
-        h = _affine(hidden[-1], layers[i], layers[i + 1])
+        h = affine_layer(hidden[-1], layers[i], layers[i + 1])
     return h.unflatten(0, (seeds, members)), entering, hidden, standard
 
 
-def _by_network(x: Tensor, members: int) -> Tensor:
+def by_network(x: Tensor, members: int) -> Tensor:
+    """Return the inputs of each of P = S · N networks, `[P, B, n_in]`."""
     if x.ndim == 3:
         x = x.unsqueeze(1).expand(-1, members, -1, -1)
     return x.flatten(0, 1)
 
 
-def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine_layer(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return `h W + b`, `[P, B, n_out]`, for h `[P, B, n_in]`."""
     if _is_narrow(h, weight.shape[2]):
         return torch.baddbmm(bias.mT, weight.mT, h.mT).mT
     return torch.baddbmm(bias, h, weight)
@@ -159,9 +162,13 @@ def _is_narrow(h: Tensor, n_out: int) -> bool:
     return h.shape[1] >= TALL and 4 * n_out <= h.shape[2]
 
 
-def _first_affine(entering: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+def first_layer(entering: Sequence[Tensor], weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the first affine layer's output for x `[P, B, n_in]`, or for x and `each` of K a row.
+
+    `each` is `[P, B · K, m]` then, and what x gives is computed once for the K.
+    """
     if len(entering) == 1:
-        return _affine(entering[0], weight, bias)
+        return affine_layer(entering[0], weight, bias)
     x, each = entering
     split, repeats = x.shape[2], each.shape[1] // x.shape[1]
     shared = torch.baddbmm(bias, x, weight[:, :split])
