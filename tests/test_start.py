@@ -80,3 +80,29 @@ def test_a_squashed_policys_log_std_begins_where_it_is_told() -> None:
     agent: Any = small_agent("sac", SEEDS, initial_log_std=-1.0, last_layer_gain=1e-6)
     _, log_std = agent.policy._head(torch.randn(2, 50, 3))
     assert_allclose(log_std.detach(), np.full((2, 50, 2), -1.0), atol=1e-4)
+
+
+def test_glorot_layers_weigh_what_enters_and_what_leaves() -> None:
+    for (weight, bias), n_in, n_out in zip(
+        layers(Start("glorot")), SIZES[:-1], SIZES[1:], strict=True
+    ):
+        bound = math.sqrt(6 / (n_in + n_out))
+        assert 0.8 * bound < np.abs(weight).max() <= bound
+        assert (bias == 0).all()
+
+
+@pytest.mark.parametrize("how", ["uniform", "orthogonal", "normal", "glorot"])
+def test_hidden_biases_and_the_last_layers_bound_begin_where_they_are_told(how: Any) -> None:
+    ours = layers(Start(how, hidden_bias=0.1, last_bound=3e-3))
+    for (weight, bias), (plain, _) in zip(ours[:1], layers(Start(how))[:1], strict=True):
+        assert (weight == plain).all()
+        assert (bias == np.float32(0.1)).all()
+    assert (ours[1][1] == np.float32(0.1)).all()
+    for values in ours[-1]:
+        assert 1e-3 < np.abs(values).max() <= 3e-3
+        assert np.unique(values[:, 0, 0]).size == len(SEEDS) * MEMBERS
+
+
+def test_a_last_layer_has_one_way_to_begin() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        Start(last_gain=0.01, last_bound=3e-3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.nets.mlp import MLP
+from baq_cli.nets.plain import Activation, Norm
 from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
@@ -25,12 +26,14 @@ class QEnsemble(nn.Module):
         action_dim: int,
         hidden: Sequence[int],
         members: int = 2,
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         start: Start = UNIFORM,
+        activation: Activation = "relu",
     ):
         super().__init__()
         self.members = members
-        self.net = MLP(init, members, obs_dim + action_dim, hidden, 1, layer_norm, start)
+        n_in = obs_dim + action_dim
+        self.net = MLP(init, members, n_in, hidden, 1, layer_norm, start, activation)
 
     def forward(
         self, obs: Tensor, action: Tensor, frozen: bool = False, twice: bool = False
@@ -70,10 +73,16 @@ class ValueNet(nn.Module):
     """A state value V(s) a seed. Input `[S, B, obs_dim]`; output `[S, B]`."""
 
     def __init__(
-        self, init: SeedStream, obs_dim: int, hidden: Sequence[int], start: Start = UNIFORM
+        self,
+        init: SeedStream,
+        obs_dim: int,
+        hidden: Sequence[int],
+        start: Start = UNIFORM,
+        layer_norm: Norm = False,
+        activation: Activation = "relu",
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, 1, start=start)
+        self.net = MLP(init, 1, obs_dim, hidden, 1, layer_norm, start, activation)
 
     def forward(self, obs: Tensor, frozen: bool = False) -> Tensor:
         values: Tensor = self.net(obs, frozen)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from baq_cli.nets.perceptron import perceptron
-from baq_cli.nets.plain import plain_perceptron
+from baq_cli.nets.plain import Activation, Dropout, Norm, plain_perceptron
 from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
@@ -36,12 +36,15 @@ class LayerNorm(nn.Module):
 
 
 class MLP(nn.Module):
-    """ReLU perceptrons for S seeds and N members, with optional LayerNorm before each ReLU.
+    """Perceptrons for S seeds and N members, with an optional LayerNorm in each hidden layer.
 
+    A hidden layer is affine → LayerNorm → activation, or with `layer_norm="after"` affine →
+    activation → LayerNorm, as in the code of ReBRAC, FQL and QC. See `plain.Activation`.
     Shapes: input `[S, B, n_in]`, shared by the members, or `[S, N, B, n_in]`; output
     `[S, N, B, n_out]`. With `each [S, B, K, m]`, K inputs a row of x: see `perceptron`.
     `frozen=True` treats the parameters as constants while gradients still reach the input.
-    `twice=True` gives the same numbers by operations whose gradients have gradients again.
+    `twice=True` gives the same numbers by operations whose gradients have gradients again;
+    `dropout` drops hidden units in this pass.
     """
 
     def __init__(
@@ -51,11 +54,12 @@ class MLP(nn.Module):
         n_in: int,
         hidden: Sequence[int],
         n_out: int,
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         start: Start = UNIFORM,
+        activation: Activation = "relu",
     ):
         super().__init__()
-        self.members = members
+        self.members, self.activation, self.layer_norm = members, activation, layer_norm
         sizes = [n_in, *hidden, n_out]
         self.layers = nn.ModuleList(
             Linear(*start.layer(init, members, a, b, last=number == len(hidden)))
@@ -69,10 +73,19 @@ class MLP(nn.Module):
         self._affine, self._norms = _parameters(self.layers), _parameters(self.norms)
 
     def forward(
-        self, x: Tensor, frozen: bool = False, each: Tensor | None = None, twice: bool = False
+        self,
+        x: Tensor,
+        frozen: bool = False,
+        each: Tensor | None = None,
+        twice: bool = False,
+        dropout: Dropout | None = None,
     ) -> Tensor:
-        layers = plain_perceptron if twice else perceptron
-        return layers(x, self._affine, self._norms, frozen, each)
+        after = self.layer_norm == "after"
+        if self.activation == "relu" and not (after or twice or dropout):
+            return perceptron(x, self._affine, self._norms, frozen, each)
+        return plain_perceptron(
+            x, self._affine, self._norms, frozen, each, self.activation, after, dropout
+        )
 
 
 def _parameters(layers: nn.ModuleList) -> list[Tensor]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from baq_cli.nets.mlp import MLP
+from baq_cli.nets.plain import Activation, Dropout, Norm
 from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
@@ -54,14 +55,15 @@ class DeterministicPolicy(nn.Module):
         obs_dim: int,
         action_dim: int,
         hidden: Sequence[int],
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         start: Start = UNIFORM,
+        activation: Activation = "relu",
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, action_dim, layer_norm, start)
+        self.net = MLP(init, 1, obs_dim, hidden, action_dim, layer_norm, start, activation)
 
-    def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
-        return torch.tanh(self.net(obs, frozen).squeeze(1))
+    def mode(self, obs: Tensor, frozen: bool = False, dropout: Dropout | None = None) -> Tensor:
+        return torch.tanh(self.net(obs, frozen, dropout=dropout).squeeze(1))
 
 
 class GaussianPolicy(Policy):
@@ -79,21 +81,22 @@ class GaussianPolicy(Policy):
         obs_dim: int,
         action_dim: int,
         hidden: Sequence[int],
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         start: Start = UNIFORM,
         mean: Mean = "tanh",
         log_std_range: tuple[float, float] = (-5.0, 2.0),
         initial_log_std: float = 0.0,
+        activation: Activation = "relu",
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, action_dim, layer_norm, start)
+        self.net = MLP(init, 1, obs_dim, hidden, action_dim, layer_norm, start, activation)
         self.squashed, self.log_std_range = mean == "tanh", log_std_range
         shape = (len(init.seeds), 1, action_dim)
         self.log_std = nn.Parameter(torch.full(shape, initial_log_std, device=init.device))
 
-    def mean(self, obs: Tensor, frozen: bool = False) -> Tensor:
+    def mean(self, obs: Tensor, frozen: bool = False, dropout: Dropout | None = None) -> Tensor:
         """Return the Gaussian's mean, `[S, B, action_dim]`; a linear one may lie beyond ±1."""
-        out: Tensor = self.net(obs, frozen).squeeze(1)
+        out: Tensor = self.net(obs, frozen, dropout=dropout).squeeze(1)
         return torch.tanh(out) if self.squashed else out
 
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
@@ -134,13 +137,14 @@ class TanhGaussianPolicy(Policy):
         obs_dim: int,
         action_dim: int,
         hidden: Sequence[int],
-        layer_norm: bool = False,
+        layer_norm: Norm = False,
         start: Start = UNIFORM,
         log_std_range: tuple[float, float] = (-20.0, 2.0),
         initial_log_std: float | None = None,
+        activation: Activation = "relu",
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, 2 * action_dim, layer_norm, start)
+        self.net = MLP(init, 1, obs_dim, hidden, 2 * action_dim, layer_norm, start, activation)
         self.log_std_range = log_std_range
         if initial_log_std is not None:
             last: Any = self.net.layers[-1]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from baq_cli.nets.streams import SeedStream
 
-Initialization = Literal["uniform", "orthogonal", "normal"]
+Initialization = Literal["uniform", "orthogonal", "normal", "glorot"]
 
 
 @dataclass(frozen=True)
@@ -19,31 +19,54 @@ class Start:
     """The distribution of a network's first weights.
 
     `uniform`: weights and biases in ±1/√n_in, as torch.nn.Linear. `orthogonal`: orthogonal
-    matrices times √2, biases 0. `normal`: std 1/(2√n_in), biases 0. With a `last_gain` the last
-    layer is an orthogonal matrix times that, its bias 0.
+    matrices times √2, biases 0. `normal`: std 1/(2√n_in), biases 0. `glorot`: weights in
+    ±√(6/(n_in + n_out)), biases 0. With a `hidden_bias` all biases but the last layer's are that.
+    With a `last_gain` the last layer is an orthogonal matrix times that, its bias 0; with a
+    `last_bound` its weights and biases are uniform in ± that.
+
+    Raises ValueError for both of the latter.
     """
 
     how: Initialization = "uniform"
     last_gain: float | None = None
+    hidden_bias: float | None = None
+    last_bound: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.last_gain is not None and self.last_bound is not None:
+            raise ValueError("a last layer begins with a gain or within a bound, not both")
 
     def layer(
         self, init: SeedStream, members: int, n_in: int, n_out: int, last: bool
     ) -> tuple[Tensor, Tensor]:
         """Draw a layer's weight `[S, N, n_in, n_out]` and bias `[S, N, 1, n_out]`."""
+        if last and self.last_bound is not None:
+            weight = _within(self.last_bound, init, members, n_in, n_out)
+            return weight, _within(self.last_bound, init, members, 1, n_out)
         bound = 1.0 / math.sqrt(n_in)
+        bias = torch.zeros(len(init.seeds), members, 1, n_out, device=init.device)
         if last and self.last_gain is not None:
             weight = self.last_gain * _orthogonal(init, members, n_in, n_out)
         elif self.how == "orthogonal":
             weight = math.sqrt(2) * _orthogonal(init, members, n_in, n_out)
         elif self.how == "normal":
             weight = 0.5 * bound * init.normal(members, n_in, n_out)
+        elif self.how == "glorot":
+            weight = _within(math.sqrt(6 / (n_in + n_out)), init, members, n_in, n_out)
         else:
-            weight = (2 * init.uniform(members, n_in, n_out) - 1) * bound
-            return weight, (2 * init.uniform(members, 1, n_out) - 1) * bound
-        return weight, torch.zeros(len(init.seeds), members, 1, n_out, device=init.device)
+            weight = _within(bound, init, members, n_in, n_out)
+            bias = _within(bound, init, members, 1, n_out)
+        if self.hidden_bias is not None and not last:
+            bias = torch.full_like(bias, self.hidden_bias)
+        return weight, bias
 
 
 UNIFORM = Start()
+
+
+def _within(bound: float, init: SeedStream, *shape: int) -> Tensor:
+    """Draw numbers uniform in ±bound, `[S, *shape]`."""
+    return (2 * init.uniform(*shape) - 1) * bound
 
 
 def _orthogonal(init: SeedStream, members: int, n_in: int, n_out: int) -> Tensor:
