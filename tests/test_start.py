@@ -78,7 +78,7 @@ def test_a_policy_begins_as_its_own_keys_say_and_with_its_own_layers() -> None:
 
 def test_a_squashed_policys_log_std_begins_where_it_is_told() -> None:
     agent: Any = small_agent("sac", SEEDS, initial_log_std=-1.0, last_layer_gain=1e-6)
-    _, log_std = agent.policy._head(torch.randn(2, 50, 3))
+    _, log_std = agent.policy.head(torch.randn(2, 50, 3))
     assert_allclose(log_std.detach(), np.full((2, 50, 2), -1.0), atol=1e-4)
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from baq_cli.nets.exports import NoExport, PlainMode, plain_mode
 from baq_cli.nets.mlp import MLP
 from baq_cli.nets.plain import Activation, Dropout, Norm
 from baq_cli.nets.start import UNIFORM, Start
@@ -22,29 +23,46 @@ ACTION_LIMIT = 1.0 - 1e-6
 """Logged actions on the bound would have an infinite tanh pre-image; they are pulled in to this."""
 
 
-class Policy(nn.Module, ABC):
+class ActingPolicy(nn.Module, ABC):
     """What every policy can do. `obs [S, B, obs_dim]`, `action [S, B, action_dim]`.
 
-    Its mode is the first `action_dim` outputs of `net`: their tanh where it is `squashed`, else
-    clipped to [−1, 1].
+    With `frozen=True` a policy's parameters are constants, and gradients reach its input alone.
     """
 
+    net: MLP
     squashed: bool
+    """Whether actions end in a tanh; others are clipped to [−1, 1]."""
+
+    @property
+    @abstractmethod
+    def exports(self) -> PlainMode | NoExport:
+        """How the mode is written to a file that acts alone, or why it can't be."""
 
     @abstractmethod
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
         """Return the action to evaluate with, `[S, B, action_dim]`."""
 
     @abstractmethod
-    def sample(self, obs: Tensor, noise: SeedStream) -> tuple[Tensor, Tensor]:
+    def draw(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> Tensor:
+        """Return a reparametrised random action, `[S, B, action_dim]`."""
+
+
+class Policy(ActingPolicy):
+    """A policy whose actions have a density that can be computed."""
+
+    @abstractmethod
+    def sample(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> tuple[Tensor, Tensor]:
         """Return a reparametrised action `[S, B, action_dim]` and its log-probability `[S, B]`."""
 
     @abstractmethod
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
         """Return `log π(a|s)`, `[S, B]`."""
 
+    def draw(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> Tensor:
+        return self.sample(obs, noise, frozen)[0]
 
-class DeterministicPolicy(nn.Module):
+
+class DeterministicPolicy(ActingPolicy):
     """`a = tanh f(s)`, the TD3 actor."""
 
     squashed = True
@@ -62,8 +80,15 @@ class DeterministicPolicy(nn.Module):
         super().__init__()
         self.net = MLP(init, 1, obs_dim, hidden, action_dim, layer_norm, start, activation)
 
+    @property
+    def exports(self) -> PlainMode | NoExport:
+        return plain_mode(self.net, self.squashed)
+
     def mode(self, obs: Tensor, frozen: bool = False, dropout: Dropout | None = None) -> Tensor:
         return torch.tanh(self.net(obs, frozen, dropout=dropout).squeeze(1))
+
+    def draw(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> Tensor:
+        return self.mode(obs, frozen)
 
 
 class GaussianPolicy(Policy):
@@ -94,31 +119,48 @@ class GaussianPolicy(Policy):
         shape = (len(init.seeds), 1, action_dim)
         self.log_std = nn.Parameter(torch.full(shape, initial_log_std, device=init.device))
 
+    @property
+    def exports(self) -> PlainMode | NoExport:
+        return plain_mode(self.net, self.squashed)
+
+    def head(self, obs: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        """Return mean `[S, B, action_dim]` and log standard deviation `[S, 1, action_dim]`."""
+        return self.mean(obs, frozen), self._log_std(frozen)
+
     def mean(self, obs: Tensor, frozen: bool = False, dropout: Dropout | None = None) -> Tensor:
         """Return the Gaussian's mean, `[S, B, action_dim]`; a linear one may lie beyond ±1."""
         out: Tensor = self.net(obs, frozen, dropout=dropout).squeeze(1)
         return torch.tanh(out) if self.squashed else out
 
+    def _log_std(self, frozen: bool) -> Tensor:
+        return (self.log_std.detach() if frozen else self.log_std).clamp(*self.log_std_range)
+
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
         mean = self.mean(obs, frozen)
         return mean if self.squashed else mean.clamp(-1.0, 1.0)
 
-    def sample(self, obs: Tensor, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        mean = self.mean(obs)
-        action = self.sample_about(mean, noise)
-        return action, self.log_density(mean, action)
+    def sample(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        mean = self.mean(obs, frozen)
+        action = self.sample_about(mean, noise, frozen)
+        return action, self.log_density(mean, action, frozen)
 
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.log_density(self.mean(obs), action)
+    def log_prob(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        return self.log_density(self.mean(obs, frozen), action, frozen)
 
-    def sample_about(self, mean: Tensor, noise: SeedStream) -> Tensor:
-        """Return a reparametrised action about what `mean` returned, in its shape."""
+    def sample_about(
+        self, mean: Tensor, noise: SeedStream, frozen: bool = False, clip: bool = True
+    ) -> Tensor:
+        """Return a reparametrised action about what `mean` returned, in its shape.
+
+        Without `clip` it may lie beyond ±1, and its gradient doesn't end there.
+        """
         eps = noise.normal(*mean.shape[1:])
-        return (mean + self.log_std.clamp(*self.log_std_range).exp() * eps).clamp(-1.0, 1.0)
+        action = mean + self._log_std(frozen).exp() * eps
+        return action.clamp(-1.0, 1.0) if clip else action
 
-    def log_density(self, mean: Tensor, action: Tensor) -> Tensor:
+    def log_density(self, mean: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
         """Return `log π(a|s)`, `[S, B]`, for what `mean` returned at s."""
-        log_std = self.log_std.clamp(*self.log_std_range)
+        log_std = self._log_std(frozen)
         z = (action - mean) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
 
@@ -126,7 +168,9 @@ class GaussianPolicy(Policy):
 class TanhGaussianPolicy(Policy):
     """`a = tanh(μ(s) + σ(s) ε)`, the SAC policy; `log σ` is kept in `log_std_range`.
 
-    With an `initial_log_std` the biases of `log σ` begin there.
+    With an `initial_log_std` the biases of `log σ` begin there. Several `members` act as one such
+    policy, whose μ and σ are the mean and standard deviation of the mixture of theirs before the
+    tanh (Off2On, arXiv 2107.00591).
     """
 
     squashed = True
@@ -142,45 +186,68 @@ class TanhGaussianPolicy(Policy):
         log_std_range: tuple[float, float] = (-20.0, 2.0),
         initial_log_std: float | None = None,
         activation: Activation = "relu",
+        members: int = 1,
     ):
         super().__init__()
-        self.net = MLP(init, 1, obs_dim, hidden, 2 * action_dim, layer_norm, start, activation)
+        n_out = 2 * action_dim
+        self.net = MLP(init, members, obs_dim, hidden, n_out, layer_norm, start, activation)
         self.log_std_range = log_std_range
         if initial_log_std is not None:
             last: Any = self.net.layers[-1]
             last.bias.data[..., action_dim:] = initial_log_std
 
-    def _head(self, obs: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.net(obs, frozen).squeeze(1).chunk(2, dim=-1)
+    @property
+    def exports(self) -> PlainMode | NoExport:
+        return plain_mode(self.net, self.squashed)
+
+    def heads(self, obs: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        """Return each member's μ and log σ before the tanh, `[S, N, B, action_dim]`.
+
+        Observations may be a member's own, `[S, N, B, obs_dim]`.
+        """
+        mean, log_std = self.net(obs, frozen).chunk(2, dim=-1)
         return mean, log_std.clamp(*self.log_std_range)
 
+    def head(self, obs: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        """Return μ and log σ before the tanh, `[S, B, action_dim]`."""
+        means, log_stds = self.heads(obs, frozen)
+        if self.net.members == 1:
+            return means.squeeze(1), log_stds.squeeze(1)
+        mean = means.mean(1)
+        spread = (means - mean.unsqueeze(1)).square().mean(1)
+        variance = (2 * log_stds).exp().mean(1) + spread
+        return mean, (0.5 * variance.log()).clamp(*self.log_std_range)
+
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
-        return torch.tanh(self._head(obs, frozen)[0])
+        return torch.tanh(self.head(obs, frozen)[0])
 
-    def sample(self, obs: Tensor, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        mean, log_std = self._head(obs)
-        eps = noise.normal(*mean.shape[1:])
-        pre_tanh = mean + log_std.exp() * eps
-        log_normal = (-0.5 * eps.square() - log_std - LOG_SQRT_2PI).sum(-1)
-        return torch.tanh(pre_tanh), log_normal - log_tanh_slope(pre_tanh)
+    def sample(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.head(obs, frozen)
+        return squash(mean, log_std, noise.normal(*mean.shape[1:]))
 
-    def sample_many(self, obs: Tensor, count: int, noise: SeedStream) -> tuple[Tensor, Tensor]:
+    def sample_many(
+        self, obs: Tensor, count: int, noise: SeedStream, frozen: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Draw `count` actions a state with one pass of the network.
 
         Returns actions `[S, B, count, action_dim]` and log-probabilities `[S, B, count]`.
         """
-        mean, log_std = (head.unsqueeze(2) for head in self._head(obs))
-        eps = noise.normal(obs.shape[1], count, mean.shape[-1])
-        pre_tanh = mean + log_std.exp() * eps
-        log_normal = (-0.5 * eps.square() - log_std - LOG_SQRT_2PI).sum(-1)
-        return torch.tanh(pre_tanh), log_normal - log_tanh_slope(pre_tanh)
+        mean, log_std = (part.unsqueeze(2) for part in self.head(obs, frozen))
+        return squash(mean, log_std, noise.normal(obs.shape[1], count, mean.shape[-1]))
 
-    def log_prob(self, obs: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self._head(obs)
+    def log_prob(self, obs: Tensor, action: Tensor, frozen: bool = False) -> Tensor:
+        mean, log_std = self.head(obs, frozen)
         pre_tanh = torch.atanh(action.clamp(-ACTION_LIMIT, ACTION_LIMIT))
         z = (pre_tanh - mean) * torch.exp(-log_std)
         log_normal = (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
         return log_normal - log_tanh_slope(pre_tanh)
+
+
+def squash(mean: Tensor, log_std: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `tanh(μ + σ ε)`, `[…, action_dim]`, and its log-probability, `[…]`."""
+    pre_tanh = mean + log_std.exp() * eps
+    log_normal = (-0.5 * eps.square() - log_std - LOG_SQRT_2PI).sum(-1)
+    return torch.tanh(pre_tanh), log_normal - log_tanh_slope(pre_tanh)
 
 
 def log_tanh_slope(pre_tanh: Tensor) -> Tensor:
