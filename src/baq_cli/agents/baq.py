@@ -16,7 +16,6 @@ from pydantic import (
 from torch import Tensor
 
 from baq_cli.agents.base import UNION, ActingPolicy, Agent, online_and_offline, per_seed
-from baq_cli.agents.behavior import BehaviorModel
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import (
     Batch,
@@ -31,6 +30,7 @@ from baq_cli.agents.interface import (
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import squared_distance
 from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.behavior import BehaviorModel
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.streams import SeedStream

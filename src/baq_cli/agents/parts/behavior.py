@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from baq_cli.agents.base import frozen_copy, per_seed
 from baq_cli.agents.interface import Batch, Experience, Spec
+from baq_cli.agents.parts.keeping import keep_where
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 
@@ -47,6 +48,4 @@ class BehaviorModel(nn.Module):
             count += batch.obs.shape[1]
         better = total / count < self.loss  # [S]
         self.loss.copy_(torch.where(better, total / count, self.loss))
-        for kept, new in zip(self.kept.parameters(), self.learner.parameters(), strict=True):
-            mask = better.view(-1, *[1] * (new.ndim - 1))
-            kept.copy_(torch.where(mask, new, kept))
+        keep_where(better, self.kept, self.learner)
