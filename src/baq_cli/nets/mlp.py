@@ -39,7 +39,8 @@ class MLP(nn.Module):
     """Perceptrons for S seeds and N members, with an optional LayerNorm in each hidden layer.
 
     A hidden layer is affine → LayerNorm → activation, or with `layer_norm="after"` affine →
-    activation → LayerNorm, as in the code of ReBRAC, FQL and QC. See `plain.Activation`.
+    activation → LayerNorm, as in the code of ReBRAC, FQL and QC. The norm's epsilon is PyTorch's
+    1e-5 in either place, where flax, and so their code, has 1e-6. See `plain.ACTIVATIONS`.
     Shapes: input `[S, B, n_in]`, shared by the members, or `[S, N, B, n_in]`; output
     `[S, N, B, n_out]`. With `each [S, B, K, m]`, K inputs a row of x: see `perceptron`.
     `frozen=True` treats the parameters as constants while gradients still reach the input.

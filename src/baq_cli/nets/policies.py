@@ -29,7 +29,6 @@ class ActingPolicy(nn.Module, ABC):
     With `frozen=True` a policy's parameters are constants, and gradients reach its input alone.
     """
 
-    net: MLP
     squashed: bool
     """Whether actions end in a tanh; others are clipped to [−1, 1]."""
 
