@@ -14,6 +14,7 @@ from baq_cli import __version__
 from baq_cli.cli import (
     bench,
     compare,
+    completion,
     data,
     demo,
     evaluate,
@@ -47,7 +48,6 @@ app = typer.Typer(
     "environment, evaluate, compare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 app.command("pretrain")(pretrain.pretrain)
@@ -98,6 +98,8 @@ def options(
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
+    if completion.is_asked():
+        completion.answer(lambda: app(prog_name="baq"))
     how = Reporting()
     try:
         never_from_here()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.groups import ByDefault
 from baq_cli.cli.say import say
@@ -61,7 +62,9 @@ def list_methods(json: opt.Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="METHOD", help="A method.")],
+    name: Annotated[
+        str, typer.Argument(metavar="METHOD", help="A method.", autocompletion=completion.method)
+    ],
     json: opt.Json = False,
 ) -> None:
     """Show a method's card: its equations, the hand-over, its recipe keys, its departures."""
