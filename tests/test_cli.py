@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ from minari.data_collector import EpisodeBuffer
 
 from baq_cli.cli.options import parse_seeds
 from baq_cli.errors import ExitStatus, UsageError
+from baq_cli.untrusted import TRUST_VARIABLE, trusted
 
 
 def test_help_does_not_import_torch_or_other_heavy_packages() -> None:
@@ -160,10 +162,28 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in baq(*words, data=tmp_path, expect=ExitStatus.DATA).stderr
 
 
+def test_flags_for_every_command_may_stand_anywhere(
+    baq_here: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TRUST_VARIABLE, raising=False)
+    words = ["methods", "show", "nothing"]
+    assert "Traceback" not in baq_here(*words)[2]
+    assert not trusted()
+    for place in range(len(words) + 1):
+        status, _, said = baq_here(*words[:place], "--debug", *words[place:])
+        assert (status, "Traceback" in said) == (ExitStatus.USAGE, True)
+        with monkeypatch.context() as patch:
+            patch.setenv(TRUST_VARIABLE, "0")
+            assert baq_here(*words[:place], "--trust-env", *words[place:])[0] == ExitStatus.USAGE
+            assert trusted()
+    assert baq_here("--debug")[1:] == baq_here()[1:], "still no command"
+
+
 def test_every_shipped_recipe_is_valid_and_can_be_copied(tmp_path: Path) -> None:
     from baq_cli.agents.registry import METHODS, method_configs
     from baq_cli.recipes.load import resolve
-    from baq_cli.recipes.shipped import find_recipe, open_recipe, recipe_names
+    from baq_cli.recipes.names import recipe_names
+    from baq_cli.recipes.shipped import find_recipe, open_recipe
 
     names = recipe_names()
     for task in ("pendulum", "hopper"):

@@ -10,8 +10,9 @@ import pytest
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve, to_yaml
+from baq_cli.recipes.names import recipe_names
 from baq_cli.recipes.schema import Recipe
-from baq_cli.recipes.shipped import open_recipe, recipe_names
+from baq_cli.recipes.shipped import open_recipe
 
 
 def resolved(*layers: dict[str, Any], algo: str = "iql") -> Any:

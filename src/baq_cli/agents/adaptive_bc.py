@@ -17,23 +17,31 @@ from baq_cli.recipes.closed import Initialization
 
 
 class AdaptiveBC(TD3BC):
-    """REDQ + AdaptiveBC (Zhao et al. 2022, arXiv 2210.13846).
+    """REDQ + AdaptiveBC (Zhao et al. 2022, arXiv 2210.13846): cloning as the returns want it.
 
-    TD3 with ten critics and a random-pair minimum in the target, ten critic steps an environment
-    step, and a cloning weight α that a proportional-derivative controller moves at the end of
-    every online episode of length T_ep:
+    Offline:
+        Q_i   as TD3+BC, of ten critics; y has min over two drawn ones of Q̄_j(s', a')
+        π     −mean_{i,B} Q_i(s, π(s)) / mean_{i,B}|Q_i(s, π(s))|
+              + α mean_B mean_j (π(s)_j − a_j)²,  α = `bc_weight`
 
-    `α ← clip(α + T_ep [−K_P (R_target − R̄) + K_D max(0, R̄ − R)], 0, α_0)`
+    Online: the same losses, `utd` gradient steps an environment step; at the end of every episode,
+    of length T and return R, a proportional-derivative controller moves the cloning weight:
+        R̄ ← R̄ + ρ (R − R̄)
+        α ← clip(α + T [−K_P (R_target − R̄) + K_D max(0, R̄ − R)], 0, `bc_weight`)
+    Returns are normalised to the reference range.
 
-    where R is the episode's return normalised to the reference range and R̄ its running mean.
-    The store starts with a random part of the dataset. Departures: the reference range is the
-    dataset's lowest and highest episode return (the paper uses D4RL's random and expert scores);
-    R̄ starts at the first episode's R; the actor's value term is divided by the mean of |Q_i| over
-    critics (the authors': the mean of the critics' |mean|).
+    At the hand-over: α begins at `bc_weight`. Of the dataset a random part stays in reach, drawn
+    for each seed (`distilled_share`, and `distilled_min_rows` at least); batches are drawn from it
+    and the online rows together.
+
+    Departures: the reference range is the dataset's lowest and highest episode return (the paper's:
+    D4RL's random and expert scores); R̄ starts at the first episode's R; the actor's value term is
+    divided by the mean of |Q_i| over critics (the authors': the mean of the critics' |mean|).
     """
 
     name = "adaptive_bc"
     title = "AdaptiveBC"
+    family = "adaptive constraint"
 
     class Config(TD3BC.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share", "alpha"})
@@ -47,11 +55,11 @@ class AdaptiveBC(TD3BC):
         bc_weight: float = Field(0.4, ge=0, description="α_0, the cloning weight offline")
         utd: int = Field(10, ge=1, description="critic steps an environment step")
         target_return: float = Field(1.05, description="R_target, normalised")
-        proportional_gain: float = Field(3e-5, ge=0, description="K_P")
-        derivative_gain: float = Field(1e-4, ge=0, description="K_D")
+        proportional_gain: float = Field(3e-5, ge=0, description="K_P, below the target")
+        derivative_gain: float = Field(1e-4, ge=0, description="K_D, after a fall")
         return_rate: float = Field(0.05, gt=0, le=1, description="rate of the running mean R̄")
-        distilled_share: float = Field(0.05, gt=0, le=1, description="of the dataset, online")
-        distilled_min_rows: int = Field(50_000, ge=0)
+        distilled_share: float = Field(0.05, gt=0, le=1, description="of the dataset, kept online")
+        distilled_min_rows: int = Field(50_000, ge=0, description="transitions at least, if it has")
         capacity: int = Field(250_000, ge=1)
 
     config: Config

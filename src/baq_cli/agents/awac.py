@@ -17,17 +17,30 @@ from baq_cli.recipes.closed import AgentConfig, LogStd, Widths
 
 
 class AWAC(Agent):
-    """AWAC (Nair et al. 2020, arXiv 2006.09359). The same losses offline and online.
+    """AWAC (Nair et al. 2020, arXiv 2006.09359): a policy that clones actions by their advantage.
 
-    The advantage is `min_i Q_i(s, a) − min_i Q_i(s, a')` with one sample a' ~ π(s). Settings are
-    CORL's (three layers, normalised inputs, λ, log σ in (−20, 2) from 0), the Gaussian's mean the
-    authors': a tanh. CORL's is `mean: linear`: unbounded, and clipped when it acts. Departures
-    from the authors: weights are capped at 100, as CORL's, instead of normalised over the batch,
-    and log σ is clipped instead of squashed into (−6, 0).
+    Offline:
+        Q_i   mean_B[(Q_i(s, a) − y)²], summed over critics
+              y = r + γ (1 − d) min_j Q̄_j(s', a'),  a' ~ π(s')
+        π     −mean_B[min(exp(A / λ), 100) log π(a|s)],  λ = `temperature`
+              A = min_i Q_i(s, a) − min_i Q_i(s, ã),  ã ~ π(s), one sample
+    Settings are CORL's (three layers, normalised inputs, λ, log σ in (−20, 2) from 0), the
+    Gaussian's mean the authors': a tanh. CORL's is `mean: linear`, unbounded, and clipped when it
+    acts.
+
+    Online: the same losses. Actions are samples of π.
+
+    At the hand-over: the losses stay as they are; batches are drawn from the dataset and the online
+    rows together, or with `online_share` in fixed parts.
+
+    Departures: weights are capped at 100, as CORL's, instead of normalised over the batch; log σ is
+    clipped instead of squashed into (−6, 0); critics and policy step on one backward pass, from the
+    same parameters.
     """
 
     name = "awac"
     title = "AWAC"
+    family = "policy constraint"
 
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {

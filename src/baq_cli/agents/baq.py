@@ -101,8 +101,8 @@ class BAQConfig(AgentConfig):
     distance_limit: float | None = Field(
         0.1, gt=0, description="scale distances down so that their offline median is at most this"
     )
-    behavior_hidden: tuple[int, ...] = (256, 256)
-    behavior_learning_rate: float = Field(3e-4, gt=0)
+    behavior_hidden: tuple[int, ...] = Field((256, 256), description="hidden layer widths of π_BC")
+    behavior_learning_rate: float = Field(3e-4, gt=0, description="of π_BC")
 
     @model_validator(mode="after")
     def _one_place_a_key(self) -> BAQConfig:
@@ -136,24 +136,38 @@ class BAQConfig(AgentConfig):
 
 
 class BAQ(Agent):
-    """Behavior-Adaptive Q-Learning, our implementation from its published description.
+    """BAQ (after Zu, Zhou, Zhang 2025, arXiv 2511.03695): a method careful far from the behaviour.
 
-    After Zu, Zhou, Zhang 2025 (arXiv 2511.03695), whose code and tables are not public: the weight
-    is the paper's; the priority's form, the alignment and its relaxation are this project's.
-    With d(s, a) = mean_j (π_BC(s)_j − a_j)²:
+    Our implementation from the published description: the paper's code and tables are not public.
 
-    - weight: the base's TD errors are multiplied by `exp(−k_q (1 − κ) d)`;
-    - priority: transitions are drawn in proportion to `1 − exp(−k_p d) + ε`;
-    - align: the actor's loss gains `λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_BC(s)_j)²]` in place
-      of the base's own constraint, where u is the critics' disagreement at π(s) over its offline
-      90th percentile, clipped to [0, 1];
-    - relax: confidence κ `[S]` is a running average of 1 − mean u over online rows.
+    Offline:
+        base  the losses of `base`, as that method has them
+        π_BC  −mean_B[log π_BC(a|s)] over rows that are not held out
+    Of π_BC, each seed keeps what has the best held-out likelihood.
 
-    With every switch off it is its base method, bit for bit.
+    Online:
+        d(s, a) = mean_j (π_BC(s)_j − a_j)²
+        weight    the base's TD errors are multiplied by exp(−k_q (1 − κ) d)
+        priority  rows are drawn in proportion to 1 − exp(−k_p d) + ε
+        align     π's loss gains λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_BC(s)_j)²],
+                  in units of the base's value term
+                  u = clip(std_i Q_i(s, π(s)) / σ_ref, 0, 1), σ_ref its offline 90th percentile
+        relax     κ ← κ + ρ (1 − mean u − κ) over online rows, ρ = `confidence_rate`
+    Distances are scaled down so that their offline median is at most `distance_limit`. With every
+    switch (`weight`, `priority`, `align`, `relax`) off it is its base, bit for bit.
+
+    At the hand-over: π_BC is kept as it is from here on; d and u get their references; the base's
+    own constraint goes where `align` takes its place (`constraint`); a share `online_share` of each
+    batch are online rows, drawn by priority as the dataset's are; the first `warmup_env_steps` are
+    taken by the frozen policy, without updates.
+
+    Departures: the weight is the paper's; the priority's form, the alignment and its relaxation are
+    this project's.
     """
 
     name = "baq"
     title = "BAQ"
+    family = "adaptive constraint"
     needs_own_pretraining: ClassVar[bool] = True
     Config = BAQConfig
 

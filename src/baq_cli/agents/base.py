@@ -29,6 +29,11 @@ from baq_cli.recipes.closed import AgentConfig
 from baq_cli.units import Phase
 
 Module = TypeVar("Module", bound=nn.Module)
+FAMILIES = (
+    *("actor-critic", "adaptive constraint", "conservative critic", "ensemble"),
+    *("generative policy", "imitation", "model-based", "policy constraint", "policy expansion"),
+)
+"""What keeps a method's policy near its data, or what it adds to actor-critic learning."""
 
 
 def frozen_copy(module: Module) -> Module:
@@ -51,11 +56,14 @@ class Agent(nn.Module, ABC):
 
     A subclass writes `build`, `groups` and `loss`, and overrides the rest where its paper differs.
     Everything that must survive a restart is a parameter or a buffer. S seeds train as one:
-    every tensor leads with the seed axis.
+    every tensor leads with the seed axis. A subclass's docstring is its card (`cli/cards.py`): what
+    it is and its paper in parentheses, then the sections that its phases need.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
+    family: ClassVar[str]
+    """One of FAMILIES."""
     learns_offline: ClassVar[bool] = True
     learns_online: ClassVar[bool] = True
     needs_own_pretraining: ClassVar[bool] = False

@@ -12,14 +12,18 @@ from baq_cli.recipes.closed import AgentConfig
 
 
 class BC(Agent):
-    """Behaviour cloning by maximum likelihood: `L = −log π(a|s)` (Pomerleau 1988).
+    """Behaviour cloning (Pomerleau 1988), by maximum likelihood.
 
-    The policy is a Gaussian with a tanh mean. It has no online phase: there is nothing in it that
-    new experience could improve.
+    Offline:
+        π     −mean_B[log π(a|s)],  π a Gaussian with a tanh mean
+    It has no online phase: there is nothing in it that new experience could improve.
+
+    Departures: none; CORL's fits a squared error instead of a likelihood.
     """
 
     name = "bc"
     title = "BC"
+    family = "imitation"
     learns_online: ClassVar[bool] = False
 
     class Config(AgentConfig):

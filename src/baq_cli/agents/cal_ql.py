@@ -16,14 +16,25 @@ from baq_cli.recipes.closed import Initialization, Widths
 class CalQL(CQL):
     """Cal-QL (Nakamoto et al. 2023, arXiv 2303.05479): CQL whose penalty stops at the return.
 
-    Values at policy actions enter the penalty as `max(Q, G)` with G the Monte-Carlo return of the
-    transition, offline and online; the returns of online episodes are filled in as they end, and
-    until then the calibration doesn't bind. Departure: a truncated episode's return continues
-    with its mean reward (the paper's tasks end at success).
+    Offline:
+        Q_i   as CQL, with max(Q_i(s, a_k), G) in place of Q_i(s, a_k) at the policy's actions a_k
+              G: the Monte-Carlo return of the row, from s on
+              y = r + γ (1 − d) max_k min_j Q̄_j(s', a'_k),  a'_k: K samples of π(s')
+        π, α  as SAC
+
+    Online: the same losses. The returns of an episode's rows are filled in when it ends; until then
+    the calibration doesn't bind.
+
+    At the hand-over: the losses stay as they are; half of each batch are online rows
+    (`online_share`).
+
+    Departures: a truncated episode's return continues with its mean reward (the paper's tasks end
+    at success); all groups step on one backward pass, from the same parameters.
     """
 
     name = "cal_ql"
     title = "Cal-QL"
+    family = "conservative critic"
     data_columns = ("mc_return",)
 
     class Config(CQL.Config):

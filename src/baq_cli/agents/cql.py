@@ -21,17 +21,29 @@ MOST_DUAL = 1e6
 
 
 class CQL(SoftActorCritic):
-    """CQL(H) (Kumar et al. 2020, arXiv 2006.04779) on SAC. The same losses offline and online.
+    """CQL(H) (Kumar et al. 2020, arXiv 2006.04779): SAC whose critics are low on other actions.
 
-    The penalty, a critic, is `α_c · mean_B[logsumexp_k(Q(s, a_k) − log q(a_k)) − Q(s, a)]` over K
-    uniform actions, K of π(s) and K of π(s'), importance-sampled. With a `cql_target_gap` τ it is
-    the Lagrange form: `α_c · β (… − τ)` with a dual variable β that rises while the gap is above τ.
-    Departures: critics, policy, temperature and β step on one backward pass; `gradient: sampled`
-    is ours.
+    Offline:
+        Q_i   mean_B[(Q_i(s, a) − y)²] + α_c gap_i, summed over critics
+              y = r + γ (1 − d) min_j Q̄_j(s', a'),  a' ~ π(s')
+              gap_i = mean_B[logsumexp_k(Q_i(s, a_k) − log q(a_k)) − Q_i(s, a)]
+              a_k: K uniform actions, K of π(s) and K of π(s'), all valued at s
+        π, α  as SAC
+    With a `cql_target_gap` τ, the Lagrange form: β (gap_i − τ) in place of gap_i, and a dual
+    variable β that rises while the critics' mean gap is above τ.
+
+    Online: the same losses. Actions are samples of π.
+
+    At the hand-over: the losses stay as they are; batches are drawn from the dataset and the online
+    rows together, or with `online_share` in fixed parts.
+
+    Departures: critics, policy, temperature and β step on one backward pass, from the same
+    parameters; `gradient: sampled` is ours.
     """
 
     name = "cql"
     title = "CQL"
+    family = "conservative critic"
 
     class Config(SoftActorCritic.Config):
         former: ClassVar[dict[str, Any]] = SoftActorCritic.Config.former | {

@@ -20,15 +20,30 @@ from baq_cli.recipes.closed import Initialization, LogStd, Positive
 class ENOTO(CQL):
     """ENOTO (Zhao et al. 2023, arXiv 2306.06871): CQL-N offline, SAC-N made optimistic online.
 
-    Offline: the target is the minimum over N critics at the policy's mode, without entropy.
-    Online: no penalty, the target averages the minimum over all pairs and subtracts
-    `α log π(a'|s')`, the critics' loss is weighted by `sigmoid(−T · std) + 0.5`, actions are the
-    best of K samples by `mean + c · std`, and the store starts empty. As in the authors' code the
-    loss weight is one scalar a batch (here a seed).
+    Offline:
+        Q_i   mean_B[(Q_i(s, a) − y)²], summed over N critics, + α_c mean_i gap_i  (gap as CQL)
+              y = r + γ (1 − d) min_j Q̄_j(s', a'),  a' the mode of π(s')
+        π, α  as SAC
+
+    Online:
+        Q_i   ω mean_B[(Q_i(s, a) − y)²], summed over critics
+              ω = sigmoid(−T mean_B std_i Q̄_i(s, a)) + 0.5,  T = `weight_temperature`
+              y = r + γ (1 − d) [mean_{i<j} min(Q̄_i, Q̄_j)(s', a') − α log π(a'|s')],  a' ~ π(s')
+        π, α  as SAC
+    Actions are the best of `ucb_actions` samples of π by mean_i Q_i + c std_i Q_i, c = `ucb_bonus`.
+    ω is one number a batch (here a seed), as in the authors' code.
+
+    At the hand-over: the penalty goes; targets gain entropy and average over all pairs
+    (`online_target`); the online store starts empty and no row of the dataset is drawn again; the
+    first `warmup_env_steps` are taken without updates.
+
+    Departures: all groups step on one backward pass, from the same parameters; the authors' base on
+    AntMaze, LAPO, is not here.
     """
 
     name = "enoto"
     title = "ENOTO"
+    family = "ensemble"
 
     class Config(CQL.Config):
         unused: ClassVar[frozenset[str]] = frozenset(

@@ -18,23 +18,37 @@ from baq_cli.recipes.closed import AgentConfig, RewardScale
 
 
 class IQL(Adaptable):
-    """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169). The same losses offline and online.
+    """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169): no value of an action outside the data.
 
-    Rewards are scaled so that the dataset's returns span 1000, as the authors do on locomotion;
-    inputs are normalised, as CORL does. Departures: the value, critic and policy step on one
-    backward pass, from the same parameters (the authors update them in turn); the policy's cosine
-    learning rate ends with the offline phase.
+    Offline:
+        V     mean_B[|τ − 1(A < 0)| A²],  A = min_j Q̄_j(s, a) − V(s),  τ = `expectile`
+        Q_i   mean_B[(Q_i(s, a) − y)²], summed over critics,  y = r + γ (1 − d) V(s')
+        π     −mean_B[min(exp(β A), 100) log π(a|s)]
+    Rewards are scaled so that the dataset's returns span 1000, as the authors do on locomotion
+    (`reward_scale`); inputs are normalised, as CORL does. With `policy_cosine`, π's learning rate
+    falls along a cosine.
+
+    Online: the same losses. Actions are samples of π.
+
+    At the hand-over: the losses stay as they are; π's learning rate is constant from here on;
+    batches are drawn from the dataset and the online rows together, or with `online_share` in fixed
+    parts.
+
+    Departures: the value, critics and policy step on one backward pass, from the same parameters
+    (the authors update them in turn); the policy's cosine learning rate ends with the offline
+    phase.
     """
 
     name = "iql"
     title = "IQL"
+    family = "policy constraint"
 
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {"reward_scale": 1.0}
 
         normalize_observations: bool = True
         reward_scale: RewardScale = "returns"
-        expectile: float = Field(0.7, gt=0, lt=1)
+        expectile: float = Field(0.7, gt=0, lt=1, description="τ: V is this expectile of Q")
         beta: float = Field(3.0, gt=0, description="inverse temperature of advantage weights")
         policy_cosine: bool = Field(True, description="cosine policy learning rate offline")
 

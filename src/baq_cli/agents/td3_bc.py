@@ -19,16 +19,28 @@ from baq_cli.recipes.closed import AgentConfig
 
 
 class TD3BC(Adaptable):
-    """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860).
+    """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860): TD3 whose actor also clones the data.
 
-    The actor follows the first critic, and both targets move when it does, at every second step;
-    `actor_q` and `targets_move` say otherwise. `bc_weight [S]` multiplies the cloning term.
-    Departure: the policy loss is divided by the paper's α (the same minimiser; Adam doesn't see
-    the scale), so the cloning weight is 1/α. Online the loss is unchanged.
+    Offline:
+        Q_i   mean_B[(Q_i(s, a) − y)²], summed over critics
+              y = r + γ (1 − d) min_j Q̄_j(s', a'),  a' = clip(π̄(s') + clip(ε, ±c), ±1)
+              ε ~ N(0, σ²),  σ = `target_noise`,  c = `target_noise_clip`
+        π     −mean_B[Q_1(s, π(s))] / mean_B|Q_1(s, π(s))| + (1/α) mean_B mean_j (π(s)_j − a_j)²
+    The policy steps on every second gradient step, and the targets with it.
+
+    Online: the same losses. Actions have Gaussian noise of std `exploration_noise`.
+
+    At the hand-over: the losses stay as they are; batches are drawn from the dataset and the online
+    rows together, or with `online_share` in fixed parts.
+
+    Departures: the policy's loss is divided by the paper's α (the same minimiser; Adam doesn't see
+    the scale), so that the cloning term's weight is 1/α; critic and policy step on one backward
+    pass, from the same parameters.
     """
 
     name = "td3_bc"
     title = "TD3+BC"
+    family = "policy constraint"
 
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {
@@ -39,7 +51,7 @@ class TD3BC(Adaptable):
         normalize_observations: bool = True
         alpha: float = Field(2.5, gt=0, description="weight of the value against cloning")
         target_noise: float = Field(0.2, ge=0, description="std of target policy smoothing")
-        target_noise_clip: float = Field(0.5, ge=0)
+        target_noise_clip: float = Field(0.5, ge=0, description="bound of that noise")
         policy_every: int = Field(2, ge=1, description="gradient steps a policy step")
         actor_q: Literal["first", "mean", "min"] = Field(
             "first", description="the critics' value that the actor follows"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def bench(
-    algo: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "iql",
+    algo: Annotated[
+        str,
+        typer.Option(help="Methods, separated by commas.", autocompletion=completion.methods),
+    ] = "iql",
     seeds: Annotated[str, typer.Option(help="Seed counts, separated by commas (1,4,10).")] = "1,4",
     device: opt.Device = None,
     phase: Annotated[str, typer.Option(help="offline or online updates.")] = "offline",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.groups import ByDefault
 from baq_cli.cli.report import Named, write_and_show
 from baq_cli.cli.say import say
 from baq_cli.errors import DataError
@@ -24,13 +25,10 @@ if TYPE_CHECKING:
 RUN, STATUS = "run", "status"
 
 
-class _RunByDefault(TyperGroup):
+class _RunByDefault(ByDefault):
     """`baq compare …` is `baq compare run …`, unless the first word is a sub-command."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.commands:
-            args = [RUN, *args]
-        return super().parse_args(ctx, args)
+    default = RUN
 
 
 app = typer.Typer(
@@ -44,18 +42,33 @@ app = typer.Typer(
 def compare(
     out: Annotated[Path, typer.Option(help="The comparison's folder.")],
     algos: Annotated[
-        str | None, typer.Option(help="Methods, separated by commas; default: baq,awac,iql,cql.")
+        str | None,
+        typer.Option(
+            help="Methods, separated by commas; default: baq,awac,iql,cql.",
+            autocompletion=completion.methods,
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Minari datasets, separated by commas: a task each.")
+        str | None,
+        typer.Option(
+            help="Minari datasets, separated by commas: a task each.",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="Shipped recipes or YAML files, separated by commas: a task each."),
+        typer.Option(
+            help="Shipped recipes or YAML files, separated by commas: a task each.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(help="Values to try, KEY.SUB=V1,V2: a cell each. Repeatable.", metavar="…"),
+        typer.Option(
+            help="Values to try, KEY.SUB=V1,V2: a cell each. Repeatable.",
+            metavar="…",
+            autocompletion=completion.grid,
+        ),
     ] = None,
     seeds: opt.Seeds = None,
     gradient_steps: Annotated[
@@ -128,7 +141,10 @@ def compare(
 
 @app.command(STATUS)
 def status(
-    out: Annotated[Path, typer.Argument(help="The comparison's folder.")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="The comparison's folder.", autocompletion=completion.comparison),
+    ],
     json: opt.Json = False,
 ) -> None:
     """Show how far a comparison is, from another terminal."""

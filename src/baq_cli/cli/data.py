@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from baq_cli.cli import exchange, suite
+from baq_cli.cli import completion, exchange, suite
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 
@@ -21,7 +21,12 @@ app.command("export")(exchange.export_dataset)
 app.command("download")(exchange.download_dataset)
 app.add_typer(suite.app, name="suite")
 
-DatasetId = Annotated[str, typer.Argument(help="A dataset id, as 'baq data list' shows them.")]
+DatasetId = Annotated[
+    str,
+    typer.Argument(
+        help="A dataset id, as 'baq data list' shows them.", autocompletion=completion.dataset
+    ),
+]
 
 
 @app.command("list")
@@ -129,11 +134,18 @@ def score_reference(
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="The expert: a run, checkpoint or behaviour file.")
+        Path | None,
+        typer.Option(
+            help="The expert: a run, checkpoint or behaviour file.",
+            autocompletion=completion.checkpoint,
+        ),
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes of each.", min=2)] = 100,
     dataset: Annotated[
-        str | None, typer.Option(help="Store the references with this dataset.")
+        str | None,
+        typer.Option(
+            help="Store the references with this dataset.", autocompletion=completion.dataset
+        ),
     ] = None,
     json: opt.Json = False,
 ) -> None:
@@ -172,7 +184,8 @@ def collect(
     behavior: Annotated[
         list[str],
         typer.Option(
-            help="A one-seed checkpoint or behaviour file, or 'random'; repeat it for a mix."
+            help="A one-seed checkpoint or behaviour file, or 'random'; repeat it for a mix.",
+            autocompletion=completion.checkpoint,
         ),
     ],
     env_steps: Annotated[int, typer.Option(help="Environment steps, over all behaviours.", min=1)],
@@ -204,7 +217,10 @@ def collect(
 @app.command()
 def behavior(
     out: Annotated[Path, typer.Argument(help="The behaviour file to write (.safetensors).")],
-    checkpoint: Annotated[Path, typer.Option(help="A one-seed run or checkpoint.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Option(help="A one-seed run or checkpoint.", autocompletion=completion.checkpoint),
+    ],
     episodes: Annotated[int, typer.Option(help="Episodes to measure its return.", min=1)] = 50,
 ) -> None:
     """Keep a checkpoint's policy as a small behaviour file, with its measured return."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.errors import UsageError
 
@@ -18,7 +19,11 @@ EPISODES, WATCHED = 20, 1
 
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Option(help="A run, a checkpoint folder or an agent.safetensors.")
+        Path,
+        typer.Option(
+            help="A run, a checkpoint folder or an agent.safetensors.",
+            autocompletion=completion.checkpoint,
+        ),
     ],
     episodes: Annotated[
         int | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError, clipped, listed
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from baq_cli.data.logs.mapping import Mapping
     from baq_cli.envs.ref import EnvChoice
 
-DatasetId = Annotated[str, typer.Argument(metavar="ID", help="A dataset id.")]
+DatasetId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="A dataset id.", autocompletion=completion.dataset),
+]
 Bounds = Annotated[
     str | None,
     typer.Option(help="Action bounds without --env: a number for all, or 0,-1,… for each."),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 
@@ -21,7 +22,11 @@ class Format(str, Enum):
 
 def export(
     checkpoint: Annotated[
-        Path, typer.Option(help="A run, a checkpoint folder or an agent.safetensors.")
+        Path,
+        typer.Option(
+            help="A run, a checkpoint folder or an agent.safetensors.",
+            autocompletion=completion.checkpoint,
+        ),
     ],
     format: Annotated[Format, typer.Option(help="What to write.")],
     out: Annotated[Path, typer.Option(help="The file to write.", dir_okay=False)],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def finetune(
     out: opt.Out,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A run, a checkpoint folder or an agent.safetensors; none: scratch."),
+        typer.Option(
+            help="A run, a checkpoint folder or an agent.safetensors; none: scratch.",
+            autocompletion=completion.checkpoint,
+        ),
     ] = None,
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the checkpoint's environment.")
@@ -34,7 +38,11 @@ def finetune(
     env_steps: Annotated[int | None, typer.Option(help="Environment steps a seed.", min=1)] = None,
     algo: opt.Algo = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Offline data to keep in reach; default: the checkpoint's.")
+        str | None,
+        typer.Option(
+            help="Offline data to keep in reach; default: the checkpoint's.",
+            autocompletion=completion.dataset,
+        ),
     ] = None,
     recipe: opt.RecipeName = None,
     seeds: opt.Seeds = None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -14,15 +14,18 @@ from baq_cli import __version__
 from baq_cli.cli import (
     bench,
     compare,
+    completion,
     data,
     demo,
     evaluate,
     export,
     finetune,
+    methods,
     pretrain,
     recipes,
     report,
 )
+from baq_cli.cli.groups import DEBUG, TRUST, FlagsAnywhere
 from baq_cli.cli.say import say
 from baq_cli.errors import ExitStatus
 from baq_cli.outlets import guard, lost
@@ -30,15 +33,21 @@ from baq_cli.safe_python import never_from_here
 from baq_cli.signals import Stopped, raised
 from baq_cli.surroundings import KEPT, check_here, known
 
-DEBUG, TRUST = "--debug", "--trust-env"
+
+@dataclass
+class Reporting:
+    """How a failure is reported."""
+
+    debug: bool = False
+
 
 app = typer.Typer(
     name="baq",
+    cls=FlagsAnywhere,
     help="Offline-to-online reinforcement learning: pre-train on logged data, fine-tune in the "
     "environment, evaluate, compare.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
 )
 app.command("pretrain")(pretrain.pretrain)
@@ -50,6 +59,7 @@ app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.add_typer(compare.app, name="compare")
 app.add_typer(data.app, name="data")
+app.add_typer(methods.app, name="methods")
 app.add_typer(recipes.app, name="recipes")
 
 
@@ -61,43 +71,57 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback when something fails (anywhere).")
+        bool, typer.Option(DEBUG, help="Show a traceback when something fails (anywhere).")
     ] = False,
     trust_env: Annotated[
         bool,
-        typer.Option("--trust-env", help="Let ids MODULE:ID import their module (anywhere)."),
+        typer.Option(TRUST, help="Let ids MODULE:ID import their module (anywhere)."),
     ] = False,
 ) -> None:
     """Offline-to-online reinforcement learning."""
+    ctx.ensure_object(Reporting).debug = debug
+    check_here()
+    import logging
+
+    # It would tell of each folder that it can't keep its fonts in, and goes on without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if trust_env:
+        from baq_cli.untrusted import TRUST_VARIABLE
+
+        os.environ[TRUST_VARIABLE] = "1"
 
 
 def main() -> None:
     """Run the command line; every known failure is one message and its status."""
-    debug = DEBUG in sys.argv
+    if completion.is_asked():
+        completion.answer(lambda: app(prog_name="baq"))
+    how = Reporting()
     try:
         never_from_here()
         guard()
-        _run([word for word in sys.argv[1:] if word not in (DEBUG, TRUST)])
+        with raised():
+            app(sys.argv[1:], prog_name="baq", obj=how)
     except SystemExit as ended:
         if ended.code == ExitStatus.INTERRUPTED:  # Typer's, without a word
-            _report(_stopped_at_once(ended), ExitStatus.INTERRUPTED, debug)
+            _report(_stopped_at_once(ended), ExitStatus.INTERRUPTED, how)
         unheard = lost()
         if unheard is not None and not ended.code:
-            _report(str(unheard), unheard.status, debug)
+            _report(str(unheard), unheard.status, how)
         raise
     except BaseException as error:
         failure = known(error)
         if failure is not None:
-            _report(str(failure), failure.status, debug)
+            _report(str(failure), failure.status, how)
         _report(
             f"unexpected {type(error).__name__}: {error}\n"
             "This is a fault of baq. Run the command again with --debug and report the traceback.",
             ExitStatus.FAULT,
-            debug,
+            how,
         )
 
 
@@ -108,20 +132,8 @@ def _stopped_at_once(ended: SystemExit) -> str:
     return f"stopped at once{by}; {KEPT}"
 
 
-def _run(arguments: list[str]) -> None:
-    check_here()
-    # It would tell of each folder that it can't keep its fonts in, and goes on without.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    if TRUST in sys.argv:
-        from baq_cli.untrusted import TRUST_VARIABLE
-
-        os.environ[TRUST_VARIABLE] = "1"
-    with raised():
-        app(arguments, prog_name="baq")
-
-
-def _report(message: str, status: ExitStatus, debug: bool) -> None:
-    if debug:
+def _report(message: str, status: ExitStatus, how: Reporting) -> None:
+    if how.debug:
         say(traceback.format_exc(), err=True)
     if status == ExitStatus.PIPE:  # as others end that are cut off by `| head`
         raise SystemExit(int(status))

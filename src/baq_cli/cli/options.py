@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.errors import UsageError, clipped
 from baq_cli.surroundings import in_shell
 
@@ -16,10 +17,20 @@ if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
     from baq_cli.recipes.schema import Recipe
 
-Algo = Annotated[str | None, typer.Option(help="Method: baq, awac, iql, cql, td3_bc, …")]
+Algo = Annotated[
+    str | None,
+    typer.Option(
+        help="Method: baq, awac, iql, …; 'baq methods' lists them.",
+        autocompletion=completion.method,
+    ),
+]
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", help="A shipped recipe ('baq recipes list') or a YAML file."),
+    typer.Option(
+        "--recipe",
+        help="A shipped recipe ('baq recipes list') or a YAML file.",
+        autocompletion=completion.recipe,
+    ),
 ]
 Seeds = Annotated[
     str | None, typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; one: 4,).")
@@ -45,7 +56,11 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --ou
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Override anything a recipe says."),
+    typer.Argument(
+        metavar="[KEY.SUB=VALUE]...",
+        help="Override anything a recipe says.",
+        autocompletion=completion.override,
+    ),
 ]
 
 

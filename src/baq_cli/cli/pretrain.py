@@ -7,13 +7,18 @@ from typing import Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 
 
 def pretrain(
     out: opt.Out,
     dataset: Annotated[
-        str | None, typer.Option(help="A Minari dataset, or one that 'baq data list' can build.")
+        str | None,
+        typer.Option(
+            help="A Minari dataset, or one that 'baq data suite list' shows.",
+            autocompletion=completion.dataset,
+        ),
     ] = None,
     algo: opt.Algo = None,
     recipe: opt.RecipeName = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError
@@ -16,14 +17,18 @@ app = typer.Typer(
     help="List, show, copy and validate recipes.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Name = Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="A shipped recipe, or a YAML file.", autocompletion=completion.recipe),
+]
 
 
 @app.command("list")
 def list_recipes(json: opt.Json = False) -> None:
     """List the shipped recipes."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.recipes.shipped import open_recipe, recipe_names
+    from baq_cli.recipes.names import recipe_names
+    from baq_cli.recipes.shipped import open_recipe
 
     rows = []
     for name in recipe_names():
@@ -75,7 +80,10 @@ def _text_of(name: str) -> str:
 
 @app.command()
 def validate(
-    file: Annotated[str, typer.Argument(help="A YAML file, or a shipped recipe.")],
+    file: Annotated[
+        str,
+        typer.Argument(help="A YAML file, or a shipped recipe.", autocompletion=completion.recipe),
+    ],
     overrides: opt.Overrides = None,
 ) -> None:
     """Check a recipe, and print it resolved for each method that it has a section for."""

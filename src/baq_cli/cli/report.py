@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.report.names import plain
@@ -24,6 +25,7 @@ def report(
         typer.Argument(
             help="Comparisons ('baq compare --out') and runs; NAME=RUN names a run.",
             metavar="[NAME=]PATH",
+            autocompletion=completion.reported,
         ),
     ] = None,
     curves: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
 
@@ -43,7 +44,12 @@ def list_suite(json: opt.Json = False) -> None:
 @app.command()
 def build(
     datasets: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="Reference datasets, or 'all'.")
+        list[str],
+        typer.Argument(
+            metavar="ID...",
+            help="Reference datasets, or 'all'.",
+            autocompletion=completion.reference_dataset,
+        ),
     ],
     env_steps: Annotated[int | None, typer.Option(help="Another size; needs --id.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed; needs --id.", min=0)] = None,

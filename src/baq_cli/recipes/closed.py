@@ -100,10 +100,10 @@ class AgentConfig(Closed):
     target_reduction: Literal["min", "mean", "min_of_two", "weighted_min_pair"] = Field(
         "min", description="how target critics become one value"
     )
-    discount: float = Field(0.99, gt=0, lt=1)
+    discount: float = Field(0.99, gt=0, lt=1, description="γ, of a step")
     tau: float = Field(0.005, gt=0, le=1, description="Polyak rate of target networks")
     learning_rate: float = Field(3e-4, gt=0, description="of critics and values")
-    policy_learning_rate: float = Field(3e-4, gt=0)
+    policy_learning_rate: float = Field(3e-4, gt=0, description="of the policy")
     batch_size: int = Field(256, ge=1, description="transitions a seed and update")
     normalize_observations: bool = Field(
         False, description="standardise by dataset statistics, fixed at pre-training"
@@ -112,7 +112,7 @@ class AgentConfig(Closed):
         1.0,
         description="multiplies rewards inside updates; returns: 1000 / the range of the dataset's",
     )
-    reward_shift: float = Field(0.0, description="added after scaling")
+    reward_shift: float = Field(0.0, description="added to rewards after scaling")
     utd: int = Field(1, ge=1, description="gradient steps an environment step, a seed")
     warmup_env_steps: int = Field(
         0, ge=0, description="online environment steps before the first update"

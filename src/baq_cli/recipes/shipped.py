@@ -6,23 +6,8 @@ from pathlib import Path
 
 from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
 from baq_cli.recipes.load import Layer, read_layer
+from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.untrusted import check_plain_arguments, trusted
-
-_HERE = Path(__file__).parent
-
-
-def _folder() -> Path:
-    """Return where recipes lie: inside an installed wheel, or at the root of a checkout."""
-    installed = _HERE / "shipped"
-    return installed if installed.is_dir() else _HERE.parents[2] / "recipes"
-
-
-def recipe_names() -> list[str]:
-    """Return the shipped recipes as `task/method`, sorted."""
-    folder = _folder()
-    return sorted(
-        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")
-    )
 
 
 def find_recipe(name: str) -> Path:
@@ -31,7 +16,7 @@ def find_recipe(name: str) -> Path:
     Raises UsageError when it is neither, naming the nearest recipe.
     """
     if name in recipe_names():
-        return _folder() / f"{name}.yaml"
+        return recipe_folder() / f"{name}.yaml"
     path = Path(name)
     if path.is_file():
         return path

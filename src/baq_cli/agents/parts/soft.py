@@ -28,10 +28,10 @@ class SoftActorCritic(Adaptable):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {"initial_log_std": None}
 
         temperature_learning_rate: float | None = Field(
-            None, gt=0, description="null: the policy's"
+            None, gt=0, description="of α; null: the policy's"
         )
-        initial_temperature: float = Field(1.0, gt=0)
-        target_entropy: float | None = Field(None, description="null: minus the action dimension")
+        initial_temperature: float = Field(1.0, gt=0, description="α at first")
+        target_entropy: float | None = Field(None, description="H, the policy's; null: minus |A|")
         entropy_backup: bool = Field(True, description="entropy term in the critic's target")
         initial_log_std: LogStd | None = Field(
             None, description="biases of the policy's log σ at first; null: as others"

@@ -18,6 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from baq_cli.data.minari.names import dataset_folders
 from baq_cli.data.minari.older import FILE, older_dataset, way_over
 from baq_cli.data.minari.seal import RESERVED, SEAL, check_said, damaged, sealed
 from baq_cli.envs.faults import let_go
@@ -27,8 +28,6 @@ from baq_cli.plain_files import replaced
 from baq_cli.surroundings import MINARI, UNANSWERED, minari_folder, refused
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
-MOST_DEPTH = 10
-"""Folders inside each other in which datasets are looked for."""
 MOST_METADATA = 20_000_000
 NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
@@ -65,21 +64,9 @@ def older_datasets() -> dict[str, dict[str, Any]]:
 def _folder_names() -> list[str]:
     root = dataset_path()
     try:
-        return [path.relative_to(root).as_posix() for path in _dataset_folders(root)]
+        return [path.relative_to(root).as_posix() for path in dataset_folders(root)]
     except OSError as error:
         raise refused(f"read the Minari folder {root}", error, MINARI) from error
-
-
-def _dataset_folders(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """Yield the folders below one that have `data` in them, as Minari's own list does."""
-    if not folder.is_dir() or depth > MOST_DEPTH:
-        return
-    if (folder / "data").exists():
-        yield folder
-        return
-    for inner in folder.iterdir():
-        if not inner.name.startswith("."):
-            yield from _dataset_folders(inner, depth + 1)
 
 
 def _is_dataset(name: str) -> bool:
