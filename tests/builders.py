@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_methods import own_sizes
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
@@ -68,9 +69,8 @@ def tiny_spec(seeds: tuple[int, ...] = (0, 1), obs_dim: int = 2, action_dim: int
 
 def tiny_config(algo: str, **settings: Any) -> AgentConfig:
     """Return a method's configuration with small networks, without what it has no use for."""
-    small: dict[str, Any] = {"hidden": (3,)}
-    if algo == "baq":
-        small["behavior_hidden"] = (3,)
+    one_layer = {name: value[:1] for name, value in own_sizes(algo, 3, 3).items() if value != 3}
+    small: dict[str, Any] = {"hidden": (3,), **one_layer}
     config = METHODS[algo].Config
     return config(**{k: v for k, v in (small | settings).items() if k not in config.unused})
 
@@ -283,9 +283,7 @@ def small_agent(
     phase: Phase = "offline",
     **settings: Any,
 ) -> Agent:
-    settings = {"hidden": (16, 16), "batch_size": 16} | settings
-    if algo == "baq":
-        settings.setdefault("behavior_hidden", (16, 16))
+    settings = {"hidden": (16, 16), "batch_size": 16} | own_sizes(algo, 16, 20) | settings
     return make_agent(algo, tiny_config(algo, **settings), small_spec(seeds, device), phase)
 
 

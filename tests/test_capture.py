@@ -73,8 +73,6 @@ class Training:
 
     def __init__(self, case: Case, device: str):
         algo, phase, settings = case
-        if algo == "adaptive_bc":
-            settings = {"distilled_min_rows": 20} | settings
         self.agent = small_agent(algo, SEEDS, device, phase, **settings)
         self.learner = Learner(self.agent)
         self.learner.cosine_steps = UPDATES  # IQL's rate is another at every update

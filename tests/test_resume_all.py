@@ -14,6 +14,7 @@ import pytest
 from recordings import ID, own_folders
 from runs import assert_same_end, execute, recipe_of, states, stopped_at
 from small_data import write_steady
+from small_methods import small
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.experience import sumtree
@@ -26,13 +27,8 @@ from baq_cli.runs.folder import read_metrics
 
 STEPS, EVERY = 20, 7
 """Of a phase; so checkpoints fall into episodes, which have five steps at most."""
-SMALL: dict[str, dict[str, Any]] = {
-    "baq": {"behavior_hidden": [8, 8]},
-    "awac": {"mean": "linear"},
-    "cql": {"cql_actions": 2, "cql_target_gap": 0.5},
-    "cal_ql": {"cql_actions": 2},
-    "adaptive_bc": {"utd": 3, "distilled_min_rows": 10},
-}
+OPTIONS: dict[str, dict[str, Any]] = {"awac": {"mean": "linear"}, "cql": {"cql_target_gap": 0.5}}
+"""What makes a method keep more than it does by default."""
 PHASES = [
     (algo, phase)
     for algo, method in sorted(METHODS.items())
@@ -60,7 +56,7 @@ def dataset() -> Iterator[None]:
 
 
 def recipe(algo: str, phase: str, seeds: int) -> Recipe:
-    method = SMALL.get(algo, {}) | ({"warmup_env_steps": 4} if METHODS[algo].learns_online else {})
+    method = small(algo) | OPTIONS.get(algo, {})
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
     run = {"seeds": list(range(seeds)), "env": "Steady-v0", "evaluation": watched}

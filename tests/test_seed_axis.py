@@ -150,8 +150,7 @@ def test_a_seed_pretrains_the_same_alone_and_among_others(
 
 @pytest.mark.parametrize("algo", OWN_ONLINE_PHASE)
 def test_a_seed_fine_tunes_the_same_alone_and_among_others(algo: str) -> None:
-    settings = {"distilled_min_rows": 20} if algo == "adaptive_bc" else {}
-    together = finetune(small_agent(algo, SEEDS, **settings), None, UPDATES)
+    together = finetune(small_agent(algo, SEEDS), None, UPDATES)
     for i, seed in enumerate(SEEDS):
-        alone = finetune(small_agent(algo, (seed,), **settings), None, UPDATES)
+        alone = finetune(small_agent(algo, (seed,)), None, UPDATES)
         assert_same_run(together, alone, i)

@@ -15,7 +15,7 @@ from subprocess import PIPE
 import pytest
 from cli import SMALL
 
-from baq_cli.engine.phases import commands as operations
+from baq_cli.engine.phases import start
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.child import ALWAYS, noted_signals
 from baq_cli.runs.interrupt import listen

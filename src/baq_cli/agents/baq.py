@@ -15,7 +15,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from baq_cli.agents.base import UNION, ActingPolicy, Agent, online_and_offline, per_seed
+from baq_cli.agents.base import UNION, Agent, online_and_offline, per_seed
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import (
     Batch,
@@ -33,6 +33,7 @@ from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.behavior import BehaviorModel
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd
 from baq_cli.units import Phase

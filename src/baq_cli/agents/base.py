@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from baq_cli.agents.interface import (
     Target,
 )
 from baq_cli.nets.critics import QEnsemble
-from baq_cli.nets.policies import Policy
+from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
@@ -39,16 +39,6 @@ FAMILIES = (
 def frozen_copy(module: Module) -> Module:
     """Return a copy whose parameters take no gradients: a target network, or a kept policy."""
     return copy.deepcopy(module).requires_grad_(False)
-
-
-class ActingPolicy(Protocol):
-    """What every policy can do: `obs [S, B, obs_dim]` to the action to evaluate with."""
-
-    squashed: bool
-
-    def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
-        """Return `[S, B, action_dim]`."""
-        ...
 
 
 class Agent(nn.Module, ABC):
@@ -72,7 +62,7 @@ class Agent(nn.Module, ABC):
     """Where parts of another method's checkpoint go: by that method's name, how the names of its
     tensors begin and how they do here. Where nothing is said, names are the same."""
     fresh_online: ClassVar[tuple[str, ...]] = ()
-    """Parts that begin anew online, though a checkpoint of this method's may hold others."""
+    """Parts that pre-training knows nothing of: where a checkpoint lacks them, they begin anew."""
     reads_clock: ClassVar[frozenset[str]] = frozenset()
     """The scalars of `Clock` that the losses read. A budget that a run has begun with can't be
     changed at a resume where `share` is among them."""
@@ -127,8 +117,7 @@ class Agent(nn.Module, ABC):
 
         By default drawn from the policy, or its mode where it is no distribution.
         """
-        policy = self.policy
-        return policy.sample(obs, noise)[0] if isinstance(policy, Policy) else policy.mode(obs)
+        return self.policy.draw(obs, noise)
 
     def act(self, obs: Tensor) -> Tensor:
         """Return the actions to evaluate with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
