@@ -33,7 +33,7 @@ from baq_cli.nets.streams import SeedStream
 SEEDS = (0, 1, 2)
 UPDATES = 50
 OFFLINE = sorted(name for name, method in METHODS.items() if method.learns_offline)
-OWN_ONLINE_PHASE = ["baq", "enoto", "adaptive_bc", "sac"]
+ONLINE = sorted(name for name, method in METHODS.items() if method.learns_online)
 
 
 def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
@@ -148,7 +148,7 @@ def test_a_seed_pretrains_the_same_alone_and_among_others(
         assert_same_run(together, alone, i)
 
 
-@pytest.mark.parametrize("algo", OWN_ONLINE_PHASE)
+@pytest.mark.parametrize("algo", ONLINE)
 def test_a_seed_fine_tunes_the_same_alone_and_among_others(algo: str) -> None:
     together = finetune(small_agent(algo, SEEDS), None, UPDATES)
     for i, seed in enumerate(SEEDS):
