@@ -23,10 +23,10 @@ from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.tensors import read_tensors
 from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.experience.columns import UNKNOWN_RETURN
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.phases.actor import Actor
-from baq_cli.engine.phases.online import UNKNOWN_RETURN
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs import workers
@@ -329,8 +329,9 @@ def test_what_a_method_learns_of_an_episode_cut_short_is_what_is_stored_of_it(
 ) -> None:
     ended: list[tuple[list[bool], list[float]]] = []
 
-    def noted(agent: Any, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
+    def noted(agent: Any, finished: Tensor, returns: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         ended.append((finished.tolist(), lengths.tolist()))
+        return {}
 
     monkeypatch.setattr(METHODS["cal_ql"], "on_episode_end", noted)
     tell("reset-raises", 7)  # some episodes have just begun then, and others not

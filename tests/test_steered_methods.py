@@ -36,7 +36,7 @@ from numpy.testing import assert_allclose
 
 from baq_cli.agents.base import UNION
 from baq_cli.agents.interface import Draw, Spec
-from baq_cli.engine.phases import online
+from baq_cli.engine.experience import columns
 from baq_cli.nets.critics import reduce_q, weighted_min_pair
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
@@ -104,7 +104,7 @@ def test_calibration_passes_gradients_only_to_values_above_the_return() -> None:
 def test_the_return_of_a_running_episode_never_binds() -> None:
     agent = tiny_agent("cal_ql")
     q = tensor(numbers(1, 2, 1, 4, size=1e6))
-    batch = tiny_batch(seeds=1, rows=1, mc_return=[[online.UNKNOWN_RETURN]])
+    batch = tiny_batch(seeds=1, rows=1, mc_return=[[columns.UNKNOWN_RETURN]])
     assert torch.equal(agent.calibrate(q, batch), q)
 
 

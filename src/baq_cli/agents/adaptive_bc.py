@@ -72,7 +72,9 @@ class AdaptiveBC(TD3BC):
         self.mean_return: Tensor
         self.register_buffer("mean_return", per_seed(float("nan"), self.spec))
 
-    def on_episode_end(self, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
+    def on_episode_end(
+        self, finished: Tensor, returns: Tensor, lengths: Tensor
+    ) -> dict[str, Tensor]:
         config = self.config
         low, high = self.spec.return_range
         score = ((returns - low) / max(high - low, 1e-8)).to(self.bc_weight)
@@ -83,6 +85,7 @@ class AdaptiveBC(TD3BC):
         weight = (self.bc_weight + lengths * (decay + rise)).clamp(0.0, self.initial_bc_weight())
         self.mean_return.copy_(torch.where(finished, mean, self.mean_return))
         self.bc_weight.copy_(torch.where(finished, weight, self.bc_weight))
+        return {}
 
     def online_plan(self) -> Plan:
         config = self.config

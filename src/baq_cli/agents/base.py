@@ -67,7 +67,9 @@ class Agent(nn.Module, ABC):
     """The scalars of `Clock` that the losses read. A budget that a run has begun with can't be
     changed at a resume where `share` is among them."""
     data_columns: tuple[str, ...] = ()
-    """Columns of a transition that the data provide: `mc_return`, `held_out`."""
+    """Columns of a transition that the data provide: `mc_return` (discounted return-to-go, update
+    units), `episode_return` (undiscounted, raw units), `held_out`. A return of an online episode
+    is −1e9 until the episode ends."""
     Config: ClassVar[type[AgentConfig]] = AgentConfig
 
     config: AgentConfig
@@ -162,7 +164,7 @@ class Agent(nn.Module, ABC):
         """Return columns to store with online-phase transitions, each `[S, B]`.
 
         Called once a transition: for the dataset's at the hand-over, for new ones on entry. The
-        column `priority` (positive) is what prioritised draws use.
+        column `priority` (not negative) is what prioritised draws use.
         """
         return {}
 
@@ -178,8 +180,15 @@ class Agent(nn.Module, ABC):
         """Whether priorities change with updates."""
         return type(self).reprioritise is not Agent.reprioritise
 
-    def on_episode_end(self, finished: Tensor, returns: Tensor, lengths: Tensor) -> None:
-        """See the raw returns and lengths (env_steps) of episodes that just ended, all `[S]`."""
+    def on_episode_end(
+        self, finished: Tensor, returns: Tensor, lengths: Tensor
+    ) -> dict[str, Tensor]:
+        """See the raw returns and lengths (env_steps) of episodes that just ended, all `[S]`.
+
+        Returns columns `[S]` by name (its own, `priority` among them, or the data's), which are
+        written to the rows of the seeds' finished episodes.
+        """
+        return {}
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Return what is too dear to log at every update, `[S]` each; called now and then."""

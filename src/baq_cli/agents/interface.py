@@ -292,7 +292,7 @@ class Experience(Protocol):
         """Write K transitions a seed into the model store.
 
         Shapes by field: obs, next_obs `[S, K, obs_dim]`, action `[S, K, action_dim]`; reward,
-        bootstrap and data columns `[S, K]`, the last zero where they aren't given.
+        bootstrap `[S, K]`, and data columns that shall not be those of an unknown episode.
         Raises ValueError where the plan has no `model_capacity`.
         """
         ...

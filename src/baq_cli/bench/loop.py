@@ -13,6 +13,7 @@ import torch
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.bench.updates import Case, Sizes
+from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.phases.online import OnlineLoop, finetune
@@ -82,7 +83,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
     """Return a run that is over, and whether its environments stepped in processes."""
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
     learner = Learner(agent)
-    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     with tempfile.TemporaryDirectory() as folder, listen() as interruption:
         directory = RunDirectory(Path(folder) / "run")

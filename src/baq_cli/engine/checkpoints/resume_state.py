@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints.document import bare_agent
+from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.experience.stores import make_stores, own_columns
 from baq_cli.engine.updates.learner import Learner
@@ -191,7 +192,7 @@ def _check_others(
     """Check the method's own columns of the dataset's rows, and what a model made."""
     online = state["phase"] == "online"
     own, plan = own_columns(agent), agent.online_plan() if online else agent.offline_plan()
-    layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
+    layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, columns_of(agent))
     width = {"offline": len(own), "model": layout.width + (len(own) if online else 0)}
     for name, blocks in others.items():
         kept = [block for block in blocks if block is not None]

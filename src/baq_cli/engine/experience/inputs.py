@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.interface import Spec
-from baq_cli.data.episodes import Episodes, monte_carlo_returns
+from baq_cli.data.episodes import Episodes
+from baq_cli.engine.experience.columns import DATA_COLUMNS, Logged
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.recipes.closed import AgentConfig
 
@@ -81,10 +82,10 @@ def offline_store(
 ) -> Store:
     """Pack a dataset into one store that every seed shares, rows `[1, M, width]`.
 
-    `columns` names what the method asked of the data: `mc_return` (discounted return-to-go in
-    update units) and `held_out` (1 in the episodes set aside).
+    `columns` names what the method asked of the data; see `columns.DATA_COLUMNS`.
     """
     reward = inputs.reward(episodes.reward)
+    logged = Logged(episodes, reward, discount)
     fields = {
         "obs": inputs.obs(episodes.obs),
         "action": torch.from_numpy(episodes.action),
@@ -92,10 +93,8 @@ def offline_store(
         "reward": torch.from_numpy(reward),
         "bootstrap": torch.from_numpy(~episodes.terminated),
     }
-    if "mc_return" in columns:
-        fields["mc_return"] = torch.from_numpy(monte_carlo_returns(episodes, reward, discount))
-    if "held_out" in columns:
-        fields["held_out"] = torch.from_numpy(episodes.held_out())
+    for name in columns:
+        fields[name] = torch.from_numpy(DATA_COLUMNS[name].of_dataset(logged))
     layout = Layout(spec.obs_dim, spec.action_dim, columns)
     rows = layout.pack(fields).unsqueeze(0).to(spec.device)
     return Store(layout, rows, len(episodes))

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
+from baq_cli.engine.experience.columns import DATA_COLUMNS, HELD_OUT, data_layout
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import annotate
 from baq_cli.nets.streams import SeedStream
 
@@ -48,13 +49,16 @@ class StoreReader:
         """Yield a store's rows in the order they were written to it, `[S, ≤ 4096]`.
 
         When no episode is held out (a dataset of one), `held_out=True` yields every row.
+        Raises ValueError when `held_out` is asked for by a method without that data column.
         """
         if store not in self._stores:
             return
         kept = self._stores[store]
         rows = torch.arange(kept.size, device=kept.rows.device)
         if held_out is not None:
-            mark = kept.rows[0, : kept.size, kept.layout.slices["held_out"].start]
+            if HELD_OUT not in kept.layout.slices:
+                raise ValueError(f"held-out rows are told by the data column '{HELD_OUT}'")
+            mark = kept.rows[0, : kept.size, kept.layout.slices[HELD_OUT].start]
             chosen = rows[(mark > 0) == held_out]
             rows = chosen if len(chosen) else rows
         if most_rows is not None and len(rows) > most_rows:
@@ -63,7 +67,7 @@ class StoreReader:
         for part in rows.split(CHUNK_ROWS):
             packed = kept.rows[:, part].expand(seeds, -1, -1)
             source = torch.full(packed.shape[:2], SOURCES[store], device=packed.device)
-            yield _known(kept.layout, self._agent).batch(packed, source, self._discount)
+            yield data_layout(kept.layout).batch(packed, source, self._discount)
 
     def sample(self, draws: Sequence[Draw], rows: int, noise: SeedStream) -> Batch:
         """Draw a batch of `rows` transitions a seed, `[S, rows]`."""
@@ -72,24 +76,16 @@ class StoreReader:
     def put(self, store: Literal["model"], rows: Mapping[str, Tensor]) -> None:
         """Write K transitions a seed into a store: `[S, K, …]` by field; own columns are computed.
 
-        A data column that isn't given is zero. Raises ValueError without a `model_capacity`.
+        Raises ValueError without a `model_capacity`.
         """
         if store not in self._stores:
             raise ValueError(f"there is no {store} store: the plan's model_capacity is 0")
-        kept, agent = self._stores[store], self._agent
-        reward = rows["reward"]
-        data = {name: torch.zeros_like(reward) for name in agent.data_columns}
+        kept, reward = self._stores[store], rows["reward"]
+        known = data_layout(kept.layout)
+        data = {n: torch.full_like(reward, DATA_COLUMNS[n].made) for n in known.columns}
         fields = data | dict(rows)
-        if len(kept.layout.columns) > len(agent.data_columns):
-            known = _known(kept.layout, agent)
+        if kept.layout.columns != known.columns:
             source = torch.full_like(reward, SOURCES[store])
             batch = known.batch(known.pack(fields), source, self._discount)
-            fields |= annotate(agent, batch)
+            fields |= annotate(self._agent, batch)
         kept.extend(kept.layout.pack(fields))
-
-
-def _known(layout: Layout, agent: Agent) -> Layout:
-    """Return the layout without the columns that the method computes itself; they come last."""
-    sizes = (layout.slices[name] for name in ("obs", "action"))
-    obs_dim, action_dim = (size.stop - size.start for size in sizes)
-    return Layout(obs_dim, action_dim, agent.data_columns)

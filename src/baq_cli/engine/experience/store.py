@@ -12,6 +12,7 @@ from baq_cli.engine.experience.sumtree import SumTree
 
 BLOCK_ROWS = 8192
 """Rows of a block, the unit in which a checkpoint notes what has changed."""
+PRIORITY = "priority"
 FIELDS = ("obs", "action", "next_obs", "reward", "bootstrap")
 
 
@@ -20,6 +21,7 @@ class Layout:
 
     def __init__(self, obs_dim: int, action_dim: int, columns: Sequence[str]):
         widths = {"obs": obs_dim, "action": action_dim, "next_obs": obs_dim}
+        self.obs_dim, self.action_dim = obs_dim, action_dim
         self.columns = tuple(columns)
         self.slices: dict[str, slice] = {}
         start = 0
@@ -169,8 +171,13 @@ class Store:
             self._size_on_device.fill_(size)
 
     def overwrite(self, seed_index: int, slots: Tensor, column: str, values: Tensor) -> None:
-        """Fill in a column that was not known when the rows were written, `[K]` values."""
+        """Fill in a column that was not known when the rows were written, `[K]` values.
+
+        The column `priority` is what prioritised draws use from then on.
+        """
         self.rows[seed_index, slots, self.layout.slices[column].start] = values.to(self.rows)
+        if column == PRIORITY and self.priorities is not None:
+            self.priorities.set_of(seed_index, slots, values.to(self.rows.device))
         self._changed.update((slots // BLOCK_ROWS).unique().tolist())
 
     def gather(self, index: Tensor) -> Tensor:

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import OFFLINE, ONLINE, Batch, Plan, StoreName
-from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
+from baq_cli.engine.experience.store import PRIORITY, Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
+from baq_cli.errors import listed
 from baq_cli.nets.streams import SeedStream
 
 ANNOTATE_ROWS = 8192
@@ -25,12 +27,18 @@ def annotate(agent: Agent, batch: Batch) -> dict[str, Tensor]:
 
 
 def own_columns(agent: Agent) -> tuple[str, ...]:
-    """Return the names of the columns that a method computes itself."""
+    """Return the names of the columns that a method computes itself.
+
+    Raises ValueError for a name that the data's columns have.
+    """
     spec = agent.spec
-    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
     rows = torch.zeros(len(spec.seeds), 1, layout.width, device=spec.device)
     source = torch.full(rows.shape[:2], ONLINE, device=spec.device)
-    return tuple(annotate(agent, layout.batch(rows, source, 1.0)))
+    own = tuple(annotate(agent, layout.batch(rows, source, 1.0)))
+    if taken := [name for name in own if name in DATA_COLUMNS]:
+        raise ValueError(f"'{agent.name}' computes columns that the data provide: {listed(taken)}")
+    return own
 
 
 def make_stores(
@@ -49,7 +57,7 @@ def make_stores(
     spec = agent.spec
     seeds = len(spec.seeds)
     own = own_columns(agent)
-    layout = Layout(spec.obs_dim, spec.action_dim, (*agent.data_columns, *own))
+    layout = Layout(spec.obs_dim, spec.action_dim, (*columns_of(agent), *own))
     capacity = min(plan.capacity, env_steps)
     online = Store.empty(layout, seeds, capacity, spec.device)
     prioritised = any(draw.prioritised for draw in plan.draws)
@@ -66,7 +74,7 @@ def make_stores(
     if plan.offline_share < 1:
         offline.subset = _subset(offline.size, plan, spec.seeds, spec.device)
     if prioritised and offline.own is not None:
-        priority = offline.own[..., own.index("priority")]
+        priority = offline.own[..., own.index(PRIORITY)]
         if offline.subset is not None:
             priority = priority.gather(1, offline.subset)
         offline.priorities = SumTree(seeds, offline.reach, spec.device, agent.reprioritises)
@@ -152,7 +160,7 @@ def model_store(agent: Agent, plan: Plan, layout: Layout) -> Store | None:
 
 def _annotated(offline: Store, agent: Agent, own: tuple[str, ...], discount: float) -> Tensor:
     """Return the method's own columns of a dataset's rows, `[S, rows, K]`."""
-    known = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
+    known = data_layout(offline.layout)
     parts = []
     for rows in offline.rows[0, : offline.size].split(ANNOTATE_ROWS):
         shared = rows.unsqueeze(0).expand(len(agent.spec.seeds), -1, -1)

@@ -70,8 +70,19 @@ class SumTree:
             rows = rows // FAN
             above.scatter_(1, rows, _children(below, rows).sum(-1))
 
+    def set_of(self, seed_index: int, rows: Tensor, priorities: Tensor) -> None:
+        """Set the priorities `[K]` of K distinct rows `[K]` (int64) of one seed."""
+        at = rows.expand(len(self.priorities), -1)
+        values = self.priorities.gather(1, at)
+        values[seed_index] = priorities.to(values)
+        self.set(at, values)
+
     def find(self, mass: Tensor) -> Tensor:
-        """Return the row in which each cumulative mass `[S, B]` (float64, below total) falls."""
+        """Return the row in which each cumulative mass `[S, B]` (float64, below total) falls.
+
+        It is row 0 for a seed whose priorities are all zero.
+        """
+        mass = torch.where(self.total.unsqueeze(1) > 0, mass, -1.0)
         node = torch.zeros_like(mass, dtype=torch.int64)
         for level in self._levels:
             reached = _children(level, node).cumsum(-1)  # [S, B, FAN]

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from baq_cli.data.episodes import returns_to_go
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.evaluation.evaluator import env_seed
+from baq_cli.engine.experience.columns import DATA_COLUMNS, Ended, data_layout
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.phases.run import Run
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool, seconds_a_step
-from baq_cli.errors import Interrupted
+from baq_cli.errors import Interrupted, nearest
 from baq_cli.machine import usable_cores
 from baq_cli.runs.events import Note
 
@@ -153,30 +153,47 @@ class RunningEpisodes:
         run = self._run
         ended = [episode if o else None for episode, o in zip(self._running, over, strict=True)]
         for i, episode in enumerate(ended):
-            if episode is not None and "mc_return" in run.agent.data_columns:
-                self._fill_in_returns(i, episode, bool(terminated[i]))
+            if episode is not None:
+                self._fill_in(i, episode, bool(terminated[i]))
         device = run.spec.device
         returns = [sum(e.rewards) if e else 0.0 for e in ended]
         lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
         run.guard.episodes_ended(run.env_steps, over, np.array(returns))
-        run.agent.on_episode_end(
+        columns = run.agent.on_episode_end(
             torch.from_numpy(over).to(device),
             torch.tensor(returns, device=device),
             torch.tensor(lengths, device=device),
         )
+        for name, values in columns.items():
+            for i, episode in enumerate(ended):
+                if episode is not None:
+                    self._write(i, episode, name, values[i].expand(len(episode.slots)))
         run.episodes += over
         self._running = [
             new if o else old for new, old, o in zip(self._next(), self._running, over, strict=True)
         ]
         self.obs = np.where(over[:, None], np.nan, self.obs)
 
-    def _fill_in_returns(self, i: int, episode: RunningEpisode, terminated: bool) -> None:
-        run, online = self._run, self._online
-        reward = run.inputs.reward(np.asarray(episode.rewards))
-        to_go = returns_to_go(reward, terminated, run.recipe.method.discount)
+    def _fill_in(self, i: int, episode: RunningEpisode, terminated: bool) -> None:
+        """Write the data columns of a seed's episode that are known only at its end."""
+        reward = self._run.inputs.reward(np.asarray(episode.rewards))
+        ended = Ended(reward, episode.rewards, terminated, self._run.learner.discount)
+        for name in data_layout(self._online.layout).columns:
+            at_end = DATA_COLUMNS[name].at_end
+            if at_end is not None:
+                self._write(i, episode, name, torch.from_numpy(at_end(ended)))
+
+    def _write(self, i: int, episode: RunningEpisode, name: str, values: Tensor) -> None:
+        """Write a column of a seed's episode of T steps, `[T]`; raises ValueError for no column."""
+        online, known = self._online, self._online.layout.columns
+        if name not in known:
+            raise ValueError(
+                f"'{self._run.agent.name}' fills in the column '{name}' at an episode's end: "
+                f"{nearest(name, list(known))}"
+            )
         kept = slice(-online.capacity, None)  # earlier steps are overwritten already
-        slots = torch.tensor(episode.slots[kept], device=run.spec.device)
-        online.overwrite(i, slots, "mc_return", torch.from_numpy(to_go[kept].copy()))
+        slots = torch.tensor(episode.slots[kept], device=self._run.spec.device)
+        online.overwrite(i, slots, name, values[kept])
 
     def _next(self) -> list[RunningEpisode]:
         pairs = zip(self._run.spec.seeds, self._run.episodes.tolist(), strict=True)

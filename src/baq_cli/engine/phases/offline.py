@@ -21,13 +21,11 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     total = config.gradient_steps
     every = config.evaluation.every_gradient_steps or max(1, total // 10)
     learner.cosine_steps = total
-    plan, method = learner.plan, run.recipe.method
+    plan = learner.plan
     stores = Stores(store, model=model_store(agent, plan, store.layout))
     stages, streams = Stages(run, plan, stores), run.streams
-    discount, odds = plan.discount or method.discount, odds_of(agent, plan)
-    replay = Replay(
-        plan.draws, stores.by_name(), streams["batch"], method.batch_size, discount, odds
-    )
+    of_batches = streams["batch"], run.recipe.method.batch_size, learner.discount
+    replay = Replay(plan.draws, stores.by_name(), *of_batches, odds_of(agent, plan))
     updater = Updater(learner, replay, config.capture)
 
     def save() -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from baq_cli.agents.interface import ONLINE, StoreName
 from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.store import PRIORITY, Store
 from baq_cli.engine.experience.stores import (
     Stores,
     annotate,
@@ -29,8 +30,6 @@ from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
-UNKNOWN_RETURN = -1e9
-"""Stands for the return-to-go of a running episode: so low that no calibration binds on it."""
 
 
 class OnlineLoop:
@@ -55,8 +54,8 @@ class OnlineLoop:
         self.stores = Stores(reached, self.online, model)
         self.stages = Stages(run, self.plan, self.stores)
         self.own = own_columns(run.agent)
-        self.known = Layout(run.spec.obs_dim, run.spec.action_dim, run.agent.data_columns)
-        self.discount = self.plan.discount or method.discount
+        self.known = data_layout(self.online.layout)
+        self.discount = learner.discount
         replay = Replay(
             self.plan.draws,
             self.stores.by_name(),
@@ -151,15 +150,15 @@ class OnlineLoop:
             "reward": torch.from_numpy(run.inputs.reward(reward)).to(device),
             "bootstrap": torch.from_numpy(~terminated).to(device),
         }
-        unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
-        for name in run.agent.data_columns:
-            fields[name] = torch.full((len(run.spec.seeds),), unknown[name], device=device)
+        for name in self.known.columns:
+            value = DATA_COLUMNS[name].running
+            fields[name] = torch.full((len(run.spec.seeds),), value, device=device)
         if self.own:
             source = torch.full((len(run.spec.seeds), 1), ONLINE, device=device)
             row = self.known.pack(fields).unsqueeze(1)
             annotated = annotate(run.agent, self.known.batch(row, source, self.discount))
             fields |= {name: column.squeeze(1) for name, column in annotated.items()}
-        return self.online.append(self.online.layout.pack(fields), fields.get("priority"))
+        return self.online.append(self.online.layout.pack(fields), fields.get(PRIORITY))
 
     # -- starting and continuing
 

@@ -28,7 +28,7 @@ class Stages:
 
     def __init__(self, run: Run, plan: Plan, stores: Stores):
         self._run, self._plan, self._stores = run, plan, stores
-        self._discount = plan.discount or run.recipe.method.discount
+        self._discount = run.learner.discount
         self._odds = odds_of(run.agent, plan)
         self.reader = StoreReader(run.agent, stores.by_name(), self._discount, self._odds)
         self._updaters: dict[str, Updater] = {}

@@ -14,6 +14,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
 from baq_cli.engine.collection.datasets import open_dataset
+from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.store import Store
@@ -139,8 +140,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     _check_schedule(agent, recipe, saved)
     learner = Learner(agent)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
-    discount = learner.plan.discount or recipe.method.discount
-    store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
+    store = offline_store(episodes, inputs, spec, columns_of(agent), learner.discount)
     return Start(recipe, saved, origin, learner, inputs, store)
 
 
@@ -167,13 +167,13 @@ def open_online(
             f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
         )
     inputs = _inputs(recipe, agent, known, episodes, order.observer)
-    store, discount = None, learner.plan.discount or recipe.method.discount
+    store = None
     if episodes is not None:
-        store = offline_store(episodes, inputs, spec, agent.data_columns, discount)
+        store = offline_store(episodes, inputs, spec, columns_of(agent), learner.discount)
     if source is not None:
         check_inputs(recipe, source, inputs)
     if source is not None and saved is None:
-        data = StoreReader(agent, stores_by_name(store), discount)
+        data = StoreReader(agent, stores_by_name(store), learner.discount)
         hand_over(learner, source, recipe, data, order.observer)
     return Start(recipe, saved, origin, learner, inputs, store)
 

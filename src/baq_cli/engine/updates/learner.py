@@ -58,6 +58,11 @@ class Learner:
             if group is not None and group not in self._groups:
                 raise ValueError(f"a target network follows '{group}', which is no parameter group")
 
+    @property
+    def discount(self) -> float:
+        """γ of the phase."""
+        return self.plan.discount or self.agent.config.discount
+
     def _span(self, module: torch.nn.Module) -> Tensor:
         for name, group in self._groups.items():
             if any(module is owned for owned in group.modules):

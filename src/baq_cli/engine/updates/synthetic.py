@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Plan, Spec, StoreName
 from baq_cli.agents.registry import make_agent
+from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.stores import make_stores, odds_of, stores_by_name
@@ -36,14 +37,13 @@ def synthetic_updater(
     agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
     learner = Learner(agent)
     plan = learner.plan
-    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
+    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     stream = SeedStream(spec.seeds, f"batch/synthetic/{phase}", spec.device)
     stores: dict[StoreName, Store] = {"offline": offline}
     if phase == "online":
         stores = _online_stores(agent, plan, offline, rows)
-    discount = plan.discount or recipe.method.discount
-    of_batches = stream, recipe.method.batch_size, discount, odds_of(agent, plan)
+    of_batches = stream, recipe.method.batch_size, learner.discount, odds_of(agent, plan)
     replay = Replay(plan.draws, stores, *of_batches)
     return Updater(learner, replay, recipe.run.capture, record_after)
 
@@ -82,6 +82,7 @@ def random_rows(layout: Layout, shape: tuple[int, int], device: torch.device) ->
     for name in layout.columns:
         column = rows[..., layout.slices[name]]
         column.abs_()
-        if name == "held_out":
-            column.zero_()
+        known = DATA_COLUMNS.get(name)
+        if known is not None and known.synthetic is not None:
+            column.fill_(known.synthetic)
     return rows.to(device)
