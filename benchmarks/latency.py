@@ -24,6 +24,7 @@ from baq_cli.data.suite import Trained
 from baq_cli.deploy.export import export_policy
 from baq_cli.deploy.graphs import FORMATS
 from baq_cli.engine.checkpoints.restore import load_agent
+from baq_cli.nets.streams import SeedStream
 
 WARM_UP = 200
 LABELS = {"torchscript": "TorchScript, `module(obs)`", "onnx": "ONNX Runtime, `session.run`"}
@@ -32,11 +33,12 @@ LABELS = {"torchscript": "TorchScript, `module(obs)`", "onnx": "ONNX Runtime, `s
 def ways_to_act(checkpoint: Path, folder: Path) -> dict[str, Callable[[Any], Any]]:
     """Return the functions to time, each of one observation `[obs_dim]`."""
     agent, inputs, _ = load_agent(checkpoint)
+    noise = SeedStream(agent.spec.seeds, "act")
     policy = load_policy(checkpoint)
 
     def as_evaluation(obs: Any) -> Any:
         with torch.no_grad():
-            action = agent.act(inputs.obs(obs[None]).unsqueeze(0))
+            action = agent.act(inputs.obs(obs[None]).unsqueeze(0), noise)
         return policy.spaces.to_env(action[0, 0].numpy())
 
     ways: dict[str, Callable[[Any], Any]] = {

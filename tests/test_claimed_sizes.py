@@ -29,6 +29,7 @@ from baq_cli.data.suite import SUITE, Trained
 from baq_cli.deploy.policy import load_one_seed
 from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
 from baq_cli.errors import DataError, UsageError
+from baq_cli.nets.streams import SeedStream
 from baq_cli.untrusted import parse_json
 
 GIGABYTES = 1.5
@@ -262,12 +263,12 @@ def test_a_behaviour_is_built_of_what_its_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     path.write_bytes(tensor_bytes(wide, hostile))
     one, true = load_one_seed(path, None), load_one_seed(trained.path, None)
-    obs = torch.randn(1, 5, true.spaces.obs_dim)
-    assert (one.agent.act(obs) == 0).all()
+    obs, noise = torch.randn(1, 5, true.spaces.obs_dim), SeedStream((0,), "act")
+    assert (one.agent.act(obs, noise) == 0).all()
     kept = {name: t.float() for name, t in tensors.items() if not name.startswith("inputs.")}
     own = true.agent.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in kept.items())
-    assert not (true.agent.act(obs) == 0).any()
+    assert not (true.agent.act(obs, noise) == 0).any()
 
 
 # -- limits

@@ -252,7 +252,7 @@ def test_a_limit_that_was_chosen_is_said(
 
 def test_an_evaluation_of_an_endless_environment_ends() -> None:
     with closing(Evaluator(EnvRef.of("Counting-v0", {"speed": 0.5}, 8), (0, 1), 3)) as evaluator:
-        returns, lengths = evaluator.play(lambda obs: np.zeros((len(obs), 1)), 0)
+        returns, lengths = evaluator.play(lambda obs, _: np.zeros((len(obs), 1)), 0)
     assert returns.tolist() == [[4.0] * 3] * 2
     assert (lengths == 8).all()
     assert seconds_a_step("Counting-v0") < 1

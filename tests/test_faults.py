@@ -441,7 +441,7 @@ def test_an_environment_that_fails_while_it_is_made_in_a_process_is_a_fault_like
 
 
 def test_an_evaluation_that_hangs_can_be_made_again(tell: Tell, in_workers: None) -> None:
-    def act(obs: Array) -> Array:
+    def act(obs: Array, episode: Array) -> Array:
         return np.sin(obs[:, :1])
 
     tell("hangs", 3)

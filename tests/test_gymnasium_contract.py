@@ -137,7 +137,7 @@ def test_workers_and_an_evaluation_beside_keep_the_contract(tmp_path: Path) -> N
 def test_an_action_that_is_not_a_number_reaches_no_environment_in_an_evaluation() -> None:
     evaluator = Evaluator("Strict-v0", (0, 1), 1)
     with closing(evaluator), pytest.raises(NonFiniteError, match=r"^action is NaN .* step 1 "):
-        evaluator.play(lambda obs: np.full((len(obs), 1), np.nan, np.float32), 0)
+        evaluator.play(lambda obs, _: np.full((len(obs), 1), np.nan, np.float32), 0)
 
 
 # -- types of their own
@@ -202,7 +202,7 @@ def test_what_is_recorded_is_what_was_sent_and_what_came_back() -> None:
     try:
         rng = np.random.default_rng(0)
 
-        def act(obs: Array) -> Array:
+        def act(obs: Array, episode: Array) -> Array:
             return rng.choice([-1.0, -0.999, 0.1, 1.0], size=(len(obs), 1)).astype(np.float32)
 
         episodes = collect("Noting-v0", act, 30, lambda number: number)
@@ -221,7 +221,7 @@ def test_what_is_recorded_is_what_was_sent_and_what_came_back() -> None:
 
 def test_a_recording_has_the_parts_of_a_dict_in_their_own_types() -> None:
     env = "Own-float16-float64-v0"
-    made = join(env, collect(env, lambda obs: np.zeros((len(obs), 1)), 25, lambda n: n), {})
+    made = join(env, collect(env, lambda obs, _: np.zeros((len(obs), 1)), 25, lambda n: n), {})
     assert [part.dtype for part in made.observations.values()] == [np.float16, np.int64]
     assert made.observations["time"].max() == LIMIT
     assert made.episodes("made/x-v0").observations.dtype == np.float32

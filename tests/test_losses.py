@@ -302,7 +302,7 @@ def test_awacs_linear_mean_is_unbounded_in_the_density_and_clipped_when_it_acts(
     log_prob = (-0.5 * z**2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum(-1)
     assert_allclose(found["policy"], -(weight * log_prob).mean(1), **EXACT)
     obs = tensor(b.obs)
-    assert_allclose(agent.act(obs).detach(), np.clip(mean, -1, 1), **EXACT)
+    assert_allclose(agent.act(obs, noise).detach(), np.clip(mean, -1, 1), **EXACT)
     assert agent.explore(obs, KnownNoise()).abs().max() <= 1
 
 

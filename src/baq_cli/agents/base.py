@@ -66,6 +66,9 @@ class Agent(nn.Module, ABC):
     reads_clock: ClassVar[frozenset[str]] = frozenset()
     """The scalars of `Clock` that the losses read. A budget that a run has begun with can't be
     changed at a resume where `share` is among them."""
+    chunk: int = 1
+    """Actions a decision: `explore` and `act` return so many, which are done one after the other.
+    They are asked at every step all the same."""
     data_columns: tuple[str, ...] = ()
     """Columns of a transition that the data provide: `mc_return` (discounted return-to-go, update
     units), `episode_return` (undiscounted, raw units), `held_out`. A return of an online episode
@@ -117,12 +120,16 @@ class Agent(nn.Module, ABC):
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
         """Return actions to gather experience with, `[S, E, obs_dim]` to `[S, E, action_dim]`.
 
-        By default drawn from the policy, or its mode where it is no distribution.
+        By default drawn from the policy, or its mode where it is no distribution. Where `chunk` is
+        above 1, `[S, E, chunk · action_dim]`, the next action first.
         """
         return self.policy.draw(obs, noise)
 
-    def act(self, obs: Tensor) -> Tensor:
-        """Return the actions to evaluate with, `[S, E, obs_dim]` to `[S, E, action_dim]`."""
+    def act(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        """Return the actions to evaluate with, in the same shapes; by default the policy's mode.
+
+        Every episode has noise of its own: what is drawn leads with E.
+        """
         return self.policy.mode(obs)
 
     def acting_parts(self) -> tuple[str, ...]:

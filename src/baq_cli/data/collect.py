@@ -18,8 +18,9 @@ from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import observation_parts, split_parts
 
 Array = npt.NDArray[Any]
-Act = Callable[[Array], Array]
-"""From observations `[K, obs_dim]` to actions `[K, action_dim]` in [−1, 1]."""
+Act = Callable[[Array, Array], Array]
+"""From observations `[K, obs_dim]`, and the numbers of the episodes that they are of, `[K]`, to
+actions `[K, action_dim]` in [−1, 1]; called at every step."""
 
 WIDTH = 10
 """Environments stepped together; part of what makes a collection reproducible."""
@@ -124,7 +125,7 @@ def collect(
     obs = pool.reset(seeds)
     running = [_Open(n, seeds[n], pool.given[n].copy()) for n in range(WIDTH)]
     while prefix_steps < env_steps:
-        action = act(obs)
+        action = act(obs, np.asarray([episode.number for episode in running]))
         logged = pool.spaces.to_env(action)
         obs, reward, terminated, truncated = pool.step(action)
         for k, episode in enumerate(running):

@@ -17,6 +17,7 @@ from baq_cli.deploy.graphs import ExportedPolicy, FormatName, Run, require_forma
 from baq_cli.deploy.policy import DeployedPolicy, OneSeed, is_plain, load_one_seed
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, UsageError
+from baq_cli.nets.streams import SeedStream
 from baq_cli.plain_files import replaced
 from baq_cli.runs.files import disk_errors
 
@@ -151,7 +152,9 @@ def _exactly(one: OneSeed, obs: Array) -> Array:
     """Return the actions that the method computes in float64, in the environment's units."""
     agent = copy.deepcopy(one.agent).double()
     mean, std = one.inputs.obs_mean.double(), one.inputs.obs_std.double()
+    noise = SeedStream((one.seed,), "act/export")  # no plain policy draws from it
     with torch.inference_mode():
-        unit = agent.act(((torch.from_numpy(obs) - mean) / std).unsqueeze(0)).squeeze(0).numpy()
+        batch = ((torch.from_numpy(obs) - mean) / std).unsqueeze(0)
+        unit = agent.act(batch, noise).squeeze(0).numpy()
     low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
     return low + (unit + 1.0) / 2 * (high - low)

@@ -86,6 +86,7 @@ def _play(
     try:
         for k in range(episodes):
             start = env_seed(one.seed, "eval", f"command/{number}", k)
+            policy.reset(k, f"command/{number}")
             obs, _ = _drawing(env, partial(made.reset, seed=start))
             drawn()
             over = False

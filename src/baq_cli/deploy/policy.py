@@ -16,11 +16,13 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import build_agent, spaces_of
+from baq_cli.engine.evaluation.acting import ActionQueue
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
+from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
 PLAIN = (DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy)
@@ -92,12 +94,12 @@ def _check_numbers(agent: Agent, inputs: Inputs, spaces: Spaces, path: Path) -> 
 
 
 def is_plain(agent: Agent) -> bool:
-    """Return whether a method acts with its policy's perceptron alone, as all here do."""
-    return type(agent).act is Agent.act and isinstance(agent.policy, PLAIN)
+    """Return whether a method acts with its policy's perceptron alone, one action a decision."""
+    return type(agent).act is Agent.act and agent.chunk == 1 and isinstance(agent.policy, PLAIN)
 
 
 class DeployedPolicy:
-    """One seed's deterministic policy, from raw observations to the environment's actions.
+    """One seed's policy as it is evaluated, from raw observations to the environment's actions.
 
     `policy(obs)` takes `[obs_dim]` to `[action_dim]`, and `[B, obs_dim]` to `[B, action_dim]`. It
     normalises as in training, acts as `baq eval` does, bit for bit, and scales actions to the
@@ -107,14 +109,19 @@ class DeployedPolicy:
     Calls share nothing, so several threads may make them. PyTorch's settings stay as they are:
     for one observation at a time `torch.set_num_threads(1)` is fastest.
 
+    A method that samples when it acts, or decides on several actions at once (`chunk`), is in an
+    episode that its calls go through, step by step: `reset()` begins the next. Such a policy is one
+    thread's, and of a chunk all calls of an episode have the same number of observations.
+
     Attributes: obs_dim, action_dim, spaces, env (its id, arguments and limit), env_id, algo, seed
-    (the one that acts), seeds (those in the checkpoint), obs_mean and obs_std (of the data,
-    `[obs_dim]`; zeros and ones where the method doesn't normalise), document (what the checkpoint
-    says of itself: recipe, dataset, versions, gradient_steps, env_steps, …).
+    (the one that acts), seeds (those in the checkpoint), chunk (actions a decision), obs_mean and
+    obs_std (of the data, `[obs_dim]`; zeros and ones where the method doesn't normalise), document
+    (what the checkpoint says of itself: recipe, dataset, versions, gradient_steps, env_steps, …).
     Raises DataError for an observation of another shape, or that is not finite.
     """
 
     def __init__(self, one: OneSeed):
+        self._agent, self._inputs = one.agent, one.inputs
         self.spaces, self.document = one.spaces, one.document
         self.obs_dim, self.action_dim = one.spaces.obs_dim, one.spaces.action_dim
         self.env = EnvRef.of_document(one.document)
@@ -123,9 +130,24 @@ class DeployedPolicy:
         self.seed, self.seeds = one.seed, one.seeds
         self.obs_mean = one.inputs.obs_mean.numpy().copy()
         self.obs_std = one.inputs.obs_std.numpy().copy()
-        self._agent, self._inputs = one.agent, one.inputs
+        self.chunk = one.agent.chunk
+        self._episodes = 0
+        self.reset()
         self._layers = _layers(one.agent)
         self._squashed = bool(self._layers) and one.agent.policy.squashed
+
+    def reset(self, episode: int | None = None, name: str = "deployed") -> None:
+        """Begin an episode: what was decided ahead is dropped, and noise is this episode's own.
+
+        It depends on the seed, the name and the episode's number alone, which by default counts the
+        calls; the first episode, 0, has begun already. With the name `command/N` episodes have the
+        noise of those that `baq eval --number N` plays. Other methods have nothing to begin.
+        """
+        if episode is None:
+            episode, self._episodes = self._episodes, self._episodes + 1
+        place = self._agent.spec.device
+        self._noise = SeedStream((self.seed,), f"act/{name}/{episode}", place)
+        self._queue: ActionQueue | None = None
 
     def __repr__(self) -> str:
         among = "" if len(self.seeds) == 1 else f" of {', '.join(map(str, self.seeds))}"
@@ -153,7 +175,23 @@ class DeployedPolicy:
     def _act(self, raw: Array) -> Array:
         """Act as evaluation does, `[B, obs_dim]` to `[B, action_dim]`."""
         batch = self._inputs.obs(raw).unsqueeze(0).to(self._agent.spec.device)
-        return self.spaces.to_env(self._agent.act(batch).squeeze(0).cpu().numpy())
+        decided = self._agent.act(batch, self._noise).squeeze(0).cpu().numpy()
+        return self.spaces.to_env(decided if self.chunk == 1 else self._next(decided))
+
+    def _next(self, decided: Array) -> Array:
+        """Return the next action of each episode, `[B, action_dim]`, of what was decided."""
+        if self._queue is None:
+            self._queue = ActionQueue(len(decided), self.chunk, self.action_dim)
+        going_on = len(self._queue.left)
+        if len(decided) != going_on:
+            raise DataError(
+                f"{len(decided)} observations, in the middle of episodes of {going_on}: "
+                f"'{self.algo}' decides on {self.chunk} actions at once. Begin other episodes with "
+                "reset()."
+            )
+        action = self._queue.head(decided)
+        self._queue.done()
+        return action
 
     def _act_on_one(self, raw: Array) -> Array:
         """Do the same sums for one observation, without what surrounds them for the sake of many.

@@ -19,6 +19,7 @@ from baq_cli.engine.updates.synthetic import synthetic_updater
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import seconds_a_step
 from baq_cli.launch.cells import Cell
+from baq_cli.nets.streams import EpisodeNoise
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 from baq_cli.units import Phase
@@ -90,8 +91,9 @@ def _evaluation(recipe: Recipe, agent: Agent, step_seconds: float, length: float
 def _acting(agent: Agent, width: int) -> float:
     spec = agent.spec
     obs = torch.zeros(len(spec.seeds), width, spec.obs_dim, device=spec.device)
+    noise = EpisodeNoise(spec.seeds, width, "act/estimate", spec.device)
     with torch.no_grad():
-        return _seconds(lambda: agent.act(obs))
+        return _seconds(lambda: agent.act(obs, noise))
 
 
 def _evaluations(recipe: Recipe, phase: Phase) -> int:

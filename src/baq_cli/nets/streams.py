@@ -1,4 +1,4 @@
-"""Random streams, one a seed, that don't depend on which other seeds run beside them."""
+"""Random streams, one a seed or an episode, that don't depend on what else runs beside them."""
 
 from __future__ import annotations
 
@@ -72,3 +72,51 @@ class SeedStream:
         """Continue from what `state()` returned."""
         for generator, row in zip(self.generators, state, strict=True):
             generator.set_state(row.cpu().clone())
+
+
+class EpisodeNoise(SeedStream):
+    """Noise to act with: one pseudo-random generator for each episode that each seed is in.
+
+    S seeds have `width` places each, where one episode follows another. An episode's generator is
+    started from `(seed, name, number of the episode)`, so what it draws depends neither on the
+    other episodes nor on how many are played side by side. Generators are made when they are first
+    drawn from, on the CPU; `device` is where the numbers go.
+
+    Shapes: a draw of `(width, …)` returns `[S, width, …]`.
+    Raises ValueError for a draw that doesn't lead with the width.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], width: int, name: str, device: torch.device | str = "cpu"
+    ):
+        super().__init__((), name, device)
+        self.seeds, self.width = tuple(seeds), width
+        self._numbers: Sequence[int] = [*range(width)] * len(self.seeds)
+        self._made: dict[int, tuple[int, torch.Generator]] = {}
+
+    def enter(self, numbers: Sequence[int]) -> None:
+        """Say which episode each place is in, `[S · width]`, the places of a seed together."""
+        self._numbers = numbers
+
+    def _fill(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        draw: Callable[[Tensor, torch.Generator], Tensor],
+    ) -> Tensor:
+        if shape[:1] != (self.width,):
+            raise ValueError(
+                f"a draw of {list(shape)} for {self.width} episodes a seed: what acts draws "
+                f"[{self.width}, ...], a row for each"
+            )
+        out = torch.empty(len(self.seeds), *shape, dtype=dtype)
+        for place, row in enumerate(out.flatten(0, 1)):
+            draw(row, self._generator(place))
+        return out.to(self.device)
+
+    def _generator(self, place: int) -> torch.Generator:
+        number = int(self._numbers[place])
+        if place not in self._made or self._made[place][0] != number:
+            start = derive_seed(self.seeds[place // self.width], self.name, number)
+            self._made[place] = number, torch.Generator().manual_seed(start)
+        return self._made[place][1]

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from baq_cli.data.collect import Act, LoggedEpisode, collect, join
+from baq_cli.data.collect import WIDTH, Act, LoggedEpisode, collect, join
 from baq_cli.data.recording import Recording, check_spec
 from baq_cli.data.suite import Behavior, Trained, Uniform
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.checkpoints.restore import load_agent, spaces_of
 from baq_cli.engine.collection.behaviors import describe
+from baq_cli.engine.evaluation.acting import Player
 from baq_cli.engine.evaluation.environment import environment_of, limited
 from baq_cli.engine.evaluation.evaluator import env_seed
 from baq_cli.engine.updates.device import on_threads
@@ -95,10 +97,10 @@ def _actor(
         return stream.uniform(count, action_dim).squeeze(0).numpy() * 2 - 1
 
     if isinstance(behavior, Uniform):
-        return (lambda obs: uniform(len(obs))), "uniformly random actions"
+        return (lambda obs, _: uniform(len(obs))), "uniformly random actions"
     controller, share = WaypointController(env), behavior.random_share
 
-    def steer(obs: Array) -> Array:
+    def steer(obs: Array, _: Array) -> Array:
         noise = WAYPOINT_NOISE * stream.normal(len(obs), action_dim).squeeze(0).numpy()
         steered = controller(obs, noise * (not deterministic))
         at_random = stream.uniform(len(obs)).squeeze(0).numpy() < share
@@ -117,10 +119,9 @@ def _policy(path: Path, env: EnvRef, name: str, noise_seed: int | None) -> tuple
     )
     stream = SeedStream((noise_seed or 0,), f"collect/{name}", agent.spec.device)
 
-    def act(obs: Array) -> Array:
-        batch = inputs.obs(obs).unsqueeze(0)
-        with torch.no_grad():
-            action = agent.act(batch) if noise_seed is None else agent.explore(batch, stream)
-        return action.squeeze(0).numpy()
+    def explore(obs: Tensor, _: SeedStream) -> Tensor:
+        return agent.explore(obs, stream)
 
-    return act, describe(path, saved.document)
+    decide = agent.act if noise_seed is None else explore
+    play = Player(agent, inputs, WIDTH, f"collect/{name}", decide)
+    return play, describe(path, saved.document)

@@ -26,7 +26,7 @@ def measure_random(env: EnvRef | str, episodes: int) -> dict[str, Any]:
     stream = SeedStream((0,), "reference/random", torch.device("cpu"))
     width = evaluator.pool.spaces.action_dim
     returns, _ = evaluator.play(
-        lambda obs: stream.uniform(len(obs), width).squeeze(0).numpy() * 2 - 1, NUMBER
+        lambda obs, _: stream.uniform(len(obs), width).squeeze(0).numpy() * 2 - 1, NUMBER
     )
     evaluator.close()
     return _facts(returns)

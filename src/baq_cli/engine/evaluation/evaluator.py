@@ -1,4 +1,4 @@
-"""Evaluation: episodes of the deterministic policy in environments of their own."""
+"""Evaluation: episodes of the policy, as it acts, in environments of their own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.data.collect import Act
+from baq_cli.engine.evaluation.acting import Player
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvRef
@@ -40,8 +40,8 @@ class Evaluator:
     """Run every seed's policy for a number of episodes.
 
     The environments are not the training ones, and each evaluation's start states are new: they
-    depend on the seed, the evaluation's number and the episode's alone. With `timeout_seconds`,
-    environments step in processes, one a seed.
+    depend on the seed, the evaluation's number and the episode's alone; so does the noise of a
+    method that samples. With `timeout_seconds`, environments step in processes, one a seed.
     Raises EnvironmentFault when one fails (asking again makes them anew), and NotFinite.
     """
 
@@ -72,7 +72,7 @@ class Evaluator:
         self, stop: Callable[[], bool], agent: Agent, inputs: Inputs, number: int | str
     ) -> tuple[Array, Array] | None:
         """Do the same, or give up between two steps once `stop` says so: then return None."""
-        return self._play(lambda obs: self._act(agent, inputs, obs), number, stop)
+        return self._play(Player(agent, inputs, self.width, f"act/{number}"), number, stop)
 
     def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
         """Do the same with any function of observations; shapes as in `Act`, K = S · width."""
@@ -106,7 +106,7 @@ class Evaluator:
         while (running := episode < self.episodes).any():
             if stop():
                 return None
-            action = act(obs)
+            action = act(obs, episode)
             taken += 1
             self._check_finite({"action": action}, running, taken)
             obs, reward, terminated, truncated = self.pool.step(action)
@@ -119,12 +119,6 @@ class Evaluator:
                 episode = episode + width * over
                 obs = self.pool.reset(self._start_seeds(row, episode, number), over)
         return returns, lengths
-
-    def _act(self, agent: Agent, inputs: Inputs, obs: Array) -> Array:
-        with torch.no_grad():
-            batch = inputs.obs(obs).unflatten(0, (len(self.seeds), self.width))
-            action = agent.act(batch.to(agent.spec.device))
-        return action.cpu().flatten(0, 1).numpy()
 
     def _check_finite(self, parts: dict[str, Array], running: Array, taken: int) -> None:
         for name, values in parts.items():
