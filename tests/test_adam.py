@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from baq_cli.engine.updates.adam import STATE, Adam
+from baq_cli.engine.updates.adam import STATE, Adam, Settings
 
 STEPS = 20
 SIZES = {"critic": 37, "policy": 5, "temperature": 1}
 RATES: dict[str, float | Tensor] = {"critic": 3e-4, "policy": 1e-2, "temperature": 3e-4}
 CLOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-7}, torch.float64: {"rtol": 1e-12, "atol": 0.0}}
+SETTINGS = {name: Settings() for name in SIZES}
 EVERY = {"critic": 1, "policy": 2, "temperature": 3}
 
 Names = Sequence[str]
@@ -47,7 +48,7 @@ def ours(
     dtype: torch.dtype, chosen: Callable[[int], Names], rates: dict[str, float | Tensor]
 ) -> tuple[dict[str, Tensor], Adam]:
     groups = start(dtype)
-    adam = Adam(groups)
+    adam = Adam(groups, SETTINGS)
     for step in range(STEPS):
         give_gradients(groups, step)
         adam.step(chosen(step), rates)
@@ -109,7 +110,7 @@ def test_a_rate_in_a_tensor_is_the_same_rate(dtype: torch.dtype) -> None:
 
 def test_a_rate_in_a_tensor_is_read_at_each_step() -> None:
     groups = start(torch.float64)
-    adam, rate = Adam(groups), torch.tensor(0.0)
+    adam, rate = Adam(groups, SETTINGS), torch.tensor(0.0)
     moved = []
     for step, value in enumerate([1e-3, 0.0, 1e-3]):
         rate.fill_(value)
