@@ -16,9 +16,10 @@ import pytest
 from pydantic import BaseModel
 
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.cli import completion, method_files
+from baq_cli.cli import completion
 from baq_cli.cli.main import main
 from baq_cli.data.suite import SUITE
+from baq_cli.recipes import method_files
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.keys import keys_of
 from baq_cli.recipes.load import parse_overrides, resolve
@@ -37,6 +38,9 @@ def test_methods_are_those_of_the_registry() -> None:
     assert method_files.method_names() == sorted(METHODS)
     titles = {name: method.title for name, method in METHODS.items()}
     assert method_files.method_titles() == titles
+    for name, method in METHODS.items():
+        has = [method_files.learns(name, phase) for phase in ("offline", "online")]
+        assert has == [method.learns_offline, method.learns_online]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from baq_cli.cli.method_files import Key
+    from baq_cli.recipes.method_files import Key
 
 VARIABLE = "_BAQ_COMPLETE"
 """The variable by which a shell's script asks."""
@@ -104,7 +104,7 @@ def _with_meaning(offer: Offer) -> tuple[str, str]:
 
 
 def _methods() -> Iterable[Offer]:
-    from baq_cli.cli.method_files import method_titles
+    from baq_cli.recipes.method_files import method_titles
 
     return method_titles().items()
 
@@ -263,7 +263,7 @@ def _overrides(ctx: typer.Context, incomplete: str) -> Iterator[Offer]:
 
 def _sections(typed: str, ctx: typer.Context) -> list[str]:
     """Return the sections of a recipe that what is typed may lead to."""
-    from baq_cli.cli.method_files import method_names
+    from baq_cli.recipes.method_files import method_names
 
     asked = [ctx.params.get(name) or "" for name in ("algo", "algos")]
     named = [word for word in ",".join(asked).split(",") if word in method_names()]
@@ -275,7 +275,7 @@ def _sections(typed: str, ctx: typer.Context) -> list[str]:
 
 def _keys(typed: str, ctx: typer.Context, whole: bool = True) -> list[Key]:
     """Return the keys that are typed, whole or so far; a section's, where it is the only one."""
-    from baq_cli.cli.method_files import method_keys, run_keys, shared_keys
+    from baq_cli.recipes.method_files import method_keys, run_keys, shared_keys
 
     found = run_keys()
     sections = _sections(typed, ctx)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from baq_cli.agents.registry import METHODS
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
+from baq_cli.recipes.method_files import method_names
 from baq_cli.report.curves import PhaseCurves, phase_curves
 from baq_cli.report.protocol import Protocol, protocol_of
 from baq_cli.runs.checked import Checked, Count, GuardEvent, Name, check_content
@@ -161,7 +161,7 @@ def read_run(folder: Path) -> RunFacts:
     except ValueError as error:
         raise DataError(f"{folder / RECIPE} can't be read as a recipe: {error}") from error
     check_content(_RecipeFields, recipe, folder / RECIPE)
-    if recipe["algo"] not in METHODS:
+    if recipe["algo"] not in method_names():
         raise DataError(f"{folder / RECIPE} is of '{recipe['algo']}', no method of this version")
     if not isinstance(recipe.get(recipe["algo"]), dict):
         raise DataError(f"{folder / RECIPE} has no section '{recipe['algo']}'")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from baq_cli.agents.registry import METHODS
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import OF_ENVIRONMENT
+from baq_cli.recipes.method_files import learns
 
 Protocol = dict[str, Any]
 """Values by the name of a recipe's or manifest's field; a field that doesn't concern a run is
@@ -16,11 +16,11 @@ absent."""
 
 def protocol_of(recipe: Mapping[str, Any]) -> Protocol:
     """Return the budgets and the evaluation of a resolved recipe, of the phases it has."""
-    method, evaluation = METHODS[recipe["algo"]], recipe["evaluation"]
+    algo, evaluation = recipe["algo"], recipe["evaluation"]
     found: Protocol = {"evaluation.episodes": evaluation["episodes"]}
-    if method.learns_offline:
+    if learns(algo, "offline"):
         found |= _phase(recipe, evaluation, "gradient_steps")
-    if method.learns_online:
+    if learns(algo, "online"):
         found |= _phase(recipe, evaluation, "env_steps")
     return found
 

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from baq_cli.units import Phase
+
 PACKAGE = "baq_cli"
 ROOT = Path(__file__).parents[1]
 AGENTS, CLOSED, SCHEMA = "agents", "recipes.closed", "recipes.schema"
@@ -44,6 +46,11 @@ def method_names() -> list[str]:
 def method_titles() -> dict[str, str]:
     """Return what methods are called in tables, by name, sorted."""
     return {name: str(_constant(cls, "title")) for name, cls in sorted(_methods().items())}
+
+
+def learns(method: str, phase: Phase) -> bool:
+    """Return whether a method has a phase. Raises LookupError for one that is unknown."""
+    return bool(_constant(_methods()[method], f"learns_{phase}"))
 
 
 def method_keys(method: str) -> list[Key]:
