@@ -334,7 +334,7 @@ def offline_replay(agent: Agent) -> Replay:
 
 
 def reader_of(agent: Agent, store: Store | None) -> StoreReader:
-    return StoreReader(store, len(agent.spec.seeds), discount_of(agent))
+    return StoreReader(agent, stores_by_name(store), discount_of(agent))
 
 
 def stores_in_reach(

@@ -7,6 +7,7 @@ waits, offers nothing, and says nothing: the line that is being typed stays as i
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -44,8 +45,7 @@ def answer(app: Callable[[], object]) -> NoReturn:
     """Have Typer answer the shell, within MOST_SECONDS and without a word on stderr."""
     try:
         with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stderr(nowhere),
+            contextlib.redirect_stderr(io.StringIO()),
             _ended_after(MOST_SECONDS),
         ):
             app()
