@@ -210,7 +210,7 @@ class Store:
         The age is below `reach`. A captured draw reads anew where the last row is.
         """
         if self.subset is not None:
-            return (self.subset.shape[1] - 1 - age).long()
+            return (self.subset.shape[1] - 1 - age.floor()).long()
         last = self._head_on_device + (self.capacity - 1)
         return torch.remainder(last - age.floor(), self.capacity).long()
 
