@@ -15,6 +15,8 @@ from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 SOURCES: dict[StoreName, float] = {"offline": OFFLINE, "online": ONLINE, "model": MODEL}
+ANY = Draw()
+"""How rows are drawn in another's stead: uniformly."""
 
 
 class Replay:
@@ -50,6 +52,11 @@ class Replay:
         for draw in self.draws:
             _check(draw)
 
+    @property
+    def reached(self) -> frozenset[StoreName]:
+        """The stores that have rows to give. The operations of a draw depend on which they are."""
+        return frozenset(name for name, store in self.stores.items() if store.reach > 0)
+
     def batch(self, stream: SeedStream | None = None) -> Batch:
         """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
         self._drawn = []
@@ -68,16 +75,20 @@ class Replay:
 
         Shapes: `[S, count, width]` and `[S, count]`.
         """
-        present = [n for n in draw.stores if n in self.stores and self.stores[n].reach > 0]
-        if not present and draw.otherwise in self.stores:
-            present = [draw.otherwise]
-        if not present:
+        reached = self.reached
+        present = [name for name in draw.stores if name in reached]
+        other = draw.otherwise if draw.otherwise in reached else None
+        if not present and other is None:
             raise ValueError(f"nothing to draw: the {' and '.join(draw.stores)} store is empty")
+        if not present and other is not None:
+            return self._from_one(other, ANY, u)
         if len(present) == 1:
-            rows, source = self._from_one(present[0], draw, u)
+            drawn = self._from_one(present[0], draw, u)
         else:
-            rows, source = self._from_two(present[0], present[1], draw, u)
-        return self._instead(draw, rows, source, u)
+            drawn = self._from_two(present[0], present[1], draw, u)
+        if other is None or not draw.prioritised:
+            return drawn
+        return self._instead(drawn, [self.stores[name] for name in present], other, u)
 
     def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         store = self.stores[name]
@@ -133,18 +144,14 @@ class Replay:
         return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
 
     def _instead(
-        self, draw: Draw, rows: Tensor, source: Tensor, u: Tensor
+        self, drawn: tuple[Tensor, Tensor], own: Sequence[Store], other: StoreName, u: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give seeds whose priorities are all zero the rows of the draw's other store."""
-        if draw.otherwise is None or not draw.prioritised:
-            return rows, source
-        mass = sum(_mass(self.stores[n], u, True) for n in draw.stores if n in self.stores)
-        assert isinstance(mass, Tensor)
-        store, none = self.stores[draw.otherwise], mass <= 0
-        others = store.gather(_locate(store, u, False, None))
+        """Give seeds whose priorities are all zero rows of another store, uniformly."""
+        none = torch.stack([_mass(store, u, True) for store in own]).sum(0) <= 0
+        rows, source = self._from_one(other, ANY, u)
         return (
-            torch.where(none.unsqueeze(-1), others, rows),
-            torch.where(none, SOURCES[draw.otherwise], source),
+            torch.where(none.unsqueeze(-1), rows, drawn[0]),
+            torch.where(none, source, drawn[1]),
         )
 
 
@@ -155,6 +162,8 @@ def _check(draw: Draw) -> None:
         raise ValueError("a draw of the newest rows is uniform: it can't be prioritised")
     if draw.odds is not None and len(draw.stores) != 2:
         raise ValueError("odds choose between two stores")
+    if draw.odds is not None and draw.newest is not None:
+        raise ValueError("the newest rows of two stores lie where they lie: odds can't move them")
 
 
 def _mass(store: Store, u: Tensor, prioritised: bool) -> Tensor:
