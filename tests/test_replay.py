@@ -8,23 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import GAMMA, Array, stores_in_reach, tiny_spec
+from builders import GAMMA, stores_in_reach, tiny_spec
 from chance import is_fair
 from hypothesis import example, given
 from hypothesis import strategies as st
+from numbered import CPU, LAYOUT, SEEDS, counts_of, filled_online, numbered_store, replay_of, row_of
 from torch import Tensor
 
 from baq_cli.agents.base import UNION
-from baq_cli.agents.interface import Batch, Draw, Plan, StoreName
-from baq_cli.engine.experience.replay import Replay, split
+from baq_cli.agents.interface import Batch, Draw, Plan
+from baq_cli.engine.experience.replay import split
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.errors import UsageError
-from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
-
-CPU = torch.device("cpu")
-SEEDS = (0, 1)
 
 
 def tree_of(*priorities: list[float]) -> SumTree:
@@ -112,16 +109,6 @@ def test_draws_are_in_proportion_to_priorities() -> None:
 
 # -- the ring
 
-LAYOUT = Layout(1, 1, ())
-
-
-def row_of(layout: Layout, *values: float, **columns: Tensor) -> Tensor:
-    """Return one transition a seed, `[S, width]`, that carries its number in every field."""
-    value = torch.tensor(values)
-    wide = value.unsqueeze(-1)
-    fields = {"obs": wide, "action": wide, "next_obs": wide, "reward": value, "bootstrap": value}
-    return layout.pack(fields | columns)
-
 
 def contents(store: Store) -> list[list[float]]:
     index = torch.arange(store.size).expand(len(SEEDS), -1)
@@ -166,34 +153,6 @@ def test_a_column_is_filled_in_later_for_one_seed_and_its_slots_alone() -> None:
 
 
 # -- draws
-
-
-def numbered_store(count: int, first: int = 0) -> Store:
-    """Return a store that seeds share, whose transitions carry their numbers."""
-    return Store(LAYOUT, torch.cat([row_of(LAYOUT, first + k) for k in range(count)])[None], count)
-
-
-def filled_online(count: int, capacity: int, first: int = 1000) -> Store:
-    store = Store.empty(LAYOUT, 2, capacity, CPU)
-    for k in range(count):
-        store.append(row_of(LAYOUT, first + k, first + k))
-    return store
-
-
-def replay_of(
-    draws: tuple[Draw, ...], offline: Store | None, online: Store | None, batch_size: int = 16
-) -> Replay:
-    given: dict[StoreName, Store | None] = {"offline": offline, "online": online}
-    stores = {name: store for name, store in given.items() if store is not None}
-    return Replay(draws, stores, SeedStream(SEEDS, "batch"), batch_size, GAMMA)
-
-
-def counts_of(replay: Replay, batches: int, numbers: list[int]) -> Array:
-    """Return how often each numbered transition was drawn, `[S, numbers]`."""
-    seen = [replay.batch().reward for _ in range(batches)]
-    drawn = torch.cat(seen, dim=1).numpy()
-    assert set(np.unique(drawn)) <= set(numbers)
-    return np.array([[(seed == k).sum() for k in numbers] for seed in drawn])
 
 
 def test_a_union_is_uniform_over_offline_and_online_rows_together() -> None:
@@ -340,4 +299,11 @@ def test_the_online_store_holds_no_more_than_the_plan_or_the_phase_needs() -> No
 
 def test_batches_carry_unit_weights_until_a_method_changes_them() -> None:
     replay = replay_of((UNION,), numbered_store(5), filled_online(3, capacity=4))
-    assert replay.batch().weight.tolist() == [[1.0] * 16] * 2
+    batch = replay.batch()
+    assert batch.weight.tolist() == batch.constraint.tolist() == [[1.0] * 16] * 2
+
+
+def test_a_batch_is_discounted_where_it_bootstraps() -> None:
+    batch = replay_of((UNION,), numbered_store(5), filled_online(3, capacity=4)).batch()
+    assert torch.equal(batch.bootstrap, batch.reward), "here a row's flag is its number"
+    assert torch.equal(batch.discount, torch.tensor(GAMMA) * batch.bootstrap)
