@@ -13,6 +13,8 @@ import gymnasium as gym
 import pytest
 from advice import Terminal, follows, quoted
 
+from baq_cli.agents.awac import AWAC
+
 LOG, ENV = "me/short/log-v0", "Short-v0"
 SMALL = [
     *("threads=1", "evaluation.episodes=1", "evaluation.background=false"),
@@ -233,7 +235,7 @@ def test_a_resume_takes_the_runs_own_values(terminal: Terminal, run: Path, tmp_p
     terminal.done(*pretrain("iql", tmp_path / "other"), "--resume", "iql.expectile=0.9")
 
 
-@follows("the run's cosine learning rate ends at {} gradient_steps, and this command says {}: ")
+@follows("the run's cosine learning rate ends at {} {}, and this command says {}: resume with {}, ")
 def test_a_schedule_is_resumed_as_long_as_it_was(
     terminal: Terminal, run: Path, tmp_path: Path
 ) -> None:
@@ -242,6 +244,27 @@ def test_a_schedule_is_resumed_as_long_as_it_was(
     (before,) = re.findall(r"resume with (\d+)", said)
     terminal.done(*pretrain("iql", run, "--gradient-steps", before), "--resume")
     terminal.done(*pretrain("iql", tmp_path / "other", *longer))
+
+
+@follows("'{}' changes over the whole phase, which was to end at {} {}, and this command says {}: ")
+def test_a_phase_that_a_method_changes_over_is_resumed_as_long_as_it_was(
+    terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In either phase; where no loss reads the share of the phase, it may become longer."""
+    offline, online = tmp_path / "offline", tmp_path / "online"
+    phases = {
+        "--gradient-steps": (pretrain, ("awac", offline)),
+        "--env-steps": (finetune, (offline, online)),
+    }
+    for option, (words, places) in phases.items():
+        monkeypatch.setattr(AWAC, "reads_clock", frozenset({"share", "env_steps"}))
+        terminal.done(*words(*places))
+        said = terminal.told(*words(*places, option, "9"), "--resume")
+        (before,) = re.findall(r"resume with (\d+)", said)
+        terminal.done(*words(*places, option, before), "--resume")
+        terminal.done(*words(places[0], tmp_path / f"other{option}", option, "9"))
+        monkeypatch.setattr(AWAC, "reads_clock", frozenset({"gradient_steps", "env_steps"}))
+        terminal.done(*words(*places, option, "9"), "--resume")
 
 
 @follows("{} has checkpoints that this command hasn't read: another process wrote them meanwhile. ")
