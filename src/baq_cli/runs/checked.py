@@ -16,7 +16,7 @@ Name = Annotated[str, Field(max_length=300)]
 
 
 class Checked(BaseModel):
-    """Types are as JSON has them; a document may say more than is checked here."""
+    """A model of a document: its types are as JSON has them, and it may say more than is checked."""
 
     model_config = ConfigDict(strict=True)
 
@@ -38,7 +38,7 @@ class Logs(Checked):
 
 
 class GuardEvent(Checked):
-    """When a guard acted, and on which seed."""
+    """An event of a guard: when it acted, and on which seed."""
 
     env_steps: Count
     seed: Count

@@ -23,7 +23,7 @@ def check_place(dataset_id: str) -> None:
 
 @contextlib.contextmanager
 def beside() -> Iterator[Path]:
-    """Give a temporary folder from which can be renamed into the Minari folder.
+    """Yield a temporary folder from which can be renamed into the Minari folder.
 
     It is beside the Minari folder where it can be: a mounted folder can't be renamed into from
     there, and has it inside, hidden from Minari.
@@ -39,7 +39,7 @@ def beside() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def elsewhere() -> Iterator[Path]:
-    """Let Minari take a temporary folder for the user's Minari folder; yield it."""
+    """Yield a temporary folder that Minari takes for the user's Minari folder."""
     name = "MINARI_DATASETS_PATH"
     with beside() as folder:
         before = os.environ.get(name)

@@ -35,7 +35,7 @@ FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Minari's and Gymnasium's chatter off the terminal."""
+    """Keep what Minari and Gymnasium print and warn of off the terminal."""
     logging.getLogger("minari").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -52,7 +52,7 @@ def local_datasets() -> list[str]:
 
 
 def older_datasets() -> dict[str, dict[str, Any]]:
-    """Return what the folders that Minari before 0.5 left say of themselves, by id, sorted."""
+    """Return the metadata of datasets that Minari before 0.5 wrote, by id, sorted."""
     found = {}
     for name in filter(is_dataset_id, sorted(_folder_names())):
         said = older_dataset(dataset_path(name) / "data")
@@ -80,7 +80,7 @@ def _is_dataset(name: str) -> bool:
 
 
 def _metadata_of(dataset_id: str) -> dict[str, Any]:
-    """Read what a dataset says of itself; raises OSError and ValueError."""
+    """Return a dataset's metadata; raises OSError and ValueError."""
     path = dataset_path(dataset_id) / "data" / "metadata.json"
     metadata = parse_json(read_text(path, MOST_METADATA, follow=True))
     if not isinstance(metadata, dict):
@@ -138,17 +138,17 @@ class StoredDataset:
 
     @property
     def files(self) -> list[Path]:
-        """What it consists of, in an order that doesn't change."""
+        """The dataset's files, in an order that doesn't change."""
         return sorted(path for path in self.data.rglob("*") if path.is_file())
 
     @cached_property
     def env_spec(self) -> gym.envs.registration.EnvSpec | None:
-        """The environment that it says it was made in. Nothing is imported for it."""
+        """The spec of the environment of the recording. Nothing is imported for it."""
         return self._spec("env_spec", "its environment")
 
     @cached_property
     def eval_env_spec(self) -> gym.envs.registration.EnvSpec | None:
-        """The environment that it names for evaluation, where that is another."""
+        """The spec of the environment named for evaluation, where that is another."""
         return self._spec("eval_env_spec", "its environment for evaluation")
 
     def _spec(self, key: str, what: str) -> gym.envs.registration.EnvSpec | None:
@@ -162,7 +162,7 @@ class StoredDataset:
 
     @cached_property
     def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
-        """Its observation and action spaces; those of its environment where it has none."""
+        """The dataset's observation and action spaces; those of its environment where it has none."""
         texts = [self.metadata.get(name) for name in ("observation_space", "action_space")]
         try:
             if None not in texts:
@@ -178,7 +178,7 @@ class StoredDataset:
         return spaces
 
     def damaged(self, what: str) -> DataError:
-        """Return the error to raise when it can't be read."""
+        """Return the error to raise when the dataset can't be read."""
         return damaged(self.dataset_id, what)
 
 

@@ -59,7 +59,7 @@ class _Reference(Checked):
 
 
 class DatasetFields(Checked):
-    """A dataset, in the words of a checkpoint or a manifest."""
+    """The entry of a dataset in a checkpoint or a manifest."""
 
     id: Name
     sha256: Name
@@ -111,7 +111,7 @@ class _Document(Checked):
 
 
 class _State(Checked):
-    """What every use of a checkpoint needs; a resume needs more, see `resumable.py`."""
+    """The state that every use of a checkpoint needs; a resume needs more, see `resume_state.py`."""
 
     phase: Phase
     done: Count

@@ -71,11 +71,11 @@ class Evaluator:
     def evaluate_unless(
         self, stop: Callable[[], bool], agent: Agent, inputs: Inputs, number: int | str
     ) -> tuple[Array, Array] | None:
-        """Do the same, or give up between two steps once `stop` says so: then return None."""
+        """Return what `evaluate` does, or None where `stop` says so between two steps."""
         return self._play(Player(agent, inputs, self.width, f"act/{number}"), number, stop)
 
     def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
-        """Do the same with any function of observations; shapes as in `Act`, K = S · width."""
+        """Return returns and lengths as `evaluate` does, of any function that acts; K = S · width."""
         found = self._play(act, number, lambda: False)
         assert found is not None
         return found
