@@ -41,7 +41,7 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     run.stop_if_asked(resume_command)
     stages.first(save, lambda: run.stop_if_asked(resume_command))
     while done < total:
-        stages.routines(done)
+        stages.routines(done, total)
         learner.share = done / total
         batch = updater.step()
         done += 1

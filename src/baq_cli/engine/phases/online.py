@@ -221,7 +221,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     loop.stages.first(loop.save, lambda: run.stop_if_asked(resume_command))
     while run.env_steps < total and not run.guard.stopped:
         before = run.env_steps
-        loop.stages.routines(before)
+        loop.stages.routines(before, total)
         loop.step()
         done = run.env_steps
         run.tick(done, total)

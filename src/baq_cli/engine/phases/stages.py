@@ -57,16 +57,21 @@ class Stages:
             self._make(stage, self._steps, pause)
             self._say(stage)
 
-    def routines(self, counter: int) -> None:
-        """Do the routines that are due before the step of this number, in the plan's order."""
-        for routine in self._plan.routines:
-            if counter % routine.every:
-                continue
+    def routines(self, done: int, total: int) -> None:
+        """Do the routines that are due after `done` of a phase's steps, in the plan's order.
+
+        The clock says so, whether the run has just been resumed or not.
+        """
+        run, learner = self._run, self._run.learner
+        due = [routine for routine in self._plan.routines if done % routine.every == 0]
+        if due:
+            learner.env_steps, learner.share = run.env_steps, done / total
+            learner.prepare()
+        for routine in due:
             for stage in routine.stages:
                 self._make(stage, 0, lambda _: None)
-            stream = self._run.streams["routine"]
-            self._run.agent.refresh(routine.name, self.reader, stream)
-            self._run.laps.lap("routine")
+            run.agent.refresh(routine.name, self.reader, run.streams["routine"])
+            run.laps.lap("routine")
 
     def _make(self, stage: Stage, begun: int, pause: Callable[[int], None]) -> None:
         updater = self._updaters.get(stage.name) or self._updater(stage)
