@@ -147,6 +147,12 @@ class Agent(nn.Module, ABC):
         draws = (UNION,) if share is None else online_and_offline(share)
         return Plan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
 
+    def begin_stage(self, stage: str, data: Experience) -> None:
+        """Make ready for a stage before its first update: a model's units, the odds of its draws.
+
+        Called each time that a routine does the stage.
+        """
+
     def assess(self, data: Experience, stage: str | None = None) -> None:
         """Look at the dataset at an evaluation of pre-training, or within and after a stage.
 

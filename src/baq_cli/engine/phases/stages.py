@@ -75,6 +75,8 @@ class Stages:
 
     def _make(self, stage: Stage, begun: int, pause: Callable[[int], None]) -> None:
         updater = self._updater(stage)
+        if begun == 0:
+            self._run.agent.begin_stage(stage.name, self.reader)
         for steps in range(begun + 1, stage.steps + 1):
             batch = updater.step()
             self._after_update(stage, batch, steps)
