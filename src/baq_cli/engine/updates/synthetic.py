@@ -32,7 +32,7 @@ def synthetic_updater(
 ) -> Updater:
     """Return an updater of a fresh agent whose stores hold `rows` random transitions each.
 
-    Online the batches are drawn by the method's own plan, from both stores.
+    Batches are drawn by the method's own plan: online from both stores, and from a model's rows.
     """
     agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
     learner = Learner(agent)
@@ -43,6 +43,8 @@ def synthetic_updater(
     stores: dict[StoreName, Store] = {"offline": offline}
     if phase == "online":
         stores = _online_stores(agent, plan, offline, rows)
+    if plan.model_capacity:
+        stores["model"] = _filled(next(iter(stores.values())).layout, spec, rows)
     of_batches = stream, recipe.method.batch_size, learner.discount, odds_of(agent, plan)
     replay = Replay(plan.draws, stores, *of_batches)
     return Updater(learner, replay, recipe.run.capture, record_after)
@@ -72,6 +74,11 @@ def _online_stores(agent: Agent, plan: Plan, offline: Store, rows: int) -> dict[
     if online.priorities is not None:
         online.priorities.fill(online.rows[..., online.layout.slices["priority"].start].double())
     return stores_by_name(reached, online)
+
+
+def _filled(layout: Layout, spec: Spec, rows: int) -> Store:
+    """Return a store of `rows` random transitions of each seed."""
+    return Store(layout, random_rows(layout, (len(spec.seeds), rows), spec.device), rows)
 
 
 def random_rows(layout: Layout, shape: tuple[int, int], device: torch.device) -> Tensor:
