@@ -16,7 +16,7 @@ Name = Annotated[str, Field(max_length=300)]
 
 
 class Checked(BaseModel):
-    """A model of a document: its types are as JSON has them, and it may say more than is checked."""
+    """A model of a document, with JSON's types; it may say more than is checked."""
 
     model_config = ConfigDict(strict=True)
 

@@ -162,7 +162,7 @@ class StoredDataset:
 
     @cached_property
     def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
-        """The dataset's observation and action spaces; those of its environment where it has none."""
+        """The dataset's observation and action spaces; else its environment's."""
         texts = [self.metadata.get(name) for name in ("observation_space", "action_space")]
         try:
             if None not in texts:

@@ -111,7 +111,7 @@ class _Document(Checked):
 
 
 class _State(Checked):
-    """The state that every use of a checkpoint needs; a resume needs more, see `resume_state.py`."""
+    """The state that every use of a checkpoint needs; for a resume see `resume_state.py`."""
 
     phase: Phase
     done: Count

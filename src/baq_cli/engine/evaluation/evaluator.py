@@ -75,7 +75,7 @@ class Evaluator:
         return self._play(Player(agent, inputs, self.width, f"act/{number}"), number, stop)
 
     def play(self, act: Act, number: int | str) -> tuple[Array, Array]:
-        """Return returns and lengths as `evaluate` does, of any function that acts; K = S · width."""
+        """Return what `evaluate` does, of any function that acts; see `Act`, K = S · width."""
         found = self._play(act, number, lambda: False)
         assert found is not None
         return found
