@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from baq_cli.deploy.graphs import FORMATS, FormatName, Run
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import load_agent
 from baq_cli.engine.checkpoints.tensors import tensor_bytes
-from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.evaluation.acting import Player
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 from baq_cli.units import Phase
@@ -88,8 +87,8 @@ def evaluated(path: Path, count: int) -> tuple[Array, Array]:
     agent, inputs, saved = load_agent(path)
     seeds = agent.spec.seeds
     obs = np.stack([observations(inputs, count)] * len(seeds))
-    evaluator: Any = SimpleNamespace(seeds=seeds, width=count)
-    action = Evaluator._act(evaluator, agent, inputs, obs.reshape(-1, obs.shape[-1]))
+    play = Player(agent, inputs, count, "act/0")
+    action = play(obs.reshape(-1, obs.shape[-1]), np.tile(np.arange(count), len(seeds)))
     spaces = Spaces.from_fields(saved.document["spaces"])
     return obs, spaces.to_env(action).reshape(len(seeds), count, -1)
 

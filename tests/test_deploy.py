@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -21,7 +20,8 @@ from baq_cli.deploy.policy import DeployedPolicy, load_policy
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint, load_agent
 from baq_cli.engine.checkpoints.tensors import tensor_bytes
-from baq_cli.engine.evaluation.evaluator import Evaluator, env_seed
+from baq_cli.engine.evaluation.acting import Player
+from baq_cli.engine.evaluation.evaluator import env_seed
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
@@ -55,9 +55,9 @@ def test_one_observation_is_acted_on_as_evaluation_would_with_large_networks(nam
     """Products of this size take other ways through the library than tiny ones."""
     agent, inputs, _ = load_agent(Trained(name).path)
     policy = load_policy(Trained(name).path)
-    evaluator: Any = SimpleNamespace(seeds=(0,), width=1)
+    play = Player(agent, inputs, 1, "act/0")
     for obs in observations(inputs, 200):
-        expected = policy.spaces.to_env(Evaluator._act(evaluator, agent, inputs, obs[None]))
+        expected = policy.spaces.to_env(play(obs[None], np.zeros(1)))
         assert_array_equal(policy(obs), expected[0])
         assert_array_equal(policy(obs[None]), expected)
 

@@ -297,7 +297,7 @@ def test_a_file_that_cant_be_written_is_told_in_words(tmp_path: Path) -> None:
 def test_a_method_with_another_way_to_act_is_loaded_and_not_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def act(self: Any, obs: torch.Tensor) -> torch.Tensor:
+    def act(self: Any, obs: torch.Tensor, noise: Any) -> torch.Tensor:
         return -self.policy.mode(obs)
 
     path = write_policy(tmp_path / "a.safetensors", "awac", spaces=PENDULUM)
