@@ -126,8 +126,8 @@ def collect(
     running = [_Open(n, seeds[n], pool.given[n].copy()) for n in range(WIDTH)]
     while prefix_steps < env_steps:
         action = act(obs, np.asarray([episode.number for episode in running]))
-        logged = pool.spaces.to_env(action)
         obs, reward, terminated, truncated = pool.step(action)
+        logged = pool.done_in_env(action)
         for k, episode in enumerate(running):
             episode.observations.append(pool.given[k].copy())
             episode.actions.append(logged[k])

@@ -186,7 +186,7 @@ class DeployedPolicy:
         if len(decided) != going_on:
             raise DataError(
                 f"{len(decided)} observations, in the middle of episodes of {going_on}: "
-                f"'{self.algo}' decides on {self.chunk} actions at once. Begin other episodes with "
+                f"'{self.algo}' decides on {self.chunk} actions at once. Start other episodes with "
                 "reset()."
             )
         action = self._queue.head(decided)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
 
-from baq_cli.errors import EnvironmentMismatch
+from baq_cli.errors import EnvironmentMismatch, clipped
+
+EXECUTED = "executed_action"
+"""The entry of a step's info, in the units of the action space; None is as if it were not there."""
 
 
 class EnvironmentFault(EnvironmentMismatch):
@@ -19,11 +23,13 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
     """An environment as Gymnasium's API has it, which says in words what it does wrong.
 
     Observations are copies: an environment may write the next one into the same array, which it
-    may share with others. Infos are left out, since nothing here reads them: they may hold what
-    can't be sent to another process, or be laid beside those of another environment. It is closed
-    once, and what it raises then is passed over, for nothing more is wanted of it.
+    may share with others. Of an info only `executed_action` is passed on, what was done in place of
+    the action asked for: the rest may hold what can't be sent to another process, or be laid beside
+    that of another environment. It is closed once, and what it raises then is passed over, for
+    nothing more is wanted of it.
     Raises EnvironmentFault when it raises, or returns another shape than its space has, a reward
-    that is no number, or flags that are no truth values.
+    that is no number, flags that are no truth values, or an executed action that its space doesn't
+    contain.
     """
 
     _closed = False
@@ -41,7 +47,7 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         try:
-            obs, reward, terminated, truncated, _ = self.env.step(action)
+            obs, reward, terminated, truncated, info = self.env.step(action)
         except Exception as error:
             raise EnvironmentFault(f"step raised {type(error).__name__}: {error}") from error
         obs = self._checked(obs, "step")
@@ -50,12 +56,29 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, bool | np.bool_):
                 raise EnvironmentFault(f"step returned {name} = {flag!r}, expected True or False")
-        return obs, float(reward), bool(terminated), bool(truncated), {}
+        return obs, float(reward), bool(terminated), bool(truncated), self._executed(info)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             let_go(self.env)
+
+    def _executed(self, info: Any) -> dict[str, Any]:
+        """Return what was done in place of the action asked for, where the info says so."""
+        found = info.get(EXECUTED) if isinstance(info, Mapping) else None
+        if found is None:
+            return {}
+        space = self.action_space
+        assert isinstance(space, gym.spaces.Box)
+        with contextlib.suppress(TypeError, ValueError), np.errstate(over="ignore"):
+            action = np.asarray(found)
+            typed = action.astype(space.dtype)
+            if action.dtype.kind in "fiu" and space.contains(typed):
+                return {EXECUTED: typed}
+        raise EnvironmentFault(
+            f"step returned info['{EXECUTED}'] = {clipped(repr(found))}, expected an action in "
+            f"{clipped(str(space))}"
+        )
 
     def _checked(self, obs: Any, when: str) -> Any:
         expected = self.observation_space.shape

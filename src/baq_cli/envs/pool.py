@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baq_cli.envs.faults import Checked, EnvironmentFault, let_go
+from baq_cli.envs.faults import EXECUTED, Checked, EnvironmentFault, let_go
 from baq_cli.envs.limits import bounded
 from baq_cli.envs.making import make_env, quiet_simulator
 from baq_cli.envs.ref import EnvRef, named
@@ -65,7 +65,9 @@ class EnvPool:
     handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
-    `given` are the last observations in the environment's own type.
+    `given` are the last observations in the environment's own type. `executed` is what the last
+    step did in place of the actions asked for, where an environment said so, `[K, action_dim]`
+    float64 in its units, the other rows NaN; None where all did what they were asked to.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
     dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
     two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
@@ -84,7 +86,9 @@ class EnvPool:
         self.workers = workers
         self._envs: SyncVectorEnv | Workers
         self.given: Array = np.empty(0)
+        self.executed: Array | None = None
         self._begun: Array | None = None
+        self._asked: Array = np.empty(0)
         self._under_way = False
         make = partial(make_playable, self.env)
         with self._faults(), quiet_simulator():
@@ -137,9 +141,16 @@ class EnvPool:
         finally:
             gym.logger.min_level = level
 
-    def begin_step(self, action: Array) -> None:
-        """Hand the actions over; with workers the environments step from now on."""
-        self._begun = self.spaces.to_env(action)
+    def begin_step(self, action: Array, executed: Array | None = None) -> None:
+        """Hand the actions over; with workers the environments step from now on.
+
+        Rows of `executed` that are not NaN, as the attribute has them, are done in place of those
+        of `action`, digit for digit.
+        """
+        self._asked, self._begun = action, self.spaces.to_env(action)
+        if executed is not None:
+            told = _told(executed)
+            self._begun = np.where(told, executed, self._begun).astype(self._begun.dtype)
         if isinstance(self._envs, Workers):
             with self._faults():
                 self._envs.step_async(self._begun)
@@ -150,15 +161,42 @@ class EnvPool:
         with self._faults():
             if isinstance(self._envs, Workers):
                 self._under_way = False
-                obs, reward, terminated, truncated, _ = self._envs.step_wait(self._timeout)
+                obs, reward, terminated, truncated, infos = self._envs.step_wait(self._timeout)
             else:
-                obs, reward, terminated, truncated, _ = self._envs.step(self._begun)
+                obs, reward, terminated, truncated, infos = self._envs.step(self._begun)
+        self.executed = self._executed(infos) if EXECUTED in infos else None
         return self._known(obs), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """Step all; return observations, rewards, terminated and truncated."""
         self.begin_step(action)
         return self.end_step()
+
+    def _executed(self, infos: dict[str, Any]) -> Array | None:
+        """Return what was not what was asked for; saying that it was is saying nothing."""
+        found = np.asarray(infos[EXECUTED], dtype=np.float64)
+        other = infos[f"_{EXECUTED}"] & (found != self.spaces.to_env(self._asked)).any(axis=1)
+        return np.where(other[:, None], found, np.nan) if other.any() else None
+
+    def executed_by(self, number: int) -> Array | None:
+        """Return that row of `executed`, where there is an action in it."""
+        if self.executed is None or not _told(self.executed)[number]:
+            return None
+        return np.asarray(self.executed[number])
+
+    def done(self, action: Array) -> Array:
+        """Return what the last step did, in [−1, 1]: `action`, unless it said that it did other."""
+        if self.executed is None:
+            return action
+        scaled = np.clip(self.spaces.from_env(self.executed), -1.0, 1.0)
+        return np.where(_told(self.executed), scaled, action)
+
+    def done_in_env(self, action: Array) -> Array:
+        """Return the same in the environment's units and type."""
+        asked = self.spaces.to_env(action)
+        if self.executed is None:
+            return asked
+        return np.where(_told(self.executed), self.executed, asked).astype(asked.dtype)
 
     def close(self) -> None:
         """Let go of the environments, after the step under way; not of those that failed."""
@@ -178,6 +216,11 @@ class EnvPool:
             return
         with contextlib.suppress(Exception):  # what failed once may fail again
             self._envs.close()
+
+
+def _told(executed: Array) -> Array:
+    """Return in which rows there is an action, `[K, 1]`."""
+    return ~np.isnan(executed[:, :1])
 
 
 def seconds_a_step(env: EnvRef | str, steps: int = 30) -> float:

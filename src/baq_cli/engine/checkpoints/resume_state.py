@@ -123,6 +123,7 @@ def check_resumable(
         found = [block for block in blocks if block is not None]
         _check_store(agent, document, state, found, folder)
         _check_episodes(agent, state, replay, sum(b["rows"].shape[1] for b in found), folder)
+        _check_done(agent, document, replay, folder)
 
 
 def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
@@ -245,13 +246,34 @@ def _check_episodes(
     expected: dict[str, Shape] = {"obs": ((seeds, agent.spec.obs_dim), torch.float32)}
     if "action" in replay:
         expected["action"] = ((seeds, agent.spec.action_dim), torch.float32)
+    if agent.chunk > 1:
+        expected["queue"] = ((seeds, agent.chunk * agent.spec.action_dim), torch.float32)
+        expected["queue_left"] = ((seeds,), torch.int64)
     for i, episode in enumerate(state["running"]):
         steps = len(episode["rewards"])
         if steps:
             expected[f"running.{i}.actions"] = ((steps, agent.spec.action_dim), torch.float32)
+        if f"running.{i}.executed" in replay:
+            expected[f"running.{i}.executed"] = ((steps, agent.spec.action_dim), torch.float64)
         if len(episode["slots"]) != steps or max(episode["slots"], default=-1) >= rows:
             raise _damaged(folder, f"running episode {i} lies in rows that are not there")
     _compare({name: _shape(tensor) for name, tensor in replay.items()}, expected, folder)
+
+
+def _check_done(agent: Agent, document: dict[str, Any], replay: Tensors, folder: Path) -> None:
+    """Check the numbers of what was decided on ahead, and of what was done in its place."""
+    left = replay.get("queue_left")
+    if left is not None and not bool(((left >= 0) & (left <= agent.chunk)).all()):
+        raise _damaged(folder, f"more is left of its chunks than the {agent.chunk} actions of each")
+    low, high = (
+        torch.tensor(document["spaces"][end], dtype=torch.float64)
+        for end in ("action_low", "action_high")
+    )
+    for name, done in replay.items():
+        if name.endswith(".executed"):
+            inside = ((done >= low) & (done <= high)).all(1)
+            if not bool((inside | done.isnan().all(1)).all()):
+                raise _damaged(folder, f"'{name}' has actions outside of the action space")
 
 
 def _shape(tensor: Tensor) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,18 @@ class ActionQueue:
     def drop(self, over: Array | None = None) -> None:
         """Forget what is left, of the episodes that are over, `[K]`, or of all."""
         self.left[... if over is None else over] = 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is left, for a checkpoint; nothing where no method decides ahead."""
+        if self.chunk == 1:
+            return {}
+        return {"queue": torch.from_numpy(self.actions), "queue_left": torch.from_numpy(self.left)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors()` returned."""
+        if self.chunk > 1:
+            self.actions = tensors["queue"].numpy().copy()
+            self.left = tensors["queue_left"].numpy().copy()
 
 
 class Player:

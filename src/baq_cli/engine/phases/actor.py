@@ -43,7 +43,10 @@ class Actor:
         self._device = self._agent.spec.device
 
     def act(self, obs: Array) -> Array:
-        """Return exploring actions `[S, action_dim]` for raw observations `[S, obs_dim]`."""
+        """Return exploring actions for raw observations `[S, obs_dim]`.
+
+        They are `[S, chunk · action_dim]`: as many as the method decides on at once.
+        """
         with torch.no_grad():
             if self._twin and self._seen != self._learner.gradient_steps:
                 self._follow()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,9 +11,11 @@ import torch
 from torch import Tensor
 
 from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.evaluation.acting import ActionQueue
 from baq_cli.engine.evaluation.evaluator import env_seed
 from baq_cli.engine.experience.columns import DATA_COLUMNS, Ended, data_layout
 from baq_cli.engine.experience.store import Store
+from baq_cli.engine.phases.repeating import RunningEpisode, repeat_actions
 from baq_cli.engine.phases.run import Run
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool, seconds_a_step
@@ -28,52 +29,12 @@ SLOW_STEP_SECONDS = 2e-3
 """All seeds' steps one after the other, from which handing them to processes pays."""
 
 
-@dataclass
-class RunningEpisode:
-    """The episode that one seed is in: where it started, what was done, where it is stored."""
-
-    start_seed: int
-    actions: list[Array] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    slots: list[int] = field(default_factory=list)
-
-
-def repeat_actions(pool: EnvPool, running: Sequence[RunningEpisode]) -> tuple[Array, Array]:
-    """Step all environments until the longest running episode is where it was.
-
-    Shorter episodes start later, so that every environment ends at its own last step. Returns
-    the observations there, `[S, obs_dim]`, and which episodes were over before that, `[S]`: their
-    environments don't repeat themselves.
-    """
-    lengths = np.array([len(episode.actions) for episode in running])
-    longest = int(lengths.max())
-    seeds = [episode.start_seed for episode in running]
-    idle = np.zeros(pool.spaces.action_dim, dtype=np.float32)
-    obs = pool.reset(seeds)
-    stray = np.zeros(len(running), dtype=np.bool_)
-    for t in range(longest):
-        begin = lengths == longest - t
-        if begin.any():
-            obs = pool.reset(seeds, begin)
-        at = t - (longest - lengths)
-        action = np.stack(
-            [e.actions[k] if k >= 0 else idle for e, k in zip(running, at, strict=True)]
-        )
-        obs, _, terminated, truncated = pool.step(action)
-        over = terminated | truncated
-        stray |= over & (at >= 0)  # the others were idle, and fell over
-        if over.any():
-            obs = pool.reset(seeds, over)
-    if longest and (lengths == 0).any():
-        obs = pool.reset(seeds, lengths == 0)
-    return obs, stray
-
-
 class RunningEpisodes:
     """The episodes that S seeds are in, stepped together, and the environments they are in.
 
     `obs [S, obs_dim]` is where they are, NaN where an environment waits to be reset. `action
     [S, action_dim]` was chosen there and led to nothing that is stored yet; None when none was.
+    `queue` holds what was decided on ahead.
     Environments that fail are made anew; raises EnvironmentMismatch when they do so too often, and
     NonFiniteError for a first observation that is not finite.
     """
@@ -84,6 +45,8 @@ class RunningEpisodes:
         self.pool = make_pool(run)
         self.obs: Array = np.empty(0)
         self.action: Array | None = None
+        spec = run.spec
+        self.queue = ActionQueue(len(spec.seeds), run.agent.chunk, spec.action_dim)
 
     @property
     def have_begun(self) -> bool:
@@ -97,14 +60,15 @@ class RunningEpisodes:
         self._running = self._next()
         self.obs = self._insist(self._reset)
 
-    def append(self, reward: Array, next_obs: Array, slot: int) -> None:
-        """Go on to where `action` led; the transition lies in a slot of the online store."""
-        assert self.action is not None
-        for episode, a, r in zip(self._running, self.action, reward, strict=True):
-            episode.actions.append(a)
-            episode.rewards.append(float(r))
-            episode.slots.append(slot)
+    def append(self, action: Array, reward: Array, next_obs: Array, slot: int) -> None:
+        """Go on to where the pool's last step led, which did `action [S, action_dim]`.
+
+        The transition lies in a slot of the online store.
+        """
+        for i, episode in enumerate(self._running):
+            episode.append(action[i], self.pool.executed_by(i), float(reward[i]), slot)
         self.obs, self.action = next_obs, None
+        self.queue.done()
 
     def end(self, over: Array, terminated: Array) -> None:
         """End the episodes that are over, `[S]`, and begin others in their place."""
@@ -128,6 +92,7 @@ class RunningEpisodes:
         try:
             _refuse_while_stopping(self._run, fault)
             self.action = None
+            self.queue.drop()
             self._close(begun, np.zeros_like(begun))
             self.pool = _renewed(self._run, self.pool, fault)
             self.obs = self._insist(self._reset)
@@ -169,6 +134,7 @@ class RunningEpisodes:
                 if episode is not None:
                     self._write(i, episode, name, values[i].expand(len(episode.slots)))
         run.episodes += over
+        self.queue.drop(over)
         self._running = [
             new if o else old for new, old, o in zip(self._next(), self._running, over, strict=True)
         ]
@@ -213,19 +179,15 @@ class RunningEpisodes:
 
     def state(self) -> list[dict[str, Any]]:
         """Return where each episode started and is stored, for a checkpoint."""
-        return [
-            {"start_seed": e.start_seed, "rewards": e.rewards, "slots": e.slots}
-            for e in self._running
-        ]
+        return [episode.state() for episode in self._running]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return where the episodes are, and the actions that led there."""
-        tensors = {"obs": torch.from_numpy(self.obs)}
+        tensors = {"obs": torch.from_numpy(self.obs), **self.queue.tensors()}
         if self.action is not None:
             tensors["action"] = torch.from_numpy(self.action)
         for i, episode in enumerate(self._running):
-            if episode.actions:
-                tensors[f"running.{i}.actions"] = torch.from_numpy(np.stack(episode.actions))
+            tensors |= {f"running.{i}.{name}": t for name, t in episode.tensors().items()}
         return tensors
 
     def restore(self, saved: Checkpoint) -> None:
@@ -237,12 +199,14 @@ class RunningEpisodes:
         Raises Interrupted when the environments fail while the run is being stopped.
         """
         for i, kept in enumerate(saved.state["running"]):
-            actions = saved.replay.get(f"running.{i}.actions")
-            steps = [] if actions is None else list(actions.numpy())
-            rewards, slots = list(kept["rewards"]), list(kept["slots"])
-            self._running.append(RunningEpisode(kept["start_seed"], steps, rewards, slots))
+            prefix = f"running.{i}."
+            own = {
+                n.removeprefix(prefix): t for n, t in saved.replay.items() if n.startswith(prefix)
+            }
+            self._running.append(RunningEpisode.restored(kept, own))
         if "action" in saved.replay:
             self.action = saved.replay["action"].numpy()
+        self.queue.restore(saved.replay)
         self.obs, stray = self._insist(lambda: repeat_actions(self.pool, self._running))
         before = saved.replay["obs"].numpy()
         self._end_strays(stray | ((self.obs != before) & ~np.isnan(before)).any(axis=1))
@@ -252,6 +216,7 @@ class RunningEpisodes:
         if not stray.any():
             return
         self.action = None
+        self.queue.drop(stray)
         seeds = [seed for seed, s in zip(self._run.spec.seeds, stray, strict=True) if s]
         self._run.observer(
             Note(

@@ -97,11 +97,11 @@ class OnlineLoop:
         run, laps, episodes = self.run, self.run.laps, self.episodes
         if episodes.action is None:
             episodes.action = self._choose_action()
-        action = episodes.action
-        run.faults.check_transition({"action": action}, run.env_steps + 1)
+        asked = episodes.action
+        run.faults.check_transition({"action": asked}, run.env_steps + 1)
         laps.lap("act")
         try:
-            episodes.pool.begin_step(action)
+            episodes.pool.begin_step(asked)
             if self.owed:
                 self._update()
             next_obs, reward, terminated, truncated = episodes.pool.end_step()
@@ -109,9 +109,11 @@ class OnlineLoop:
             episodes.begin_anew(fault)
             return
         laps.lap("environment")
+        action = episodes.pool.done(asked)
         parts = {"observation": next_obs, "reward": reward, "action": action}
         run.faults.check_transition(parts, run.env_steps + 1)
-        episodes.append(reward, next_obs, self._store(action, reward, next_obs, terminated))
+        slot = self._store(action, reward, next_obs, terminated)
+        episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
@@ -138,7 +140,7 @@ class OnlineLoop:
         if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
             random = 2 * stream.uniform(run.spec.action_dim) - 1
             return random.cpu().numpy()
-        return self.actor.act(self.episodes.obs)
+        return self.episodes.queue.head(self.actor.act(self.episodes.obs))
 
     def _store(self, action: Array, reward: Array, next_obs: Array, terminated: Array) -> int:
         run = self.run
