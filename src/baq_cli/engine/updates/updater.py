@@ -54,6 +54,7 @@ class Updater:
         self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
         self._recording = Recorder(self._update, after) if on_cpu else None
         self._graphs: dict[frozenset[str], Captured] = {}
+        self._reached: frozenset[str] = frozenset()
         self._eager = 0
         self._side = torch.cuda.Stream() if self.captures else None
 
@@ -72,7 +73,11 @@ class Updater:
         return batch
 
     def _learn(self, active: frozenset[str]) -> Batch:
-        learner = self.learner
+        learner, reached = self.learner, self.replay.reached
+        if reached != self._reached:  # a store had no rows when the others' were taken down
+            self._reached = reached
+            self.records.clear()
+            self._graphs.clear()
         if self._recording is not None:
             batch = self._recording.learn(active)
         elif not self.captures:
