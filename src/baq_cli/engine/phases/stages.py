@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from baq_cli.agents.interface import Batch, Plan, Stage, StoreName
+from baq_cli.agents.interface import Batch, Plan, Stage
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import Stores, odds_of
@@ -31,7 +31,7 @@ class Stages:
         self._discount = run.learner.discount
         self._odds = odds_of(run.agent, plan)
         self.reader = StoreReader(run.agent, stores.by_name(), self._discount, self._odds)
-        self._updaters: dict[tuple[str, frozenset[StoreName]], Updater] = {}
+        self._updaters: dict[str, Updater] = {}
         self._done, self._steps = 0, 0
         self._reported, self._reported_steps = time.monotonic(), 0
 
@@ -104,20 +104,15 @@ class Stages:
         run.observer(Progress(run.phase, *counts, rate, left, stage.name))
 
     def _updater(self, stage: Stage) -> Updater:
-        """Return a stage's updater; what it has recorded is a draw from the stores with rows."""
-        filled = frozenset(n for n, store in self._stores.by_name().items() if store.reach)
-        if (stage.name, filled) not in self._updaters:
-            self._updaters[stage.name, filled] = self._new_updater(stage)
-        return self._updaters[stage.name, filled]
-
-    def _new_updater(self, stage: Stage) -> Updater:
         run, stream = self._run, self._run.streams["routine"]
         rows = stage.rows or run.recipe.method.batch_size
         replay = Replay(
             stage.draws, self._stores.by_name(), stream, rows, self._discount, self._odds
         )
         capture = run.recipe.run.capture
-        return Updater(run.learner, replay, capture, stage=stage, noise=stream)
+        updater = Updater(run.learner, replay, capture, stage=stage, noise=stream)
+        self._updaters[stage.name] = updater
+        return updater
 
     def _say(self, stage: Stage) -> None:
         losses = {
