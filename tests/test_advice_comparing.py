@@ -358,7 +358,7 @@ def _a_pair(case: Any) -> Any:
 @follows(
     "{} holds the seeds {}, not {}: choose among them",
     "device '{}', but PyTorch sees no CUDA device: use 'cpu'",
-    "the way '{}' acts has no export; use load_policy",
+    "the way '{}' acts has no export: {}; use load_policy",
 )
 def test_a_policy_is_loaded_as_the_messages_say(
     terminal: Terminal, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

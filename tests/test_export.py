@@ -27,14 +27,14 @@ from baq_cli.agents.registry import METHODS
 from baq_cli.data.suite import Trained
 from baq_cli.deploy.export import export_policy
 from baq_cli.deploy.graphs import FORMATS, ExportedPolicy, FormatName
-from baq_cli.deploy.policy import DeployedPolicy, load_one_seed, load_policy
+from baq_cli.deploy.policy import DeployedPolicy, load_one_seed, load_policy, plain_mode_of
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import tensor_bytes
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.scaling import inner_bounds
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, ExitStatus, UsageError
-from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy
+from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checkpoints import AGENT
 
@@ -158,21 +158,35 @@ def test_an_awac_policy_is_exported_with_the_mean_that_it_has(
     assert_allclose(exported(path, name, tmp_path / "out")(obs), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", [DeterministicPolicy, GaussianPolicy])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (DeterministicPolicy, {"layer_norm": True}),
+        (GaussianPolicy, {"layer_norm": True}),
+        (DeterministicPolicy, {"layer_norm": "after", "activation": "gelu"}),
+        (DeterministicPolicy, {"activation": "silu"}),
+        (DeterministicPolicy, {"activation": "leaky_relu"}),
+        (DeterministicPolicy, {"activation": "tanh"}),
+        (TanhGaussianPolicy, {"members": 3}),
+    ],
+)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_policy_with_layer_norm_is_exported_whole(
-    name: FormatName, kind: type[Any], tmp_path: Path
+def test_any_plain_policy_is_exported_whole(
+    name: FormatName, kind: type[Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     one = load_one_seed(write_policy(tmp_path / "a.safetensors"), 4)
-    one.agent.policy = kind(SeedStream((4,), "init"), 5, 3, (16, 16), layer_norm=True)
+    one.agent.policy = kind(SeedStream((4,), "init"), 5, 3, (16, 16), **settings)
     with torch.no_grad():
         for number, parameter in enumerate(one.agent.policy.net.norms.parameters()):
             parameter.add_(torch.linspace(-0.4, 0.5, 16) * (number + 1))
     one.agent.policy.requires_grad_(False)
     out = tmp_path / "out"
-    out.write_bytes(FORMATS[name].to_bytes(ExportedPolicy(one), "{}"))
+    policy = ExportedPolicy(one, plain_mode_of(one.agent))
+    out.write_bytes(FORMATS[name].to_bytes(policy, "{}"))
     obs = observations(one.inputs, 100)
     assert_allclose(FORMATS[name].run(out)(obs), DeployedPolicy(one)(obs), rtol=0, atol=2e-5)
+    alone = [DeployedPolicy(one)(row) for row in obs[:5]]
+    assert_allclose(alone, DeployedPolicy(one)(obs[:5]), rtol=0, atol=2e-5)
 
 
 def expected_facts() -> dict[str, Any]:

@@ -14,9 +14,10 @@ import torch
 
 from baq_cli import __version__
 from baq_cli.deploy.graphs import ExportedPolicy, FormatName, Run, require_format
-from baq_cli.deploy.policy import DeployedPolicy, OneSeed, is_plain, load_one_seed
+from baq_cli.deploy.policy import DeployedPolicy, OneSeed, load_one_seed, plain_mode_of
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, UsageError
+from baq_cli.nets.exports import NoExport
 from baq_cli.nets.streams import SeedStream
 from baq_cli.plain_files import replaced
 from baq_cli.runs.files import disk_errors
@@ -60,10 +61,13 @@ def export_policy(
     """
     form = require_format(name)
     one = load_one_seed(checkpoint, seed)
-    if not is_plain(one.agent):
-        raise UsageError(f"the way '{one.document['algo']}' acts has no export; use load_policy")
+    mode = plain_mode_of(one.agent)
+    if isinstance(mode, NoExport):
+        raise UsageError(
+            f"the way '{one.document['algo']}' acts has no export: {mode.reason}; use load_policy"
+        )
     facts = describe(one)
-    content = form.to_bytes(ExportedPolicy(one), json.dumps(facts, allow_nan=False))
+    content = form.to_bytes(ExportedPolicy(one, mode), json.dumps(facts, allow_nan=False))
     with disk_errors(f"write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with replaced(out) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from baq_cli import __version__
 from baq_cli.deploy.policy import OneSeed
 from baq_cli.envs.scaling import inner_bounds
 from baq_cli.errors import DataError, UsageError
-from baq_cli.nets.perceptron import NORM_EPS
+from baq_cli.nets.exports import PlainMode
 from baq_cli.plain_files import read
 
 Array = npt.NDArray[Any]
@@ -53,7 +54,7 @@ class ExportedPolicy(nn.Module):
         middle: Tensor
         half_range: Tensor
 
-    def __init__(self, one: OneSeed):
+    def __init__(self, one: OneSeed, mode: PlainMode):
         super().__init__()
         low, high = np.asarray(one.spaces.action_low), np.asarray(one.spaces.action_high)
         if max(np.abs(low).max(), np.abs(high).max()) > np.finfo(np.float32).max:
@@ -77,7 +78,7 @@ class ExportedPolicy(nn.Module):
         self.register_buffer("obs_mean", one.inputs.obs_mean.clone())
         self.register_buffer("obs_std", one.inputs.obs_std.clone())
         self.obs_dim = one.spaces.obs_dim
-        self.layers = nn.Sequential(*_plain_layers(one.agent.policy, one.spaces.action_dim))
+        self.layers = nn.Sequential(*mode.layers(one.spaces.action_dim))
         self.requires_grad_(False).eval()
 
     def forward(self, obs: Tensor) -> Tensor:
@@ -86,30 +87,6 @@ class ExportedPolicy(nn.Module):
         action = self.layers((obs - self.obs_mean) / self.obs_std)
         action = torch.clamp(self.middle + self.half_range * action, self.low, self.high)
         return action + 0.0 * obs.sum(1, keepdim=True)
-
-
-def _plain_layers(policy: Any, action_dim: int) -> list[nn.Module]:
-    """Return the modules of a policy's perceptron, of one seed, up to the tanh of its mode.
-
-    A mode that is clipped instead ends with the affine layer: actions are clipped to the bounds.
-    """
-    net = policy.net
-    found: list[nn.Module] = []
-    for number, layer in enumerate(net.layers):
-        weight, bias = layer.weight[0, 0].mT, layer.bias[0, 0, 0]
-        if number == len(net.layers) - 1:  # some have standard deviations beside their means
-            weight, bias = weight[:action_dim], bias[:action_dim]
-        found.append(nn.Linear(weight.shape[1], weight.shape[0]))
-        found[-1].load_state_dict({"weight": weight, "bias": bias})
-        if number < len(net.norms):
-            gain, offset = net.norms[number].weight[0, 0, 0], net.norms[number].bias[0, 0, 0]
-            found.append(nn.LayerNorm(len(gain), eps=NORM_EPS))
-            found[-1].load_state_dict({"weight": gain, "bias": offset})
-        if number < len(net.layers) - 1:
-            found.append(nn.ReLU())
-        elif policy.squashed:
-            found.append(nn.Tanh())
-    return found
 
 
 @contextmanager
@@ -176,7 +153,7 @@ def _onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
                 "LayerNormalization", at, module.weight, module.bias, axis=-1, epsilon=module.eps
             )
         else:
-            at = add("Tanh" if isinstance(module, nn.Tanh) else "Relu", at)
+            at = _activation(add, module, at)
     at = add("Add", add("Mul", at, policy.half_range), policy.middle)
     at = add("Min", add("Max", at, policy.low), policy.high)
     nothing = add("Mul", add("ReduceSum", "obs", torch.tensor([1]), keepdims=1), torch.zeros(1))
@@ -197,6 +174,21 @@ def _onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
     helper.set_model_props(model, {METADATA: facts})
     checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _activation(add: Callable[..., str], module: nn.Module, at: str) -> str:
+    """Add the nodes of an activation; those that old runtimes don't know are written out."""
+    if isinstance(module, nn.GELU):  # x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))
+        cubed = add("Mul", add("Mul", at, at), at)
+        inside = add("Add", at, add("Mul", cubed, torch.tensor(0.044715)))
+        bend = add("Tanh", add("Mul", inside, torch.tensor(math.sqrt(2 / math.pi))))
+        half = add("Mul", at, torch.tensor(0.5))
+        return add("Mul", half, add("Add", bend, torch.tensor(1.0)))
+    if isinstance(module, nn.SiLU):
+        return add("Mul", at, add("Sigmoid", at))
+    if isinstance(module, nn.LeakyReLU):
+        return add("LeakyRelu", at, alpha=module.negative_slope)
+    return add("Tanh" if isinstance(module, nn.Tanh) else "Relu", at)
 
 
 def _run_onnx(path: Path) -> Run:

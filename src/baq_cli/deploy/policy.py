@@ -21,11 +21,10 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
-from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
+from baq_cli.nets.exports import NoExport, PlainMode
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
-PLAIN = (DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy)
 """Policies whose mode is the first `action_dim` outputs of `net`, their tanh or clipped."""
 
 
@@ -93,9 +92,13 @@ def _check_numbers(agent: Agent, inputs: Inputs, spaces: Spaces, path: Path) -> 
             )
 
 
-def is_plain(agent: Agent) -> bool:
-    """Return whether a method acts with its policy's perceptron alone, one action a decision."""
-    return type(agent).act is Agent.act and agent.chunk == 1 and isinstance(agent.policy, PLAIN)
+def plain_mode_of(agent: Agent) -> PlainMode | NoExport:
+    """Return the plain layers that a method acts with, or why it doesn't act with such alone."""
+    if agent.chunk > 1:
+        return NoExport(f"it decides on {agent.chunk} actions at once")
+    if type(agent).act is not Agent.act:
+        return NoExport("it acts with more than its policy")
+    return agent.policy.exports
 
 
 class DeployedPolicy:
@@ -258,10 +261,14 @@ def _layers(agent: Agent) -> list[tuple[Tensor, Tensor]]:
 
     Empty where acting on one observation has no shorter way than acting on many.
     """
-    policy: Any = agent.policy
-    if not is_plain(agent) or len(policy.net.norms) or agent.spec.device.type != "cpu":
+    mode = plain_mode_of(agent)
+    if isinstance(mode, NoExport) or agent.spec.device.type != "cpu":
         return []
-    return [(layer.weight[0], layer.bias[0]) for layer in policy.net.layers]
+    net = mode.net
+    if len(net.norms) or net.members > 1 or net.activation != "relu":
+        return []
+    layers: list[Any] = list(net.layers)
+    return [(layer.weight[0], layer.bias[0]) for layer in layers]
 
 
 def _array(values: Any) -> Array:
