@@ -27,11 +27,13 @@ from baq_cli.agents.interface import (
 )
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
+from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import Layout, Store
+from baq_cli.engine.experience.store import END, Store
 from baq_cli.engine.experience.stores import annotate, make_stores, odds_of, stores_by_name
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.spaces import Spaces
 from baq_cli.nets.streams import SeedStream
@@ -312,21 +314,25 @@ def dataset_store(agent: Agent) -> Store:
     """Return an offline store of ten episodes, with the columns that the agent asks for."""
     episodes = make_episodes([12] * 10, [True, False] * 5)
     inputs = Inputs.fit(agent.config, 3, episodes)
-    columns = agent.data_columns
+    columns = columns_of(agent, plan_of(agent))
     return offline_store(episodes, inputs, agent.spec, columns, discount_of(agent))
 
 
 def replay_of(agent: Agent, plan: Plan, stores: dict[StoreName, Store]) -> Replay:
     """Return a replay that draws by a method's plan, as the phase that it is built for would."""
     stream = SeedStream(agent.spec.seeds, f"batch/{agent.phase}", agent.spec.device)
-    odds = odds_of(agent, plan)
-    return Replay(plan.draws, stores, stream, agent.config.batch_size, discount_of(agent), odds)
+    how = agent.config.batch_size, discount_of(agent), odds_of(agent, plan), Window.of(plan)
+    return Replay(plan.draws, stores, stream, *how)
+
+
+def plan_of(agent: Agent) -> Plan:
+    """Return the plan of the phase that an agent is built for."""
+    return agent.offline_plan() if agent.phase == "offline" else agent.online_plan()
 
 
 def discount_of(agent: Agent) -> float:
     """Return γ of the phase that an agent is built for."""
-    plan = agent.offline_plan() if agent.phase == "offline" else agent.online_plan()
-    return plan.discount or agent.config.discount
+    return plan_of(agent).discount or agent.config.discount
 
 
 def offline_replay(agent: Agent) -> Replay:
@@ -359,10 +365,11 @@ def add_online(agent: Agent, store: Store, step: int) -> None:
         "reward": draw(lambda rng: rng.normal()),
         "bootstrap": draw(lambda rng: float(rng.random() < 0.9)),
     }
-    unknown = {"mc_return": UNKNOWN_RETURN, "held_out": 0.0}
-    for name in agent.data_columns:
-        fields[name] = torch.full_like(fields["reward"], unknown[name])
-    known = Layout(agent.spec.obs_dim, agent.spec.action_dim, agent.data_columns)
+    known = data_layout(store.layout)
+    for name in known.columns:
+        fields[name] = torch.full_like(fields["reward"], DATA_COLUMNS[name].running)
+    if END in known.columns:
+        fields[END] = draw(lambda rng: float(rng.random() < 0.2))
     row = known.pack(fields).unsqueeze(1)
     source = torch.full(row.shape[:2], ONLINE, device=row.device)
     annotated = annotate(agent, known.batch(row, source, discount_of(agent)))

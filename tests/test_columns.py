@@ -75,7 +75,7 @@ def test_a_column_that_data_don_t_provide_is_refused_by_name(asked: str) -> None
     with pytest.raises(
         ValueError, match=rf"'iql' asks the data for the column '{asked}': {near[asked]}"
     ):
-        columns_of(agent)
+        columns_of(agent, agent.online_plan())
 
 
 # -- priorities of an episode's rows

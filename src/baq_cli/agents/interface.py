@@ -39,6 +39,19 @@ class Batch:
     `[S, B]`. `bootstrap` is 1 unless the transition terminated; a truncated one bootstraps.
     `discount` multiplies what the next state is worth: γ, and 0 after a termination.
     `weight` multiplies the temporal-difference term, `constraint` the method's own constraint.
+
+    With `Plan.window` h above 1 a row is a transition and the h − 1 that follow it. `valid
+    [S, B, h]` is 1 for those of the same episode that are stored. Over these, `reward` is
+    Σ γᵏ r_k, `bootstrap` the least, `discount` γ^(their number), 0 after a termination, and
+    `next_obs` the last one's. `action [S, B, h · action_dim]` holds all h end to end, the last
+    valid one in place of those that are not; `weight` is 0 where not all are valid. Columns are
+    the first transition's.
+
+    With `Plan.next_action`, `next_action [S, B, action_dim]` is what was done in `next_obs`, and
+    `has_next` whether that is stored: not at an episode's end; the action is 0 there. Online it is
+    what the environment was given, and so may be older than the policy; ReBRAC's authors ask the
+    policy for it when a transition is stored.
+
     `source` is OFFLINE, ONLINE or MODEL. `columns` holds what the method asked for by name, and
     `parts` where in the batch each named draw of the plan lies.
     """
@@ -52,6 +65,9 @@ class Batch:
     weight: Tensor
     constraint: Tensor
     source: Tensor
+    valid: Tensor | None = None
+    next_action: Tensor | None = None
+    has_next: Tensor | None = None
     columns: dict[str, Tensor] = field(default_factory=dict)
     parts: dict[str, slice] = field(default_factory=dict)
 
@@ -62,7 +78,8 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name; a column has its name behind a dot."""
-        named = {name: getattr(self, name) for name in PLAIN_FIELDS}
+        named = {name: getattr(self, name) for name in (*PLAIN_FIELDS, *WINDOW_FIELDS)}
+        named = {name: tensor for name, tensor in named.items() if tensor is not None}
         return named | {f".{name}": column for name, column in self.columns.items()}
 
     @classmethod
@@ -82,6 +99,8 @@ PLAIN_FIELDS = (
     *("obs", "action", "reward", "next_obs", "bootstrap"),
     *("discount", "weight", "constraint", "source"),
 )
+WINDOW_FIELDS = ("valid", "next_action", "has_next")
+"""Fields of a batch that only a plan with a window has."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +249,8 @@ class Plan:
         at random for each seed: 1 keeps all, 0 none.
     capacity, model_capacity: online and model transitions kept a seed; the oldest are overwritten.
     discount: γ of this phase; None: the configuration's.
+    window: transitions that one row of a batch stands for; above 1, n-step returns and chunks.
+    next_action: whether batches hold the action that followed, see `Batch`.
     train: the groups of the main updates; None: all.
     first: stages before the first main update. routines: what happens now and then.
     """
@@ -243,6 +264,8 @@ class Plan:
     capacity: int = 1_000_000
     model_capacity: int = 0
     discount: float | None = None
+    window: int = 1
+    next_action: bool = False
     train: frozenset[str] | None = None
     first: tuple[Stage, ...] = ()
     routines: tuple[Routine, ...] = ()
@@ -280,12 +303,13 @@ class Experience(Protocol):
     ) -> Iterator[Batch]:
         """Yield a store's rows in order, in batches; only the held-out episodes', or others'.
 
+        They are single transitions, whatever the plan's window, as those that `annotate` sees.
         `most_rows` takes that many, evenly spaced.
         """
         ...
 
     def sample(self, draws: Sequence[Draw], rows: int, noise: SeedStream) -> Batch:
-        """Draw a batch of `rows` transitions a seed, `[S, rows]`."""
+        """Draw a batch of `rows` transitions a seed, `[S, rows]`, with the plan's window."""
         ...
 
     def put(self, store: Literal["model"], rows: Mapping[str, Tensor]) -> None:

@@ -83,7 +83,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
     """Return a run that is over, and whether its environments stepped in processes."""
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
     learner = Learner(agent)
-    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
+    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent, learner.plan))
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     with tempfile.TemporaryDirectory() as folder, listen() as interruption:
         directory = RunDirectory(Path(folder) / "run")

@@ -193,7 +193,7 @@ def _check_others(
     """Check the method's own columns of the dataset's rows, and what a model made."""
     online = state["phase"] == "online"
     own, plan = own_columns(agent), agent.online_plan() if online else agent.offline_plan()
-    layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, columns_of(agent))
+    layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, columns_of(agent, plan))
     width = {"offline": len(own), "model": layout.width + (len(own) if online else 0)}
     for name, blocks in others.items():
         kept = [block for block in blocks if block is not None]

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Plan
 from baq_cli.data.episodes import Episodes, monte_carlo_returns, returns_to_go
-from baq_cli.engine.experience.store import Layout
+from baq_cli.engine.experience.store import END, Layout
+from baq_cli.engine.experience.windows import Window
 from baq_cli.errors import nearest
 
 Array = npt.NDArray[Any]
@@ -80,6 +82,17 @@ def _episode_return_at_end(ended: Ended) -> Array:
     return np.full(len(ended.raw), sum(ended.raw))
 
 
+def _end(logged: Logged) -> Array:
+    episodes = logged.episodes
+    end = np.zeros(len(episodes), dtype=np.bool_)
+    end[episodes.starts + episodes.lengths - 1] = True
+    return end
+
+
+def _end_at_end(ended: Ended) -> Array:
+    return np.arange(len(ended.raw)) == len(ended.raw) - 1
+
+
 DATA_COLUMNS: Mapping[str, Column] = {
     # the discounted return-to-go, in update units; see `monte_carlo_returns`
     "mc_return": Column(_mc_return, UNKNOWN_RETURN, UNKNOWN_RETURN, _mc_return_at_end),
@@ -90,21 +103,24 @@ DATA_COLUMNS: Mapping[str, Column] = {
     "episode_return": Column(
         _episode_return, UNKNOWN_RETURN, UNKNOWN_RETURN, _episode_return_at_end
     ),
+    # no method's: what a window goes by, also where a fault or a stop cut an episode
+    END: Column(_end, 0.0, 1.0, _end_at_end, synthetic=0.0),
 }
 
 
-def columns_of(agent: Agent) -> tuple[str, ...]:
+def columns_of(agent: Agent, plan: Plan) -> tuple[str, ...]:
     """Return the names of the data columns that a method's rows have, in their order.
 
+    Those of a plan with windows say where episodes end, too.
     Raises ValueError for one that data don't provide.
     """
+    known = [name for name in DATA_COLUMNS if name != END]
     for name in agent.data_columns:
-        if name not in DATA_COLUMNS:
+        if name not in known:
             raise ValueError(
-                f"'{agent.name}' asks the data for the column '{name}': "
-                f"{nearest(name, list(DATA_COLUMNS))}"
+                f"'{agent.name}' asks the data for the column '{name}': {nearest(name, known)}"
             )
-    return agent.data_columns
+    return (*agent.data_columns, END) if Window.of(plan).rows > 1 else agent.data_columns
 
 
 def data_layout(layout: Layout) -> Layout:

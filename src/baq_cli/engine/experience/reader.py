@@ -14,6 +14,7 @@ from baq_cli.engine.experience.columns import DATA_COLUMNS, HELD_OUT, data_layou
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import annotate
+from baq_cli.engine.experience.windows import ONE_STEP, Window
 from baq_cli.nets.streams import SeedStream
 
 CHUNK_ROWS = 4096
@@ -32,9 +33,10 @@ class StoreReader:
         stores: Mapping[StoreName, Store],
         discount: float,
         odds: Mapping[str, Tensor] | None = None,
+        window: Window = ONE_STEP,
     ):
         self._agent, self._stores = agent, dict(stores)
-        self._discount, self._odds = discount, odds
+        self._discount, self._odds, self._window = discount, odds, window
 
     def size(self, store: StoreName) -> int:
         """Return the rows of a store, a seed."""
@@ -70,8 +72,9 @@ class StoreReader:
             yield data_layout(kept.layout).batch(packed, source, self._discount)
 
     def sample(self, draws: Sequence[Draw], rows: int, noise: SeedStream) -> Batch:
-        """Draw a batch of `rows` transitions a seed, `[S, rows]`."""
-        return Replay(draws, self._stores, noise, rows, self._discount, self._odds).batch()
+        """Draw a batch of `rows` transitions a seed, `[S, rows]`, with the plan's window."""
+        how = self._discount, self._odds, self._window
+        return Replay(draws, self._stores, noise, rows, *how).batch()
 
     def put(self, store: Literal["model"], rows: Mapping[str, Tensor]) -> None:
         """Write K transitions a seed into a store: `[S, K, …]` by field; own columns are computed.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
 from baq_cli.engine.experience.store import Store
+from baq_cli.engine.experience.windows import ONE_STEP, Window
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
@@ -22,6 +23,7 @@ ANY = Draw()
 class Replay:
     """Draw batches from stores, by a plan of shares, priorities and odds.
 
+    A row of a batch has those that follow it in its `window`.
     Every random number comes from the seeds' own streams, in an order that depends on the plan
     alone. `odds` holds the buffers `[S]` that draws name.
     Raises ValueError for draws that contradict themselves, UsageError for a batch too small.
@@ -35,12 +37,14 @@ class Replay:
         batch_size: int,
         discount: float,
         odds: Mapping[str, Tensor] | None = None,
+        window: Window = ONE_STEP,
     ):
         self.draws = tuple(draws)
         self.stores = dict(stores)
         self.stream = stream
         self.discount = discount
         self.odds = dict(odds or {})
+        self.window = window
         self._drawn: list[tuple[Store, Tensor, Tensor | None, int]] = []
         self.counts = split(batch_size, [draw.share for draw in draws])
         ends = list(accumulate(self.counts))
@@ -65,10 +69,10 @@ class Replay:
             for draw, count in zip(self.draws, self.counts, strict=True)
         ]
         layout = next(iter(self.stores.values())).layout
-        if len(parts) == 1:
-            return layout.batch(*parts[0], self.discount, self.parts)
-        rows, source = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
-        return layout.batch(rows, source, self.discount, self.parts)
+        rows, source = parts[0]
+        if len(parts) > 1:
+            rows, source = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
+        return self.window.batch(layout, rows, source, self.discount, self.parts)
 
     def _draw(self, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         """Return a row for each of `u [S, count]`, uniform on [0, 1), and its source.
@@ -95,7 +99,7 @@ class Replay:
         newest = None if draw.newest is None else store.reach_on_device().clamp(max=draw.newest)
         index = _locate(store, u, draw.prioritised, newest)
         self._drawn.append((store, index, None, u.shape[1]))
-        rows = store.gather(index)
+        rows = self.window.gather(store, index)
         return rows, torch.full_like(u, SOURCES[name], dtype=torch.float32)
 
     def _from_two(
@@ -114,7 +118,7 @@ class Replay:
             _locate(store, place, draw.prioritised, most)
             for store, place, most in zip(stores, places, newest, strict=True)
         ]
-        old, new = (store.gather(index) for store, index in zip(stores, where, strict=True))
+        old, new = map(self.window.gather, stores, where)
         self._drawn.append((stores[0], where[0], ~is_other, 0))
         self._drawn.append((stores[1], where[1], is_other, u.shape[1]))
         low, high = SOURCES[one], SOURCES[other]

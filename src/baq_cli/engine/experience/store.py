@@ -13,6 +13,8 @@ from baq_cli.engine.experience.sumtree import SumTree
 BLOCK_ROWS = 8192
 """Rows of a block, the unit in which a checkpoint notes what has changed."""
 PRIORITY = "priority"
+END = "end"
+"""The engine's own column: 1 in an episode's last row, where its next row is no continuation."""
 FIELDS = ("obs", "action", "next_obs", "reward", "bootstrap")
 
 
@@ -58,7 +60,7 @@ class Layout:
             weight=ones,
             constraint=ones,
             source=source,
-            columns={name: rows[..., get[name].start] for name in self.columns},
+            columns={n: rows[..., get[n].start] for n in self.columns if n != END},
             parts=parts or {},
         )
 
@@ -182,16 +184,35 @@ class Store:
 
     def gather(self, index: Tensor) -> Tensor:
         """Return rows at `index [S, B]` (int64), `[S, B, width]`."""
-        shared = self.rows.shape[0] == 1
-        if self.subset is not None:
-            index = self.subset.gather(1, index)
-        if shared:
-            rows = self.rows[0].index_select(0, index.flatten()).unflatten(0, index.shape)
-        else:
-            rows = _gather_by_seed(self.rows, index)
+        return self._rows_at(self._placed(index))
+
+    def follow(self, index: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return the rows from `index [S, B]` on in time, and which of them are valid.
+
+        Shapes: `[S, B, count, width]`, `[S, B, count]`. A row is valid, 1, unless an episode ended
+        before it or it is not written yet; rows behind the last valid one repeat it. A row of a
+        subset is followed by the dataset's next one.
+        """
+        first, step = self._placed(index).unsqueeze(-1), torch.arange(count, device=index.device)
+        written_later = torch.remainder(self._head_on_device.long() - 1 - first, self.capacity)
+        place = torch.remainder(first + torch.minimum(step, written_later), self.capacity)
+        ends = _gather(self.rows[..., self.layout.slices[END]], place.flatten(1))
+        goes_on = (1 - ends.view(place.shape)[..., :-1]).cumprod(-1)
+        valid = torch.cat([torch.ones_like(goes_on[..., :1]), goes_on], dim=-1)
+        valid = valid * (step <= written_later)
+        last = valid.sum(-1, keepdim=True).long() - 1
+        place = torch.remainder(first + torch.minimum(step, last), self.capacity)
+        return self._rows_at(place.flatten(1)).unflatten(1, place.shape[1:]), valid
+
+    def _placed(self, index: Tensor) -> Tensor:
+        """Return where the rows lie that are in reach at an index."""
+        return index if self.subset is None else self.subset.gather(1, index)
+
+    def _rows_at(self, place: Tensor) -> Tensor:
+        rows = _gather(self.rows, place)
         if self.own is None:
             return rows
-        return torch.cat([rows, _gather_by_seed(self.own, index)], dim=-1)
+        return torch.cat([rows, _gather_by_seed(self.own, place)], dim=-1)
 
     @property
     def reach(self) -> int:
@@ -213,6 +234,13 @@ class Store:
             return (self.subset.shape[1] - 1 - age.floor()).long()
         last = self._head_on_device + (self.capacity - 1)
         return torch.remainder(last - age.floor(), self.capacity).long()
+
+
+def _gather(rows: Tensor, index: Tensor) -> Tensor:
+    """Return rows `[S, B, width]` at `index [S, B]`, of each seed or shared by all."""
+    if rows.shape[0] == 1:
+        return rows[0].index_select(0, index.flatten()).unflatten(0, index.shape)
+    return _gather_by_seed(rows, index)
 
 
 def _gather_by_seed(rows: Tensor, index: Tensor) -> Tensor:

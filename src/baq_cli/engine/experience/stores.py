@@ -32,7 +32,7 @@ def own_columns(agent: Agent) -> tuple[str, ...]:
     Raises ValueError for a name that the data's columns have.
     """
     spec = agent.spec
-    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
+    layout = Layout(spec.obs_dim, spec.action_dim, agent.data_columns)
     rows = torch.zeros(len(spec.seeds), 1, layout.width, device=spec.device)
     source = torch.full(rows.shape[:2], ONLINE, device=spec.device)
     own = tuple(annotate(agent, layout.batch(rows, source, 1.0)))
@@ -57,7 +57,7 @@ def make_stores(
     spec = agent.spec
     seeds = len(spec.seeds)
     own = own_columns(agent)
-    layout = Layout(spec.obs_dim, spec.action_dim, (*columns_of(agent), *own))
+    layout = Layout(spec.obs_dim, spec.action_dim, (*columns_of(agent, plan), *own))
     capacity = min(plan.capacity, env_steps)
     online = Store.empty(layout, seeds, capacity, spec.device)
     prioritised = any(draw.prioritised for draw in plan.draws)

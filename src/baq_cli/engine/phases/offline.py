@@ -6,6 +6,7 @@ from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import Stores, model_store, odds_of
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
@@ -25,7 +26,9 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     stores = Stores(store, model=model_store(agent, plan, store.layout))
     stages, streams = Stages(run, plan, stores), run.streams
     of_batches = streams["batch"], run.recipe.method.batch_size, learner.discount
-    replay = Replay(plan.draws, stores.by_name(), *of_batches, odds_of(agent, plan))
+    replay = Replay(
+        plan.draws, stores.by_name(), *of_batches, odds_of(agent, plan), Window.of(plan)
+    )
     updater = Updater(learner, replay, config.capture)
 
     def save() -> None:

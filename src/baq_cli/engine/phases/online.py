@@ -21,6 +21,7 @@ from baq_cli.engine.experience.stores import (
     odds_of,
     own_columns,
 )
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.run import Run
@@ -63,6 +64,7 @@ class OnlineLoop:
             method.batch_size,
             self.discount,
             odds_of(run.agent, self.plan),
+            Window.of(self.plan),
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
         self.owed = False

@@ -10,6 +10,7 @@ from baq_cli.agents.interface import Batch, Plan, Stage
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import Stores, odds_of
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.run import METRICS_EVERY, REPORT_SECONDS, Run
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.runs.events import Note, Progress
@@ -29,8 +30,10 @@ class Stages:
     def __init__(self, run: Run, plan: Plan, stores: Stores):
         self._run, self._plan, self._stores = run, plan, stores
         self._discount = run.learner.discount
-        self._odds = odds_of(run.agent, plan)
-        self.reader = StoreReader(run.agent, stores.by_name(), self._discount, self._odds)
+        self._odds, self._window = odds_of(run.agent, plan), Window.of(plan)
+        self.reader = StoreReader(
+            run.agent, stores.by_name(), self._discount, self._odds, self._window
+        )
         self._updaters: dict[str, Updater] = {}
         self._done, self._steps = 0, 0
         self._reported, self._reported_steps = time.monotonic(), 0
@@ -106,9 +109,8 @@ class Stages:
     def _updater(self, stage: Stage) -> Updater:
         run, stream = self._run, self._run.streams["routine"]
         rows = stage.rows or run.recipe.method.batch_size
-        replay = Replay(
-            stage.draws, self._stores.by_name(), stream, rows, self._discount, self._odds
-        )
+        of_batches = stream, rows, self._discount, self._odds, self._window
+        replay = Replay(stage.draws, self._stores.by_name(), *of_batches)
         capture = run.recipe.run.capture
         updater = Updater(run.learner, replay, capture, stage=stage, noise=stream)
         self._updaters[stage.name] = updater

@@ -19,6 +19,7 @@ from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_stor
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import stores_by_name
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
@@ -140,7 +141,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     _check_schedule(agent, recipe, saved)
     learner = Learner(agent)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
-    store = offline_store(episodes, inputs, spec, columns_of(agent), learner.discount)
+    store = offline_store(episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount)
     return Start(recipe, saved, origin, learner, inputs, store)
 
 
@@ -169,11 +170,14 @@ def open_online(
     inputs = _inputs(recipe, agent, known, episodes, order.observer)
     store = None
     if episodes is not None:
-        store = offline_store(episodes, inputs, spec, columns_of(agent), learner.discount)
+        store = offline_store(
+            episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount
+        )
     if source is not None:
         check_inputs(recipe, source, inputs)
     if source is not None and saved is None:
-        data = StoreReader(agent, stores_by_name(store), learner.discount)
+        window = Window.of(learner.plan)
+        data = StoreReader(agent, stores_by_name(store), learner.discount, window=window)
         hand_over(learner, source, recipe, data, order.observer)
     return Start(recipe, saved, origin, learner, inputs, store)
 

@@ -15,6 +15,7 @@ from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.stores import make_stores, odds_of, stores_by_name
+from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
@@ -37,7 +38,7 @@ def synthetic_updater(
     agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
     learner = Learner(agent)
     plan = learner.plan
-    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent))
+    layout = Layout(spec.obs_dim, spec.action_dim, columns_of(agent, plan))
     offline = Store(layout, random_rows(layout, (1, rows), spec.device), rows)
     stream = SeedStream(spec.seeds, f"batch/synthetic/{phase}", spec.device)
     stores: dict[StoreName, Store] = {"offline": offline}
@@ -46,7 +47,7 @@ def synthetic_updater(
     if plan.model_capacity:
         stores["model"] = _filled(next(iter(stores.values())).layout, spec, rows)
     of_batches = stream, recipe.method.batch_size, learner.discount, odds_of(agent, plan)
-    replay = Replay(plan.draws, stores, *of_batches)
+    replay = Replay(plan.draws, stores, *of_batches, Window.of(plan))
     return Updater(learner, replay, recipe.run.capture, record_after)
 
 
