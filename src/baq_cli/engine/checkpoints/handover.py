@@ -188,7 +188,8 @@ def _parts(names: Iterable[str]) -> set[str]:
 
 def _fits(part: str, own: Shapes, given: Shapes) -> bool:
     """Return whether all of a method's part is among what another's checkpoint holds."""
-    return all(given.get(n) == shape for n, shape in own.items() if n.split(".")[0] == part)
+    shapes = {name: shape for name, shape in own.items() if name.split(".")[0] == part}
+    return bool(shapes) and all(given.get(name) == shape for name, shape in shapes.items())
 
 
 def continuing(algo: str) -> list[str]:
