@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -478,6 +479,46 @@ def test_without_its_constraint_cql_is_sac_on_the_same_noise() -> None:
         found["critic"], td(q_values(agent.critic, b.obs, b.action), y, b.weight), **EXACT
     )
     assert len(noise.normals) == 2
+
+
+# -- a constraint, row by row
+
+
+CONSTRAINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "td3_bc": ("policy", TD3),
+    "adaptive_bc": ("policy", {}),
+    "cql": ("critic", CQL),
+    "cal_ql": ("critic", CQL),
+    "enoto": ("critic", CQL),
+}
+"""Methods with a constraint of their own, and the loss that it is in."""
+
+
+@pytest.mark.parametrize("algo", CONSTRAINED)
+def test_a_batch_says_row_by_row_how_much_a_methods_own_constraint_counts(algo: str) -> None:
+    """A term that is a mean over rows: it is as much as its rows, weighed, are."""
+    group, settings = CONSTRAINED[algo]
+    agent, batch = tiny_agent(algo, **settings), tiny_batch(**every_column())
+
+    def term(weights: Any) -> Array:
+        weighed = replace(batch, constraint=tensor(weights))
+        return terms(agent.loss(weighed, KnownNoise(), ALL_GROUPS))[group]
+
+    none = term(np.zeros((2, 3)))
+    each = [term(np.eye(3)[[row, row]]) - none for row in range(3)]
+    assert np.abs(each).min() > 1e-6
+    assert_allclose(term(np.ones((2, 3))) - none, np.sum(each, axis=0), **EXACT)
+    weights = np.array([[0.5, 0.0, 2.0], [1.0, 3.0, 0.25]])
+    assert_allclose(term(weights) - none, (weights.T * each).sum(0), **EXACT)
+
+
+@pytest.mark.parametrize("algo", ["awac", "bc", "iql", "sac"])
+def test_a_method_without_a_constraint_has_nothing_to_weigh(algo: str) -> None:
+    agent, batch = tiny_agent(algo), tiny_batch(**every_column())
+    before = terms(agent.loss(batch, KnownNoise(), ALL_GROUPS))
+    batch = replace(batch, constraint=torch.zeros_like(batch.constraint))
+    for name, value in terms(agent.loss(batch, KnownNoise(), ALL_GROUPS)).items():
+        assert np.array_equal(value, before[name]), name
 
 
 # -- the end of an episode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from runs import assert_same_end, last_tensors, noting
 
 from baq_cli.agents.registry import method_configs
+from baq_cli.agents.sac import SAC
 from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.online import OnlineLoop
@@ -139,6 +141,31 @@ def test_updates_follow_their_step_or_fall_into_the_next_one_after_its_action(
     expected = idle * [STEP[overlap]["idle"]] + (steps - idle) * [STEP[overlap]["learning"]]
     assert " ".join(events) == " ".join(expected)
     assert read_metrics(tmp_path)[-1]["gradient_steps"] == UTD * (steps - idle)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_the_updates_that_a_plan_wants_first_are_made_once_after_the_warmup(
+    overlap: bool,
+    short_env: str,
+    tmp_path: Path,
+    events: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And no second time where the run is resumed at that very step, or after it."""
+    plan, steps, first = SAC.online_plan, 11, 5
+    monkeypatch.setattr(SAC, "online_plan", lambda sac: replace(plan(sac), first_updates=first))
+    whole = recipe_of(short_env, steps, overlap=overlap)
+    finetune(whole, tmp_path / "whole")
+    step, idle = STEP[overlap], WARMUP + overlap
+    burst = step["learning"].replace("update", " ".join(["update"] * (first + 1)), 1)
+    expected = [*idle * [step["idle"]], burst, *(steps - idle - 1) * [step["learning"]]]
+    assert " ".join(events) == " ".join(expected)
+    made = UTD * (steps - idle) + first
+    assert read_metrics(tmp_path / "whole")[-1]["gradient_steps"] == made
+    for at in (WARMUP + 1, 8):
+        finetune(recipe_of(short_env, at, overlap=overlap), tmp_path / str(at))
+        finetune(whole, tmp_path / str(at), resume=True)
+        assert read_metrics(tmp_path / str(at))[-1]["gradient_steps"] == made
 
 
 def test_an_overlapped_action_is_that_of_the_parameters_before_the_updates(

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from baq_cli.agents.base import UNION
 from baq_cli.agents.interface import Batch, Draw, Plan
+from baq_cli.engine.experience import reader
+from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import split
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree
@@ -307,3 +309,34 @@ def test_a_batch_is_discounted_where_it_bootstraps() -> None:
     batch = replay_of((UNION,), numbered_store(5), filled_online(3, capacity=4)).batch()
     assert torch.equal(batch.bootstrap, batch.reward), "here a row's flag is its number"
     assert torch.equal(batch.discount, torch.tensor(GAMMA) * batch.bootstrap)
+
+
+# -- the dataset, read in order
+
+
+def chunks_of(store: Store | None, **asked: Any) -> list[Batch]:
+    return list(StoreReader(store, len(SEEDS), GAMMA).chunks(**asked))
+
+
+def read(**asked: Any) -> list[list[float]]:
+    """Return the numbers that a reader yields of ten rows, of which every third is held out."""
+    layout = Layout(1, 1, ("held_out",))
+    marks = [torch.tensor([float(k % 3 == 0)]) for k in range(10)]
+    rows = [row_of(layout, float(k), held_out=mark) for k, mark in enumerate(marks)]
+    return [b.reward.tolist() for b in chunks_of(Store(layout, torch.cat(rows)[None], 10), **asked)]
+
+
+def test_a_reader_yields_every_row_in_order_to_each_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "CHUNK_ROWS", 4)
+    assert read() == [[rows] * 2 for rows in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])]
+    assert read(held_out=True) == [[[0, 3, 6, 9]] * 2]
+    assert read(held_out=False) == [[rows] * 2 for rows in ([1, 2, 4, 5], [7, 8])]
+    assert read(most_rows=4) == [[[0, 3, 6, 9]] * 2]
+    assert read(held_out=False, most_rows=2) == [[[1, 8]] * 2]
+
+
+def test_what_a_reader_yields_is_of_the_dataset_and_discounted() -> None:
+    (batch,) = chunks_of(numbered_store(3))
+    assert not batch.online.any()
+    assert torch.equal(batch.discount, torch.tensor(GAMMA) * batch.bootstrap)
+    assert chunks_of(None) == chunks_of(None, held_out=True) == []
