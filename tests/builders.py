@@ -206,7 +206,7 @@ def squashed_sample(policy: Any, obs: Array, eps: Array) -> tuple[Array, Array]:
     mean, log_std = np.split(forward(policy.net, obs)[:, 0], 2, axis=-1)
     if eps.ndim == 4:
         mean, log_std = mean[:, :, None], log_std[:, :, None]
-    log_std = np.clip(log_std, -20, 2)
+    log_std = np.clip(log_std, *policy.log_std_range)
     action = np.tanh(mean + np.exp(log_std) * eps)
     log_normal = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi)
     return action, (log_normal - np.log(1 - action**2)).sum(-1)

@@ -103,6 +103,23 @@ def test_hidden_biases_and_the_last_layers_bound_begin_where_they_are_told(how: 
         assert np.unique(values[:, 0, 0]).size == len(SEEDS) * MEMBERS
 
 
+def test_small_last_layers_are_smaller_in_a_policy_than_in_critics() -> None:
+    """As the code of EDAC, and of ReBRAC after it, has them."""
+    agent: Any = small_agent("sac", SEEDS, initialization="small_last")
+    for net, bound in ((agent.critic.net, 3e-3), (agent.policy.net, 1e-3)):
+        *hidden, last = net.layers
+        assert all((layer.bias == np.float32(0.1)).all() for layer in hidden)
+        assert all(bound / 3 < p.abs().max() <= np.float32(bound) for p in last.parameters())
+
+
+def test_a_last_layers_gain_counts_where_small_last_is_asked_for_too() -> None:
+    settings = {"initialization": "small_last", "last_layer_gain": 0.01}
+    agent: Any = small_agent("sac", SEEDS, **settings)
+    first, *_, last = agent.critic.net.layers
+    assert (first.bias == np.float32(0.1)).all()
+    assert_orthogonal(100 * last.weight.detach().flatten(0, 1).numpy(), 1.0)
+
+
 def test_a_last_layer_has_one_way_to_begin() -> None:
     with pytest.raises(ValueError, match="not both"):
         Start(last_gain=0.01, last_bound=3e-3)

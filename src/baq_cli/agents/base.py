@@ -25,7 +25,7 @@ from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig
+from baq_cli.recipes.closed import AgentConfig, Initialization
 from baq_cli.units import Phase
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -237,7 +237,7 @@ def make_critics(config: AgentConfig, spec: Spec, init: SeedStream) -> tuple[QEn
 
 def critic_start(config: AgentConfig) -> Start:
     """Return how the weights of critics and values begin."""
-    return Start(config.initialization, config.last_layer_gain)
+    return _start(config.initialization, config.last_layer_gain, last_bound=3e-3)
 
 
 def policy_net(config: AgentConfig) -> dict[str, Any]:
@@ -245,8 +245,15 @@ def policy_net(config: AgentConfig) -> dict[str, Any]:
     how = config.policy_initialization or config.initialization
     return {
         "hidden": config.policy_hidden or config.hidden,
-        "start": Start(how, config.last_layer_gain),
+        "start": _start(how, config.last_layer_gain, last_bound=1e-3),
     }
+
+
+def _start(how: Initialization, last_gain: float | None, last_bound: float) -> Start:
+    if how != "small_last":
+        return Start(how, last_gain)
+    bound = last_bound if last_gain is None else None
+    return Start(last_gain=last_gain, hidden_bias=0.1, last_bound=bound)
 
 
 def per_seed(value: float, spec: Spec) -> Tensor:

@@ -20,7 +20,7 @@ MOST_LAYERS, MOST_WIDTH, MOST_CRITICS, MOST_COUNT = 64, 65_536, 1_000, 10**12
 
 Positive = Annotated[float, Field(gt=0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-Initialization = Literal["uniform", "orthogonal", "normal"]
+Initialization = Literal["uniform", "orthogonal", "normal", "small_last"]
 LogStd = Annotated[float, Field(ge=-20, le=2)]
 RewardScale = Positive | Literal["returns"]
 
@@ -87,7 +87,9 @@ class AgentConfig(Closed):
         None, description="the policy's hidden layer widths; null: as hidden"
     )
     initialization: Initialization = Field(
-        "uniform", description="first weights: in ±1/√n; orthogonal, gain √2; normal, std 1/(2√n)"
+        "uniform",
+        description="first weights: in ±1/√n; orthogonal, gain √2; normal, std 1/(2√n); "
+        "small_last, in ±1/√n, hidden biases 0.1, last layers in ±0.003, a policy's in ±0.001",
     )
     policy_initialization: Initialization | None = Field(
         None, description="the policy's first weights; null: as initialization"

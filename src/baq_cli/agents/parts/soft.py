@@ -37,6 +37,9 @@ class SoftActorCritic(Adaptable):
             None, description="biases of the policy's log σ at first; null: as others"
         )
 
+    log_std_range: ClassVar[tuple[float, float]] = (-20.0, 2.0)
+    """Of the policy's log σ."""
+
     config: Config
     policy: TanhGaussianPolicy
 
@@ -47,6 +50,7 @@ class SoftActorCritic(Adaptable):
             spec.obs_dim,
             spec.action_dim,
             **policy_net(config),
+            log_std_range=self.log_std_range,
             initial_log_std=config.initial_log_std,
         )
         self.critic, self.critic_target = make_critics(config, spec, init)
