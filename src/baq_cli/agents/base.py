@@ -221,8 +221,13 @@ def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[
     return tuple(draw for draw in draws if draw.share > 0)
 
 
-def make_critics(config: AgentConfig, spec: Spec, init: SeedStream) -> tuple[QEnsemble, QEnsemble]:
-    """Return the critic ensemble that a configuration describes, and its target copy."""
+def make_critics(
+    config: AgentConfig, spec: Spec, init: SeedStream, start: Start | None = None
+) -> tuple[QEnsemble, QEnsemble]:
+    """Return the critic ensemble that a configuration describes, and its target copy.
+
+    Weights begin as the configuration says, or as `start` does.
+    """
     critic = QEnsemble(
         init,
         spec.obs_dim,
@@ -230,7 +235,7 @@ def make_critics(config: AgentConfig, spec: Spec, init: SeedStream) -> tuple[QEn
         config.hidden,
         config.critics,
         config.layer_norm,
-        critic_start(config),
+        start or critic_start(config),
     )
     return critic, frozen_copy(critic)
 

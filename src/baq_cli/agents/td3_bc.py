@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from baq_cli.agents.base import frozen_copy, make_critics, per_seed, policy_net
-from baq_cli.agents.interface import Batch, Experience, Group, Losses, Seen, Target
+from baq_cli.agents.base import per_seed
+from baq_cli.agents.interface import Batch, Experience, Losses, Seen, Target
 from baq_cli.agents.objectives import mean_abs, squared_distance, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
-from baq_cli.nets.critics import reduce_q
-from baq_cli.nets.policies import DeterministicPolicy
+from baq_cli.agents.parts.td3 import TD3
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
 
-class TD3BC(Adaptable):
+class TD3BC(TD3, Adaptable):
     """TD3+BC (Fujimoto, Gu 2021, arXiv 2106.06860): TD3 whose actor also clones the data.
 
     Offline:
@@ -42,7 +41,7 @@ class TD3BC(Adaptable):
     title = "TD3+BC"
     family = "policy constraint"
 
-    class Config(AgentConfig):
+    class Config(TD3.Config):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {
             "actor_q": "mean",
             "targets_move": "every_step",
@@ -50,55 +49,27 @@ class TD3BC(Adaptable):
 
         normalize_observations: bool = True
         alpha: float = Field(2.5, gt=0, description="weight of the value against cloning")
-        target_noise: float = Field(0.2, ge=0, description="std of target policy smoothing")
-        target_noise_clip: float = Field(0.5, ge=0, description="bound of that noise")
-        policy_every: int = Field(2, ge=1, description="gradient steps a policy step")
         actor_q: Literal["first", "mean", "min"] = Field(
             "first", description="the critics' value that the actor follows"
         )
         targets_move: Literal["every_step", "with_policy"] = Field(
             "with_policy", description="when target networks follow"
         )
-        exploration_noise: float = Field(0.1, ge=0, description="std of online action noise")
 
     config: Config
-    policy: DeterministicPolicy
 
     def build(self, init: SeedStream) -> None:
-        config, spec = self.config, self.spec
-        self.policy = DeterministicPolicy(init, spec.obs_dim, spec.action_dim, **policy_net(config))
-        self.policy_target = frozen_copy(self.policy)
-        self.critic, self.critic_target = make_critics(config, spec, init)
+        super().build(init)
         self.bc_weight: Tensor
-        self.register_buffer("bc_weight", per_seed(self.initial_bc_weight(), spec))
-        self.every = {"policy": config.policy_every}
+        self.register_buffer("bc_weight", per_seed(self.initial_bc_weight(), self.spec))
 
     def initial_bc_weight(self) -> float:
         return 1.0 / float(self.config.alpha)
 
-    def groups(self) -> dict[str, Group]:
-        return {
-            "critic": Group((self.critic,), self.config.learning_rate),
-            "policy": Group((self.policy,), self.config.policy_learning_rate),
-        }
-
     def targets(self) -> list[Target]:
-        follows = "policy" if self.config.targets_move == "with_policy" else None
-        return [
-            Target(self.critic, self.critic_target, follows),
-            Target(self.policy, self.policy_target, follows),
-        ]
-
-    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
-        """Return `y = r + γ (1 − d) reduce Q̄(s', clip(π̄(s') + clip(ε)))`, `[S, B]`."""
-        config = self.config
-        with torch.no_grad():
-            eps = config.target_noise * noise.normal(*batch.action.shape[1:])
-            eps = eps.clamp(-config.target_noise_clip, config.target_noise_clip)
-            next_action = (self.policy_target.mode(batch.next_obs) + eps).clamp(-1.0, 1.0)
-            next_q = self.critic_target(batch.next_obs, next_action)
-            next_value = reduce_q(next_q, config.target_reduction, noise)
-            return batch.reward + batch.discount * next_value
+        if self.config.targets_move == "with_policy":
+            return super().targets()
+        return [replace(target, follows=None) for target in super().targets()]
 
     def policy_loss(self, batch: Batch) -> tuple[Tensor, Seen]:
         """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s)).
@@ -124,11 +95,6 @@ class TD3BC(Adaptable):
             return Losses(metrics, critic=critic)
         policy, seen = self.policy_loss(batch)
         return Losses(metrics, seen, critic=critic, policy=policy)
-
-    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
-        action = self.policy.mode(obs)
-        eps = self.config.exploration_noise * noise.normal(*action.shape[1:])
-        return (action + eps).clamp(-1.0, 1.0)
 
     def hand_over(self, data: Experience) -> frozenset[str]:
         self.bc_weight.fill_(self.initial_bc_weight())
