@@ -27,6 +27,7 @@ from baq_cli.agents.interface import (
 )
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
+from baq_cli.engine.checkpoints.handover import renamed
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
@@ -381,7 +382,10 @@ def online_form(agent: Agent) -> Agent:
     """Return an online agent that holds what a pre-trained one does, before the switch."""
     online = make_agent(agent.name, agent.config, agent.spec, "online")
     online.to(next(agent.parameters()).dtype)
-    online.load_state_dict(agent.state_dict())
+    taken = renamed(type(online), agent.name, agent.state_dict())
+    own = online.state_dict().items()
+    fresh = {name: t for name, t in own if name.split(".")[0] in online.fresh_online}
+    online.load_state_dict(fresh | taken)
     return online
 
 

@@ -57,10 +57,12 @@ class Agent(nn.Module, ABC):
     learns_offline: ClassVar[bool] = True
     learns_online: ClassVar[bool] = True
     needs_own_pretraining: ClassVar[bool] = False
-    """Whether an online phase makes no sense without this method's own pre-training."""
+    """Whether an online phase makes no sense without this method's own pre-training, or that of a
+    method that it `inherits` from."""
     inherits: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    """Where parts of another method's checkpoint go: by that method's name, how the names of its
-    tensors begin and how they do here. Where nothing is said, names are the same."""
+    """Where parts of a checkpoint go at the hand-over: by the name of its method (this one's own:
+    of its pre-training), how the names of its tensors begin, and how they do online. Where nothing
+    is said, names are the same."""
     fresh_online: ClassVar[tuple[str, ...]] = ()
     """Parts that pre-training knows nothing of: where a checkpoint lacks them, they begin anew."""
     reads_clock: ClassVar[frozenset[str]] = frozenset()

@@ -81,6 +81,8 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
     rows, algo = _seed_rows(source, recipe), source.document["algo"]
     tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
     own = agent.state_dict()
+    if source.document["phase"] == "offline" or recipe.run.algo != algo:
+        tensors = renamed(type(agent), algo, tensors)
     if recipe.run.algo == algo:
         lacking = {
             name: t for name, t in own.items() if name not in tensors and _fresh(agent, name)
@@ -88,7 +90,6 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
         _check_networks(agent, tensors | lacking, recipe, source)
         load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
-    tensors = _renamed(type(agent), algo, tensors)
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
     policy = _policy_part(type(agent), algo)
     if policy not in taken:
@@ -114,8 +115,8 @@ def _fresh(agent: Agent, name: str) -> bool:
     return name.split(".")[0] in agent.fresh_online
 
 
-def _renamed(method: type[Agent], algo: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Return another method's tensors by the names that they have in this one."""
+def renamed(method: type[Agent], algo: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the tensors of what is handed over by the names that they have in a method online."""
     places = method.inherits.get(algo, {})
 
     def name_here(name: str) -> str:
@@ -127,7 +128,7 @@ def _renamed(method: type[Agent], algo: str, tensors: Mapping[str, Value]) -> di
 
 def _policy_part(method: type[Agent], algo: str) -> str:
     """Return the part of a method that the policy of another's checkpoint becomes."""
-    (name,) = _renamed(method, algo, {"policy.": None})
+    (name,) = renamed(method, algo, {"policy.": None})
     return name.split(".")[0]
 
 
@@ -206,8 +207,8 @@ def continuing(algo: str) -> list[str]:
         for name, method in METHODS.items()
         if name != algo
         and method.learns_online
-        and not method.needs_own_pretraining
-        and _fits(_policy_part(method, algo), shapes(name, "online"), _renamed(method, algo, given))
+        and (not method.needs_own_pretraining or algo in method.inherits)
+        and _fits(_policy_part(method, algo), shapes(name, "online"), renamed(method, algo, given))
     ]
 
 

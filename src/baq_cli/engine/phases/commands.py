@@ -17,7 +17,7 @@ from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.start import RunRequest, Start, open_offline, open_online, settle
 from baq_cli.engine.updates.device import hardware, prepare
 from baq_cli.engine.updates.threads import choose_threads
-from baq_cli.errors import UsageError
+from baq_cli.errors import UsageError, listed
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note
@@ -84,10 +84,12 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
             f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
             f"{', '.join(continuing(method.name))}."
         )
-    if method.needs_own_pretraining and (source is None or source.document["algo"] != method.name):
+    taken = {method.name, *method.inherits}
+    if method.needs_own_pretraining and (source is None or source.document["algo"] not in taken):
+        others = f" (or one of {listed([*method.inherits])})" if taken != {method.name} else ""
         raise UsageError(
             f"'{method.name}' builds on its own pre-training: run 'baq pretrain --algo "
-            f"{method.name}' first, then fine-tune that checkpoint."
+            f"{method.name}' first, then fine-tune that checkpoint{others}."
         )
 
 
