@@ -8,10 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
-    model_validator,
 )
 from torch import Tensor
 
@@ -28,9 +25,10 @@ from baq_cli.agents.interface import (
     Target,
 )
 from baq_cli.agents.iql import IQL
-from baq_cli.agents.objectives import squared_distance
+from baq_cli.agents.objectives import spread_by_store, squared_distance
 from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.behavior import BehaviorModel
+from baq_cli.agents.parts.sections import OnBase
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.policies import ActingPolicy
@@ -39,8 +37,6 @@ from baq_cli.recipes.closed import AgentConfig, LogStd
 from baq_cli.units import Phase
 
 BASES: dict[str, type[Adaptable]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
-SHARED = set(AgentConfig.model_fields)
-"""What BAQ's own section decides for its base too."""
 REFERENCE_STATES = 10_000
 
 
@@ -58,12 +54,14 @@ class BaseCQL(CQL.Config):
     initial_log_std: LogStd | None = None
 
 
-class BAQConfig(AgentConfig):
+class BAQConfig(OnBase):
     """BAQ's section. What it shares with its base (networks, batches, rates) is set here.
 
     A base's section has its method's keys. Their defaults are BAQ's: they don't follow those of
     the method alone.
     """
+
+    bases: ClassVar[tuple[str, ...]] = ("td3_bc", "iql", "cql")
 
     critics: int = Field(4, ge=2)
     layer_norm: bool = True
@@ -105,35 +103,10 @@ class BAQConfig(AgentConfig):
     behavior_hidden: tuple[int, ...] = Field((256, 256), description="hidden layer widths of π_BC")
     behavior_learning_rate: float = Field(3e-4, gt=0, description="of π_BC")
 
-    @model_validator(mode="after")
-    def _one_place_a_key(self) -> BAQConfig:
-        for name in BASES:
-            section: AgentConfig = getattr(self, name)
-            twice = section.model_fields_set & SHARED
-            if twice:
-                key = min(twice)
-                raise ValueError(f"'{name}.{key}' is shared with the base: set '{key}' itself")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_idle(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the other bases, and what a base's section may not set: it reads back."""
-        fields: dict[str, Any] = serialize(self)
-        for name in BASES:
-            section = fields.pop(name)
-            if name == self.base:
-                fields[name] = {k: v for k, v in section.items() if k not in SHARED}
-        return fields
-
     @property
     def drops_constraint(self) -> bool:
         """Whether the base's own constraint is off online."""
         return self.constraint == "dropped" or (self.constraint == "auto" and self.align)
-
-    def base_config(self) -> AgentConfig:
-        """Return the base's configuration, with what BAQ's own section decides filled in."""
-        section: AgentConfig = getattr(self, self.base)
-        return section.model_copy(update={name: getattr(self, name) for name in SHARED})
 
 
 class BAQ(Agent):
@@ -344,10 +317,4 @@ class BAQ(Agent):
             "online_share": batch.online.mean(1),
             "weight_effective_share": weight.mean(1).square() / weight.square().mean(1),
         }
-        for store, mask in (("offline", batch.online == 0), ("online", batch.online == 1)):
-            for name, value in (("distance", distance), ("weight", weight)):
-                rows = value.masked_fill(~mask, float("nan"))
-                found[f"{name}_{store}_mean"] = rows.nanmean(1)
-                for q in (0.1, 0.5, 0.9):
-                    found[f"{name}_{store}_q{round(100 * q)}"] = rows.nanquantile(q, dim=1)
-        return found
+        return found | spread_by_store(batch.online, distance=distance, weight=weight)

@@ -36,3 +36,18 @@ def mean_abs(q: Tensor) -> Tensor:
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return `mean_j (a_j − b_j)²` over action dimensions, `[S, B]`."""
     return (a - b).square().mean(-1)
+
+
+def spread_by_store(online: Tensor, **values: Tensor) -> dict[str, Tensor]:
+    """Return mean and quantiles of values `[S, B]` over offline and online rows apart, `[S]` each.
+
+    `online` is 1 for online rows. A store without rows in the batch gives NaN.
+    """
+    found = {}
+    for store, mask in (("offline", online == 0), ("online", online == 1)):
+        for name, value in values.items():
+            rows = value.masked_fill(~mask, float("nan"))
+            found[f"{name}_{store}_mean"] = rows.nanmean(1)
+            for q in (0.1, 0.5, 0.9):
+                found[f"{name}_{store}_q{round(100 * q)}"] = rows.nanquantile(q, dim=1)
+    return found
