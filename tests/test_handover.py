@@ -19,9 +19,8 @@ from baq_cli.agents.base import frozen_copy, per_seed
 from baq_cli.agents.interface import Experience
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.folder import Checkpoint, load
-from baq_cli.engine.checkpoints.handover import continuing
-from baq_cli.engine.phases.commands import Start, open_start
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.checkpoints.handover import continuing, renamed
+from baq_cli.engine.phases.start import RunRequest, Start, open_online
 from baq_cli.errors import DataError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.events import Note
@@ -87,7 +86,7 @@ def started(algo: str, source: Path, out: Path) -> tuple[Start, Checkpoint, list
     said: list[str] = []
     order = RunRequest(out, lambda e: said.append(e.text) if isinstance(e, Note) else None, "", "")
     checkpoint = load(source)
-    return open_start(recipe(algo), order, checkpoint, CPU), checkpoint, said
+    return open_online(recipe(algo), order, checkpoint, CPU), checkpoint, said
 
 
 def assert_taken(agent: Any, checkpoint: Checkpoint, places: dict[str, str]) -> None:
@@ -158,6 +157,20 @@ def test_a_method_is_handed_over_once_with_the_dataset_and_not_at_a_resume(
     assert last_tensors(whole)["agent/switched"].tolist() == [1.0, 1.0]
 
 
+def test_a_pretrained_part_may_have_another_name_online_and_keeps_that_from_then_on(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Probe, "inherits", {"probe": {"policy.": "prior."}})
+    monkeypatch.setattr(Probe, "fresh_online", ("policy", "extra"))
+    start, checkpoint, _ = started("probe", made["probe"], tmp_path / "offline")
+    assert_taken(start.learner.agent, checkpoint, {"prior.": "policy.", "critic": "critic"})
+    assert_as_built(start.learner.agent, "policy.", "extra")
+    execute(recipe("probe"), tmp_path / "online", source=made["probe"])
+    start, checkpoint, _ = started("probe", tmp_path / "online", tmp_path / "more")
+    every = {part: part for part in ("prior.", "policy.", "critic", "extra")}
+    assert_taken(start.learner.agent, checkpoint, every)
+
+
 # -- from another method's checkpoint
 
 
@@ -178,17 +191,15 @@ def test_parts_of_another_methods_checkpoint_go_where_this_one_says(
 
 
 def test_of_beginnings_that_fit_a_name_the_longest_says_where_it_goes() -> None:
-    from baq_cli.engine.checkpoints.handover import _renamed
-
     names = ["critic.w", "critic_target.w", "critic_x", "policy.w"]
-    found = _renamed(Probe, "td3_bc", {name: name for name in names})
+    found = renamed(Probe, "td3_bc", {name: name for name in names})
     assert found == {
         "prior.w": "critic.w",
         "critic.w": "critic_target.w",
         "other.critic_x": "critic_x",
         "policy.w": "policy.w",
     }
-    assert _renamed(Probe, "sac", dict.fromkeys(names, 0)) == dict.fromkeys(names, 0)
+    assert renamed(Probe, "sac", dict.fromkeys(names, 0)) == dict.fromkeys(names, 0)
 
 
 def test_a_method_continues_those_whose_policy_it_has_a_place_for(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,17 @@ from builders import GAMMA, stores_in_reach, tiny_spec
 from chance import is_fair
 from hypothesis import example, given
 from hypothesis import strategies as st
-from numbered import CPU, LAYOUT, SEEDS, counts_of, filled_online, numbered_store, replay_of, row_of
+from numbered import (
+    CPU,
+    LAYOUT,
+    SEEDS,
+    counts_of,
+    filled_online,
+    numbered_store,
+    replay_of,
+    row_of,
+    stores_of,
+)
 from torch import Tensor
 
 from baq_cli.agents.base import UNION
@@ -253,6 +264,7 @@ class Distances:
     data_columns = ()
     spec = tiny_spec(SEEDS, obs_dim=1, action_dim=1)
     config = AgentConfig()
+    reprioritises = False
 
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
         by_seed, number = torch.tensor([[1.0], [3.0]]), batch.obs.squeeze(-1)
@@ -315,7 +327,8 @@ def test_a_batch_is_discounted_where_it_bootstraps() -> None:
 
 
 def chunks_of(store: Store | None, **asked: Any) -> list[Batch]:
-    return list(StoreReader(store, len(SEEDS), GAMMA).chunks(**asked))
+    agent: Any = SimpleNamespace(spec=tiny_spec(SEEDS, obs_dim=1, action_dim=1))
+    return list(StoreReader(agent, stores_of(store, None), GAMMA).chunks(**asked))
 
 
 def read(**asked: Any) -> list[list[float]]:
