@@ -9,6 +9,7 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.bc import BC
 from baq_cli.agents.cal_ql import CalQL
 from baq_cli.agents.cql import CQL
+from baq_cli.agents.edac import EDAC
 from baq_cli.agents.enoto import ENOTO
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
@@ -20,7 +21,7 @@ from baq_cli.units import Phase
 
 METHODS: dict[str, type[Agent]] = {
     method.name: method
-    for method in (BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN)
+    for method in (BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC)
 }
 
 
