@@ -29,9 +29,9 @@ from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.start import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError, ExitStatus
-from baq_cli.launch.cells import Cell
+from baq_cli.launch.cells import Cell, load_cells, save_matrix
 from baq_cli.launch.journal import read_state, write_state
-from baq_cli.launch.matrix import lay_out, load_cells, save_matrix
+from baq_cli.launch.matrix import lay_out
 from baq_cli.recipes.load import read_layer
 from baq_cli.report.external import read_curves
 from baq_cli.report.method_runs import course_of, read_run

@@ -23,8 +23,8 @@ from baq_cli.deploy.policy import load_one_seed, load_policy
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import read_document, tensor_bytes
 from baq_cli.errors import UsageError
+from baq_cli.launch.cell_runs import recipe_of as recipe_of_cell
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.cells import recipe_of as recipe_of_cell
 from baq_cli.recipes.load import as_begun, reopen, resolve
 from baq_cli.runs.checkpoints import AGENT
 

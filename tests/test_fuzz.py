@@ -37,8 +37,9 @@ from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.start import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError, ExitStatus
+from baq_cli.launch.cells import MATRIX, load_cells, save_matrix
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
-from baq_cli.launch.matrix import FILE, lay_out, load_cells, parse_grid, save_matrix
+from baq_cli.launch.matrix import lay_out, parse_grid
 from baq_cli.launch.standing import standing_of
 from baq_cli.recipes.load import parse_overrides, read_layer, resolve
 from baq_cli.recipes.schema import Recipe, RunConfig
@@ -406,13 +407,13 @@ CELL_FILES = ("cell.json", "state.json")
 
 
 @cases(400)
-@given(data=st.data(), name=st.sampled_from([FILE, *CELL_FILES]))
+@given(data=st.data(), name=st.sampled_from([MATRIX, *CELL_FILES]))
 def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
     out, true = made.inside / "matrix", made.true / "matrix"
     if not out.exists():
         shutil.copytree(true, out)
     (cell,) = load_cells(true)
-    places = {FILE: Path(FILE), **{n: cell.folder.relative_to(true) / n for n in CELL_FILES}}
+    places = {MATRIX: Path(MATRIX), **{n: cell.folder.relative_to(true) / n for n in CELL_FILES}}
     for place in places.values():
         shutil.copyfile(true / place, out / place)
     path = out / places[name]
@@ -431,7 +432,7 @@ def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
 def test_a_cells_folder_is_a_name_within_the_comparisons(made: Made, folder: Any) -> None:
     out = made.inside / "named"
     out.mkdir(exist_ok=True)
-    (out / FILE).write_bytes(json_bytes({"cells": [{"folder": folder}]}))
+    (out / MATRIX).write_bytes(json_bytes({"cells": [{"folder": folder}]}))
     with pytest.raises(DataError) as caught:
         load_cells(out)
     assert len(str(caught.value)) < 1_000

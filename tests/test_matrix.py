@@ -9,16 +9,8 @@ import pytest
 import yaml
 
 from baq_cli.errors import DataError, UsageError
-from baq_cli.launch.cells import Cell
-from baq_cli.launch.matrix import (
-    asked_for,
-    check_known,
-    lay_out,
-    load_cells,
-    parse_grid,
-    save_matrix,
-    tasks_of,
-)
+from baq_cli.launch.cells import Cell, load_cells, save_matrix
+from baq_cli.launch.matrix import asked_for, check_known, lay_out, parse_grid, tasks_of
 from baq_cli.runs.files import json_bytes
 
 OUT = Path("out")

@@ -41,6 +41,7 @@ from baq_cli.envs.limits import DEFAULT_LIMIT
 from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
+from baq_cli.launch.cell_runs import beside
 from baq_cli.launch.matrix import lay_out
 from baq_cli.report.method_runs import course_of
 from baq_cli.untrusted import TRUST_VARIABLE
@@ -392,7 +393,7 @@ def test_references_are_of_the_settings_that_they_were_measured_with(folder: Pat
 def test_every_method_of_a_comparison_acts_in_the_same_environment(folder: Path) -> None:
     episodes = save(OTHER, env_spec=spec_of(ends_at=9))
     cells = lay_out([[{"dataset": OTHER}]], ["iql", "sac"], {}, folder / "m", "baq compare")
-    iql, sac = (cell.beside(episodes).recipe for cell in cells)
+    iql, sac = (beside(cell, episodes).recipe for cell in cells)
     assert (iql["env"], iql["env_args"], iql["max_episode_steps"]) == (None, None, None)
     assert (sac["env"], sac["env_args"]) == ("Counting-v0", {"ends_at": 9})
     assert sac["max_episode_steps"] == episodes.cut_after == 4

@@ -149,7 +149,7 @@ def status(
 ) -> None:
     """Show how far a comparison is, from another terminal."""
     from baq_cli.cli.results import print_json, print_table
-    from baq_cli.launch.matrix import load_cells
+    from baq_cli.launch.cells import load_cells
     from baq_cli.launch.standing import standing_of
 
     cells = load_cells(out)
@@ -226,11 +226,12 @@ def open_tasks(
     Returns the cells with their environments, checked against those that `out` holds.
     """
     from baq_cli.engine.collection.datasets import open_dataset
+    from baq_cli.launch.cell_runs import beside
     from baq_cli.launch.matrix import check_known
 
     tasks = dict.fromkeys(cell.task for cell in cells)
     data = {task: open_dataset(task, lambda event: watch("data", event)) for task in tasks}
-    cells = [cell.beside(data[cell.task]) for cell in cells]
+    cells = [beside(cell, data[cell.task]) for cell in cells]
     check_known(cells, out)
     return cells, data
 
@@ -241,8 +242,9 @@ def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> No
     Raises the first cell's failure after the others have finished.
     """
     from baq_cli.cli.progress import watch_cells
+    from baq_cli.launch.cells import save_matrix
     from baq_cli.launch.drive import run_cells
-    from baq_cli.launch.matrix import is_finished, save_matrix
+    from baq_cli.launch.matrix import is_finished
     from baq_cli.runs.lock import held
 
     tasks = list(dict.fromkeys(cell.task for cell in cells))

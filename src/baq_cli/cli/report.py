@@ -120,7 +120,7 @@ def _gather(
     named: Named, commands: list[str], order: list[str]
 ) -> tuple[list[Found], list[Failure]]:
     """Return what a comparison or a run holds, and note its commands and methods."""
-    from baq_cli.launch.matrix import load_cells
+    from baq_cli.launch.cells import load_cells
     from baq_cli.launch.outcome import outcome
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import course_of

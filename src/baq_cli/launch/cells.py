@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.data.episodes import Episodes
-from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.phases.commands import run_finetune, run_pretrain
-from baq_cli.engine.phases.origin import Origin, environment_on
-from baq_cli.engine.phases.start import RunRequest
-from baq_cli.errors import DataError
-from baq_cli.recipes.load import reopen
-from baq_cli.recipes.schema import Recipe
+from baq_cli.errors import DataError, clipped
 from baq_cli.runs.checked import Checked, check_content
-from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 
-FILE = "cell.json"
+FILE, MATRIX = "cell.json", "matrix.json"
+MOST_PATH = 1_000
 
 
 class _RecipeFields(Checked):
@@ -55,21 +48,6 @@ class Cell:
     def name(self) -> str:
         return f"{self.task}: {self.method}"
 
-    def beside(self, episodes: Episodes) -> Cell:
-        """Return the cell with its environment named whole, if its method sees no dataset to ask.
-
-        It is the one, with the limit, in which methods that see the dataset act. Raises
-        EnvironmentMismatch as making it does.
-        """
-        recipe = reopen(self.recipe, method_configs())
-        if METHODS[recipe.run.algo].learns_offline:
-            return self
-        quiet: Observer = lambda event: None  # noqa: E731
-        env = Origin.make(environment_on(recipe, episodes, quiet), quiet, episodes.cut_after).env
-        named = {"env": env.id, "env_args": env.kwargs or None}
-        limit = {"max_episode_steps": env.max_episode_steps}
-        return replace(self, recipe=self.recipe | named | limit)
-
     def on_threads(self, threads: int) -> Cell:
         """Return the cell with its share of the cores, unless its recipe says otherwise."""
         evaluation = self.recipe["evaluation"]
@@ -101,31 +79,45 @@ class Cell:
             raise DataError(f"{folder / FILE} is damaged: {error}") from error
 
 
-def recipe_of(cell: Cell) -> Recipe:
-    """Return a cell's recipe; what one of an earlier version lacks means what it did then."""
-    return reopen(cell.recipe, method_configs())
+class _EntryFields(Checked):
+    folder: str = Field(max_length=MOST_PATH)
 
 
-def run_cell(cell: Cell, observer: Observer) -> None:
-    """Run a cell's phases, those that its method has, from where they were left."""
-    recipe = recipe_of(cell)
-    method = METHODS[recipe.run.algo]
-    source = None
-    if method.learns_offline:
-        observer(Note(f"{cell.name}: pre-training"))
-        run_pretrain(recipe, _order(cell, "offline", observer))
-        source = ckpt.load(cell.folder / "offline")
-    if method.learns_online:
-        observer(Note(f"{cell.name}: fine-tuning"))
-        order = _order(cell, "online", observer)
-        run_finetune(recipe if source else _without_data(recipe), order, source)
+class _MatrixFields(Checked):
+    cells: list[_EntryFields]
 
 
-def _order(cell: Cell, phase: str, observer: Observer) -> RunRequest:
-    return RunRequest(cell.folder / phase, observer, cell.command, cell.command, resume=True)
+def save_matrix(cells: Sequence[Cell], out: Path) -> None:
+    """Note the cells of a comparison in its folder; those of earlier commands stay."""
+    entries = {(cell.task, cell.method): cell.folder for cell in [*cells, *load_cells(out)]}
+    content = {
+        "cells": [
+            {"task": task, "method": method, "folder": folder.relative_to(out).as_posix()}
+            for (task, method), folder in entries.items()
+        ],
+    }
+    with disk_errors(f"start a comparison in {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / MATRIX, json_bytes(content))
+        for cell in cells:
+            cell.save()
 
 
-def _without_data(recipe: Recipe) -> Recipe:
-    """Return the recipe of a method that learns from the environment alone."""
-    run = recipe.run.model_copy(update={"dataset": None})
-    return Recipe(run, recipe.method)
+def load_cells(out: Path) -> list[Cell]:
+    """Return the cells of the comparison in a folder; none where none was begun.
+
+    Raises DataError when a file of it is damaged.
+    """
+    if not (out / MATRIX).exists():
+        return []
+    content = read_json(out / MATRIX)
+    check_content(_MatrixFields, content, out / MATRIX)
+    return [Cell.load(_inside(out, entry["folder"])) for entry in content["cells"]]
+
+
+def _inside(out: Path, folder: str) -> Path:
+    """Return a cell's folder; a file from somewhere else can't name one outside."""
+    path = out / folder
+    if "\0" in folder or not path.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out / MATRIX} names a folder outside of it: {clipped(folder)}")
+    return path

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.errors import DataError, UsageError, clipped, nearest
-from baq_cli.launch.cells import Cell, recipe_of
+from baq_cli.errors import UsageError, clipped, nearest
+from baq_cli.launch.cell_runs import recipe_of
+from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.recipes.load import (
     Layer,
@@ -27,22 +26,11 @@ from baq_cli.recipes.load import (
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
-from baq_cli.runs.checked import Checked, check_content
-from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.untrusted import parse_yaml
 
-FILE = "matrix.json"
-MOST_CELLS, MOST_PATH = 10_000, 1_000
+MOST_CELLS = 10_000
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
-
-
-class _CellFields(Checked):
-    folder: str = Field(max_length=MOST_PATH)
-
-
-class _MatrixFields(Checked):
-    cells: list[_CellFields]
 
 
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
@@ -158,42 +146,6 @@ def is_finished(cell: Cell) -> bool:
     if read_state(cell.folder).stage != "done":
         return False
     return recipe_of(Cell.load(cell.folder)).as_dict() == cell.recipe
-
-
-def save_matrix(cells: Sequence[Cell], out: Path) -> None:
-    """Note the cells of a comparison in its folder; those of earlier commands stay."""
-    entries = {(cell.task, cell.method): cell.folder for cell in [*cells, *load_cells(out)]}
-    content = {
-        "cells": [
-            {"task": task, "method": method, "folder": folder.relative_to(out).as_posix()}
-            for (task, method), folder in entries.items()
-        ],
-    }
-    with disk_errors(f"start a comparison in {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-        replace_file(out / FILE, json_bytes(content))
-        for cell in cells:
-            cell.save()
-
-
-def load_cells(out: Path) -> list[Cell]:
-    """Return the cells of the comparison in a folder; none where none was begun.
-
-    Raises DataError when a file of it is damaged.
-    """
-    if not (out / FILE).exists():
-        return []
-    content = read_json(out / FILE)
-    check_content(_MatrixFields, content, out / FILE)
-    return [Cell.load(_inside(out, entry["folder"])) for entry in content["cells"]]
-
-
-def _inside(out: Path, folder: str) -> Path:
-    """Return a cell's folder; a file from somewhere else can't name one outside."""
-    path = out / folder
-    if "\0" in folder or not path.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out / FILE} names a folder outside of it: {clipped(folder)}")
-    return path
 
 
 def _check_grid(grid: Grid, algos: Sequence[str]) -> None:

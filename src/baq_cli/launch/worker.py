@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
-from baq_cli.launch.cells import Cell, run_cell
+from baq_cli.launch.cell_runs import run_cell
+from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import Journal, read_state, write_state
 from baq_cli.outlets import guard
 from baq_cli.report.names import printable_lines
