@@ -21,12 +21,12 @@ LOW, HIGH = -10.0, 0.5
 
 
 class Rows:
-    """Offline data of one batch; all of its rows are held out."""
+    """Data of one batch, whose rows count alike."""
 
     def __init__(self, batch: Batch):
-        self.batch = batch
+        self.batch = replace(batch, weight=torch.ones_like(batch.weight))
 
-    def chunks(self, held_out: bool | None = None, most_rows: int | None = None) -> Iterator[Batch]:
+    def chunks(self) -> Iterator[Batch]:
         yield self.batch
 
 
@@ -106,7 +106,7 @@ def test_what_is_predicted_is_in_the_units_of_batches() -> None:
 def test_each_member_of_each_seed_is_kept_when_its_own_loss_is_lowest() -> None:
     model, batch = linear_model(members=3, elites=2), tiny_batch()
     data: Any = Rows(batch)
-    model.keep_better(data)
+    model.keep_better(data.chunks())
     first = model.error(batch, model.learner).detach().mean(2)
     assert_allclose(model.losses, first, rtol=1e-12)
     before = {name: p.clone() for name, p in model.kept.named_parameters()}
@@ -117,7 +117,7 @@ def test_each_member_of_each_seed_is_kept_when_its_own_loss_is_lowest() -> None:
     better = second < first
     assert better.any()
     assert not better.all()
-    model.keep_better(data)
+    model.keep_better(data.chunks())
     assert_allclose(model.losses, np.minimum(first, second), rtol=1e-12)
     for name, kept in model.kept.named_parameters():
         new = dict(model.learner.named_parameters())[name]
@@ -128,12 +128,39 @@ def test_each_member_of_each_seed_is_kept_when_its_own_loss_is_lowest() -> None:
     assert_allclose(model.elites, ranks[:, :2])
 
 
+def test_members_are_judged_by_rows_as_these_weigh() -> None:
+    model, batch = linear_model(members=3, elites=2), tiny_batch()
+    weight = tensor([[1.0, 0.0, 2.0], [0.5, 0.5, 0.0]])
+    halves = [
+        Batch.from_tensors({k: v[:, part] for k, v in tensors.items()}, {})
+        for tensors in [replace(batch, weight=weight).tensors()]
+        for part in (slice(0, 1), slice(1, 3))
+    ]
+    model.keep_better(halves)
+    error = model.error(batch, model.learner).detach().numpy()
+    expected = (weight.numpy()[:, None] * error).sum(2) / weight.numpy().sum(1)[:, None]
+    assert_allclose(model.losses, expected, rtol=1e-12)
+
+
+def test_the_learner_goes_back_to_the_members_that_are_kept() -> None:
+    model = linear_model()
+    before = {name: p.clone() for name, p in model.kept.named_parameters()}
+    storage = [p.data_ptr() for p in model.learner.parameters()]
+    with torch.no_grad():
+        for p in model.learner.parameters():
+            p.add_(0.3)
+    model.go_back()
+    assert [p.data_ptr() for p in model.learner.parameters()] == storage, "an optimiser holds them"
+    for name, p in model.learner.named_parameters():
+        assert torch.equal(p, before[name]), name
+
+
 def test_a_loss_that_is_no_number_is_never_the_best() -> None:
     model, batch = linear_model(), tiny_batch()
     data: Any = Rows(batch)
     with torch.no_grad():
         model.learner.net.layers[0].bias[0, 1] = float("nan")
-    model.keep_better(data)
+    model.keep_better(data.chunks())
     assert model.losses.isfinite().all()
     assert all(p.isfinite().all() for p in model.kept.parameters())
 
@@ -144,7 +171,7 @@ def test_what_is_kept_is_measured_on_the_rows_of_now() -> None:
     data: Any = Rows(batch)
     with torch.no_grad():
         model.kept.net.layers[0].bias[:, 0, :, :3] += 50.0
-    model.keep_better(data)
+    model.keep_better(data.chunks())
     assert_allclose(model.losses, model.error(batch, model.learner).detach().mean(2), rtol=1e-12)
     assert torch.equal(model.kept.net.layers[0].bias, model.learner.net.layers[0].bias)
 
@@ -225,11 +252,11 @@ def trained(
     adam = torch.optim.Adam(model.learner.parameters(), 3e-3)
     for step in range(steps):
         if step % 10 == 0:
-            model.keep_better(data)
+            model.keep_better(data.chunks())
         adam.zero_grad()
         model.fit_loss(batch).sum().backward()
         adam.step()
-    model.keep_better(data)
+    model.keep_better(data.chunks())
     return model, model.step(obs, action, SeedStream(spec.seeds, "noise"))
 
 

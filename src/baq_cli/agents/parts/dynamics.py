@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from baq_cli.nets.streams import SeedStream
 BOUND_WEIGHT = 0.01
 LEAST_STD = 1e-6
 """A number of the input that spreads less counts as constant, and is not divided by its spread."""
+JUDGES = 5_000
+"""Rows of a store that members are judged by."""
 
 
 class Predicted(NamedTuple):
@@ -73,9 +76,9 @@ class GaussianDynamics(nn.Module):
     """A probabilistic ensemble of N dynamics models a seed, as in MOPO (arXiv 2005.13239).
 
     `learner` is what trains; `kept` holds each member as it was when it was off by least on the
-    rows held out, in `losses [S, N]`, and is what predicts. The `elites` best of these move a state
-    on. Inputs and targets are standardised by the rows that `standardise` saw. Whether a transition
-    terminates is predicted too, as in SDM-GAN (2206.07166).
+    rows that judge it, in `losses [S, N]`, and is what predicts. The `elites` best of these move a
+    state on. Inputs and targets are standardised by the rows that `standardise` saw. Whether a
+    transition terminates is predicted too, as in SDM-GAN (2206.07166).
 
     Departures from both: members differ by their first weights and not by their rows; each has
     bounds of its variance; the best is kept by its likelihood after fixed numbers of
@@ -164,19 +167,26 @@ class GaussianDynamics(nn.Module):
         return off.mean(-1) + wrong
 
     @torch.no_grad()
-    def keep_better(self, data: Experience) -> None:
-        """Keep each member of the learner that is off by less on the rows held out than the kept.
+    def keep_better(self, chunks: Iterable[Batch]) -> None:
+        """Keep each member of the learner that is off by less on some rows than the kept one.
 
-        Both are measured anew: a loss on other rows, or in other units, says nothing of now.
+        Rows count by their `weight`. Both are measured anew: a loss on other rows, or in other
+        units, says nothing of now.
         """
-        new, old, count = torch.zeros_like(self.losses), torch.zeros_like(self.losses), 0
-        for batch in data.chunks(held_out=True):
-            new += self.error(batch, self.learner).sum(2)
-            old += self.error(batch, self.kept).sum(2)
-            count += batch.obs.shape[1]
+        new, old, count = (torch.zeros_like(self.losses) for _ in range(3))
+        for batch in chunks:
+            weight = batch.weight.unsqueeze(1)
+            new += (weight * self.error(batch, self.learner)).sum(2)
+            old += (weight * self.error(batch, self.kept)).sum(2)
+            count += weight.sum(2)
         better = new < old  # [S, N]
         self.losses.copy_(torch.where(better, new, old) / count)
         keep_where(better, self.kept, self.learner)
+
+    @torch.no_grad()
+    def go_back(self) -> None:
+        """Let the learner go on from the members that are kept."""
+        keep_where(torch.ones_like(self.losses, dtype=torch.bool), self.learner, self.kept)
 
     @torch.no_grad()
     def predict(self, obs: Tensor, action: Tensor) -> Predicted:
@@ -190,8 +200,8 @@ class GaussianDynamics(nn.Module):
     def step(self, obs: Tensor, action: Tensor, noise: SeedStream) -> Imagined:
         """Move each state on by a sample of one of the elites, drawn anew for every row.
 
-        The penalty is MOPO's, `max_i ‖σ_i‖` over all members, of next state and reward in the units
-        of batches. A transition terminates where the drawn elite finds that likelier than not.
+        The penalty is MOPO's, see `uncertainty`. A transition terminates where the drawn elite
+        finds that likelier than not.
         """
         mean, std, end = self.predict(obs, action)
         elites = self.elites
@@ -201,8 +211,11 @@ class GaussianDynamics(nn.Module):
         own_mean, own_std = mean.gather(1, at).squeeze(1), std.gather(1, at).squeeze(1)
         sample = own_mean + own_std * noise.normal(*own_mean.shape[1:])
         goes_on = (end.gather(1, chosen).squeeze(1) <= 0).to(sample.dtype)
-        penalty = std.norm(dim=3).amax(1)
-        return Imagined(sample[..., :-1], sample[..., -1], goes_on, penalty)
+        return Imagined(sample[..., :-1], sample[..., -1], goes_on, _longest(std))
+
+    def uncertainty(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return `max_i ‖σ_i(s, a)‖` over all members, of next state and reward, `[S, B]`."""
+        return _longest(self.predict(obs, action).std)
 
     # -- units
 
@@ -221,3 +234,22 @@ class GaussianDynamics(nn.Module):
     def _target(self, batch: Batch) -> Tensor:
         """Return Δs and r, `[S, B, obs_dim + 1]`."""
         return torch.cat([batch.next_obs - batch.obs, batch.reward.unsqueeze(-1)], dim=-1)
+
+
+def judges(data: Experience, odds: Tensor) -> Iterator[Batch]:
+    """Yield rows that tell which members are better: see `GaussianDynamics.keep_better`.
+
+    They are those held out of the dataset, which count by the `odds [S]` together, and online rows,
+    which count by the rest of 1; of either evenly spaced ones where there are many.
+    """
+    held_out = data.chunks(held_out=True, most_rows=JUDGES)
+    online = data.chunks(most_rows=JUDGES, store="online")
+    for chunks, share in ((held_out, odds), (online, 1 - odds)):
+        batches = [*chunks]
+        count = sum(batch.obs.shape[1] for batch in batches)
+        for batch in batches if count else ():
+            yield replace(batch, weight=batch.weight * share.unsqueeze(1) / count)
+
+
+def _longest(std: Tensor) -> Tensor:
+    return std.norm(dim=3).amax(1)
