@@ -36,6 +36,7 @@ from baq_cli.engine.experience.store import END, Store
 from baq_cli.engine.experience.stores import annotate, make_stores, odds_of, stores_by_name
 from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.synthetic import random_rows
 from baq_cli.envs.spaces import Spaces
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
@@ -149,6 +150,14 @@ LOSSES += [
 """Every method's loss by the name of its function: some have one of their own online."""
 FORM: dict[str, Phase] = {"loss": "offline", "online_loss": "online"}
 """The phase that an agent is built for, by the loss that it is to compute."""
+
+
+def trained_together(agent: Agent) -> list[frozenset[str]]:
+    """Return the groups of a phase's main updates, and those of each of its stages."""
+    plan = plan_of(agent)
+    stages = [*plan.first, *(stage for routine in plan.routines for stage in routine.stages)]
+    main = frozenset(agent.groups()) if plan.train is None else plan.train
+    return [main, *(stage.groups for stage in stages)]
 
 
 def terms(losses: Any) -> dict[str, Array]:
@@ -322,6 +331,10 @@ def dataset_store(agent: Agent) -> Store:
 def replay_of(agent: Agent, plan: Plan, stores: dict[StoreName, Store]) -> Replay:
     """Return a replay that draws by a method's plan, as the phase that it is built for would."""
     stream = SeedStream(agent.spec.seeds, f"batch/{agent.phase}", agent.spec.device)
+    if plan.model_capacity:
+        layout = next(iter(stores.values())).layout
+        made = Store(layout, random_rows(layout, (1, 40), agent.spec.device), 40)
+        stores = {**stores, "model": made}  # the same of every seed, alone or among others
     how = agent.config.batch_size, discount_of(agent), odds_of(agent, plan), Window.of(plan)
     return Replay(plan.draws, stores, stream, *how)
 

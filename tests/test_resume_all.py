@@ -20,7 +20,7 @@ from baq_cli.agents.registry import METHODS
 from baq_cli.engine.experience import sumtree
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.online import OnlineLoop
-from baq_cli.engine.updates.updater import Updater
+from baq_cli.engine.phases.run import Run
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.folder import read_metrics
@@ -85,18 +85,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def stop_after(steps: int, case: Case, phase: str, out: Path) -> None:
     """Run until a signal after so many updates offline, or environment steps online."""
-    owner: Any = OnlineLoop if phase == "online" else Updater
-    step, taken = owner.step, []
+    owner, name = (OnlineLoop, "step") if phase == "online" else (Run, "after_update")
+    step, taken = getattr(owner, name), []
 
-    def stepped(this: Any) -> Any:
-        found = step(this)
-        taken.append(found)
+    def stepped(*arguments: Any) -> None:
+        step(*arguments)
+        taken.append(name)
         if len(taken) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
-        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, "step", stepped)
+        patch.setattr(owner, name, stepped)
         with pytest.raises(Interrupted):
             execute(case.recipe, out, source=case.source)
     assert list(states(out))[-1] == f"{phase}-{steps}"

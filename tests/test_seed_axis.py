@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from builders import (
-    ALL_GROUPS,
     FORM,
     LOSSES,
     KnownNoise,
@@ -22,6 +21,7 @@ from builders import (
     tensor,
     tiny_agent,
     tiny_batch,
+    trained_together,
 )
 from torch import Tensor
 
@@ -38,7 +38,8 @@ ONLINE = sorted(name for name, method in METHODS.items() if method.learns_online
 
 def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
     agent = copy.deepcopy(agent)
-    getattr(agent, loss)(batch, KnownNoise(), ALL_GROUPS).backward()
+    for active in trained_together(agent):
+        getattr(agent, loss)(batch, KnownNoise(), active).backward()
     return {n: p.grad for n, p in agent.named_parameters() if p.grad is not None}
 
 
