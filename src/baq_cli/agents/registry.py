@@ -13,6 +13,7 @@ from baq_cli.agents.edac import EDAC
 from baq_cli.agents.enoto import ENOTO
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
+from baq_cli.agents.moore import MOORe
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.td3_bc import TD3BC
@@ -21,7 +22,10 @@ from baq_cli.units import Phase
 
 METHODS: dict[str, type[Agent]] = {
     method.name: method
-    for method in (BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC)
+    for method in (
+        *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
+        *(MOORe,),
+    )
 }
 
 
