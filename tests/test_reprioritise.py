@@ -21,10 +21,12 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch, Draw, Plan
 from baq_cli.agents.registry import METHODS
 from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.experience.sumtree import SumTree
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
+from baq_cli.nets.streams import SeedStream
 
 SEEDS, ROWS = (0, 1, 2), 40
 UNION = (Draw(("offline", "online"), 1.0, prioritised=True),)
@@ -158,3 +160,23 @@ def test_a_resumed_run_draws_as_one_that_was_not_stopped(
         parts = stopped_at(tmp_path / "whole", name, tmp_path / name)
         execute(recipe, parts, resume=True, source=source)
         assert_same_end(tmp_path / "whole", parts)
+
+
+def test_a_seed_that_was_given_other_rows_changes_the_priorities_of_those() -> None:
+    *_, stores = trained(Surprised, SEEDS, capture=False)
+    online, offline = stores["online"], stores["offline"]
+    online.priorities.fill(torch.ones(3, ROWS) * torch.tensor([[0.0], [1.0], [1.0]]))
+    offline.priorities.fill(torch.full((3, offline.reach), 2.0))
+    draws = (
+        Draw(("offline",), 0.25, prioritised=True),
+        Draw(("online",), 0.75, prioritised=True, otherwise="offline"),
+    )
+    replay = Replay(draws, stores, SeedStream(SEEDS, "batch"), 16, 0.99)
+    batch = replay.batch()
+    assert batch.source.sum(1).tolist() == [0, 12, 12]
+    replay.set_priorities(7.0 + torch.arange(16.0).expand(3, -1))
+    assert not online.priorities.priorities[0].any()
+    assert (online.priorities.priorities[1:].max(1).values == 7 + 15).all()
+    assert (
+        offline.priorities.priorities.max(1).values == torch.tensor([7 + 15, 7 + 3, 7 + 3])
+    ).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 import torch
@@ -45,7 +46,7 @@ class Replay:
         self.discount = discount
         self.odds = dict(odds or {})
         self.window = window
-        self._drawn: list[tuple[Store, Tensor, Tensor | None, int]] = []
+        self._drawn: list[_Drawn] = []
         self.counts = split(batch_size, [draw.share for draw in draws])
         ends = list(accumulate(self.counts))
         self.parts = {
@@ -63,11 +64,13 @@ class Replay:
 
     def batch(self, stream: SeedStream | None = None) -> Batch:
         """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
-        self._drawn = []
-        parts = [
-            self._draw(draw, (stream or self.stream).index(count))
-            for draw, count in zip(self.draws, self.counts, strict=True)
-        ]
+        self._drawn, parts, start = [], [], 0
+        for draw, count in zip(self.draws, self.counts, strict=True):
+            before = len(self._drawn)
+            parts.append(self._draw(draw, (stream or self.stream).index(count)))
+            for drawn in self._drawn[before:]:
+                drawn.rows = slice(start, start + count)
+            start += count
         layout = next(iter(self.stores.values())).layout
         rows, source = parts[0]
         if len(parts) > 1:
@@ -92,13 +95,13 @@ class Replay:
             drawn = self._from_two(present[0], present[1], draw, u)
         if other is None or not draw.prioritised:
             return drawn
-        return self._instead(drawn, [self.stores[name] for name in present], other, u)
+        return self._instead(drawn, len(present), other, u)
 
     def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         store = self.stores[name]
         newest = None if draw.newest is None else store.reach_on_device().clamp(max=draw.newest)
         index = _locate(store, u, draw.prioritised, newest)
-        self._drawn.append((store, index, None, u.shape[1]))
+        self._drawn.append(_Drawn(store, index, None))
         rows = self.window.gather(store, index)
         return rows, torch.full_like(u, SOURCES[name], dtype=torch.float32)
 
@@ -119,8 +122,8 @@ class Replay:
             for store, place, most in zip(stores, places, newest, strict=True)
         ]
         old, new = map(self.window.gather, stores, where)
-        self._drawn.append((stores[0], where[0], ~is_other, 0))
-        self._drawn.append((stores[1], where[1], is_other, u.shape[1]))
+        self._drawn.append(_Drawn(stores[0], where[0], ~is_other))
+        self._drawn.append(_Drawn(stores[1], where[1], is_other))
         low, high = SOURCES[one], SOURCES[other]
         source = is_other.to(torch.float32) * (high - low) + low
         return torch.where(is_other.unsqueeze(-1), new, old), source
@@ -130,12 +133,10 @@ class Replay:
 
         Of a row that was drawn twice the greater counts: no order of writing decides.
         """
-        start = 0
-        for store, index, chosen, count in self._drawn:
-            given = priorities[:, start : start + index.shape[1]]
-            if store.priorities is not None:
-                store.priorities.change(index, given, chosen)
-            start += count
+        for drawn in self._drawn:
+            if drawn.store.priorities is not None:
+                given = priorities[:, drawn.rows]
+                drawn.store.priorities.change(drawn.index, given, drawn.chosen)
 
     def _masses(
         self, stores: tuple[Store, Store], draw: Draw, u: Tensor
@@ -148,15 +149,36 @@ class Replay:
         return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
 
     def _instead(
-        self, drawn: tuple[Tensor, Tensor], own: Sequence[Store], other: StoreName, u: Tensor
+        self, drawn: tuple[Tensor, Tensor], own: int, other: StoreName, u: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give seeds whose priorities are all zero rows of another store, uniformly."""
-        none = torch.stack([_mass(store, u, True) for store in own]).sum(0) <= 0
+        """Give seeds whose priorities are all zero rows of another store, uniformly.
+
+        `own` is how many stores the others' rows are from.
+        """
+        mine = self._drawn[-own:]
+        none = torch.stack([_mass(each.store, u, True) for each in mine]).sum(0) <= 0
         rows, source = self._from_one(other, ANY, u)
+        for each in mine:
+            every = torch.ones_like(each.index, dtype=torch.bool)
+            each.chosen = ~none & (every if each.chosen is None else each.chosen)
+        self._drawn[-1].chosen = none.expand_as(self._drawn[-1].index)
         return (
             torch.where(none.unsqueeze(-1), rows, drawn[0]),
             torch.where(none, source, drawn[1]),
         )
+
+
+@dataclass
+class _Drawn:
+    """Rows of a store that were drawn: `index [S, count]`, and which of them the batch has.
+
+    `rows` are their places in the batch.
+    """
+
+    store: Store
+    index: Tensor
+    chosen: Tensor | None
+    rows: slice = field(default_factory=lambda: slice(None))
 
 
 def _check(draw: Draw) -> None:
