@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.base import Agent, policy_net
-from baq_cli.agents.interface import Batch, Draw, Group, Losses, Plan
+from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.plans import Draw, Plan
 from baq_cli.agents.registry import METHODS
 from baq_cli.envs.faults import EXECUTED
 from baq_cli.nets.policies import DeterministicPolicy

@@ -16,15 +16,8 @@ from small_methods import own_sizes
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import (
-    OFFLINE,
-    ONLINE,
-    PLAIN_FIELDS,
-    Batch,
-    Plan,
-    Spec,
-    StoreName,
-)
+from baq_cli.agents.interface import OFFLINE, ONLINE, PLAIN_FIELDS, Batch, Spec
+from baq_cli.agents.plans import Plan, StoreName
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints.handover import renamed

@@ -10,7 +10,8 @@ import torch
 from builders import GAMMA, Array
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw, StoreName
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Draw, StoreName
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.nets.streams import SeedStream

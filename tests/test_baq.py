@@ -38,7 +38,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Draw
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 BASES = ["td3_bc", "iql", "cql"]

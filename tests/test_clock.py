@@ -23,7 +23,8 @@ from small_data import write_steady
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import Batch, Draw, Losses, Plan
+from baq_cli.agents.interface import Batch, Losses
+from baq_cli.agents.plans import Draw, Plan
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.updates.learner import Learner

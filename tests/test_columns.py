@@ -17,7 +17,8 @@ from odd_envs import PLAN, STEADY
 from runs import assert_same_end, execute, recipe_of, states, stopped_at
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw, Plan
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Draw, Plan
 from baq_cli.agents.registry import METHODS
 from baq_cli.agents.sac import SAC
 from baq_cli.engine.checkpoints.folder import load

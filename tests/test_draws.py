@@ -30,8 +30,8 @@ from numbered import (
     stores_of,
 )
 
-from baq_cli.agents.base import UNION
-from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw
+from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch
+from baq_cli.agents.plans import UNION, Draw
 from baq_cli.engine.experience import sumtree
 from baq_cli.engine.experience.replay import Replay, split
 from baq_cli.engine.experience.store import Store

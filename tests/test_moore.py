@@ -20,11 +20,12 @@ from runs import assert_same_end, execute, last_tensors, recipe_of
 from small_data import write_steady
 from small_methods import FEW, small
 
-from baq_cli.agents.interface import Batch, Draw
+from baq_cli.agents.interface import Batch
 from baq_cli.agents.moore import MODEL, MOORe
 from baq_cli.agents.parts import rollouts
 from baq_cli.agents.parts.dynamics import GaussianDynamics, judges
 from baq_cli.agents.parts.rollouts import roll_out
+from baq_cli.agents.plans import Draw
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.updates import updater
 from baq_cli.errors import Interrupted

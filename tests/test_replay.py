@@ -26,8 +26,8 @@ from numbered import (
 )
 from torch import Tensor
 
-from baq_cli.agents.base import UNION
-from baq_cli.agents.interface import Batch, Draw, Plan
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import UNION, Draw, Plan
 from baq_cli.engine.experience import reader
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import split

@@ -18,7 +18,8 @@ from runs import assert_same_end, execute, last_tensors, recipe_of, states, stop
 from small_data import write_steady
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Draw, Plan
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Draw, Plan
 from baq_cli.agents.registry import METHODS
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.engine.experience.replay import Replay

@@ -28,7 +28,7 @@ from builders import (
 )
 from numpy.testing import assert_allclose
 
-from baq_cli.agents.base import UNION
+from baq_cli.agents.plans import UNION
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 

@@ -34,8 +34,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
 from numpy.testing import assert_allclose
 
-from baq_cli.agents.base import UNION
-from baq_cli.agents.interface import Draw, Spec
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.plans import UNION, Draw
 from baq_cli.engine.experience import columns
 from baq_cli.nets.critics import reduce_q, weighted_min_pair
 

@@ -13,8 +13,7 @@ from chance import is_fair
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.agents.base import UNION
-from baq_cli.agents.interface import StoreName
+from baq_cli.agents.plans import UNION, StoreName
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree

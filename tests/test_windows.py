@@ -20,9 +20,10 @@ from runs import assert_same_end, execute, recipe_of, states, stopped_at
 from small_data import write_steady
 from torch import Tensor
 
-from baq_cli.agents.base import UNION, Agent, frozen_copy
-from baq_cli.agents.interface import Batch, Draw, Group, Losses, Plan, Spec, StoreName, Target
+from baq_cli.agents.base import Agent, frozen_copy
+from baq_cli.agents.interface import Batch, Group, Losses, Spec, Target
 from baq_cli.agents.objectives import td_loss
+from baq_cli.agents.plans import UNION, Draw, Plan, StoreName
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.experience.reader import StoreReader

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baq_cli.agents.base import UNION, per_seed
-from baq_cli.agents.interface import Plan
+from baq_cli.agents.base import per_seed
+from baq_cli.agents.plans import UNION, Plan
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import Reduction
 from baq_cli.nets.streams import SeedStream

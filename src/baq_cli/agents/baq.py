@@ -12,23 +12,15 @@ from pydantic import (
 )
 from torch import Tensor
 
-from baq_cli.agents.base import UNION, Agent, online_and_offline, per_seed
+from baq_cli.agents.base import Agent, per_seed
 from baq_cli.agents.cql import CQL
-from baq_cli.agents.interface import (
-    Batch,
-    Draw,
-    Experience,
-    Group,
-    Losses,
-    Plan,
-    Spec,
-    Target,
-)
+from baq_cli.agents.interface import Batch, Experience, Group, Losses, Spec, Target
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import spread_by_store, squared_distance
 from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.behavior import BehaviorModel
 from baq_cli.agents.parts.sections import OnBase
+from baq_cli.agents.plans import UNION, Draw, Plan, online_and_offline
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.policies import ActingPolicy

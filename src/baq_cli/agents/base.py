@@ -10,17 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from baq_cli.agents.interface import (
-    Batch,
-    Clock,
-    Draw,
-    Experience,
-    Group,
-    Losses,
-    Plan,
-    Spec,
-    Target,
-)
+from baq_cli.agents.interface import Batch, Clock, Experience, Group, Losses, Spec, Target
+from baq_cli.agents.plans import UNION, Plan, online_and_offline
 from baq_cli.nets.critics import QEnsemble
 from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.start import Start
@@ -208,19 +199,6 @@ class Agent(nn.Module, ABC):
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Return what is too dear to log at every update, `[S]` each; called now and then."""
         return {}
-
-
-UNION = Draw(("offline", "online"))
-"""All that there is, uniformly."""
-
-
-def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[Draw, ...]:
-    """Return draws with a fixed share of online rows."""
-    draws = (
-        Draw(("online",), online_share, prioritised),
-        Draw(("offline",), 1.0 - online_share, prioritised),
-    )
-    return tuple(draw for draw in draws if draw.share > 0)
 
 
 def make_critics(

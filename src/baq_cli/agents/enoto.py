@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.cql import CQL
-from baq_cli.agents.interface import Batch, Draw, Losses, Plan
+from baq_cli.agents.interface import Batch, Losses
 from baq_cli.agents.objectives import td_loss
 from baq_cli.agents.parts.soft import SoftActorCritic
+from baq_cli.agents.plans import Draw, Plan
 from baq_cli.nets.critics import Reduction, reduce_q
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Initialization, LogStd, Positive

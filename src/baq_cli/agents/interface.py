@@ -9,11 +9,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from baq_cli.agents.plans import Draw, StoreName
 from baq_cli.nets.streams import SeedStream
 
 OFFLINE, ONLINE, MODEL = 0.0, 1.0, 2.0
 """What `Batch.source` says of a row: the dataset, the environment, a model of it."""
-StoreName = Literal["offline", "online", "model"]
 
 
 @dataclass(frozen=True)
@@ -185,107 +185,6 @@ class Clock:
         self.gradient_steps.fill_(gradient_steps)
         self.env_steps.fill_(env_steps)
         self.share.fill_(share)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One part of every batch.
-
-    stores: where its rows come from; several are one union, drawn from by their sizes.
-    share: its rows, as a part of `batch_size`; the shares of a plan need not add up to 1.
-    prioritised: whether rows are drawn in proportion to their priority, or uniformly.
-    newest: only that many of the last rows, of the stores laid end to end.
-    odds: a buffer of the method, `[S]`: the probability of the first of two stores, for each row,
-        in place of their sizes.
-    otherwise: the store that stands in for a seed where the draw's own has nothing to give.
-    name: `Batch.part(name)` is this draw's rows.
-    """
-
-    stores: tuple[StoreName, ...] = ("offline",)
-    share: float = 1.0
-    prioritised: bool = False
-    newest: int | None = None
-    odds: str | None = None
-    otherwise: StoreName | None = None
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Updates of some parameter groups only: before a phase, or inside a routine.
-
-    steps: how many; they count as no `gradient_steps`, and no target moves.
-    assess_every: stage updates between two calls of `assess`; None: once, at the end.
-    """
-
-    name: str
-    groups: frozenset[str]
-    draws: tuple[Draw, ...]
-    steps: int
-    rows: int | None = None
-    """Rows a seed and update; None: `batch_size`."""
-    assess_every: int | None = None
-
-
-@dataclass(frozen=True)
-class Routine:
-    """What a method does every so many of the phase's unit: its stages, then `refresh`."""
-
-    name: str
-    every: int
-    stages: tuple[Stage, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a method spends the steps of a phase.
-
-    draws: the parts of a batch.
-    utd: gradient steps an environment step, counted a seed.
-    warmup_env_steps: environment steps before the first update, taken by the policy as it was
-        handed over, or uniformly at random in a run that starts from scratch.
-    first_updates: gradient steps at once, after the warm-up.
-    offline_share, offline_min_rows: the part of the dataset that stays in reach online, drawn once
-        at random for each seed: 1 keeps all, 0 none.
-    capacity, model_capacity: online and model transitions kept a seed; the oldest are overwritten.
-    discount: γ of this phase; None: the configuration's.
-    window: transitions that one row of a batch stands for; above 1, n-step returns and chunks.
-    next_action: whether batches hold the action that followed, see `Batch`.
-    train: the groups of the main updates; None: all.
-    first: stages before the first main update. routines: what happens now and then.
-    """
-
-    draws: tuple[Draw, ...] = (Draw(),)
-    utd: int = 1
-    warmup_env_steps: int = 0
-    first_updates: int = 0
-    offline_share: float = 1.0
-    offline_min_rows: int = 0
-    capacity: int = 1_000_000
-    model_capacity: int = 0
-    discount: float | None = None
-    window: int = 1
-    next_action: bool = False
-    train: frozenset[str] | None = None
-    first: tuple[Stage, ...] = ()
-    routines: tuple[Routine, ...] = ()
-
-    @property
-    def all_draws(self) -> tuple[Draw, ...]:
-        """The draws of the main updates and of every stage."""
-        stages = [*self.first, *(stage for routine in self.routines for stage in routine.stages)]
-        return (*self.draws, *(draw for stage in stages for draw in stage.draws))
-
-    @property
-    def needs_offline(self) -> bool:
-        """Whether batches can't be drawn without a dataset."""
-        return any("offline" in (*d.stores, d.otherwise) and len(d.stores) == 1 for d in self.draws)
-
-    @property
-    def uses_offline(self) -> bool:
-        """Whether anything is drawn from the dataset, where there is one."""
-        reached = any("offline" in (*draw.stores, draw.otherwise) for draw in self.all_draws)
-        return self.offline_share > 0 and reached
 
 
 class Experience(Protocol):

@@ -10,19 +10,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import (
-    Batch,
-    Draw,
-    Experience,
-    Group,
-    Losses,
-    Plan,
-    Routine,
-    Stage,
-)
+from baq_cli.agents.interface import Batch, Experience, Group, Losses
 from baq_cli.agents.parts.dynamics import GaussianDynamics, judges
 from baq_cli.agents.parts.rollouts import roll_out
 from baq_cli.agents.parts.soft import SoftActorCritic
+from baq_cli.agents.plans import Draw, Plan, Routine, Stage
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Widths
 

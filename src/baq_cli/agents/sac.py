@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from baq_cli.agents.interface import Draw, Plan
 from baq_cli.agents.parts.soft import SoftActorCritic
+from baq_cli.agents.plans import Draw, Plan
 
 
 class SAC(SoftActorCritic):

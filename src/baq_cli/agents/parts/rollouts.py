@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Draw, Experience
+from baq_cli.agents.interface import Experience
+from baq_cli.agents.plans import Draw
 from baq_cli.nets.streams import SeedStream
 
 AT_ONCE = 4_096

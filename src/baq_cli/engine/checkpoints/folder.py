@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from baq_cli.agents.interface import StoreName
+from baq_cli.agents.plans import StoreName
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints.document import (
     check_agent,

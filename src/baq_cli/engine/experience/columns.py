@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Plan
+from baq_cli.agents.plans import Plan
 from baq_cli.data.episodes import Episodes, monte_carlo_returns, returns_to_go
 from baq_cli.engine.experience.store import END, Layout
 from baq_cli.engine.experience.windows import Window

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
+from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch
+from baq_cli.agents.plans import Draw, StoreName
 from baq_cli.engine.experience.columns import DATA_COLUMNS, HELD_OUT, data_layout
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store

@@ -10,7 +10,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch, Draw, StoreName
+from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch
+from baq_cli.agents.plans import Draw, StoreName
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.windows import ONE_STEP, Window
 from baq_cli.errors import UsageError

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import OFFLINE, ONLINE, Batch, Plan, StoreName
+from baq_cli.agents.interface import OFFLINE, ONLINE, Batch
+from baq_cli.agents.plans import Plan, StoreName
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.store import PRIORITY, Layout, Store
 from baq_cli.engine.experience.sumtree import SumTree

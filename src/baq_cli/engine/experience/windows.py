@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Plan
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Plan
 from baq_cli.engine.experience.store import Layout, Store
 
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import ONLINE, StoreName
+from baq_cli.agents.interface import ONLINE
+from baq_cli.agents.plans import StoreName
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
 from baq_cli.engine.experience.replay import Replay

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from baq_cli.agents.interface import Batch, Plan, Stage
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Plan, Stage
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import Stores, odds_of

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Plan, Spec, StoreName
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.plans import Plan, StoreName
 from baq_cli.agents.registry import make_agent
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of
 from baq_cli.engine.experience.replay import Replay

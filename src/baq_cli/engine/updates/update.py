@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from baq_cli.agents.interface import Batch, Stage
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Stage
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baq_cli.agents.interface import Batch, Stage
+from baq_cli.agents.interface import Batch
+from baq_cli.agents.plans import Stage
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER, Record, Recorder
 from baq_cli.engine.updates.learner import Learner
