@@ -254,7 +254,7 @@ def test_a_run_under_way_is_continued_and_then_reported(
     compute = Learner.compute
     words = pretrain("iql", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "compute", lambda *given: (ask_to_stop(), compute(*given))[1])
+        patch.setattr(Learner, "compute", lambda *a, **k: (ask_to_stop(), compute(*a, **k))[1])
         terminal.told(*words, status=130)
     report = ["report", str(tmp_path / "run"), "--out", str(tmp_path / "report")]
     assert "has not ended" in terminal.told(*report, status=3)

@@ -271,7 +271,7 @@ def test_a_phase_that_a_method_changes_over_is_resumed_as_long_as_it_was(
 def test_a_command_is_given_again_after_another_process_wrote(
     terminal: Terminal, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.engine.phases import commands as operations
+    from baq_cli.engine.phases import start
 
     made = tmp_path / "made"
     words = pretrain("iql", made)
@@ -280,9 +280,9 @@ def test_a_command_is_given_again_after_another_process_wrote(
         shutil.copytree(run, made)
         return begin(*given)
 
-    begin = operations.offline_store
+    begin = start.offline_store
     with monkeypatch.context() as patch:
-        patch.setattr(operations, "offline_store", meanwhile)
+        patch.setattr(start, "offline_store", meanwhile)
         said = terminal.told(*words, "--resume")
     assert "another process" in said
     terminal.done(*words, "--resume")
@@ -305,8 +305,13 @@ def test_a_stopped_run_continues_with_the_command_that_it_prints(
     from baq_cli.engine.updates.learner import Learner
 
     compute = Learner.compute
+
+    def stopped(*given: Any, **also: Any) -> None:
+        os.kill(os.getpid(), 2)
+        compute(*given, **also)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "compute", lambda *a: (os.kill(os.getpid(), 2), compute(*a))[1])
+        patch.setattr(Learner, "compute", stopped)
         said = terminal.told(*pretrain("iql", tmp_path / "run"), status=130)
     command = said.split("Continue with: ")[1]
     terminal.done(*shlex.split(command)[1:])
