@@ -34,6 +34,7 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.scaling import inner_bounds
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, ExitStatus, UsageError
+from baq_cli.nets.exports import NoExport
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checkpoints import AGENT
@@ -81,13 +82,19 @@ def test_the_actions_of_a_known_policy_are_those_computed_by_hand(tmp_path: Path
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("algo", sorted(METHODS))
-def test_an_exported_file_acts_as_the_policy_does(
+def test_an_exported_file_acts_as_the_policy_does_or_it_is_said_why_there_is_none(
     algo: str, name: FormatName, tmp_path: Path
 ) -> None:
     phase = "online" if METHODS[algo].learns_online else "offline"
     normalised = algo not in ("sac", "iql")
     path = write_policy(tmp_path / "a.safetensors", algo, phase, normalised=normalised)
-    run, policy = exported(path, name, tmp_path / "out", seed=7), load_policy(path, 7)
+    policy, mode = load_policy(path, 7), plain_mode_of(load_one_seed(path, 7).agent)
+    if isinstance(mode, NoExport):
+        with pytest.raises(UsageError, match=f"'{algo}' acts has no export: {mode.reason}; use"):
+            export_policy(path, name, tmp_path / "out", seed=7)
+        assert files(tmp_path) == ["a.safetensors"]
+        return
+    run = exported(path, name, tmp_path / "out", seed=7)
     obs = observations(Inputs.from_tensors(ckpt.load(path).agent), 200)
     expected = policy(obs)
     half = (np.array(ROBOT.action_high) - ROBOT.action_low) / 2

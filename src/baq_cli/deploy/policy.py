@@ -25,7 +25,6 @@ from baq_cli.nets.exports import NoExport, PlainMode
 from baq_cli.nets.streams import SeedStream
 
 Array = npt.NDArray[Any]
-"""Policies whose mode is the first `action_dim` outputs of `net`, their tanh or clipped."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +93,14 @@ def _check_numbers(agent: Agent, inputs: Inputs, spaces: Spaces, path: Path) -> 
 
 def plain_mode_of(agent: Agent) -> PlainMode | NoExport:
     """Return the plain layers that a method acts with, or why it doesn't act with such alone."""
+    exports = agent.policy.exports
+    if isinstance(exports, NoExport):
+        return exports
     if agent.chunk > 1:
         return NoExport(f"it decides on {agent.chunk} actions at once")
     if type(agent).act is not Agent.act:
         return NoExport("it acts with more than its policy")
-    return agent.policy.exports
+    return exports
 
 
 class DeployedPolicy:
