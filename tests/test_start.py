@@ -91,6 +91,15 @@ def test_glorot_layers_weigh_what_enters_and_what_leaves() -> None:
         assert (bias == 0).all()
 
 
+def test_a_recipe_may_begin_all_networks_by_glorot() -> None:
+    agent: Any = small_agent("td3_bc", SEEDS, initialization="glorot")
+    for net, n_out in ((agent.critic.net, 1), (agent.policy.net, 2)):
+        last = net.layers[-1]
+        bound = math.sqrt(6 / (16 + n_out))
+        assert 0.8 * bound < float(last.weight.detach().abs().max()) <= bound
+        assert (last.bias == 0).all()
+
+
 @pytest.mark.parametrize("how", ["uniform", "orthogonal", "normal", "glorot"])
 def test_hidden_biases_and_the_last_layers_bound_begin_where_they_are_told(how: Any) -> None:
     ours = layers(Start(how, hidden_bias=0.1, last_bound=3e-3))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from baq_cli.agents.interface import Batch, Clock, Experience, Group, Losses, Spec, Target
 from baq_cli.agents.plans import UNION, Plan, online_and_offline
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.plain import Activation, Norm
 from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
@@ -202,11 +203,17 @@ class Agent(nn.Module, ABC):
 
 
 def make_critics(
-    config: AgentConfig, spec: Spec, init: SeedStream, start: Start | None = None
+    config: AgentConfig,
+    spec: Spec,
+    init: SeedStream,
+    start: Start | None = None,
+    norm: Norm = True,
+    activation: Activation = "relu",
 ) -> tuple[QEnsemble, QEnsemble]:
     """Return the critic ensemble that a configuration describes, and its target copy.
 
-    Weights begin as the configuration says, or as `start` does.
+    Weights begin as the configuration says, or as `start` does. `norm` is the place of the
+    LayerNorm, where the configuration asks for one.
     """
     critic = QEnsemble(
         init,
@@ -214,8 +221,9 @@ def make_critics(
         spec.action_dim,
         config.hidden,
         config.critics,
-        config.layer_norm,
+        norm if config.layer_norm else False,
         start or critic_start(config),
+        activation,
     )
     return critic, frozen_copy(critic)
 

@@ -20,7 +20,7 @@ MOST_LAYERS, MOST_WIDTH, MOST_CRITICS, MOST_COUNT = 64, 65_536, 1_000, 10**12
 
 Positive = Annotated[float, Field(gt=0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
-Initialization = Literal["uniform", "orthogonal", "normal", "small_last"]
+Initialization = Literal["uniform", "orthogonal", "normal", "glorot", "small_last"]
 LogStd = Annotated[float, Field(ge=-20, le=2)]
 RewardScale = Positive | Literal["returns"]
 
@@ -88,8 +88,9 @@ class AgentConfig(Closed):
     )
     initialization: Initialization = Field(
         "uniform",
-        description="first weights: in ±1/√n; orthogonal, gain √2; normal, std 1/(2√n); "
-        "small_last, in ±1/√n, hidden biases 0.1, last layers in ±0.003, a policy's in ±0.001",
+        description="first weights: in ±1/√n; orthogonal, gain √2; normal, std 1/(2√n); glorot, "
+        "in ±√(6/(n + m)); small_last, in ±1/√n, hidden biases 0.1, last layers in ±0.003, "
+        "a policy's in ±0.001",
     )
     policy_initialization: Initialization | None = Field(
         None, description="the policy's first weights; null: as initialization"
