@@ -7,6 +7,7 @@ Letters in shapes: S seeds, N critics, B rows, K actions a state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -100,6 +101,25 @@ def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
     )
 
 
+def batch_for(agent: Agent) -> Batch:
+    """Return a tiny batch as the agent's plan draws it, with every column that a method may want.
+
+    A window's steps are all valid in the first row, and one less in each row after it.
+    """
+    batch, plan = tiny_batch(**every_column()), plan_of(agent)
+    seeds, rows, width = batch.action.shape
+    if plan.next_action:
+        has_next = tensor(np.arange(seeds * rows).reshape(seeds, rows) % 3 != 0)
+        action = tensor(numbers(seeds, rows, width, phase=4.5)) * has_next.unsqueeze(-1)
+        batch = replace(batch, next_action=action, has_next=has_next)
+    if plan.window > 1:
+        chunk = tensor(numbers(seeds, rows, plan.window * width, phase=1.1, size=0.95))
+        missing = np.arange(seeds * rows).reshape(seeds, rows, 1) % plan.window
+        valid = tensor(np.arange(plan.window) < plan.window - missing)
+        batch = replace(batch, action=chunk, valid=valid, weight=batch.weight * valid[..., -1])
+    return batch
+
+
 def arrays(batch: Batch) -> SimpleNamespace:
     """Return a batch's fields as numpy arrays."""
     return SimpleNamespace(**{name: getattr(batch, name).numpy() for name in PLAIN_FIELDS})
@@ -169,11 +189,21 @@ def forward(mlp: Any, x: Array) -> Array:
         h = np.einsum("snbi,snio->snbo", h, weight) + bias
         if i == len(mlp.layers) - 1:
             return h
-        if len(mlp.norms):
-            h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
-            h = h * mlp.norms[i].weight.detach().numpy() + mlp.norms[i].bias.detach().numpy()
-        h = np.maximum(h, 0.0)
+        if len(mlp.norms) and mlp.layer_norm != "after":
+            h = normed(mlp.norms[i], h)
+        h = gelu(h) if mlp.activation == "gelu" else np.maximum(h, 0.0)
+        if mlp.layer_norm == "after":
+            h = normed(mlp.norms[i], h)
     raise AssertionError("an MLP has layers")
+
+
+def normed(norm: Any, h: Array) -> Array:
+    h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
+    return h * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+
+
+def gelu(h: Array) -> Array:
+    return 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
 
 
 def q_values(critic: Any, obs: Array, action: Array) -> Array:

@@ -20,6 +20,7 @@ from builders import (
     Array,
     KnownNoise,
     arrays,
+    batch_for,
     every_column,
     fill,
     forward,
@@ -176,7 +177,8 @@ def test_the_gaussian_policys_log_std_is_kept_between_minus_five_and_two() -> No
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_each_term_trains_its_own_group_and_no_other(algo: str, loss: str) -> None:
-    agent, batch = tiny_agent(algo, phase=FORM[loss], critics=3), tiny_batch(**every_column())
+    agent: Any = tiny_agent(algo, phase=FORM[loss], critics=3)
+    batch = batch_for(agent)
     groups = {
         name: [
             p for m in g.modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())

@@ -13,14 +13,13 @@ from builders import (
     FORM,
     LOSSES,
     KnownNoise,
-    every_column,
+    batch_for,
     finetune,
     numbers,
     pretrain,
     small_agent,
     tensor,
     tiny_agent,
-    tiny_batch,
     trained_together,
 )
 from torch import Tensor
@@ -46,11 +45,11 @@ def gradients(agent: Any, loss: str, batch: Batch) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> None:
     agent = tiny_agent(algo, phase=FORM[loss], critics=3)
-    batch = tiny_batch(**every_column())
+    batch = batch_for(agent)
     other = {
         name: torch.stack([value[0], tensor(numbers(*value.shape[1:], phase=5.0, size=0.8))])
-        for name in PLAIN_FIELDS
-        for value in [getattr(batch, name)]
+        for name, value in batch.tensors().items()
+        if name[0] != "."
     }
     moved = {n: torch.stack([c[0], c[1].flip(0)]) for n, c in batch.columns.items()}
     before = gradients(agent, loss, batch)
@@ -62,7 +61,8 @@ def test_no_seeds_gradient_sees_another_seeds_batch(algo: str, loss: str) -> Non
 
 @pytest.mark.parametrize(("algo", "loss"), LOSSES)
 def test_no_seeds_gradient_sees_another_seeds_parameters(algo: str, loss: str) -> None:
-    agent, batch = tiny_agent(algo, phase=FORM[loss], critics=3), tiny_batch(**every_column())
+    agent: Any = tiny_agent(algo, phase=FORM[loss], critics=3)
+    batch = batch_for(agent)
     before = gradients(agent, loss, batch)
     with torch.no_grad():
         for tensor_ in (*agent.parameters(), *agent.buffers()):
