@@ -11,6 +11,7 @@ from baq_cli.agents.cal_ql import CalQL
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.edac import EDAC
 from baq_cli.agents.enoto import ENOTO
+from baq_cli.agents.fql import FQL
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.moore import MOORe
@@ -24,7 +25,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe,),
+        *(MOORe, FQL),
     )
 }
 
