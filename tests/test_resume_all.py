@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from builders import small_agent
 from recordings import ID, own_folders
 from runs import assert_same_end, execute, recipe_of, states, stopped_at
 from small_data import write_steady
 from small_methods import small
 
 from baq_cli.agents.registry import METHODS
+from baq_cli.engine.checkpoints.folder import REPLAY
+from baq_cli.engine.checkpoints.tensors import read_tensors
 from baq_cli.engine.experience import sumtree
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.online import OnlineLoop
@@ -43,6 +46,11 @@ class Case(NamedTuple):
     recipe: Recipe
     source: Path | None
     whole: Path
+
+
+CHUNKED = [
+    algo for algo, phase in PHASES if phase == "online" and small_agent(algo, (0,)).chunk > 1
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,3 +128,18 @@ def test_a_run_stopped_anywhere_and_resumed_ends_as_one_that_was_not(
     stop_after(between, case, phase, tmp_path / "signal")
     execute(case.recipe, tmp_path / "signal", resume=True, source=case.source)
     assert_same_end(case.whole, tmp_path / "signal")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("algo", CHUNKED)
+def test_a_run_killed_within_a_chunk_and_resumed_ends_as_one_that_was_not(
+    algo: str, seeds: int, made: Any, tmp_path: Path
+) -> None:
+    case, within = made(algo, "online", seeds), 0
+    for name in list(states(case.whole))[:-1]:
+        killed = stopped_at(case.whole, name, tmp_path / name)
+        kept = read_tensors(killed / "checkpoints" / name / REPLAY)
+        within += int((kept["queue_left"] > 0).any())
+        execute(case.recipe, killed, resume=True, source=case.source)
+        assert_same_end(case.whole, killed)
+    assert within, "some chunk was under way"
