@@ -84,9 +84,13 @@ def tiny_agent(
 
 
 def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
-    """Return a float64 batch with weights that differ, of both stores, with both kinds of end."""
+    """Return a float64 batch with weights that differ, of both stores, with both kinds of end.
+
+    A terminated row has no next action, and of the others one has none either: it is truncated.
+    """
     at = np.arange(seeds * rows).reshape(seeds, rows)
     bootstrap = tensor(at % 3 != 1)
+    has_next = bootstrap * tensor(at != 2)
     return Batch(
         obs=tensor(numbers(seeds, rows, 2, phase=0.3)),
         action=tensor(numbers(seeds, rows, 2, phase=1.1, size=0.95)),
@@ -97,6 +101,8 @@ def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
         weight=tensor(0.5 + 0.1 * at),
         constraint=tensor(np.ones_like(at)),
         source=tensor(np.where(at % 2, ONLINE, OFFLINE)),
+        next_action=tensor(numbers(seeds, rows, 2, phase=0.6, size=0.9)) * has_next.unsqueeze(-1),
+        has_next=has_next,
         columns={name: tensor(values) for name, values in columns.items()},
     )
 

@@ -57,9 +57,9 @@ class Agent(nn.Module, ABC):
     is said, names are the same."""
     fresh_online: ClassVar[tuple[str, ...]] = ()
     """Parts that pre-training knows nothing of: where a checkpoint lacks them, they begin anew."""
-    reads_clock: ClassVar[frozenset[str]] = frozenset()
-    """The scalars of `Clock` that the losses read. A budget that a run has begun with can't be
-    changed at a resume where `share` is among them."""
+    reads_clock: frozenset[str] = frozenset()
+    """The scalars of `Clock` that the losses of its phase read. A budget that a run has begun with
+    can't be changed at a resume where `share` is among them."""
     chunk: int = 1
     """Actions a decision: `explore` and `act` return so many, which are done one after the other.
     They are asked at every step all the same."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent, critic_start, frozen_copy, make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Target
 from baq_cli.nets.critics import reduce_q
+from baq_cli.nets.plain import Norm
 from baq_cli.nets.policies import DeterministicPolicy
 from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
@@ -28,6 +31,9 @@ class TD3(Agent):
         policy_every: int = Field(2, ge=1, description="gradient steps a policy step")
         exploration_noise: float = Field(0.1, ge=0, description="std of online action noise")
 
+    norm: ClassVar[Norm] = True
+    """Where critics have their LayerNorm, if they have one: before the activation, or behind it."""
+
     config: Config
     policy: DeterministicPolicy
 
@@ -37,7 +43,7 @@ class TD3(Agent):
         net = policy_net(config) | {"start": of_policy}
         self.policy = DeterministicPolicy(init, spec.obs_dim, spec.action_dim, **net)
         self.policy_target = frozen_copy(self.policy)
-        self.critic, self.critic_target = make_critics(config, spec, init, of_critics)
+        self.critic, self.critic_target = make_critics(config, spec, init, of_critics, self.norm)
         self.every = {"policy": config.policy_every}
 
     def starts(self) -> tuple[Start, Start]:
