@@ -16,6 +16,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.moore import MOORe
 from baq_cli.agents.qc_fql import QCFQL
+from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.td3_bc import TD3BC
@@ -26,7 +27,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, FQL, QCFQL),
+        *(MOORe, ReBRAC, FQL, QCFQL),
     )
 }
 
