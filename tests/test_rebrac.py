@@ -29,8 +29,7 @@ from recordings import ID, own_folders
 from runs import execute, recipe_of
 from small_data import write_steady
 
-from baq_cli.agents.base import online_and_offline
-from baq_cli.agents.interface import Plan
+from baq_cli.agents.plans import Plan, online_and_offline
 from baq_cli.errors import UsageError
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}

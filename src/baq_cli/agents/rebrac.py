@@ -9,10 +9,11 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import Batch, Losses, Plan, Seen
+from baq_cli.agents.interface import Batch, Losses, Seen
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.td3 import TD3
+from baq_cli.agents.plans import Plan
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.plain import Norm
 from baq_cli.nets.streams import SeedStream
