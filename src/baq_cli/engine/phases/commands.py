@@ -84,12 +84,13 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
             f"'{method.name}' has no online phase: continue its checkpoint with --algo, one of "
             f"{', '.join(continuing(method.name))}."
         )
-    taken = {method.name, *method.inherits}
+    others = [algo for algo in method.inherits if algo != method.name]
+    taken = (method.name, *others)
     if method.needs_own_pretraining and (source is None or source.document["algo"] not in taken):
-        others = f" (or one of {listed([*method.inherits])})" if taken != {method.name} else ""
+        or_one = f" (or one of {listed(others)})" if others else ""
         raise UsageError(
             f"'{method.name}' builds on its own pre-training: run 'baq pretrain --algo "
-            f"{method.name}' first, then fine-tune that checkpoint{others}."
+            f"{method.name}' first, then fine-tune that checkpoint{or_one}."
         )
 
 
