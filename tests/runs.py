@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import safetensors.torch
 from torch import Tensor
 
@@ -15,8 +19,10 @@ from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.start import RunRequest
+from baq_cli.errors import Interrupted
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Evaluated, Event, Note
 from baq_cli.runs.folder import read_metrics
 
@@ -71,9 +77,7 @@ def noting(found: list[str], name: str, method: Callable[..., Any]) -> Callable[
 
 def states(run: Path) -> dict[str, dict[str, Any]]:
     """Return what state.json says of each whole checkpoint, oldest first, by the folder's name."""
-    files = (run / "checkpoints").glob("*/state.json")
-    found = {file.parent.name: json.loads(file.read_text()) for file in files}
-    return dict(sorted(found.items(), key=lambda item: int(item[1]["done"])))
+    return {each.name: json.loads((each / "state.json").read_text()) for each in complete(run)}
 
 
 def stopped_at(run: Path, name: str, copy: Path) -> Path:
@@ -84,6 +88,24 @@ def stopped_at(run: Path, name: str, copy: Path) -> Path:
         shutil.rmtree(copy / "checkpoints" / later)
     (copy / "checkpoints" / "latest").write_text(name)
     return copy
+
+
+def stop_at(
+    owner: Any, name: str, calls: int, recipe: Recipe, out: Path, source: Path | None = None
+) -> None:
+    """Run until a signal comes at the end of so many calls of a method, and the run is saved."""
+    method, made = getattr(owner, name), itertools.count(1)
+
+    def signalled(*args: Any, **settings: Any) -> Any:
+        found = method(*args, **settings)
+        if next(made) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, signalled)
+        with pytest.raises(Interrupted):
+            execute(recipe, out, source=source)
 
 
 def last_tensors(run: Path) -> dict[str, Tensor]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import random
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from builders import small_agent
 from recordings import ID, own_folders
-from runs import assert_same_end, execute, recipe_of, states, stopped_at
+from runs import assert_same_end, execute, recipe_of, states, stop_at, stopped_at
 from small_data import write_steady
 from small_methods import small
 
@@ -24,7 +22,6 @@ from baq_cli.engine.experience import sumtree
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.phases.run import Run
-from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.folder import read_metrics
 
@@ -94,18 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def stop_after(steps: int, case: Case, phase: str, out: Path) -> None:
     """Run until a signal after so many updates offline, or environment steps online."""
     owner, name = (OnlineLoop, "step") if phase == "online" else (Run, "after_update")
-    step, taken = getattr(owner, name), []
-
-    def stepped(*arguments: Any) -> None:
-        step(*arguments)
-        taken.append(name)
-        if len(taken) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, name, stepped)
-        with pytest.raises(Interrupted):
-            execute(case.recipe, out, source=case.source)
+    stop_at(owner, name, steps, case.recipe, out, case.source)
     assert list(states(out))[-1] == f"{phase}-{steps}"
 
 

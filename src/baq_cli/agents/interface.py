@@ -171,8 +171,8 @@ class Target:
 class Clock:
     """Where a run is, as scalars on the device that a recorded update reads anew.
 
-    `gradient_steps` and `env_steps` are counters of each seed, over both phases; `share` is the
-    part of the present phase that is over, 0 to 1.
+    Counters are each seed's: `gradient_steps` over both phases, `env_steps` of the present one.
+    `share` is the part of the present phase that is over, 0 to 1.
     """
 
     def __init__(self, device: torch.device):

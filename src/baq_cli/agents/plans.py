@@ -37,6 +37,7 @@ class Stage:
 
     steps: how many; they count as no `gradient_steps`, and no target moves.
     assess_every: stage updates between two calls of `assess`; None: once, at the end.
+    Raises ValueError without a step.
     """
 
     name: str
@@ -47,14 +48,25 @@ class Stage:
     """Rows a seed and update; None: `batch_size`."""
     assess_every: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"the stage '{self.name}' has {self.steps} steps: expected 1 or more")
+
 
 @dataclass(frozen=True)
 class Routine:
-    """What a method does every so many of the phase's unit: its stages, then `refresh`."""
+    """What a method does every so many of the phase's unit: its stages, then `refresh`.
+
+    Raises ValueError for an `every` below 1.
+    """
 
     name: str
     every: int
     stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"the routine '{self.name}' runs every {self.every}: expected 1 up")
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,14 @@ class _Guard(Checked):
 
 
 class _Stages(Checked):
-    """How many stages before the phase are over, and the updates of the one under way."""
+    """How many stages before the phase are over, and the updates of the one under way.
+
+    `routines` is the counter of the phase before whose step routines were last done.
+    """
 
     done: Count
     steps: Count
+    routines: Count | None = None
 
 
 class _Kept(Checked):
@@ -118,6 +122,7 @@ def check_resumable(
     agent = bare_agent(document, folder)
     _check_lengths(state, len(document["seeds"]), folder)
     _check_training(agent, state, training, folder)
+    _check_stages(agent, state, training, folder)
     _check_others(agent, state, others, folder)
     if online:
         found = [block for block in blocks if block is not None]
@@ -182,6 +187,23 @@ def _check_priorities(values: Tensor, name: str, seeds: int, folder: Path) -> No
     fits = values.ndim == 2 and len(values) == seeds and values.dtype == torch.float64
     if not fits or not bool(((values >= 0) & values.isfinite()).all()):
         raise _damaged(folder, f"{name} has priorities that are not finite, or negative")
+
+
+def _check_stages(agent: Agent, state: dict[str, Any], training: Tensors, folder: Path) -> None:
+    """Check where the stages before the phase are, and that routines have numbers to draw."""
+    plan = agent.online_plan() if agent.phase == "online" else agent.offline_plan()
+    if plan.first or plan.routines:
+        stream = training.get("stream.routine")
+        if stream is None or len(stream) != len(agent.spec.seeds):
+            raise _damaged(folder, "it lacks the random stream 'stream.routine'")
+    kept = state.get("stages") or {"done": 0, "steps": 0}
+    left = [stage.steps for stage in plan.first[kept["done"] :]]
+    if kept["done"] > len(plan.first) or kept["steps"] >= (left or [1])[0]:
+        raise _damaged(
+            folder,
+            f"it is at update {kept['steps']} behind {kept['done']} stages, where the method's "
+            f"have {[stage.steps for stage in plan.first]} updates",
+        )
 
 
 def _check_others(

@@ -61,7 +61,7 @@ def make_stores(
     layout = Layout(spec.obs_dim, spec.action_dim, (*columns_of(agent, plan), *own))
     capacity = min(plan.capacity, env_steps)
     online = Store.empty(layout, seeds, capacity, spec.device)
-    prioritised = any(draw.prioritised for draw in plan.draws)
+    prioritised = any(draw.prioritised for draw in plan.all_draws)
     if prioritised:
         online.priorities = SumTree(seeds, capacity, spec.device, agent.reprioritises)
         online.keeps_priorities = not agent.reprioritises

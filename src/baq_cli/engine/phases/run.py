@@ -90,7 +90,7 @@ class Run:
         self._batch: Batch | None = None
         self._earlier_seconds = 0.0
         self._started = self._reported = time.monotonic()
-        self._first_done, self._first_step = 0, self.learner.gradient_steps
+        self.count_from(0)
 
     @property
     def spec(self) -> Spec:
@@ -112,13 +112,18 @@ class Run:
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
         self.diagnostics.add(found)
 
+    def count_from(self, done: int) -> None:
+        """Let the rates that `tick` reports count from here, at this counter of the phase."""
+        self._counted = time.monotonic()
+        self._first_done, self._first_step = done, self.learner.gradient_steps
+
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
         now = time.monotonic()
         if now - self._reported < REPORT_SECONDS and done < total:
             return
         self._reported = now
-        elapsed = max(now - self._started, 1e-9)
+        elapsed = max(now - self._counted, 1e-9)
         steps = self.learner.gradient_steps - self._first_step
         left = (total - done) * elapsed / max(done - self._first_done, 1)
         self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
@@ -279,7 +284,7 @@ class Run:
         self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
-        self._first_done, self._first_step = done, self.learner.gradient_steps
+        self.count_from(done)
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
         self.collect()
         return done

@@ -23,9 +23,9 @@ SAVES = 10
 class Stages:
     """The stages and routines of a phase.
 
-    Their random numbers come from the stream `routine/<phase>`. A routine is atomic: it runs before
-    the update or environment step whose number is a multiple of its `every`, zero among them, so
-    that a run that is resumed needs to know nothing of it.
+    Their random numbers come from the stream `routine/<phase>`. A routine is atomic: it runs once
+    before the update or environment step whose number is a multiple of its `every`, zero among
+    them, however often that step is tried.
     """
 
     def __init__(self, run: Run, plan: Plan, stores: Stores):
@@ -35,8 +35,9 @@ class Stages:
         self.reader = StoreReader(
             run.agent, stores.by_name(), self._discount, self._odds, self._window
         )
-        self._updaters: dict[str, Updater] = {}
+        self._updaters: dict[Stage, Updater] = {}
         self._done, self._steps = 0, 0
+        self._routines: int | None = None
         self._reported, self._reported_steps = time.monotonic(), 0
 
     @property
@@ -60,12 +61,17 @@ class Stages:
 
             self._make(stage, self._steps, pause)
             self._say(stage)
+            self._run.laps.lap("stage")
+            self._run.count_from(0)
 
     def routines(self, done: int, total: int) -> None:
         """Do the routines that are due after `done` of a phase's steps, in the plan's order.
 
         The clock says so, whether the run has just been resumed or not.
         """
+        if done == self._routines:
+            return  # the step behind them failed, and is tried again
+        self._routines = done
         run, learner = self._run, self._run.learner
         due = [routine for routine in self._plan.routines if done % routine.every == 0]
         if due:
@@ -78,9 +84,10 @@ class Stages:
             run.laps.lap("routine")
 
     def _make(self, stage: Stage, begun: int, pause: Callable[[int], None]) -> None:
-        updater = self._updater(stage)
+        updater = self._updaters.get(stage) or self._updater(stage)
         if begun == 0:
             self._run.agent.begin_stage(stage.name, self.reader)
+        self._reported, self._reported_steps = time.monotonic(), begun
         for steps in range(begun + 1, stage.steps + 1):
             batch = updater.step()
             self._after_update(stage, batch, steps)
@@ -102,7 +109,7 @@ class Stages:
         if now - self._reported < REPORT_SECONDS and not last:
             return
         rate = max(steps - self._reported_steps, 1) / max(now - self._reported, 1e-9)
-        self._reported, self._reported_steps = now, 0 if last else steps
+        self._reported, self._reported_steps = now, steps
         left = (stage.steps - steps) / rate
         counts = steps, stage.steps, learner.gradient_steps
         run.observer(Progress(run.phase, *counts, rate, left, stage.name))
@@ -114,7 +121,7 @@ class Stages:
         replay = Replay(stage.draws, self._stores.by_name(), *of_batches)
         capture = run.recipe.run.capture
         updater = Updater(run.learner, replay, capture, stage=stage, noise=stream)
-        self._updaters[stage.name] = updater
+        self._updaters[stage] = updater
         return updater
 
     def _say(self, stage: Stage) -> None:
@@ -129,12 +136,14 @@ class Stages:
     # -- checkpoints
 
     def state(self) -> dict[str, Any]:
-        """Return which stage before the phase is under way, for a checkpoint."""
-        if not self._plan.first:
+        """Return which stage before the phase is under way, and which routines are over."""
+        if not (self._plan.first or self._plan.routines):
             return {}
-        return {"stages": {"done": self._done, "steps": self._steps}}
+        kept = {"done": self._done, "steps": self._steps, "routines": self._routines}
+        return {"stages": kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where a checkpoint was made; one of earlier versions was made after all stages."""
         kept = state.get("stages") or {"done": len(self._plan.first), "steps": 0}
         self._done, self._steps = int(kept["done"]), int(kept["steps"])
+        self._routines = kept.get("routines")

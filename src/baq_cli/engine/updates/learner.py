@@ -57,6 +57,9 @@ class Learner:
         for *_, group in self._targets:
             if group is not None and group not in self._groups:
                 raise ValueError(f"a target network follows '{group}', which is no parameter group")
+        asked = frozenset().union(self.plan.train or (), *(s.groups for s in self.plan.stages))
+        if unknown := sorted(asked - self._groups.keys()):
+            raise ValueError(f"the plan trains '{unknown[0]}', which is no parameter group")
 
     @property
     def discount(self) -> float:
