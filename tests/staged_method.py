@@ -8,17 +8,8 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import (
-    Batch,
-    Draw,
-    Experience,
-    Group,
-    Losses,
-    Plan,
-    Routine,
-    Stage,
-    StoreName,
-)
+from baq_cli.agents.interface import Batch, Experience, Group, Losses
+from baq_cli.agents.plans import Draw, Plan, Routine, Stage, StoreName
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import ValueNet
 from baq_cli.nets.streams import SeedStream

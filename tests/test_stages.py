@@ -28,7 +28,8 @@ from staged_method import AGAIN, ASSESS, CAPACITY, EVERY, FIT, MODEL, ROWS, Stag
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Draw, Plan, Routine, Spec, Stage
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.plans import Draw, Plan, Routine, Stage
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.resume_state import check_resumable
