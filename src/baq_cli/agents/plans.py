@@ -104,15 +104,20 @@ class Plan:
     routines: tuple[Routine, ...] = ()
 
     @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages before the phase, then those of routines."""
+        return (*self.first, *(stage for routine in self.routines for stage in routine.stages))
+
+    @property
     def all_draws(self) -> tuple[Draw, ...]:
         """The draws of the main updates and of every stage."""
-        stages = [*self.first, *(stage for routine in self.routines for stage in routine.stages)]
-        return (*self.draws, *(draw for stage in stages for draw in stage.draws))
+        return (*self.draws, *(draw for stage in self.stages for draw in stage.draws))
 
     @property
     def needs_offline(self) -> bool:
         """Whether batches can't be drawn without a dataset."""
-        return any("offline" in (*d.stores, d.otherwise) and len(d.stores) == 1 for d in self.draws)
+        draws = self.all_draws
+        return any("offline" in (*d.stores, d.otherwise) and len(d.stores) == 1 for d in draws)
 
     @property
     def uses_offline(self) -> bool:
