@@ -180,7 +180,7 @@ def test_the_batch_of_a_loss_that_is_not_finite_is_kept(
 ) -> None:
     run, draw, drawn = tmp_path / "run", Replay.batch, []
 
-    def broken(replay: Replay) -> Any:
+    def broken(replay: Replay, stream: Any = None) -> Any:
         drawn.append(draw(replay))
         if len(drawn) == BAD_STEP:
             drawn[-1].reward[1, 3] = torch.inf
@@ -207,7 +207,7 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
     """As on a card, where reading one waits for the device."""
     draw, drawn, last = Replay.batch, [], EVERY - 4
 
-    def broken(replay: Replay) -> Any:
+    def broken(replay: Replay, stream: Any = None) -> Any:
         drawn.append(draw(replay))
         if len(drawn) == last:
             drawn[-1].reward[1, 3] = torch.inf
