@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from baq_cli.agents.base import critic_start, make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
@@ -15,6 +16,8 @@ from baq_cli.nets.critics import ValueNet, reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, RewardScale
+
+Named = dict[str, Tensor]
 
 
 class IQL(Adaptable):
@@ -72,7 +75,12 @@ class IQL(Adaptable):
     def targets(self) -> list[Target]:
         return [Target(self.critic, self.critic_target)]
 
-    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+    def critic_loss(self, q: Tensor, q_target: Tensor, weight: Tensor) -> Tensor:
+        """Return `Σ_i mean_B[w (Q_i − y)²]`, `[S]`, for q `[S, N, B]`."""
+        return td_loss(q, q_target, weight)
+
+    def value_terms(self, batch: Batch, noise: SeedStream) -> tuple[Named, Named, Tensor]:
+        """Return the terms of V and the critics, metrics, and the data's advantage, `[S, B]`."""
         config = self.config
         with torch.no_grad():
             target_q = self.critic_target(batch.obs, batch.action)
@@ -82,15 +90,18 @@ class IQL(Adaptable):
         v = self.value(batch.obs)
         q = self.critic(batch.obs, batch.action)
         advantage = q_data - v
-        weight = advantage_weight(advantage, config.beta)
+        value = expectile_loss(advantage, config.expectile)
+        critic = self.critic_loss(q, q_target, batch.weight)
+        metrics = {"q": q.mean((1, 2)), "v": v.mean(1)}
+        return {"value": value, "critic": critic}, metrics, advantage
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        terms, metrics, advantage = self.value_terms(batch, noise)
+        weight = advantage_weight(advantage, self.config.beta)
         action = self.policy.mean(batch.obs)
-        return Losses(
-            {"q": q.mean((1, 2)), "v": v.mean(1), "awr_weight": weight.mean(1)},
-            Seen(action),
-            value=expectile_loss(advantage, config.expectile),
-            critic=td_loss(q, q_target, batch.weight),
-            policy=-weight * self.policy.log_density(action, batch.action),
-        )
+        policy = -weight * self.policy.log_density(action, batch.action)
+        metrics["awr_weight"] = weight.mean(1)
+        return Losses(metrics, Seen(action), **terms, policy=policy)
 
     def drop_constraint(self) -> None:
         """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""
