@@ -19,6 +19,7 @@ from baq_cli.agents.qc_fql import QCFQL
 from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
+from baq_cli.agents.spot import SPOT
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.units import Phase
@@ -27,7 +28,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, ReBRAC, FQL, QCFQL),
+        *(MOORe, ReBRAC, FQL, QCFQL, SPOT),
     )
 }
 
