@@ -15,6 +15,7 @@ from baq_cli.agents.fql import FQL
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.moore import MOORe
+from baq_cli.agents.pex import PEX
 from baq_cli.agents.qc_fql import QCFQL
 from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.sac import SAC
@@ -28,7 +29,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, ReBRAC, FQL, QCFQL, SPOT),
+        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX),
     )
 }
 
