@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ def plain(told: Told, limit: int | None) -> list[Transition] | None:
         if any(both) and any(u and not d for d, u in zip(told.D, U, strict=True)):
             return None
         T = [int(d and not u) for d, u in zip(told.D, U, strict=True)]
+        told = replace(told, D=None)  # with U, T says all that done did
     if T is None and U is None and number is None:
         return None
     if T is None and U is None and told.D is not None and any(told.D):
