@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from baq_cli.recipes.method_files import learns, method_names
+
 ALGOS = {
-    "pendulum": "baq,awac,iql,cql,cal_ql,td3_bc,bc,enoto,adaptive_bc",
+    "pendulum": ",".join(name for name in method_names() if learns(name, "offline")),
     "hopper": "baq,iql,td3_bc",
 }
 
