@@ -378,7 +378,7 @@ def test_a_policy_is_loaded_as_the_messages_say(
             load_policy(run, device="cuda")
         load_policy(run, device="cpu")
     with monkeypatch.context() as patch:
-        patch.setattr(METHODS["iql"], "act", lambda agent, obs: -agent.policy.mode(obs))
+        patch.setattr(METHODS["iql"], "act", lambda agent, obs, _: -agent.policy.mode(obs))
         words = ["export", "--checkpoint", run, "--format", "torchscript", "--out"]
         assert "use load_policy" in terminal.told(*words, tmp_path / "policy.pt")
         np.testing.assert_allclose(load_policy(run)(np.ones(3)), -policy(np.ones(3)), atol=1e-6)

@@ -219,6 +219,7 @@ def test_what_both_phases_have_begins_alike_in_either(algo: str) -> None:
         dict(small_agent(algo, (3, 5), phase=phase).named_parameters())
         for phase in ("offline", "online")
     )
+    offline = renamed(METHODS[algo], algo, offline)
     shared = offline.keys() & online.keys()
     assert shared
     for name in shared:
