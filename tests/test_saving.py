@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from recordings import (
 from baq_cli.data import exchange
 from baq_cli.data.exchange import SUFFIXES, export_file, import_file
 from baq_cli.data.logs.logfile import Setting
+from baq_cli.data.minari.commit import beside
 from baq_cli.data.minari.download import download
 from baq_cli.data.minari.folder import local_datasets, open_minari
 from baq_cli.data.minari.read import read_recording
@@ -236,3 +239,15 @@ def test_a_download_that_breaks_off_leaves_nothing_and_says_what_else_to_do(
     with pytest.raises(DataError, match=rf"service not known\. Where there .* copy the .*{ID}"):
         download(ID)
     assert tree(folder) == before
+
+
+def test_a_temporary_folder_that_the_disk_keeps_fails_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    with beside() as folder:
+        monkeypatch.setattr(os, "rmdir", refused)
+    assert folder.is_dir()

@@ -26,14 +26,17 @@ def beside() -> Iterator[Path]:
     """Yield a temporary folder from which can be renamed into the Minari folder.
 
     It is beside the Minari folder where it can be: a mounted folder can't be renamed into from
-    there, and has it inside, hidden from Minari.
+    there, and has it inside, hidden from Minari. What the disk doesn't let go of stays: by then
+    the dataset is in its place.
     """
     root = dataset_path()
     root.mkdir(parents=True, exist_ok=True)
     parent = root.parent
     same_disk = parent.stat().st_dev == root.stat().st_dev
     place = parent if same_disk and os.access(parent, os.W_OK) else root
-    with tempfile.TemporaryDirectory(dir=place, prefix=".baq-") as partial:
+    with tempfile.TemporaryDirectory(
+        dir=place, prefix=".baq-", ignore_cleanup_errors=True
+    ) as partial:
         yield Path(partial)
 
 

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import MODEL, OFFLINE, ONLINE, Batch
+from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import Draw, StoreName
 from baq_cli.engine.experience.columns import DATA_COLUMNS, HELD_OUT, data_layout
-from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.replay import SOURCES, Replay
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import annotate
 from baq_cli.engine.experience.windows import ONE_STEP, Window
 from baq_cli.nets.streams import SeedStream
 
 CHUNK_ROWS = 4096
-SOURCES = {"offline": OFFLINE, "online": ONLINE, "model": MODEL}
 
 
 class StoreReader:
