@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -119,3 +120,25 @@ def test_a_rate_in_a_tensor_is_read_at_each_step() -> None:
         adam.step(["critic"], {"critic": rate})
         moved.append(not torch.equal(before, groups["critic"]))
     assert moved == [True, False, True]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [Settings(), Settings((0.4, 0.99), 0.1), Settings((0.0, 0.9))])
+def test_a_card_moves_groups_as_a_cpu_does(settings: Settings) -> None:
+    each: Any = [
+        {name: t.detach().to(device).requires_grad_() for name, t in start(torch.float32).items()}
+        for device in ("cpu", "cuda")
+    ]
+    adams = [Adam(groups, dict.fromkeys(SIZES, settings)) for groups in each]
+    rates = [{n: torch.tensor(r, device=d) for n, r in RATES.items()} for d in ("cpu", "cuda")]
+    for step in range(300):
+        give_gradients(each[0], step)
+        for name, tensor in each[1].items():
+            tensor.grad = each[0][name].grad.cuda()
+        for adam, rate in zip(adams, rates, strict=True):
+            adam.step(some_groups(step), rate)
+    for name in SIZES:
+        torch.testing.assert_close(each[1][name].cpu(), each[0][name], rtol=1e-4, atol=1e-6)
+        for key in STATE:
+            found, expected = (adam.state[name][key].cpu() for adam in adams)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

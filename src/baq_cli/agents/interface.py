@@ -132,10 +132,11 @@ class Losses:
         self.seen = seen or Seen()
         self.metrics = {k: v.detach() for k, v in (metrics or {}).items()}
 
-    def backward(self) -> None:
-        """Add the gradient of the terms' sum, over seeds too, to the parameters' gradients."""
+    def gradients(self, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the gradient of the terms' sum, over seeds too, in each parameter."""
         terms = list(self.terms.values())
-        torch.autograd.backward(terms, [torch.ones_like(term) for term in terms])
+        ones = [torch.ones_like(term) for term in terms]
+        return torch.autograd.grad(terms, parameters, ones, materialize_grads=True)
 
 
 @dataclass(frozen=True)

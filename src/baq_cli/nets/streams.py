@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from baq_cli.nets.card_numbers import CardNumbers, Kind
+
+DTYPES: dict[Kind, torch.dtype] = {
+    "normal": torch.float32,
+    "uniform": torch.float32,
+    "index": torch.float64,
+}
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -17,10 +25,12 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 class SeedStream:
-    """One pseudo-random generator a seed; every draw has a leading seed axis.
+    """One sequence of pseudo-random numbers a seed; every draw has a leading seed axis.
 
-    Seed 3 draws the same numbers alone as among ten others, because each seed owns a generator
-    that was started from `(seed, name)` and advances only with its own draws.
+    Seed 3 draws the same numbers alone as among ten others: its sequence is started from
+    `(seed, name)` and advances only with the stream's draws. On a CPU each seed owns a generator of
+    PyTorch's; on a card, where a call for each seed would cost more than its numbers, one kernel
+    draws for all of them (`CardNumbers`). The two draw different numbers.
 
     On the meta device nothing is drawn: there are shapes without numbers.
 
@@ -31,47 +41,57 @@ class SeedStream:
         self.seeds = tuple(seeds)
         self.name = name
         self.device = torch.device(device)
-        self.generators = [
-            torch.Generator(self.device).manual_seed(derive_seed(seed, name))
-            for seed in (() if self.device.type == "meta" else seeds)
+        starts = [derive_seed(seed, name) for seed in seeds]
+        self._card = CardNumbers(starts, self.device) if self.device.type == "cuda" else None
+        self._generators = [
+            torch.Generator().manual_seed(start)
+            for start in (starts if self.device.type == "cpu" else ())
         ]
 
     def normal(self, *shape: int) -> Tensor:
         """Draw standard normal numbers, `[S, *shape]` float32."""
-        return self._fill(shape, torch.float32, lambda row, g: row.normal_(generator=g))
+        return self._fill(shape, "normal")
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw numbers uniform on [0, 1), `[S, *shape]` float32."""
-        return self._fill(shape, torch.float32, lambda row, g: row.uniform_(generator=g))
+        return self._fill(shape, "uniform")
 
     def index(self, *shape: int) -> Tensor:
         """Draw numbers uniform on [0, 1) in float64, fine enough to index millions of rows."""
-        return self._fill(shape, torch.float64, lambda row, g: row.uniform_(generator=g))
+        return self._fill(shape, "index")
 
     def permutation(self, length: int) -> Tensor:
         """Draw a permutation of `range(length)` a seed, `[S, length]` int64."""
-        rows = [torch.randperm(length, generator=g, device=self.device) for g in self.generators]
-        return torch.stack(rows)
+        if self._card is not None:
+            return self.index(length).argsort(1)
+        return torch.stack([torch.randperm(length, generator=g) for g in self._generators])
 
-    def _fill(
-        self,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        draw: Callable[[Tensor, torch.Generator], Tensor],
-    ) -> Tensor:
-        out = torch.empty(len(self.seeds), *shape, dtype=dtype, device=self.device)
-        for row, generator in zip(out, self.generators, strict=bool(self.generators)):
-            draw(row, generator)
+    def _fill(self, shape: tuple[int, ...], kind: Kind) -> Tensor:
+        if self._card is not None:
+            return self._card.draw(kind, shape)
+        out = torch.empty(len(self.seeds), *shape, dtype=DTYPES[kind], device=self.device)
+        for row, generator in zip(out, self._generators, strict=bool(self._generators)):
+            _draw(row, kind, generator)
         return out
 
     def state(self) -> Tensor:
-        """Return the generators' states, `[S, state_bytes]` uint8."""
-        return torch.stack([generator.get_state() for generator in self.generators])
+        """Return where each seed's sequence is, `[S, state_bytes]` uint8."""
+        if self._card is not None:
+            return self._card.state()
+        return torch.stack([generator.get_state() for generator in self._generators])
 
     def restore(self, state: Tensor) -> None:
         """Continue from what `state()` returned."""
-        for generator, row in zip(self.generators, state, strict=True):
+        if self._card is not None:
+            self._card.restore(state.cpu())
+            return
+        for generator, row in zip(self._generators, state, strict=True):
             generator.set_state(row.cpu().clone())
+
+
+def _draw(row: Tensor, kind: Kind, generator: torch.Generator) -> None:
+    draw = row.normal_ if kind == "normal" else row.uniform_
+    draw(generator=generator)
 
 
 class EpisodeNoise(SeedStream):
@@ -98,20 +118,15 @@ class EpisodeNoise(SeedStream):
         """Say which episode each place is in, `[S · width]`, the places of a seed together."""
         self._numbers = numbers
 
-    def _fill(
-        self,
-        shape: tuple[int, ...],
-        dtype: torch.dtype,
-        draw: Callable[[Tensor, torch.Generator], Tensor],
-    ) -> Tensor:
+    def _fill(self, shape: tuple[int, ...], kind: Kind) -> Tensor:
         if shape[:1] != (self.width,):
             raise ValueError(
                 f"a draw of {list(shape)} for {self.width} episodes a seed: what acts draws "
                 f"[{self.width}, ...], a row for each"
             )
-        out = torch.empty(len(self.seeds), *shape, dtype=dtype)
+        out = torch.empty(len(self.seeds), *shape, dtype=DTYPES[kind])
         for place, row in enumerate(out.flatten(0, 1)):
-            draw(row, self._generator(place))
+            _draw(row, kind, self._generator(place))
         return out.to(self.device)
 
     def _generator(self, place: int) -> torch.Generator:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class FlatParameters:
     """Move the parameters of `modules` into one flat tensor, and their gradients into another.
 
-    The modules keep working: each parameter becomes a view. `span(module)` is the part of the
+    The modules keep working: each of `parameters` becomes a view. `span(module)` is the part of the
     flat tensor that holds one module's parameters, in their own order.
     """
 
@@ -32,18 +32,21 @@ class FlatParameters:
         self.flat.grad = torch.zeros_like(self.flat) if self.flat.requires_grad else None
         self._ranges = ranges
         self._shapes = [tuple(p.shape) for p in parameters]
-        self._adopt(parameters)
+        self.parameters = tuple(parameters)
+        self._adopt()
 
     @torch.no_grad()
-    def _adopt(self, parameters: Iterable[nn.Parameter]) -> None:
+    def _adopt(self) -> None:
         start = 0
-        for p in parameters:
+        for p in self.parameters:
             view = slice(start, start + p.numel())
             self.flat.data[view] = p.data.reshape(-1)
             p.data = self.flat.data[view].view(p.shape)
-            if self.flat.grad is not None:
-                p.grad = self.flat.grad[view].view(p.shape)
             start = view.stop
+
+    def take_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Write the parameters' gradients, in their order, into the flat one: one kernel."""
+        torch.cat([gradient.reshape(-1) for gradient in gradients], out=self.flat.grad)
 
     def views(self, like: Tensor) -> list[Tensor]:
         """Return the parts of a tensor laid out as the flat one, in the parameters' shapes."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Batch, Group
+from baq_cli.agents.interface import Batch, Group, Losses
 from baq_cli.engine.updates.adam import Adam, Settings
 from baq_cli.engine.updates.flat import FlatParameters
 from baq_cli.nets.streams import SeedStream
@@ -111,11 +111,7 @@ class Learner:
         losses = self._loss(batch, noise or self.noise, active)
         losses.terms = {name: term for name, term in losses.terms.items() if name in active}
         # A group without a term is left alone: its old momentum must not move it.
-        for name in losses.terms:
-            gradient = self._flat[name].flat.grad
-            assert gradient is not None
-            gradient.zero_()
-        losses.backward()
+        self._differentiate(losses)
         for name in losses.terms:
             self._clip(name)
         self._adam.step(losses.terms, self._rates)
@@ -125,6 +121,19 @@ class Learner:
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
+
+    def _differentiate(self, losses: Losses) -> None:
+        """Write the gradient of the terms' sum, over seeds too, into the flat ones of their groups.
+
+        Asked for, not accumulated: PyTorch's own way zeroes all of them first, then adds each.
+        """
+        flats = [self._flat[name] for name in losses.terms]
+        found = losses.gradients([p for flat in flats for p in flat.parameters])
+        start = 0
+        for flat in flats:
+            end = start + len(flat.parameters)
+            flat.take_gradients(found[start:end])
+            start = end
 
     def reprioritised(self, batch: Batch) -> Tensor:
         """Return the priorities `[S, B]` that the method gives a batch's rows, after an update."""

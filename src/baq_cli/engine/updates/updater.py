@@ -33,9 +33,9 @@ class Updater:
 
     Unless `capture` is off, an update (draw, gather, losses, backward pass, optimisers, targets) is
     taken down once for each set of groups that it trains, and replayed from then on: as a CUDA
-    graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same: each
-    seed's generators are registered with a graph and advance as they do without it; what the host
-    decides (the learning rates, how far the online store is filled) is read from the device.
+    graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same:
+    what is drawn on a card depends on counts that lie there; what the host decides (the learning
+    rates, how far the online store is filled) is read from the device.
     With a `stage` the updates are the stage's, and their numbers come from `noise`.
     """
 
@@ -103,9 +103,6 @@ class Updater:
 
     def _capture(self, active: frozenset[str]) -> Captured:
         graph = torch.cuda.CUDAGraph()
-        for stream in {id(s): s for s in (self._update.noise, self.replay.stream)}.values():
-            for generator in stream.generators:
-                graph.register_generator_state(generator)
         with torch.cuda.graph(graph, stream=self._side):
             batch = self._update.make(active)
         self._graphs[active] = Captured(graph, batch, self.learner.metrics)
