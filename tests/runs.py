@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 from torch import Tensor
 
-from baq_cli.agents.registry import method_configs
+from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.start import RunRequest
@@ -45,7 +45,9 @@ def execute(
     source: Path | None = None,
     notes: list[str] | None = None,
 ) -> Evaluations:
-    """Fine-tune a source, or pre-train where the recipe has a dataset, or fine-tune from scratch.
+    """Fine-tune a source; else pre-train on a dataset, or fine-tune from scratch.
+
+    A method without an offline phase begins from scratch beside a dataset, too.
 
     What the observer is told in words goes to `notes`.
     """
@@ -58,7 +60,8 @@ def execute(
             notes.append(event.text)
 
     order = RunRequest(out, observe, "baq", "baq --resume", resume)
-    if source is None and recipe.run.dataset is not None:
+    offline = METHODS[recipe.run.algo].learns_offline
+    if source is None and recipe.run.dataset is not None and offline:
         run_pretrain(recipe, order)
     else:
         run_finetune(recipe, order, None if source is None else load(source))

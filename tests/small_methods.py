@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from baq_cli.agents.registry import METHODS
+from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.recipes.closed import AgentConfig
 
 LARGE = 32
@@ -26,6 +26,12 @@ def own_defaults(algo: str) -> dict[str, Any]:
     config = METHODS[algo].Config
     own = config.model_fields.keys() - AgentConfig.model_fields.keys() - config.unused
     return {name: config.model_fields[name].default for name in own}
+
+
+def needs_data(algo: str) -> bool:
+    """Return whether a method by its defaults draws from a dataset, in either phase."""
+    method = METHODS[algo]
+    return method.learns_offline or online_draws_from_data(algo, method.Config())
 
 
 def small(algo: str) -> dict[str, Any]:

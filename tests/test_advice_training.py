@@ -66,7 +66,7 @@ def test_a_dataset_that_the_list_names_is_what_was_missing(
     terminal.done(*words)
 
 
-@follows("'{}' doesn't learn from a dataset: use 'baq finetune --env ID --algo {}', or pre-train")
+@follows("'{}' has no offline phase: use 'baq finetune --env ID {}--algo {}', or pre-train one of")
 def test_a_method_without_an_offline_phase_starts_online(
     terminal: Terminal, log: str, tmp_path: Path
 ) -> None:
@@ -104,13 +104,19 @@ def test_a_method_that_needs_its_own_pretraining_gets_it(
     terminal.done(*finetune(tmp_path / "baq", tmp_path / "on"))
 
 
-@follows("'{}' draws a share of every batch from a dataset, and there is none: give --dataset ID, ")
+@follows(
+    "'{}' draws a share of every batch from a dataset, and there is none: give --dataset ID ('baq ",
+    ", as in 'baq finetune --env {} --dataset ID --algo {}'",
+)
 def test_a_share_of_a_dataset_is_given_one_or_is_not_asked_for(
     terminal: Terminal, log: str, tmp_path: Path
 ) -> None:
     words = scratch(tmp_path / "a", "--env", ENV, "--algo", "iql", "iql.online_share=0.5")
     said = terminal.told(*words)
-    terminal.done(*words, "--dataset", LOG)
+    assert LOG in terminal.done(*quoted(said, "baq data list"))
+    command = [LOG if word == "ID" else word for word in quoted(said, "baq finetune")]
+    rest = ["--out", str(tmp_path / "a"), *ONLINE, *SMALL, "iql.online_share=0.5"]
+    terminal.done(*command, *rest)
     (instead,) = re.findall(r"iql\.online_share=\w+", said)
     words = scratch(tmp_path / "b", "--env", ENV, "--algo", "iql", "iql.online_share=0.5")
     terminal.done(*words, instead)

@@ -13,7 +13,7 @@ from builders import small_agent
 from recordings import ID, own_folders
 from runs import assert_same_end, execute, recipe_of, states, stop_at, stopped_at
 from small_data import write_steady
-from small_methods import small
+from small_methods import needs_data, small
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import REPLAY
@@ -65,7 +65,7 @@ def recipe(algo: str, phase: str, seeds: int) -> Recipe:
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
     run = {"seeds": list(range(seeds)), "env": "Steady-v0", "evaluation": watched}
-    if METHODS[algo].learns_offline:
+    if needs_data(algo):
         run["dataset"] = ID
     return recipe_of(algo, method, **run, gradient_steps=STEPS, env_steps=STEPS)
 

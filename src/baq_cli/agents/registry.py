@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from baq_cli.agents.adaptive_bc import AdaptiveBC
 from baq_cli.agents.awac import AWAC
 from baq_cli.agents.baq import BAQ
@@ -37,6 +39,12 @@ METHODS: dict[str, type[Agent]] = {
 def method_configs() -> dict[str, type[AgentConfig]]:
     """Return the configuration class of every method, by name."""
     return {name: method.Config for name, method in METHODS.items()}
+
+
+def online_draws_from_data(algo: str, config: AgentConfig) -> bool:
+    """Return whether a method's online batches have rows of a dataset, where there is one."""
+    spec = Spec((0,), 1, 1, device=torch.device("meta"))
+    return make_agent(algo, config, spec, "online").online_plan().uses_offline
 
 
 def make_agent(algo: str, config: AgentConfig, spec: Spec, phase: Phase) -> Agent:

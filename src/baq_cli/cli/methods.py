@@ -89,12 +89,16 @@ def show(
 
 
 def _facts(method: type[Agent], card: Card, cost: Cost) -> dict[str, Any]:
+    from baq_cli.agents.registry import online_draws_from_data
+
     phases = {"offline": method.learns_offline, "online": method.learns_online}
+    draws = method.learns_online and online_draws_from_data(method.name, method.Config())
     return {
         "method": method.name,
         "title": method.title,
         "family": method.family,
         "phases": [phase for phase, learns in phases.items() if learns],
+        "online_draws_from_data": draws,
         "cost": asdict(cost),
         "paper": card.paper,
         "arxiv": card.arxiv,
@@ -146,6 +150,7 @@ def _about(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("method", facts["method"]),
         ("family", facts["family"]),
         ("phases", ", ".join(facts["phases"])),
+        *([("dataset", "online too")] if facts["online_draws_from_data"] else ()),
         ("cost", ", ".join(f"{_times(c)} {step}" for step, c in costs.items() if c) + ABOUT_COST),
         ("paper", link),
     ]

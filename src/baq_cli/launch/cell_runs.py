@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from baq_cli.agents.registry import METHODS, method_configs
+from baq_cli.agents.registry import METHODS, method_configs, online_draws_from_data
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
@@ -21,6 +21,12 @@ def recipe_of(cell: Cell) -> Recipe:
     return reopen(cell.recipe, method_configs())
 
 
+def sees_data(recipe: Recipe) -> bool:
+    """Return whether a recipe's method opens the dataset, in one of its phases."""
+    algo = recipe.run.algo
+    return METHODS[algo].learns_offline or online_draws_from_data(algo, recipe.method)
+
+
 def beside(cell: Cell, episodes: Episodes) -> Cell:
     """Return the cell with its environment named whole, if its method sees no dataset to ask.
 
@@ -28,7 +34,7 @@ def beside(cell: Cell, episodes: Episodes) -> Cell:
     EnvironmentMismatch as making it does.
     """
     recipe = recipe_of(cell)
-    if METHODS[recipe.run.algo].learns_offline:
+    if sees_data(recipe):
         return cell
     quiet: Observer = lambda event: None  # noqa: E731
     env = Origin.make(environment_on(recipe, episodes, quiet), quiet, episodes.cut_after).env
@@ -49,7 +55,7 @@ def run_cell(cell: Cell, observer: Observer) -> None:
     if method.learns_online:
         observer(Note(f"{cell.name}: fine-tuning"))
         order = _order(cell, "online", observer)
-        run_finetune(recipe if source else _without_data(recipe), order, source)
+        run_finetune(recipe if sees_data(recipe) else _without_data(recipe), order, source)
 
 
 def _order(cell: Cell, phase: str, observer: Observer) -> RunRequest:
@@ -57,6 +63,6 @@ def _order(cell: Cell, phase: str, observer: Observer) -> RunRequest:
 
 
 def _without_data(recipe: Recipe) -> Recipe:
-    """Return the recipe of a method that learns from the environment alone."""
+    """Return the recipe without its dataset."""
     run = recipe.run.model_copy(update={"dataset": None})
     return Recipe(run, recipe.method)

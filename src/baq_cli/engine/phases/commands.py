@@ -7,7 +7,7 @@ from contextlib import closing
 import torch
 
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import METHODS
+from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import continuing
 from baq_cli.engine.phases.offline import pretrain
@@ -33,9 +33,11 @@ def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
     """Pre-train a method on the recipe's dataset."""
     method = METHODS[recipe.run.algo]
     if not method.learns_offline:
+        data = online_draws_from_data(method.name, recipe.method)
         raise UsageError(
-            f"'{method.name}' doesn't learn from a dataset: use 'baq finetune --env ID --algo "
-            f"{method.name}', or pre-train one of {_offline_methods()}."
+            f"'{method.name}' has no offline phase: use 'baq finetune --env ID "
+            f"{'--dataset ID ' if data else ''}--algo {method.name}', or pre-train one of "
+            f"{_offline_methods()}."
         )
     dataset = recipe.run.dataset
     if dataset is None:

@@ -9,7 +9,7 @@ import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import make_agent, method_configs
+from baq_cli.agents.registry import make_agent, method_configs, online_draws_from_data
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
@@ -163,10 +163,7 @@ def open_online(
     _check_schedule(agent, recipe, saved)
     learner = Learner(agent)
     if episodes is None and learner.plan.needs_offline:
-        raise UsageError(
-            f"'{recipe.run.algo}' draws a share of every batch from a dataset, and there is none: "
-            f"give --dataset ID, or {recipe.run.algo}.online_share=null to draw from what there is."
-        )
+        raise UsageError(_lacks_data(recipe, source))
     inputs = _inputs(recipe, agent, known, episodes, order.observer)
     store = None
     if episodes is not None:
@@ -197,14 +194,24 @@ def _episodes(
         dataset = known.document["dataset"]["id"]
     if dataset is None:
         return None
-    if known is not None and not from_scratch:
-        sizes = known.document["spaces"]
-        dims = sizes["obs_dim"], len(sizes["action_low"])
-        spec = Spec(recipe.run.seeds, *dims, device=torch.device("meta"))
-        plan = make_agent(recipe.run.algo, recipe.method, spec, "online").online_plan()
-        if not plan.uses_offline:
-            return None
+    continued = known is not None and not from_scratch
+    if continued and not online_draws_from_data(recipe.run.algo, recipe.method):
+        return None
     return open_checked(dataset, known, observer)
+
+
+def _lacks_data(recipe: Recipe, source: ckpt.Checkpoint | None) -> str:
+    """Return what is said where batches need a dataset, and there is none."""
+    algo, run = recipe.run.algo, recipe.run
+    command, other = "", ""
+    if source is None:
+        command = f", as in 'baq finetune --env {run.env} --dataset ID --algo {algo}'"
+    if "online_share" not in recipe.method.unused:
+        other = f", or {algo}.online_share=null to draw from what there is"
+    return (
+        f"'{algo}' draws a share of every batch from a dataset, and there is none: give --dataset "
+        f"ID ('baq data list'){command}{other}."
+    )
 
 
 def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
