@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,9 @@ from baq_cli.nets.plain import Activation, Norm
 from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
-Reduction = Literal["min", "mean", "min_of_two", "weighted_min_pair"]
+Reduction = Literal["min", "mean", "one", "min_of_two", "min_of_two_draws", "weighted_min_pair"]
+DRAWN: Mapping[str, int] = {"one": 1, "min_of_two": 2, "min_of_two_draws": 2}
+"""The critics that a reduction draws at random."""
 
 
 class QEnsemble(nn.Module):
@@ -93,21 +95,33 @@ def reduce_q(q: Tensor, how: Reduction, noise: SeedStream | None = None) -> Tens
     """Reduce an ensemble's values `[S, N, B]` to `[S, B]`.
 
     `min` and `mean` are over the N critics. `min_of_two` takes the minimum of two critics drawn
-    at random for each seed and call (REDQ, arXiv 2101.05982). `weighted_min_pair` averages the
-    minimum over all pairs (ENOTO, arXiv 2306.06871).
+    at random for each seed and call (REDQ, arXiv 2101.05982), `one` a single critic drawn so;
+    `min_of_two_draws` draws with replacement, so that both may be the same (WSRL, arXiv
+    2412.07762). `weighted_min_pair` averages the minimum over all pairs (ENOTO, arXiv 2306.06871).
 
-    Raises ValueError when `min_of_two` gets no noise.
+    Raises ValueError when critics are drawn without noise.
     """
     if how == "mean":
         return q.mean(1)
     if how == "weighted_min_pair":
         return weighted_min_pair(q)
-    if how == "min_of_two" and q.shape[1] > 2:
-        if noise is None:
-            raise ValueError("min_of_two draws critics at random: pass the noise stream")
-        pair = noise.uniform(q.shape[1]).argsort(1)[:, :2]  # [S, 2]
-        q = q.gather(1, pair.unsqueeze(-1).expand(-1, -1, q.shape[2]))
+    if how in DRAWN:
+        q = _drawn(q, how, noise)
     return q.amin(1)
+
+
+def _drawn(q: Tensor, how: Reduction, noise: SeedStream | None) -> Tensor:
+    """Return the values `[S, 1 or 2, B]` of critics drawn once for each seed; all, if no more."""
+    members, count, again = q.shape[1], DRAWN[how], how == "min_of_two_draws"
+    if members <= count and (members == 1 or not again):
+        return q
+    if noise is None:
+        raise ValueError(f"{how} draws critics at random: pass the noise stream")
+    if again:
+        drawn = (noise.uniform(count) * members).long().clamp(max=members - 1)
+    else:
+        drawn = noise.uniform(members).argsort(1)[:, :count]  # [S, count]
+    return q.gather(1, drawn.unsqueeze(-1).expand(-1, -1, q.shape[2]))
 
 
 def weighted_min_pair(q: Tensor) -> Tensor:

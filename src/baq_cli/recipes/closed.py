@@ -100,8 +100,12 @@ class AgentConfig(Closed):
     )
     critics: int = Field(2, ge=1, description="critics N in the ensemble")
     layer_norm: bool = Field(False, description="LayerNorm before each critic activation")
-    target_reduction: Literal["min", "mean", "min_of_two", "weighted_min_pair"] = Field(
-        "min", description="how target critics become one value"
+    target_reduction: Literal[
+        "min", "mean", "one", "min_of_two", "min_of_two_draws", "weighted_min_pair"
+    ] = Field(
+        "min",
+        description="how target critics become one value; one, min_of_two: of so many drawn anew "
+        "at every update; min_of_two_draws: which may be the same one twice",
     )
     discount: float = Field(0.99, gt=0, lt=1, description="γ, of a step")
     tau: float = Field(0.005, gt=0, le=1, description="Polyak rate of target networks")

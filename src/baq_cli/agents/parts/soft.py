@@ -12,7 +12,7 @@ from baq_cli.agents.base import make_critics, per_seed, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
-from baq_cli.nets.critics import reduce_q
+from baq_cli.nets.critics import Reduction, reduce_q
 from baq_cli.nets.policies import TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd
@@ -21,7 +21,8 @@ from baq_cli.recipes.closed import AgentConfig, LogStd
 class SoftActorCritic(Adaptable):
     """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), with a learned temperature.
 
-    N critics, their target reduced as configured; the actor follows their minimum.
+    N critics, their target reduced as configured; the actor follows their minimum, or what a
+    method's `actor_reduction` makes of them.
     """
 
     class Config(AgentConfig):
@@ -39,6 +40,8 @@ class SoftActorCritic(Adaptable):
 
     log_std_range: ClassVar[tuple[float, float]] = (-20.0, 2.0)
     """Of the policy's log σ."""
+    actor_reduction: ClassVar[Reduction] = "min"
+    """How the critics become the one value that the actor maximises."""
 
     config: Config
     policy: TanhGaussianPolicy
@@ -92,17 +95,19 @@ class SoftActorCritic(Adaptable):
         return loss, {"q": q.mean((1, 2))}
 
     def actor_losses(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        """Return `mean_B[α log π − min_i Q_i(s, π)]` and the temperature's loss, `[S]` each."""
+        """Return `mean_B[α log π − reduce Q(s, π)]` and the temperature's loss, `[S]` each."""
         action, log_prob = self.policy.sample(batch.obs, noise)
-        q = reduce_q(self.critic(batch.obs, action, frozen=True), "min")
+        q = reduce_q(self.critic(batch.obs, action, frozen=True), self.actor_reduction, noise)
         policy_loss = (self.alpha * log_prob - q).mean(1)
         surplus = (log_prob.detach() + self.target_entropy).mean(1)
         return policy_loss, -self.log_alpha * surplus
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         critic, metrics = self.critic_loss(batch, noise)
-        policy, temperature = self.actor_losses(batch, noise)
         metrics["alpha"] = self.alpha.squeeze(1)
+        if "policy" not in active:
+            return Losses(metrics, critic=critic)
+        policy, temperature = self.actor_losses(batch, noise)
         return Losses(metrics, critic=critic, policy=policy, temperature=temperature)
 
     def value_scale(self, q_policy: Tensor) -> Tensor:
