@@ -20,6 +20,7 @@ from baq_cli.agents.moore import MOORe
 from baq_cli.agents.pex import PEX
 from baq_cli.agents.qc_fql import QCFQL
 from baq_cli.agents.rebrac import ReBRAC
+from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.spot import SPOT
@@ -31,7 +32,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX),
+        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX, RLPD),
     )
 }
 
