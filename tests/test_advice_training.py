@@ -365,7 +365,7 @@ def test_seeds_are_chosen_among_those_of_the_checkpoint(
     terminal.done(*finetune(run, tmp_path / "a", "--seeds", f"{held},"))
 
 
-@follows("Choose a method with the same policy ({})", ", or set {}.hidden={}")
+@follows("Choose a method with the same policy ({})", ", or set {}")
 def test_another_method_takes_a_policy_like_its_own(
     terminal: Terminal, run: Path, tmp_path: Path
 ) -> None:

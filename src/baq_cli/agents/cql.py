@@ -83,6 +83,7 @@ class CQL(SoftActorCritic):
     def build(self, init: SeedStream) -> None:
         super().build(init)
         self.penalised = self.config.cql_weight > 0
+        self.max_backup = self.config.max_target_backup
         self.cql_weight: Tensor
         weight = per_seed(self.config.cql_weight, self.spec)
         self.register_buffer("cql_weight", weight, persistent=False)  # as configured, or dropped
@@ -96,7 +97,7 @@ class CQL(SoftActorCritic):
         return groups
 
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
-        if not self.config.max_target_backup:
+        if not self.max_backup:
             return super().q_target(batch, noise)
         config = self.config
         with torch.no_grad():

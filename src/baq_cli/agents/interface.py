@@ -91,7 +91,10 @@ class Batch:
 
     def part(self, name: str) -> Batch:
         """Return the rows of the draw of that name, as views."""
-        rows = self.parts[name]
+        return self.rows(self.parts[name])
+
+    def rows(self, rows: slice) -> Batch:
+        """Return some of the rows, as views."""
         return Batch.from_tensors({n: tensor[:, rows] for n, tensor in self.tensors().items()}, {})
 
 

@@ -88,6 +88,7 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     Raises EnvironmentMismatch where an argument of its environment could name a file.
     """
     from baq_cli.agents.registry import METHODS
+    from baq_cli.engine.checkpoints.handover import carried
     from baq_cli.envs.ref import EnvRef, check_inherited
 
     if source is None:
@@ -102,8 +103,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
         recipe[source.document["algo"]] = section
     else:
         recipe["shared"] = _reward_units(source) | {k: section[k] for k in CARRIED if k in section}
-        if algo in METHODS and "mean" in METHODS[algo].Config.model_fields:  # others have a tanh
-            recipe[algo] = {"mean": section.get("mean", "tanh")}
+        if algo in METHODS:
+            recipe[algo] = carried(algo, section)
     return [recipe]
 
 

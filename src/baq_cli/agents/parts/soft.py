@@ -28,6 +28,9 @@ class SoftActorCritic(Adaptable):
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {"initial_log_std": None}
 
+        policy_layer_norm: bool = Field(
+            False, description="LayerNorm before each activation of the policy"
+        )
         temperature_learning_rate: float | None = Field(
             None, gt=0, description="of α; null: the policy's"
         )
@@ -53,6 +56,7 @@ class SoftActorCritic(Adaptable):
             spec.obs_dim,
             spec.action_dim,
             **policy_net(config),
+            layer_norm=config.policy_layer_norm,
             log_std_range=self.log_std_range,
             initial_log_std=config.initial_log_std,
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
 from baq_cli.units import Phase
 
+CARRIED: Mapping[str, object] = {"mean": "tanh", "policy_layer_norm": False}
+"""Keys of some methods that another's policy must share to be continued, and what a method without
+the key does."""
 Shapes = dict[str, torch.Size]
 Value = TypeVar("Value")
 
@@ -93,12 +97,9 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
     policy = _policy_part(type(agent), algo)
     if policy not in taken:
-        hidden = source.document["recipe"][algo]["hidden"]
-        other = list(recipe.method.hidden) != list(hidden)
-        same = f", or set {recipe.run.algo}.hidden={_as_override(hidden)}" if other else ""
         raise UsageError(
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
-            f"networks differ. {_choices(source)}{same}."
+            f"networks differ. {_choices(source)}{_or_set(recipe, source)}."
         )
     before = bare_agent(source.document, Path(algo)).policy.squashed
     if getattr(getattr(agent, policy), "squashed", before) != before:
@@ -193,14 +194,21 @@ def _fits(part: str, own: Shapes, given: Shapes) -> bool:
     return bool(shapes) and all(given.get(name) == shape for name, shape in shapes.items())
 
 
+def carried(algo: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `CARRIED` that a method has, as a checkpoint's section has them."""
+    keys = METHODS[algo].Config.model_fields
+    return {key: section.get(key, other) for key, other in CARRIED.items() if key in keys}
+
+
 def continuing(algo: str) -> list[str]:
     """Return the methods that can fine-tune another's checkpoint: it holds all of their policy."""
     spec = Spec((0,), 1, 1, device=torch.device("meta"))
 
     def shapes(name: str, phase: Phase) -> Shapes:
-        config = METHODS[name].Config(hidden=(8,))  # of one size, as it is carried over
+        config = METHODS[name].Config(hidden=(8,), **carried(name, own))  # as it is carried over
         return _shapes(make_agent(name, config, spec, phase).state_dict())
 
+    own = METHODS[algo].Config().model_dump(mode="json")
     given = shapes(algo, "offline")
     return [
         name
@@ -217,8 +225,21 @@ def _choices(source: Checkpoint) -> str:
     return f"Choose a method with the same policy ({', '.join(others)})"
 
 
+def _or_set(recipe: Recipe, source: Checkpoint) -> str:
+    """Return the keys that would make a method's policy of a checkpoint's size, as other advice."""
+    algo, section = recipe.run.algo, source.document["recipe"][source.document["algo"]]
+    asked = recipe.method.model_dump(mode="json")
+    needed = {"hidden": section["hidden"], **carried(algo, section)}
+    ways = [
+        f"{algo}.{key}={_as_override(value)}"
+        for key, value in needed.items()
+        if asked[key] != value
+    ]
+    return f", or set {' '.join(ways)}" if ways else ""
+
+
 def _as_override(value: object) -> str:
-    return str(value).replace(" ", "")
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _optimizers(
