@@ -120,11 +120,13 @@ def refusing(folder: Path, at: int | None, fault: str = "EIO") -> Iterator[Refus
                 patch.setattr(BOUND_ONCE, name, staticmethod(function))
         patch.setattr(plain_files, "open", opened, raising=False)
         h5_open = h5py.h5f.open
-        patch.setattr(
-            h5py.h5f,
-            "open",
-            lambda path, *args, **how: [system.ask("h5open", path), h5_open(path, *args, **how)][1],
-        )
+
+        def h5_opened(path: Any, *args: Any, **how: Any) -> Any:
+            if isinstance(path, (str, bytes)):  # else it is in memory: nothing asks the system
+                system.ask("h5open", path)
+            return h5_open(path, *args, **how)
+
+        patch.setattr(h5py.h5f, "open", h5_opened)
         Refusing.active = system
         try:
             yield system

@@ -77,6 +77,12 @@ def clipped(word: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
+def clipped_path(path: object) -> str:
+    """Return a path as a message repeats it: its end, which says most, where it is long."""
+    text = str(path)
+    return text if len(text) <= MOST_SHOWN else f"…{text[-MOST_SHOWN:]}"
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
     import difflib

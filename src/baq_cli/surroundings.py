@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from baq_cli.errors import BaqError, DataError, Interrupted, UsageError, clipped
+from baq_cli.errors import BaqError, DataError, Interrupted, UsageError, clipped_path
 from baq_cli.signals import Stopped
 
 MINARI, CACHE, TEMPORARY, MATPLOTLIB = (
@@ -158,7 +158,7 @@ def refused(doing: str, error: OSError, variable: str = "") -> DataError:
     """
     path = _path_of(error)
     reason = error.strerror or str(error) or type(error).__name__
-    where = f" ({clipped(path)})" if path and path not in doing and path not in reason else ""
+    where = f" ({clipped_path(path)})" if path and path not in doing and path not in reason else ""
     if error.errno is None:  # a library's, or our own, in words
         return DataError(f"cannot {doing}: {reason.rstrip('.')}{where}.")
     if "temporary directory" in reason:
