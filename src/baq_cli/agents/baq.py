@@ -12,23 +12,19 @@ from pydantic import (
 )
 from torch import Tensor
 
-from baq_cli.agents.base import Agent, per_seed
+from baq_cli.agents.base import per_seed
 from baq_cli.agents.cql import CQL
-from baq_cli.agents.interface import Batch, Experience, Group, Losses, Spec, Target
+from baq_cli.agents.interface import Batch, Experience, Group, Losses
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import spread_by_store, squared_distance
-from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.behavior import BehaviorModel
 from baq_cli.agents.parts.sections import OnBase
-from baq_cli.agents.plans import UNION, Draw, Plan, online_and_offline
+from baq_cli.agents.parts.wrapper import Wrapper
+from baq_cli.agents.plans import Plan
 from baq_cli.agents.td3_bc import TD3BC
-from baq_cli.nets.critics import QEnsemble
-from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import AgentConfig, LogStd
-from baq_cli.units import Phase
+from baq_cli.recipes.closed import LogStd
 
-BASES: dict[str, type[Adaptable]] = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}
 REFERENCE_STATES = 10_000
 
 
@@ -101,7 +97,7 @@ class BAQConfig(OnBase):
         return self.constraint == "dropped" or (self.constraint == "auto" and self.align)
 
 
-class BAQ(Agent):
+class BAQ(Wrapper):
     """BAQ (after Zu, Zhou, Zhang 2025, arXiv 2511.03695): a method careful far from the behaviour.
 
     Our implementation from the published description: the paper's code and tables are not public.
@@ -135,6 +131,7 @@ class BAQ(Agent):
     title = "BAQ"
     family = "adaptive constraint"
     needs_own_pretraining: ClassVar[bool] = True
+    BASES = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}  # noqa: RUF012
     Config = BAQConfig
 
     config: BAQConfig
@@ -142,14 +139,10 @@ class BAQ(Agent):
     distance_reference: Tensor
     uncertainty_reference: Tensor
 
-    def __init__(self, config: AgentConfig, spec: Spec, phase: Phase):
-        super().__init__(config, spec, phase)
-        self.every = self.base.every
-        self.data_columns = (*self.base.data_columns, "held_out")
-
     def build(self, init: SeedStream) -> None:
+        super().build(init)
         config, spec = self.config, self.spec
-        self.base = BASES[config.base](config.base_config(), spec, self.phase)
+        self.data_columns = (*self.base.data_columns, "held_out")
         if self.phase == "online" and config.drops_constraint:
             self.base.drop_constraint()
         self.behavior = BehaviorModel(spec, config.behavior_hidden)
@@ -160,39 +153,25 @@ class BAQ(Agent):
         ):
             self.register_buffer(name, per_seed(value, spec))
 
-    @property
-    def policy(self) -> ActingPolicy:  # type: ignore[override]  # the base's, and no part of ours
-        return self.base.policy
-
-    @property
-    def critic(self) -> QEnsemble:
-        return self.base.critic
-
     def groups(self) -> dict[str, Group]:
         behavior = Group((self.behavior.learner,), self.config.behavior_learning_rate)
-        return {**self.base.groups(), "behavior": behavior}
-
-    def targets(self) -> list[Target]:
-        return self.base.targets()
-
-    def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
-        return self.base.explore(obs, noise)
-
-    def acting_parts(self) -> tuple[str, ...]:
-        return tuple(f"base.{part}" for part in self.base.acting_parts())
+        return super().groups() | {"behavior": behavior}
 
     # -- offline: the base unchanged, and π_BC beside it
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
-        losses = self.base.loss(batch, noise, active)
+        losses = super().loss(batch, noise, active)
         losses.terms["behavior"] = self.behavior.fit_loss(batch)
         return losses
 
     def assess(self, data: Experience, stage: str | None = None) -> None:
-        self.behavior.keep_better(data)
+        super().assess(data, stage)
+        if stage is None:
+            self.behavior.keep_better(data)
 
     def finish_offline(self, data: Experience) -> None:
         """Measure d_ref (held-out median of d) and σ_ref (90th percentile of the spread), `[S]`."""
+        super().finish_offline(data)
         with torch.no_grad():
             distance = [self.distance(b.obs, b.action) for b in data.chunks(held_out=True)]
             spread = [
@@ -205,7 +184,7 @@ class BAQ(Agent):
     # -- online
 
     def hand_over(self, data: Experience) -> frozenset[str]:
-        fresh = self.base.hand_over(data)
+        fresh = super().hand_over(data)
         if self.config.drops_constraint:
             self.base.drop_constraint()
         return fresh
@@ -239,7 +218,7 @@ class BAQ(Agent):
 
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
         distance = self.distance(batch.obs, batch.action)
-        columns = {"behavior_distance": distance}
+        columns = super().annotate(batch) | {"behavior_distance": distance}
         if self.config.priority != "off":
             columns["priority"] = self.priority(distance)
         return columns
@@ -249,7 +228,7 @@ class BAQ(Agent):
         if config.weight:
             weight = self.td_weight(batch.columns["behavior_distance"])
             batch = replace(batch, weight=batch.weight * weight)
-        losses = self.base.online_loss(batch, noise, active)
+        losses = super().online_loss(batch, noise, active)
         if "policy" in active and (config.align or config.relax):
             self._align_and_relax(losses, batch)
         return losses
@@ -288,25 +267,23 @@ class BAQ(Agent):
         self.confidence += rate * (rows > 0) * (calm - self.confidence)
 
     def online_plan(self) -> Plan:
-        config = self.config
-        prioritised = config.priority != "off"
-        if config.online_share is None:
-            draws: tuple[Draw, ...] = (replace(UNION, prioritised=prioritised),)
-        else:
-            draws = online_and_offline(config.online_share, prioritised)
-        return Plan(draws, config.utd, config.warmup_env_steps, capacity=config.capacity)
+        plan = super().online_plan()
+        if self.config.priority == "off":
+            return plan
+        return replace(plan, draws=tuple(replace(draw, prioritised=True) for draw in plan.draws))
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
         """Log d and w, offline and online rows apart, the effective sample size of w, the shares.
 
         Quantiles are over the batch; a store without rows in the batch logs NaN.
         """
+        known = super().diagnose(batch)
         if "behavior_distance" not in batch.columns:
-            return {}
+            return known
         distance = batch.columns["behavior_distance"]
         weight = self.td_weight(distance) if self.config.weight else torch.ones_like(distance)
-        found = {
+        known |= {
             "online_share": batch.online.mean(1),
             "weight_effective_share": weight.mean(1).square() / weight.square().mean(1),
         }
-        return found | spread_by_store(batch.online, distance=distance, weight=weight)
+        return known | spread_by_store(batch.online, distance=distance, weight=weight)
