@@ -300,6 +300,9 @@ _NEXT_VALUES: dict[str, Callable[..., Array]] = {
     "awac": _awac_next_value,
     "iql": _iql_next_value,
     "sac": _sac_next_value,
+    "sac_n": _sac_next_value,
+    "edac": _sac_next_value,
+    "rebrac": _td3_next_value,  # as it is online
     "cql": _sac_next_value,
     "cal_ql": _sac_next_value,
     "enoto": _greedy_next_value,

@@ -16,6 +16,7 @@ from builders import (
     KnownNoise,
     arrays,
     dataset_store,
+    every_column,
     fill,
     finetune,
     gaussian_log_prob,
@@ -38,15 +39,20 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
 
+from baq_cli.agents.adapted import ADAPTED
 from baq_cli.agents.interface import Batch
+from baq_cli.agents.parts.soft import SoftActorCritic
 from baq_cli.agents.plans import Draw
+from baq_cli.agents.registry import method_configs
+from baq_cli.errors import UsageError
+from baq_cli.recipes.load import resolve
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
-BASES = ["td3_bc", "iql", "cql"]
+BASES = sorted(ADAPTED)
+SOFT = [name for name, base in ADAPTED.items() if issubclass(base, SoftActorCritic)]
 OFF: dict[str, Any] = {"weight": False, "priority": "off", "align": False, "relax": False}
-OF_BASE: dict[str, dict[str, Any]] = {
+OF_BASE: dict[str, dict[str, Any]] = {base: {} for base in BASES} | {
     "td3_bc": {"actor_q": "mean", "targets_move": "every_step"},
-    "iql": {},
     "cql": {"cql_weight": 5.0, "initial_log_std": None},
 }
 """What BAQ adapts, where its base alone has another default."""
@@ -172,13 +178,35 @@ def test_the_plan_draws_the_online_share_and_priorities_act_inside_each_store(
     assert plan.warmup_env_steps == 7
 
 
+def test_a_base_that_reads_the_clock_reads_that_of_the_run() -> None:
+    agent = tiny_agent("baq", base="rebrac", phase="online", **OFF)
+    agent.clock.write(10, 5, 0.25)
+    assert agent.reads_clock == {"share"}
+    assert_allclose(agent.base.penalty_left(), 0.01 * 0.75, rtol=1e-6)
+
+
+def test_dropping_a_bases_constraint_leaves_its_value_terms() -> None:
+    """ReBRAC's penalty and EDAC's diversity go as TD3+BC's cloning and CQL's gap do."""
+    rebrac = tiny_agent("baq", base="rebrac", phase="online").base
+    assert rebrac.policy_penalty.tolist() == rebrac.critic_penalty.tolist() == [0.0, 0.0]
+    edac = tiny_agent("baq", base="edac", phase="online").base
+    assert edac.diversity_weight.tolist() == [0.0, 0.0]
+
+
+def test_another_base_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(UsageError) as refused:
+        resolve([{"algo": "baq", "baq": {"base": "awac"}}], method_configs())
+    assert all(f"'{base}'" in str(refused.value) for base in [*BASES, "awac"])
+
+
 # -- the formulas
 
 
 def a_baq(confidence: Any = (0.25, 0.5), **settings: Any) -> Any:
     """Return an agent with κ, d_ref and σ_ref set."""
     fixed = {"distance_limit": None, "critics": 3, "target_reduction": "min"}
-    agent = tiny_agent("baq", **(fixed | settings))
+    one_action = {"cal_ql": {"max_target_backup": False}}
+    agent = tiny_agent("baq", phase="online", **(fixed | one_action | settings))
     agent.confidence.copy_(tensor(confidence))
     agent.distance_reference.copy_(tensor([0.4, 0.05]))
     agent.uncertainty_reference.copy_(tensor(SPREAD[:, 0]))
@@ -259,7 +287,7 @@ def test_transitions_enter_a_store_with_their_distance_and_priority() -> None:
 
 
 def online_batch(online: Any = None) -> Batch:
-    batch = tiny_batch(behavior_distance=DISTANCE, held_out=np.zeros((2, 3)))
+    batch = tiny_batch(**(every_column() | {"behavior_distance": DISTANCE}))
     return batch if online is None else replace(batch, source=tensor(online))
 
 
@@ -284,8 +312,9 @@ def test_only_the_td_term_is_weighted(base: str) -> None:
     change = td(q, y, b.weight * w) - td(q, y, b.weight)
     assert_allclose(weighted["critic"] - plain["critic"], change, **EXACT)
     assert np.abs(change).min() > 1e-3
-    rest = plain["critic"] - td(q, y, b.weight)  # CQL's penalty, or nothing
-    assert (np.abs(rest) > 0.1).all() if base == "cql" else np.allclose(rest, 0, atol=1e-12)
+    rest = plain["critic"] - td(q, y, b.weight)  # CQL's penalty, EDAC's, or nothing
+    beside = base in ("cql", "cal_ql", "edac")
+    assert (np.abs(rest) > 0.1).all() if beside else np.allclose(rest, 0, atol=1e-8)
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -296,13 +325,13 @@ def test_the_alignment_adds_the_uncertain_gap_to_the_behaviour(base: str) -> Non
     with_term, _ = online_terms(agent, batch)
     without, _ = online_terms(a_baq(align=False, **settings), batch)
     b = arrays(batch)
-    action = (squashed_mode if base == "cql" else tanh_mean)(agent.policy, b.obs)
+    action = (squashed_mode if base in SOFT else tanh_mean)(agent.policy, b.obs)
     q = q_values(agent.critic, b.obs, action)
     u = np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
     assert (u < 1).any()
     assert (u == 1).any()
     gap = (u * ((action - tanh_mean(agent.behavior.kept, b.obs)) ** 2).mean(-1)).mean(1)
-    scale = np.abs(q).mean((1, 2)) if base == "cql" else 1.0
+    scale = np.abs(q).mean((1, 2)) if base in SOFT else 1.0
     term = 1.5 * scale * np.array([0.75, 0.5]) * gap
     assert_allclose(with_term["policy"] - without["policy"], term, **EXACT)
     for name in set(without) - {"policy"}:
@@ -328,7 +357,7 @@ def test_the_alignment_pulls_the_policy_alone(base: str) -> None:
     action = agent.policy.mode(batch.obs)
     q = q_values(agent.critic, b.obs, action.detach().numpy())
     u = np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
-    scale = np.abs(q).mean((1, 2)) if base == "cql" else np.ones(2)
+    scale = np.abs(q).mean((1, 2)) if base in SOFT else np.ones(2)
     gap = (action - tensor(tanh_mean(agent.behavior.kept, b.obs))).square().mean(-1)
     factor = 1.5 * scale[:, None] * np.array([[0.75], [0.5]]) * u
     agent.zero_grad()
@@ -344,16 +373,15 @@ ONLINE = [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 
 def known_uncertainty(agent: Any, batch: Batch) -> Array:
     obs = batch.obs.numpy()
-    action = (squashed_mode if agent.config.base == "cql" else tanh_mean)(agent.policy, obs)
+    action = (squashed_mode if agent.config.base in SOFT else tanh_mean)(agent.policy, obs)
     q = q_values(agent.critic, obs, action)
     return np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
 
 
-@pytest.mark.parametrize(("base", "policy_every"), [("td3_bc", 2), ("iql", 1), ("cql", 1)])
-def test_confidence_follows_calm_on_online_rows_at_the_rate_of_the_skipped_steps(
-    base: str, policy_every: int
-) -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_confidence_follows_calm_on_online_rows_at_the_rate_of_the_skipped_steps(base: str) -> None:
     agent, batch = a_baq(base=base, confidence_rate=0.1), online_batch(ONLINE)
+    policy_every = 2 if base in ("td3_bc", "rebrac") else 1
     u = known_uncertainty(agent, batch)
     online_terms(agent, batch)
     calm = np.array([1 - (u[0, 0] + u[0, 2]) / 2, 1 - u[1, 1]])

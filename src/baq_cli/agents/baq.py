@@ -6,50 +6,23 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 from torch import Tensor
 
+from baq_cli.agents.adapted import ADAPTED, Adapted
 from baq_cli.agents.base import per_seed
-from baq_cli.agents.cql import CQL
 from baq_cli.agents.interface import Batch, Experience, Group, Losses
-from baq_cli.agents.iql import IQL
 from baq_cli.agents.objectives import spread_by_store, squared_distance
 from baq_cli.agents.parts.behavior import BehaviorModel
-from baq_cli.agents.parts.sections import OnBase
 from baq_cli.agents.parts.wrapper import Wrapper
 from baq_cli.agents.plans import Plan
-from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import LogStd
 
 REFERENCE_STATES = 10_000
 
 
-class BaseTD3BC(TD3BC.Config):
-    """TD3+BC as BAQ adapts it: its actor follows the mean of an ensemble, not one critic of it."""
-
-    actor_q: Literal["first", "mean", "min"] = "mean"
-    targets_move: Literal["every_step", "with_policy"] = "every_step"
-
-
-class BaseCQL(CQL.Config):
-    """CQL as BAQ adapts it, with the penalty that BAQ's own settings were found with."""
-
-    cql_weight: float = Field(5.0, ge=0, description="α_c, the penalty's weight")
-    initial_log_std: LogStd | None = None
-
-
-class BAQConfig(OnBase):
-    """BAQ's section. What it shares with its base (networks, batches, rates) is set here.
-
-    A base's section has its method's keys. Their defaults are BAQ's: they don't follow those of
-    the method alone.
-    """
-
-    bases: ClassVar[tuple[str, ...]] = ("td3_bc", "iql", "cql")
+class BAQConfig(Adapted):
+    """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
 
     critics: int = Field(4, ge=2)
     layer_norm: bool = True
@@ -59,11 +32,6 @@ class BAQConfig(OnBase):
     online_share: float | None = Field(
         0.5, ge=0, le=1, description="ρ, share of online rows a batch; null draws from the union"
     )
-
-    base: Literal["td3_bc", "iql", "cql"] = Field("td3_bc", description="the method it adapts")
-    td3_bc: BaseTD3BC = BaseTD3BC()
-    iql: IQL.Config = IQL.Config()
-    cql: BaseCQL = BaseCQL()
 
     weight: bool = Field(True, description="switch: weight TD errors by behaviour distance")
     priority: Literal["rising", "falling", "off"] = Field(
@@ -131,7 +99,7 @@ class BAQ(Wrapper):
     title = "BAQ"
     family = "adaptive constraint"
     needs_own_pretraining: ClassVar[bool] = True
-    BASES = {"td3_bc": TD3BC, "iql": IQL, "cql": CQL}  # noqa: RUF012
+    BASES = ADAPTED
     Config = BAQConfig
 
     config: BAQConfig
@@ -146,12 +114,9 @@ class BAQ(Wrapper):
         if self.phase == "online" and config.drops_constraint:
             self.base.drop_constraint()
         self.behavior = BehaviorModel(spec, config.behavior_hidden)
-        for name, value in (
-            ("confidence", 0.0),
-            ("distance_reference", 1.0),
-            ("uncertainty_reference", 1.0),
-        ):
-            self.register_buffer(name, per_seed(value, spec))
+        self.register_buffer("confidence", per_seed(0.0, spec))
+        self.register_buffer("distance_reference", per_seed(1.0, spec))
+        self.register_buffer("uncertainty_reference", per_seed(1.0, spec))
 
     def groups(self) -> dict[str, Group]:
         behavior = Group((self.behavior.learner,), self.config.behavior_learning_rate)
@@ -161,7 +126,8 @@ class BAQ(Wrapper):
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         losses = super().loss(batch, noise, active)
-        losses.terms["behavior"] = self.behavior.fit_loss(batch)
+        if "behavior" in active:
+            losses.terms["behavior"] = self.behavior.fit_loss(batch)
         return losses
 
     def assess(self, data: Experience, stage: str | None = None) -> None:
@@ -235,7 +201,7 @@ class BAQ(Wrapper):
 
     def _align_and_relax(self, losses: Losses, batch: Batch) -> None:
         """Add the alignment to the policy's loss, then move κ; both see κ as it was."""
-        action, q_policy = self._policy_values(losses, batch)
+        action, q_policy = self.base.seen(losses, batch.obs)
         u = self.uncertainty(q_policy)
         losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
         if self.config.align:
@@ -246,15 +212,6 @@ class BAQ(Wrapper):
             losses.metrics["alignment"] = term.detach()
         if self.config.relax:
             self._raise_confidence(u, batch.online)
-
-    def _policy_values(self, losses: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return π(s) with its gradient and Q_i(s, π(s)), from the base's pass where it has one."""
-        seen = losses.seen
-        action = self.policy.mode(batch.obs) if seen.action is None else seen.action
-        if seen.q_policy is not None:
-            return action, seen.q_policy
-        with torch.no_grad():
-            return action, self.critic(batch.obs, action)
 
     def _raise_confidence(self, u: Tensor, online: Tensor) -> None:
         """Move κ towards `1 − mean u` over online rows; without any, κ stays.

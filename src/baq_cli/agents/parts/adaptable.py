@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
+from baq_cli.agents.interface import Losses
 from baq_cli.nets.critics import QEnsemble
 
 
@@ -22,6 +23,18 @@ class Adaptable(Agent):
         Terms that are added to a policy loss are multiplied by it.
         """
         return torch.ones_like(q_policy[:, 0, 0])
+
+    def seen(self, losses: Losses, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return π(s) with its gradient and Q_i(s, π(s)), `[S, N, B]`, as the losses saw them.
+
+        Where they didn't, π(s) is the mode, and its values have no gradient.
+        """
+        action, q_policy = losses.seen.action, losses.seen.q_policy
+        action = self.policy.mode(obs) if action is None else action
+        if q_policy is None:
+            with torch.no_grad():
+                q_policy = self.critic(obs, action)
+        return action, q_policy
 
     @abstractmethod
     def drop_constraint(self) -> None:
