@@ -18,6 +18,7 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
+from baq_cli.agents.registry import METHODS as ALL_METHODS
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases import actor as acting
 from baq_cli.engine.phases import online
@@ -198,6 +199,30 @@ def test_actions_are_the_seeds_own(copies: list[int]) -> None:
     moved = again.twin.act(other)
     assert np.array_equal(action[0], moved[0])
     assert not np.array_equal(action[1], moved[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize("algo", sorted(n for n, m in ALL_METHODS.items() if m.learns_online))
+def test_a_captured_action_is_the_eager_one(algo: str) -> None:
+    learner = Learner(small_agent(algo, SEEDS, "cuda", "online"))
+    inputs, rng = Inputs(torch.zeros(3), torch.ones(3), 1.0, 0.0), np.random.default_rng(0)
+    captured, eager = (
+        Actor(
+            recipe_of(algo, {}, capture=capture),
+            *(learner, inputs, SeedStream(SEEDS, "explore/online", "cuda"), "device"),
+        )
+        for capture in (True, False)
+    )
+    for _ in range(8):
+        obs = rng.normal(size=(len(SEEDS), 3))
+        np.testing.assert_allclose(captured.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            for parameter in learner.agent.parameters():
+                parameter.mul_(0.9)
+    assert captured._captured is not None
+    assert captured._captured._graph is not None
+    assert eager._captured is None
+    assert torch.equal(captured.stream.state(), eager.stream.state())
 
 
 # -- where acting is faster

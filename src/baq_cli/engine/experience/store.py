@@ -40,6 +40,11 @@ class Layout:
         ]
         return torch.cat([part.to(torch.float32) for part in parts], dim=-1)
 
+    def unpack(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return the fields of rows `[..., width]`, as `pack` takes them: views."""
+        wide = ("obs", "action", "next_obs")
+        return {n: rows[..., at if n in wide else at.start] for n, at in self.slices.items()}
+
     def batch(
         self,
         rows: Tensor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import make_agent
 from baq_cli.engine.experience.inputs import Inputs
+from baq_cli.engine.updates.card_graph import EAGER_FIRST, SideStream
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -27,7 +29,8 @@ class Actor:
 
     On the CPU a twin of the agent acts; before it does, the parts that act are copied over if
     there was an update since. One observation a seed is little work, and a device far away may
-    take longer to be asked than the copy and the work here.
+    take longer to be asked than the copy and the work here. On a card the work is captured once, as
+    updates are, unless the recipe's `capture` is off.
     """
 
     def __init__(
@@ -41,6 +44,9 @@ class Actor:
             spec = replace(learner.agent.spec, device=torch.device("cpu"))
             self._agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
         self._device = self._agent.spec.device
+        self._captured: _Captured | None = None
+        if self._device.type == "cuda" and recipe.run.capture:
+            self._captured = _Captured(lambda obs: self._agent.explore(obs, self.stream))
 
     def act(self, obs: Array) -> Array:
         """Return exploring actions for raw observations `[S, obs_dim]`.
@@ -50,8 +56,13 @@ class Actor:
         with torch.no_grad():
             if self._twin and self._seen != self._learner.gradient_steps:
                 self._follow()
-            known = self._inputs.obs(obs).unsqueeze(1).to(self._device)
-            return self._agent.explore(known, self.stream).squeeze(1).cpu().numpy()
+            known = self._inputs.obs(obs).unsqueeze(1)
+            return self._explore(known).squeeze(1).cpu().numpy()
+
+    def _explore(self, obs: Tensor) -> Tensor:
+        if self._captured is not None:
+            return self._captured.run(obs)
+        return self._agent.explore(obs.to(self._device), self.stream)
 
     def forget(self) -> None:
         """Copy the acting parts again before the next action."""
@@ -64,6 +75,27 @@ class Actor:
         for tensor, part in zip(own, flat.split(sizes), strict=True):
             tensor.copy_(part.view_as(tensor))
         self._seen = self._learner.gradient_steps
+
+
+class _Captured:
+    """A function of one tensor on a card: run eagerly a few times, then as a CUDA graph."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]):
+        self._function, self._side = function, SideStream()
+        self._eager = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def run(self, given: Tensor) -> Tensor:
+        """Return the function's result, which the next run may overwrite."""
+        if self._eager < EAGER_FIRST:
+            self._eager += 1
+            self._given = given.cuda()
+            return self._side.run(lambda: self._function(self._given))
+        self._given.copy_(given)
+        if self._graph is None:
+            self._graph, self._found = self._side.capture(lambda: self._function(self._given))
+        self._graph.replay()
+        return self._found
 
 
 def _acting(agent: Agent) -> list[Tensor]:
@@ -86,7 +118,8 @@ def faster_place(recipe: Recipe, learner: Learner, inputs: Inputs) -> ActingOn:
         device = "cpu" if place == "cpu" else spec.device
         stream = SeedStream(spec.seeds, "explore/trial", device)
         actor = Actor(recipe, learner, inputs, stream, place)
-        actor.act(obs)
+        for _ in range(EAGER_FIRST + 1):  # up to a capture
+            actor.act(obs)
         started = time.perf_counter()
         for _ in range(TRIALS):
             actor.forget()

@@ -149,21 +149,22 @@ class OnlineLoop:
         run = self.run
         device = run.spec.device
         fields = {
-            "obs": run.inputs.obs(self.episodes.obs).to(device),
-            "action": torch.from_numpy(action).to(device),
-            "next_obs": run.inputs.obs(next_obs).to(device),
-            "reward": torch.from_numpy(run.inputs.reward(reward)).to(device),
-            "bootstrap": torch.from_numpy(~terminated).to(device),
+            "obs": run.inputs.obs(self.episodes.obs),
+            "action": torch.from_numpy(action),
+            "next_obs": run.inputs.obs(next_obs),
+            "reward": torch.from_numpy(run.inputs.reward(reward)),
+            "bootstrap": torch.from_numpy(~terminated),
         }
         for name in self.known.columns:
-            value = DATA_COLUMNS[name].running
-            fields[name] = torch.full((len(run.spec.seeds),), value, device=device)
-        if self.own:
-            source = torch.full((len(run.spec.seeds), 1), ONLINE, device=device)
-            row = self.known.pack(fields).unsqueeze(1)
-            annotated = annotate(run.agent, self.known.batch(row, source, self.discount))
-            fields |= {name: column.squeeze(1) for name, column in annotated.items()}
-        return self.online.append(self.online.layout.pack(fields), fields.get(PRIORITY))
+            fields[name] = torch.full((len(run.spec.seeds),), DATA_COLUMNS[name].running)
+        row = self.known.pack(fields).to(device)  # one transfer
+        if not self.own:
+            return self.online.append(row)
+        source = torch.full((len(run.spec.seeds), 1), ONLINE, device=device)
+        batch = self.known.batch(row.unsqueeze(1), source, self.discount)
+        annotated = {n: c.squeeze(1) for n, c in annotate(run.agent, batch).items()}
+        whole = self.online.layout.pack(self.known.unpack(row) | annotated)
+        return self.online.append(whole, annotated.get(PRIORITY))
 
     # -- starting and continuing
 

@@ -10,13 +10,11 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import Stage
 from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.updates.card_graph import EAGER_FIRST, SideStream
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER, Record, Recorder
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.update import Update
 from baq_cli.nets.streams import SeedStream
-
-EAGER_FIRST = 3
-"""Updates before a capture: libraries allocate and choose their kernels in the first ones."""
 
 
 @dataclass
@@ -57,7 +55,7 @@ class Updater:
         self._graphs: dict[frozenset[str], Captured] = {}
         self._reached: frozenset[str] = frozenset()
         self._eager = 0
-        self._side = torch.cuda.Stream() if self.captures else None
+        self._side = SideStream() if self.captures else None
 
     @property
     def records(self) -> dict[frozenset[str], Record]:
@@ -92,18 +90,12 @@ class Updater:
         return batch
 
     def _on_side_stream(self, active: frozenset[str]) -> Batch:
-        """Update eagerly where a capture will record, as PyTorch asks for before a capture."""
         assert self._side is not None
         self._eager += 1
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
-            batch = self._update.make(active)
-        torch.cuda.current_stream().wait_stream(self._side)
-        return batch
+        return self._side.run(lambda: self._update.make(active))
 
     def _capture(self, active: frozenset[str]) -> Captured:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._side):
-            batch = self._update.make(active)
+        assert self._side is not None
+        graph, batch = self._side.capture(lambda: self._update.make(active))
         self._graphs[active] = Captured(graph, batch, self.learner.metrics)
         return self._graphs[active]
