@@ -109,7 +109,7 @@ class SoftActorCritic(Adaptable):
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         critic, metrics = self.critic_loss(batch, noise)
         metrics["alpha"] = self.alpha.squeeze(1)
-        if "policy" not in active:
+        if not active & {"policy", "temperature"}:
             return Losses(metrics, critic=critic)
         policy, temperature = self.actor_losses(batch, noise)
         return Losses(metrics, critic=critic, policy=policy, temperature=temperature)
