@@ -196,7 +196,8 @@ def _fits(part: str, own: Shapes, given: Shapes) -> bool:
 
 def carried(algo: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `CARRIED` that a method has, as a checkpoint's section has them."""
-    keys = METHODS[algo].Config.model_fields
+    config = METHODS[algo].Config
+    keys = config.model_fields.keys() - config.unused
     return {key: section.get(key, other) for key, other in CARRIED.items() if key in keys}
 
 
