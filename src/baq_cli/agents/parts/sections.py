@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -16,8 +17,18 @@ class OnBase(AgentConfig):
     """A section with one section more for each method in `bases`, of which `base` names one."""
 
     bases: ClassVar[tuple[str, ...]] = ()
+    with_base: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """The defaults that are others with a base, by its name and the key."""
     if TYPE_CHECKING:
         base: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_with_the_base(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        base = values.get("base", cls.model_fields["base"].default)
+        return {**cls.with_base.get(str(base), {}), **values}
 
     @model_validator(mode="after")
     def _one_place_a_key(self) -> OnBase:
