@@ -6,17 +6,20 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
-from baq_cli.agents.base import Agent, make_critics, policy_net
+from baq_cli.agents.base import make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import advantage_weight, td_loss
+from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.conditioned import Conditioned
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd, Widths
 
 
-class AWAC(Agent):
+class AWAC(Adaptable, Conditioned):
     """AWAC (Nair et al. 2020, arXiv 2006.09359): a policy that clones actions by their advantage.
 
     Offline:
@@ -75,7 +78,7 @@ class AWAC(Agent):
         config, spec = self.config, self.spec
         self.policy = GaussianPolicy(
             init,
-            spec.obs_dim,
+            self.policy_dim,
             spec.action_dim,
             **policy_net(config),
             mean=config.mean,
@@ -93,22 +96,28 @@ class AWAC(Agent):
     def targets(self) -> list[Target]:
         return [Target(self.critic, self.critic_target)]
 
+    def improvement(self, batch: Batch) -> float | Tensor:
+        return 1.0 / self.config.temperature
+
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         config = self.config
         q = self.critic(batch.obs, batch.action)  # [S, N, B]
         with torch.no_grad():
-            next_action, _ = self.policy.sample(batch.next_obs, noise)
+            next_action, _ = self.policy.sample(self.policy_next_obs(batch), noise)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, config.target_reduction, noise)
             q_target = batch.reward + batch.discount * next_value
-        mean = self.policy.mean(batch.obs)
+        mean = self.policy.mean(self.policy_obs(batch))
         with torch.no_grad():
             action = self.policy.sample_about(mean, noise)
             value = reduce_q(self.critic(batch.obs, action), "min")
         advantage = reduce_q(q.detach(), "min") - value
-        weight = advantage_weight(advantage, 1.0 / config.temperature)
+        weight = advantage_weight(advantage, self.improvement(batch))
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(mean, batch.action),
         )
+
+    def drop_constraint(self) -> None:
+        """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

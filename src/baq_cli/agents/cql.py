@@ -101,7 +101,8 @@ class CQL(SoftActorCritic):
             return super().q_target(batch, noise)
         config = self.config
         with torch.no_grad():
-            actions, log_prob = self.policy.sample_many(batch.next_obs, config.cql_actions, noise)
+            next_obs = self.policy_next_obs(batch)
+            actions, log_prob = self.policy.sample_many(next_obs, config.cql_actions, noise)
             q = self.critic_target.many(batch.next_obs, actions)  # [S, N, B, K]
             q = reduce_q(q.flatten(2), config.target_reduction, noise)
             next_value, best = q.unflatten(1, (-1, config.cql_actions)).max(2)
@@ -135,8 +136,8 @@ class CQL(SoftActorCritic):
         """
         count, size = self.config.cql_actions, self.spec.action_dim
         uniform = 2 * noise.uniform(batch.obs.shape[1], count, size) - 1
-        here, log_here = self.policy.sample_many(batch.obs, count, noise)
-        after, log_after = self.policy.sample_many(batch.next_obs, count, noise)
+        here, log_here = self.policy.sample_many(self.policy_obs(batch), count, noise)
+        after, log_after = self.policy.sample_many(self.policy_next_obs(batch), count, noise)
         log_uniform = torch.full_like(log_here, -size * math.log(2))
         actions = torch.cat([uniform, here, after], dim=2)
         return actions, torch.cat([log_uniform, log_here, log_after], dim=2)

@@ -12,6 +12,7 @@ from baq_cli.agents.base import critic_start, make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import advantage_weight, expectile_loss, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.conditioned import Conditioned
 from baq_cli.nets.critics import ValueNet, reduce_q
 from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
@@ -20,7 +21,7 @@ from baq_cli.recipes.closed import AgentConfig, RewardScale
 Named = dict[str, Tensor]
 
 
-class IQL(Adaptable):
+class IQL(Adaptable, Conditioned):
     """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169): no value of an action outside the data.
 
     Offline:
@@ -60,7 +61,7 @@ class IQL(Adaptable):
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
-        self.policy = GaussianPolicy(init, spec.obs_dim, spec.action_dim, **policy_net(config))
+        self.policy = GaussianPolicy(init, self.policy_dim, spec.action_dim, **policy_net(config))
         self.critic, self.critic_target = make_critics(config, spec, init)
         self.value = ValueNet(init, spec.obs_dim, config.hidden, critic_start(config))
 
@@ -95,10 +96,13 @@ class IQL(Adaptable):
         metrics = {"q": q.mean((1, 2)), "v": v.mean(1)}
         return {"value": value, "critic": critic}, metrics, advantage
 
+    def improvement(self, batch: Batch) -> float | Tensor:
+        return self.config.beta
+
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         terms, metrics, advantage = self.value_terms(batch, noise)
-        weight = advantage_weight(advantage, self.config.beta)
-        action = self.policy.mean(batch.obs)
+        weight = advantage_weight(advantage, self.improvement(batch))
+        action = self.policy.mean(self.policy_obs(batch))
         policy = -weight * self.policy.log_density(action, batch.action)
         metrics["awr_weight"] = weight.mean(1)
         return Losses(metrics, Seen(action), **terms, policy=policy)

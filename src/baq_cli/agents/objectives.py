@@ -23,8 +23,13 @@ def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
     return side * difference.square()
 
 
-def advantage_weight(advantage: Tensor, inverse_temperature: float, cap: float = 100.0) -> Tensor:
-    """Return `min(exp(β A), cap)`, detached: the weight of advantage-weighted regression."""
+def advantage_weight(
+    advantage: Tensor, inverse_temperature: float | Tensor, cap: float = 100.0
+) -> Tensor:
+    """Return `min(exp(β A), cap)`, detached: the weight of advantage-weighted regression.
+
+    Shapes: advantage `[S, B]`; β one number, or `[S, B]`.
+    """
     return torch.exp(inverse_temperature * advantage.detach()).clamp(max=cap)
 
 

@@ -12,13 +12,14 @@ from baq_cli.agents.base import make_critics, per_seed, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.conditioned import Conditioned
 from baq_cli.nets.critics import Reduction, reduce_q
 from baq_cli.nets.policies import TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd
 
 
-class SoftActorCritic(Adaptable):
+class SoftActorCritic(Adaptable, Conditioned):
     """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), with a learned temperature.
 
     N critics, their target reduced as configured; the actor follows their minimum, or what a
@@ -53,7 +54,7 @@ class SoftActorCritic(Adaptable):
         config, spec = self.config, self.spec
         self.policy = TanhGaussianPolicy(
             init,
-            spec.obs_dim,
+            self.policy_dim,
             spec.action_dim,
             **policy_net(config),
             layer_norm=config.policy_layer_norm,
@@ -86,7 +87,7 @@ class SoftActorCritic(Adaptable):
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
         """Return `y = r + γ (1 − d) [reduce Q̄(s', a') − α log π(a'|s')]`, `[S, B]`."""
         with torch.no_grad():
-            next_action, next_log_prob = self.policy.sample(batch.next_obs, noise)
+            next_action, next_log_prob = self.policy.sample(self.policy_next_obs(batch), noise)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, self.config.target_reduction, noise)
             if self.config.entropy_backup:
@@ -99,10 +100,13 @@ class SoftActorCritic(Adaptable):
         return loss, {"q": q.mean((1, 2))}
 
     def actor_losses(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
-        """Return `mean_B[α log π − reduce Q(s, π)]` and the temperature's loss, `[S]` each."""
-        action, log_prob = self.policy.sample(batch.obs, noise)
+        """Return `mean_B[α log π − w reduce Q(s, π)]` and the temperature's loss, `[S]` each.
+
+        w, the weight of values, is one but for a policy that is one of a family.
+        """
+        action, log_prob = self.policy.sample(self.policy_obs(batch), noise)
         q = reduce_q(self.critic(batch.obs, action, frozen=True), self.actor_reduction, noise)
-        policy_loss = (self.alpha * log_prob - q).mean(1)
+        policy_loss = (self.alpha * log_prob - self.improvement(batch) * q).mean(1)
         surplus = (log_prob.detach() + self.target_entropy).mean(1)
         return policy_loss, -self.log_alpha * surplus
 
