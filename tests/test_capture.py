@@ -43,6 +43,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("cql", {"gradient": "sampled", "gradient_actions": 2}),
     ("cal_ql", {"gradient": "sampled"}),
     ("cql", {"max_target_backup": True}),
+    ("famo2o", {"base": "cql"}),
+    ("famo2o", {"base": "awac"}),
     ("baq", {"base": "iql", "online_share": None}),
     ("baq", {"base": "cql", "priority": "falling"}),
     ("td3_bc", {"layer_norm": True, "target_reduction": "weighted_min_pair", "critics": 3}),

@@ -13,6 +13,7 @@ from baq_cli.agents.cal_ql import CalQL
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.edac import EDAC
 from baq_cli.agents.enoto import ENOTO
+from baq_cli.agents.famo2o import FamO2O
 from baq_cli.agents.fql import FQL
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
@@ -33,7 +34,7 @@ METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
         *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX, RLPD, WSRL),
+        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX, RLPD, WSRL, FamO2O),
     )
 }
 
