@@ -28,7 +28,7 @@ from baq_cli.runs.folder import read_metrics
 
 
 class Busy(Staged):
-    """A base that uses all that a method can: stages, odds, a window, chunks, a clock and more."""
+    """A base that uses all that a method can: stages, odds, chunks, a clock and more."""
 
     name = "busy"
 
@@ -46,12 +46,13 @@ class Busy(Staged):
         plan = super().plan(stores, warmup)
         mixed = Draw(("offline", "model"), 0.5, odds="odds")
         by_priority = replace(plan.draws[0], prioritised=self.phase == "online")
-        return replace(plan, draws=(by_priority, mixed), window=2, next_action=True)
+        return replace(plan, draws=(by_priority, mixed), next_action=True)
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
-        first = replace(batch, action=batch.action[..., : self.spec.action_dim])
-        losses = super().loss(first, noise, active)
+        losses = super().loss(batch, noise, active)
         if "critic" in losses.terms:
+            assert batch.has_next is not None
+            losses.terms["critic"] = losses.terms["critic"] * (1 + batch.has_next.mean(1))
             losses.metrics["share"] = self.clock.share.expand_as(self.odds)
         return losses
 
