@@ -17,6 +17,7 @@ from builders import (
     arrays,
     dataset_store,
     numbers,
+    offline_replay,
     q_many,
     q_values,
     small_agent,
@@ -33,11 +34,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
 from numpy.testing import assert_allclose
+from torch import Tensor
 
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.plans import UNION, Draw
 from baq_cli.engine.experience import columns
+from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.critics import reduce_q, weighted_min_pair
+from baq_cli.nets.streams import SeedStream
 
 EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -183,6 +187,43 @@ def test_enoto_explores_with_the_sample_of_highest_mean_plus_bonus(bonus: float)
             for k in range(6)
         ]
         assert_allclose(chosen[seed, row], samples[seed, row, int(np.argmax(scores))], **EXACT)
+
+
+class Turned(SeedStream):
+    """Gives draws in pairs, the second of each first."""
+
+    kept: Tensor | None = None
+
+    def normal(self, *shape: int) -> Tensor:
+        if self.kept is None:
+            self.kept = super().normal(*shape)
+            return super().normal(*shape)
+        found, self.kept = self.kept, None
+        return found
+
+
+def test_enoto_by_the_plain_minimum_without_bonus_and_loss_weight_fine_tunes_as_sac_n() -> None:
+    """To the bit, from one state and the same batches. ENOTO draws for its actor first."""
+    plain = {"online_target": "min", "ucb_bonus": 0.0, "ucb_actions": 1, "weight_temperature": 0.0}
+    shared = {"critics": 5, "temperature_learning_rate": 1e-3, "policy_learning_rate": 5e-4}
+    ours = small_agent("enoto", (0, 1), phase="online", **(plain | shared))
+    theirs = small_agent("sac_n", (0, 1), phase="online", **shared)
+    theirs.load_state_dict(ours.state_dict())
+    one, other = Learner(ours), Learner(theirs)
+    assert one.learning_rates() == other.learning_rates()
+    one.noise = Turned((0, 1), "noise/online")
+    replay = offline_replay(theirs)
+    for _ in range(25):
+        batch = replay.batch()
+        one.update(batch)
+        other.update(batch)
+    known = one.state() | ours.state_dict()
+    for name, expected in (other.state() | theirs.state_dict()).items():
+        assert torch.equal(known[name], expected), name
+    assert not torch.equal(ours.state_dict()["log_alpha"], torch.zeros(2))
+    obs = torch.linspace(-1, 1, 2 * 9 * 3).reshape(2, 9, 3)
+    explored = [agent.explore(obs, SeedStream((0, 1), "explore")) for agent in (ours, theirs)]
+    assert torch.equal(*explored)
 
 
 def test_enoto_starts_online_with_an_empty_store() -> None:
