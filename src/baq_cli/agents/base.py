@@ -103,6 +103,10 @@ class Agent(nn.Module, ABC):
 
     # -- what a method may say
 
+    def judging(self) -> frozenset[str]:
+        """Return the groups that say what actions are worth, which may be fitted alone."""
+        return frozenset({"critic", "value"} & self.groups().keys())
+
     def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         """Return the loss after the hand-over; by default the same as before it."""
         return self.loss(batch, noise, active)

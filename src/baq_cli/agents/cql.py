@@ -96,6 +96,9 @@ class CQL(SoftActorCritic):
             groups["dual"] = Group((self.log_dual,), self.config.learning_rate)
         return groups
 
+    def judging(self) -> frozenset[str]:
+        return super().judging() | ({"dual"} & self.groups().keys())
+
     def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
         if not self.max_backup:
             return super().q_target(batch, noise)

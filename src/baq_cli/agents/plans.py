@@ -35,7 +35,7 @@ class Draw:
 class Stage:
     """Updates of some parameter groups only: before a phase, or inside a routine.
 
-    steps: how many; they count as no `gradient_steps`, and no target moves.
+    steps: how many; they count as no `gradient_steps`, and no target moves unless they `follow`.
     assess_every: stage updates between two calls of `assess`; None: once, at the end.
     Raises ValueError without a step.
     """
@@ -47,6 +47,8 @@ class Stage:
     rows: int | None = None
     """Rows a seed and update; None: `batch_size`."""
     assess_every: int | None = None
+    follow: bool = False
+    """Whether every target follows its network, at each update."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -78,6 +80,7 @@ class Plan:
     warmup_env_steps: environment steps before the first update, taken by the policy as it was
         handed over, or uniformly at random in a run that starts from scratch.
     first_updates: gradient steps at once, after the warm-up.
+    fit: updates of critics alone, at once after the warm-up and before `first_updates`.
     offline_share, offline_min_rows: the part of the dataset that stays in reach online, drawn once
         at random for each seed: 1 keeps all, 0 none.
     capacity, model_capacity: online and model transitions kept a seed; the oldest are overwritten.
@@ -92,6 +95,7 @@ class Plan:
     utd: int = 1
     warmup_env_steps: int = 0
     first_updates: int = 0
+    fit: Stage | None = None
     offline_share: float = 1.0
     offline_min_rows: int = 0
     capacity: int = 1_000_000
@@ -105,8 +109,9 @@ class Plan:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages before the phase, then those of routines."""
-        return (*self.first, *(stage for routine in self.routines for stage in routine.stages))
+        """The stages before the phase, those of routines, then the fit after the warm-up."""
+        of_routines = (stage for routine in self.routines for stage in routine.stages)
+        return (*self.first, *of_routines, *((self.fit,) if self.fit else ()))
 
     @property
     def all_draws(self) -> tuple[Draw, ...]:

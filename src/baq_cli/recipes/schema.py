@@ -114,6 +114,12 @@ class RunConfig(Closed):
     overlap: bool = Field(
         False, description="update while the environments step: actions are one step older"
     )
+    critic_updates: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_COUNT,
+        description="online: updates of critics alone after the warm-up; null: none",
+    )
     evaluation: EvaluationConfig = EvaluationConfig()
     guard: GuardConfig = GuardConfig()
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")

@@ -51,6 +51,9 @@ class Wrapper(Agent):
     def groups(self) -> dict[str, Group]:
         return self.base.groups()
 
+    def judging(self) -> frozenset[str]:
+        return self.base.judging()
+
     def targets(self) -> list[Target]:
         return self.base.targets()
 

@@ -128,11 +128,14 @@ class OnlineLoop:
         """Take the gradient steps of one environment step.
 
         When they overlap the next one, they are owed until it has begun. The first time there are
-        those that the plan asks for at once.
+        those that the plan asks for at once, of critics alone and of all.
         """
         learner, config = self.run.learner, self.run.recipe.run
         learner.env_steps, learner.share = self.run.env_steps, self.run.env_steps / config.env_steps
         first = self.run.env_steps == self.plan.warmup_env_steps + 1
+        if first and self.plan.fit:
+            replay, capture = self.updater.replay, config.capture
+            self.stages.fit(Updater(learner, replay, capture, stage=self.plan.fit))
         for _ in range(self.plan.utd + (self.plan.first_updates if first else 0)):
             self.run.after_update(self.updater.step())
         self.owed = False

@@ -64,6 +64,15 @@ class Stages:
             self._run.laps.lap("stage")
             self._run.count_from(0)
 
+    def fit(self, updater: Updater) -> None:
+        """Make the updates of critics alone that the plan asks for after the warm-up."""
+        stage = self._plan.fit
+        assert stage is not None
+        self._reported, self._reported_steps = time.monotonic(), 0
+        for steps in range(1, stage.steps + 1):
+            self._after_update(stage, updater.step(), steps)
+        self._say(stage)
+
     def routines(self, done: int, total: int) -> None:
         """Do the routines that are due after `done` of a phase's steps, in the plan's order.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +15,13 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.plans import Stage
 from baq_cli.engine.updates.adam import Adam, Settings
 from baq_cli.engine.updates.flat import FlatParameters
 from baq_cli.nets.streams import SeedStream
 
+Following = Literal["active", "all", "none"]
+"""The targets that move: those that follow what an update trains, every one, or none."""
 CLIP_EPS = 1e-6
 """As torch.nn.utils.clip_grad_norm_ has it."""
 
@@ -27,14 +32,19 @@ class Learner:
     A method's terms don't leak into each other's parameters, so one backward pass of their sum
     gives every group its gradient. `gradient_steps` counts updates of each seed, over both phases.
     Groups with a cosine schedule fall to zero over `cosine_steps`; None holds every learning rate
-    at its configured value. `env_steps` and `share` are what the clock says beside it.
+    at its configured value. `env_steps` and `share` are what the clock says beside it. Online,
+    `critic_updates` of what judges actions come at once after the warm-up.
     """
 
-    def __init__(self, agent: Agent):
+    def __init__(self, agent: Agent, critic_updates: int = 0):
         self.agent, phase = agent, agent.phase
         self.noise = SeedStream(agent.spec.seeds, f"noise/{phase}", agent.spec.device)
         self._loss = agent.loss if phase == "offline" else agent.online_loss
         self.plan = agent.offline_plan() if phase == "offline" else agent.online_plan()
+        judging = agent.judging()
+        if critic_updates and judging:
+            fit = Stage("critics", judging, self.plan.draws, critic_updates, follow=True)
+            self.plan = replace(self.plan, fit=fit)
         self.gradient_steps, self.env_steps, self.share = 0, 0, 0.0
         self.metrics: dict[str, Tensor] = {}
         self.cosine_steps: int | None = None
@@ -102,11 +112,11 @@ class Learner:
         batch: Batch,
         active: frozenset[str],
         noise: SeedStream | None = None,
-        targets: bool = True,
+        targets: Following = "active",
     ) -> None:
         """Do one update's tensor work, which a CUDA graph can hold: nothing waits for the host.
 
-        `noise` stands in for the learner's own; `targets` says whether they follow.
+        `noise` stands in for the learner's own; `targets` says which of them follow.
         """
         losses = self._loss(batch, noise or self.noise, active)
         losses.terms = {name: term for name, term in losses.terms.items() if name in active}
@@ -115,8 +125,8 @@ class Learner:
         for name in losses.terms:
             self._clip(name)
         self._adam.step(losses.terms, self._rates)
-        for online, target, group in self._targets if targets else ():
-            if group is None or group in active:
+        for online, target, group in self._targets if targets != "none" else ():
+            if targets == "all" or group is None or group in active:
                 target.lerp_(online, self.agent.config.tau)
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import Stage
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.learner import Following, Learner
 from baq_cli.nets.streams import SeedStream
 
 
 class Update:
     """Updates of a learner with batches from a replay; with a `stage`, of its groups alone.
 
-    A stage draws all its numbers from `noise`; main updates draw theirs from the learner's.
+    All numbers that losses draw come from `noise`; without it, from the learner's.
     """
 
     def __init__(
@@ -37,10 +37,11 @@ class Update:
     ) -> Batch:
         """Do the tensor work of an update; `stream` and `noise` stand in for its own.
 
-        In a stage no target follows. Returns the batch.
+        In a stage no target follows, or every one. Returns the batch.
         """
-        batch = self.replay.batch(stream)
-        self.learner.compute(batch, active, noise or self.noise, targets=self.stage is None)
+        batch, stage = self.replay.batch(stream), self.stage
+        targets: Following = "active" if stage is None else "all" if stage.follow else "none"
+        self.learner.compute(batch, active, noise or self.noise, targets)
         if self.stage is None and self.learner.agent.reprioritises:
             self.replay.set_priorities(self.learner.reprioritised(batch))
         return batch
