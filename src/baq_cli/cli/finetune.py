@@ -12,6 +12,7 @@ from baq_cli.cli import options as opt
 
 if TYPE_CHECKING:
     from baq_cli.engine.checkpoints.folder import Checkpoint
+    from baq_cli.recipes.closed import AgentConfig
     from baq_cli.recipes.load import Layer
 
 CARRIED = (
@@ -19,6 +20,10 @@ CARRIED = (
     *("normalize_observations", "reward_scale", "reward_shift"),
 )
 """What another method takes over from a checkpoint's, so that their networks fit."""
+
+FRESH_WARMUP_ENV_STEPS, FRESH_CRITIC_UPDATES = 1_000, 5_000
+"""Where a checkpoint has no critics: steps of its policy as it is, then updates of critics alone,
+before both learn."""
 
 
 def finetune(
@@ -98,6 +103,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
     recipe.pop("track", None)  # where a run is followed is no property of its policy
+    if source.document["phase"] == "online":
+        recipe.pop("critic_updates", None)  # they were made
     section = recipe.pop(source.document["algo"])
     if algo is None or algo == source.document["algo"]:
         recipe[source.document["algo"]] = section
@@ -105,7 +112,17 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
         recipe["shared"] = _reward_units(source) | {k: section[k] for k in CARRIED if k in section}
         if algo in METHODS:
             recipe[algo] = carried(algo, section)
+            if not any(name.startswith("critic.") for name in source.agent):
+                recipe |= _for_fresh_critics(METHODS[algo].Config, recipe[algo], algo)
     return [recipe]
+
+
+def _for_fresh_critics(config: type[AgentConfig], section: Layer, algo: str) -> Layer:
+    """Return what lets critics learn of a policy before it learns of them."""
+    if "warmup_env_steps" not in config.unused:
+        least = max(FRESH_WARMUP_ENV_STEPS, config.model_fields["warmup_env_steps"].default)
+        section = section | {"warmup_env_steps": least}
+    return {"critic_updates": FRESH_CRITIC_UPDATES, algo: section}
 
 
 def _reward_units(source: Checkpoint) -> Layer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from baq_cli.nets.start import UNIFORM, Start
 from baq_cli.nets.streams import SeedStream
 
 Mean = Literal["tanh", "linear"]
+Tensors = Mapping[str, Tensor]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 ACTION_LIMIT = 1.0 - 1e-6
 """Logged actions on the bound would have an infinite tanh pre-image; they are pulled in to this."""
@@ -44,6 +45,16 @@ class ActingPolicy(nn.Module, ABC):
     @abstractmethod
     def draw(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> Tensor:
         """Return a reparametrised random action, `[S, B, action_dim]`."""
+
+    def as_another(self, tensors: Tensors) -> Tensors | None:
+        """Return this policy's tensors as they are where it acts as another, by the other's.
+
+        None where their networks differ. Of a Gaussian, a deterministic policy takes the mean.
+        """
+        own = {name: tensor.shape for name, tensor in self.state_dict().items()}
+        if any(name not in tensors or tensors[name].shape != own[name] for name in own):
+            return None
+        return {name: tensors[name] for name in own}
 
 
 class Policy(ActingPolicy):
@@ -198,6 +209,26 @@ class TanhGaussianPolicy(Policy):
     @property
     def exports(self) -> PlainMode | NoExport:
         return plain_mode(self.net, self.squashed)
+
+    def as_another(self, tensors: Tensors) -> Tensors | None:
+        """Return this policy's tensors by another's, or by those of a Gaussian about a tanh mean.
+
+        The Gaussian's mean becomes μ before the tanh, so that the mode is the same. Its log σ,
+        which no state changes, becomes that before the tanh: alike where actions are near zero.
+        """
+        last = f"net.layers.{len(self.net.layers) - 1}."
+        names = last + "weight", last + "bias", "log_std"
+        if any(name not in tensors for name in names):
+            return super().as_another(tensors)
+        weight, bias, log_std = (tensors[name] for name in names)
+        if bias.shape[2:] != log_std.shape[1:]:
+            return None
+        log_std = log_std.clamp(*self.log_std_range).unsqueeze(1)
+        widened = {
+            names[0]: torch.cat([weight, torch.zeros_like(weight)], -1),
+            names[1]: torch.cat([bias, log_std], -1),
+        }
+        return super().as_another({**tensors, **widened})
 
     def heads(self, obs: Tensor, frozen: bool = False) -> tuple[Tensor, Tensor]:
         """Return each member's μ and log σ before the tanh, `[S, N, B, action_dim]`.

@@ -20,6 +20,7 @@ from baq_cli.engine.checkpoints.restore import load_exactly
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
+from baq_cli.nets.policies import ActingPolicy
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
 from baq_cli.units import Phase
@@ -32,7 +33,10 @@ Value = TypeVar("Value")
 
 
 def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
-    """Raise UsageError when a recipe asks for other inputs than pre-training fixed (law 6)."""
+    """Raise UsageError when a recipe asks for other inputs than pre-training fixed (law 6).
+
+    A method that clones fixes no units of rewards.
+    """
     section = source.document["recipe"][source.document["algo"]]
     fixed = {
         "normalize_observations": section["normalize_observations"],
@@ -40,7 +44,7 @@ def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
         "reward_shift": inputs.reward_shift,
     }
     for key, value in fixed.items():
-        if key in recipe.method.unused:
+        if key in recipe.method.unused or key in METHODS[source.document["algo"]].Config.unused:
             continue
         asked = getattr(recipe.method, key)
         if asked not in (value, section.get(key)):  # which may say how the value was found
@@ -94,8 +98,9 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
         _check_networks(agent, tensors | lacking, recipe, source)
         load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
-    taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
     policy = _policy_part(type(agent), algo)
+    tensors = tensors | _as_policy(agent, policy, tensors)
+    taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
     if policy not in taken:
         raise UsageError(
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
@@ -131,6 +136,14 @@ def _policy_part(method: type[Agent], algo: str) -> str:
     """Return the part of a method that the policy of another's checkpoint becomes."""
     (name,) = renamed(method, algo, {"policy.": None})
     return name.split(".")[0]
+
+
+def _as_policy(agent: Agent, part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a policy that stands for a checkpoint's; none where it can't."""
+    module, begins = getattr(agent, part), f"{part}."
+    given = {n.removeprefix(begins): t for n, t in tensors.items() if n.startswith(begins)}
+    found = module.as_another(given) if isinstance(module, ActingPolicy) else None
+    return {begins + name: tensor for name, tensor in (found or {}).items()}
 
 
 def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
@@ -205,25 +218,33 @@ def continuing(algo: str) -> list[str]:
     """Return the methods that can fine-tune another's checkpoint: it holds all of their policy."""
     spec = Spec((0,), 1, 1, device=torch.device("meta"))
 
-    def shapes(name: str, phase: Phase) -> Shapes:
+    def bare(name: str, phase: Phase) -> Agent:
         config = METHODS[name].Config(hidden=(8,), **carried(name, own))  # as it is carried over
-        return _shapes(make_agent(name, config, spec, phase).state_dict())
+        return make_agent(name, config, spec, phase)
 
     own = METHODS[algo].Config().model_dump(mode="json")
-    given = shapes(algo, "offline")
+    given = bare(algo, "offline").state_dict()
+
+    def takes(method: type[Agent]) -> bool:
+        agent, part = bare(method.name, "online"), _policy_part(method, algo)
+        tensors = renamed(method, algo, given)
+        tensors |= _as_policy(agent, part, tensors)
+        return _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
+
     return [
         name
         for name, method in METHODS.items()
         if name != algo
         and method.learns_online
         and (not method.needs_own_pretraining or algo in method.inherits)
-        and _fits(_policy_part(method, algo), shapes(name, "online"), renamed(method, algo, given))
+        and takes(method)
     ]
 
 
 def _choices(source: Checkpoint) -> str:
-    others = [source.document["algo"], *continuing(source.document["algo"])]
-    return f"Choose a method with the same policy ({', '.join(others)})"
+    algo = source.document["algo"]
+    own = [algo] if METHODS[algo].learns_online else []
+    return f"Choose a method that can take it ({', '.join([*own, *continuing(algo)])})"
 
 
 def _or_set(recipe: Recipe, source: Checkpoint) -> str:

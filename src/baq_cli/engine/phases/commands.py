@@ -90,9 +90,11 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
     taken = (method.name, *others)
     if method.needs_own_pretraining and (source is None or source.document["algo"] not in taken):
         or_one = f" (or one of {listed(others)})" if others else ""
+        taking = [] if source is None else continuing(source.document["algo"])
+        who_can = f" The one at hand can be continued by {', '.join(taking)}." if taking else ""
         raise UsageError(
             f"'{method.name}' builds on its own pre-training: run 'baq pretrain --algo "
-            f"{method.name}' first, then fine-tune that checkpoint{or_one}."
+            f"{method.name}' first, then fine-tune that checkpoint{or_one}.{who_can}"
         )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import make_agent, method_configs, online_draws_from_data
+from baq_cli.agents.registry import (
+    METHODS,
+    make_agent,
+    method_configs,
+    online_draws_from_data,
+)
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
@@ -161,10 +166,12 @@ def open_online(
     spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
     _check_schedule(agent, recipe, saved)
-    learner = Learner(agent)
+    learner = Learner(agent, recipe.run.critic_updates or 0)
     if episodes is None and learner.plan.needs_offline:
         raise UsageError(_lacks_data(recipe, source))
     inputs = _inputs(recipe, agent, known, episodes, order.observer)
+    if saved is None and source is not None:
+        inputs = _with_units(inputs, recipe, source, episodes)
     store = None
     if episodes is not None:
         store = offline_store(
@@ -176,6 +183,10 @@ def open_online(
         window = Window.of(learner.plan)
         data = StoreReader(agent, stores_by_name(store), learner.discount, window=window)
         hand_over(learner, source, recipe, data, order.observer)
+        if learner.plan.fit:
+            warmup, updates = learner.plan.warmup_env_steps, learner.plan.fit.steps
+            said = f"{warmup:,} env_steps with it as it is, then {updates:,} updates of critics"
+            order.observer(Note(f"before the policy learns: {said}"))
     return Start(recipe, saved, origin, learner, inputs, store)
 
 
@@ -250,6 +261,16 @@ def _spec(
         returns = (float(episodes.returns.min()), float(episodes.returns.max()))
     spaces = origin.spaces
     return Spec(recipe.run.seeds, spaces.obs_dim, spaces.action_dim, returns, device)
+
+
+def _with_units(
+    inputs: Inputs, recipe: Recipe, source: ckpt.Checkpoint, episodes: Episodes | None
+) -> Inputs:
+    """Return a checkpoint's inputs, with the recipe's units of rewards where it has fixed none."""
+    if "reward_scale" not in METHODS[source.document["algo"]].Config.unused:
+        return inputs
+    asked = Inputs.fit(recipe.method, len(inputs.obs_mean), episodes)
+    return replace(inputs, reward_scale=asked.reward_scale, reward_shift=asked.reward_shift)
 
 
 def _inputs(
