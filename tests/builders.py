@@ -301,6 +301,7 @@ _NEXT_VALUES: dict[str, Callable[..., Array]] = {
     "iql": _iql_next_value,
     "sac": _sac_next_value,
     "sac_n": _sac_next_value,
+    "rlpd": _sac_next_value,
     "edac": _sac_next_value,
     "rebrac": _td3_next_value,  # as it is online
     "cql": _sac_next_value,

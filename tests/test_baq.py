@@ -310,9 +310,10 @@ def test_only_the_td_term_is_weighted(base: str) -> None:
     q = q_values(agent.critic, b.obs, b.action)
     w = np.exp(-2.0 * np.array([[0.75], [0.5]]) * DISTANCE)  # 1 − κ is .75 and .5
     change = td(q, y, b.weight * w) - td(q, y, b.weight)
-    assert_allclose(weighted["critic"] - plain["critic"], change, **EXACT)
+    averaged = 1 / agent.critic.members if base == "rlpd" else 1  # over critics, or summed
+    assert_allclose(weighted["critic"] - plain["critic"], averaged * change, **EXACT)
     assert np.abs(change).min() > 1e-3
-    rest = plain["critic"] - td(q, y, b.weight)  # CQL's penalty, EDAC's, or nothing
+    rest = plain["critic"] - averaged * td(q, y, b.weight)  # CQL's penalty, EDAC's, or nothing
     beside = base in ("cql", "cal_ql", "edac")
     assert (np.abs(rest) > 0.1).all() if beside else np.allclose(rest, 0, atol=1e-8)
 

@@ -13,12 +13,13 @@ from baq_cli.agents.iql import IQL
 from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.sections import OnBase
 from baq_cli.agents.rebrac import ReBRAC
+from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.recipes.closed import LogStd
 
 ADAPTED: dict[str, type[Adaptable]] = {
-    base.name: base for base in (TD3BC, IQL, CQL, CalQL, SACN, EDAC, ReBRAC)
+    base.name: base for base in (TD3BC, IQL, CQL, CalQL, SACN, EDAC, ReBRAC, RLPD)
 }
 """Methods with an ensemble of critics, a policy beside it, and a TD term that takes weights."""
 
@@ -45,7 +46,7 @@ class Adapted(OnBase):
 
     bases: ClassVar[tuple[str, ...]] = tuple(ADAPTED)
 
-    base: Literal["td3_bc", "iql", "cql", "cal_ql", "sac_n", "edac", "rebrac"] = Field(
+    base: Literal["td3_bc", "iql", "cql", "cal_ql", "sac_n", "edac", "rebrac", "rlpd"] = Field(
         "td3_bc", description="the method it adapts"
     )
     td3_bc: BaseTD3BC = BaseTD3BC()
@@ -55,3 +56,4 @@ class Adapted(OnBase):
     sac_n: SACN.Config = SACN.Config()
     edac: EDAC.Config = EDAC.Config()
     rebrac: ReBRAC.Config = ReBRAC.Config()
+    rlpd: RLPD.Config = RLPD.Config()
