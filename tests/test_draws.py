@@ -322,6 +322,38 @@ def test_a_store_that_has_rows_needs_no_other() -> None:
         assert [set(row.tolist()) for row in found] == [{1000}, {1003}]
 
 
+@given(st.integers(1, 12), st.integers(0, 12))
+def test_a_store_with_too_few_rows_is_stood_in_for_whole(least: int, times: int) -> None:
+    """Not by row, and until it holds as many as are asked for."""
+    draw = Draw(("online",), least=least, newest=3, otherwise="offline")
+    batch = drawn_at(middles(24), draw, stores_of(numbered_store(4), filled_online(times, 12)))
+    own = times >= least
+    assert set(batch.source.flatten().tolist()) == {ONLINE if own else OFFLINE}
+    first = 1000 + max(0, times - 3)
+    rows = range(first, 1000 + times) if own else range(4)
+    assert set(batch.reward.flatten().long().tolist()) == set(rows)
+
+
+def test_the_rows_that_a_union_must_hold_are_both_stores_together() -> None:
+    draw = Draw(("offline", "online"), least=6)
+    with pytest.raises(ValueError, match="the offline and online store has fewer than 6 rows"):
+        replay_of((draw,), numbered_store(3), filled_online(2, CAPACITY)).batch()
+    batch = replay_of((draw,), numbered_store(3), filled_online(3, CAPACITY), 64).batch()
+    assert set(batch.source.flatten().tolist()) == {OFFLINE, ONLINE}
+
+
+def test_what_is_recorded_of_a_draw_ends_where_its_store_has_enough() -> None:
+    draw = Draw(("online",), least=3, otherwise="offline")
+    online = filled_online(2, CAPACITY)
+    replay = replay_of((draw,), numbered_store(4), online)
+    before = replay.reached
+    online.append(row_of(LAYOUT, 1002, 1002))
+    assert replay.reached != before
+    after = replay.reached
+    online.append(row_of(LAYOUT, 1003, 1003))
+    assert replay.reached == after
+
+
 # -- what contradicts itself
 
 

@@ -18,6 +18,7 @@ class Draw:
     newest: only that many of the last rows, of the stores laid end to end.
     odds: a buffer of the method, `[S]`: the probability of the first of two stores, for each row,
         in place of their sizes.
+    least: rows, a seed, that its stores must hold together before anything is drawn from them.
     otherwise: the store that stands in for a seed where the draw's own has nothing to give.
     name: `Batch.part(name)` is this draw's rows.
     """
@@ -27,6 +28,7 @@ class Draw:
     prioritised: bool = False
     newest: int | None = None
     odds: str | None = None
+    least: int = 1
     otherwise: StoreName | None = None
     name: str = ""
 
@@ -133,6 +135,17 @@ class Plan:
 
 UNION = Draw(("offline", "online"))
 """All that there is, uniformly."""
+
+
+def newest_and_all(online_share: float, newest: int, batch_size: int) -> tuple[Draw, ...]:
+    """Return draws with a share of the newest online rows, and for the rest all that there is.
+
+    The dataset gives the share until there are as many online rows (OORB, of SUNG).
+    """
+    rows = max(1, round(online_share * batch_size))
+    fresh = Draw(("online",), online_share, newest=newest, least=rows, otherwise="offline")
+    draws = fresh, Draw(UNION.stores, 1.0 - online_share)
+    return tuple(draw for draw in draws if draw.share > 0)
 
 
 def online_and_offline(online_share: float, prioritised: bool = False) -> tuple[Draw, ...]:

@@ -18,6 +18,8 @@ from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 
 SOURCES: dict[StoreName, float] = {"offline": OFFLINE, "online": ONLINE, "model": MODEL}
+Reached = tuple[tuple[StoreName, ...], StoreName | None]
+"""The stores that a draw has rows from, and the one that stands in for them."""
 ANY = Draw()
 """How rows are drawn in another's stead: uniformly."""
 
@@ -59,9 +61,9 @@ class Replay:
             _check(draw)
 
     @property
-    def reached(self) -> frozenset[StoreName]:
-        """The stores that have rows to give. The operations of a draw depend on which they are."""
-        return frozenset(name for name, store in self.stores.items() if store.reach > 0)
+    def reached(self) -> tuple[Reached, ...]:
+        """The stores that each draw has rows from. The operations of a batch depend on them."""
+        return tuple(self._reached(draw) for draw in self.draws)
 
     def batch(self, stream: SeedStream | None = None) -> Batch:
         """Draw one batch, `[S, B]` transitions. `stream` stands in for the replay's own."""
@@ -83,11 +85,9 @@ class Replay:
 
         Shapes: `[S, count, width]` and `[S, count]`.
         """
-        reached = self.reached
-        present = [name for name in draw.stores if name in reached]
-        other = draw.otherwise if draw.otherwise in reached else None
+        present, other = self._reached(draw)
         if not present and other is None:
-            raise ValueError(f"nothing to draw: the {' and '.join(draw.stores)} store is empty")
+            raise ValueError(_nothing_in(draw))
         if not present and other is not None:
             return self._from_one(other, ANY, u)
         if len(present) == 1:
@@ -97,6 +97,14 @@ class Replay:
         if other is None or not draw.prioritised:
             return drawn
         return self._instead(drawn, len(present), other, u)
+
+    def _reached(self, draw: Draw) -> Reached:
+        """Return the stores of a draw that have rows to give, and the one that stands in."""
+        rows = {name: store.reach for name, store in self.stores.items() if store.reach > 0}
+        present = tuple(name for name in draw.stores if name in rows)
+        if sum(rows[name] for name in present) < draw.least:
+            present = ()
+        return present, draw.otherwise if draw.otherwise in rows else None
 
     def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         store = self.stores[name]
@@ -180,6 +188,12 @@ class _Drawn:
     index: Tensor
     chosen: Tensor | None
     rows: slice = field(default_factory=lambda: slice(None))
+
+
+def _nothing_in(draw: Draw) -> str:
+    stores = " and ".join(draw.stores)
+    fewer = "is empty" if draw.least <= 1 else f"has fewer than {draw.least} rows"
+    return f"nothing to draw: the {stores} store {fewer}"
 
 
 def _check(draw: Draw) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import Stage
-from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.replay import Reached, Replay
 from baq_cli.engine.updates.card_graph import EAGER_FIRST, SideStream
 from baq_cli.engine.updates.cpu_record import RECORD_AFTER, Record, Recorder
 from baq_cli.engine.updates.learner import Learner
@@ -53,7 +53,7 @@ class Updater:
         self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
         self._recording = Recorder(self._update, after) if on_cpu else None
         self._graphs: dict[frozenset[str], Captured] = {}
-        self._reached: frozenset[str] = frozenset()
+        self._reached: tuple[Reached, ...] = ()
         self._eager = 0
         self._side = SideStream() if self.captures else None
 
@@ -73,7 +73,7 @@ class Updater:
 
     def _learn(self, active: frozenset[str]) -> Batch:
         learner, reached = self.learner, self.replay.reached
-        if reached != self._reached:  # a store had no rows when the others' were taken down
+        if reached != self._reached:  # a store had no rows, or too few, at the updates before
             self._reached = reached
             self.records.clear()
             self._graphs.clear()
