@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from baq_cli.agents.base import per_seed
 from baq_cli.agents.interface import Batch, Group, Losses
-from baq_cli.agents.objectives import td_loss
+from baq_cli.agents.objectives import softmax_draw, td_loss
 from baq_cli.agents.parts.soft import SoftActorCritic
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.streams import SeedStream
@@ -172,9 +172,7 @@ class CQL(SoftActorCritic):
 
     def draw_from_softmax(self, values: Tensor, noise: SeedStream) -> Tensor:
         """Draw M of the last axis's indices in proportion to exp(values), `[S, N, B, M]`."""
-        u = noise.uniform(*values.shape[1:3], self.config.gradient_actions)
-        reached = torch.softmax(values, dim=3).cumsum(3)
-        return torch.searchsorted(reached, (1 - u) * reached[..., -1:])  # never one without mass
+        return softmax_draw(values, noise.uniform(*values.shape[1:3], self.config.gradient_actions))
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(batch.obs, batch.action)
@@ -183,13 +181,14 @@ class CQL(SoftActorCritic):
         if not self.penalised:
             return td, metrics
         gap = self.penalty(batch, q, noise)
-        return td + self.weighted(gap), metrics | {"cql_gap": gap}
+        return td + self.weighted(gap, batch), metrics | {"cql_gap": gap}
 
-    def weighted(self, gap: Tensor) -> Tensor:
+    def weighted(self, gap: Tensor, batch: Batch) -> Tensor:
         """Return the penalty's part of the critics' loss, `[S]`, for a gap summed over critics."""
-        if self.config.cql_target_gap is None:
+        target = self.config.cql_target_gap
+        if target is None:
             return self.cql_weight * gap
-        surplus = gap - self.config.critics * self.config.cql_target_gap
+        surplus = gap - self.config.critics * target * batch.constraint.mean(1)
         return self.cql_weight * self.dual.detach() * surplus
 
     @property
@@ -199,9 +198,10 @@ class CQL(SoftActorCritic):
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         losses = super().loss(batch, noise, active)
-        if self.config.cql_target_gap is not None and self.penalised:
+        target = self.config.cql_target_gap
+        if target is not None and self.penalised:
             gap = losses.metrics["cql_gap"] / self.config.critics
-            surplus = gap - self.config.cql_target_gap
+            surplus = gap - target * batch.constraint.mean(1)
             losses.terms["dual"] = -self.cql_weight * self.dual * surplus
             losses.metrics["cql_dual"] = self.dual.detach()
         return losses

@@ -38,6 +38,24 @@ def mean_abs(q: Tensor) -> Tensor:
     return q.detach().abs().flatten(1).mean(1).clamp(min=1e-6)
 
 
+def softmax_draw(values: Tensor, uniform: Tensor) -> Tensor:
+    """Draw indices of the last axis in proportion to exp(values), with replacement.
+
+    Shapes: values `[…, K]`, uniform on [0, 1) `[…, M]`; returns `[…, M]` int64.
+    """
+    reached = torch.softmax(values, dim=-1).cumsum(-1)
+    return torch.searchsorted(reached, (1 - uniform) * reached[..., -1:])  # never one without mass
+
+
+def shortlist_draw(first: Tensor, then: Tensor, most: int, uniform: Tensor) -> Tensor:
+    """Draw one in proportion to exp(`then`) of the `most` that are the largest by `first`.
+
+    Shapes: both `[…, K]`, uniform on [0, 1) `[…, 1]`; returns an index below K, `[…, 1]`.
+    """
+    kept = first.topk(min(most, first.shape[-1]), dim=-1).indices
+    return kept.gather(-1, softmax_draw(then.gather(-1, kept), uniform))
+
+
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return `mean_j (a_j − b_j)²` over action dimensions, `[S, B]`."""
     return (a - b).square().mean(-1)

@@ -71,6 +71,15 @@ class TD3BC(TD3, Adaptable):
             return super().targets()
         return [replace(target, follows=None) for target in super().targets()]
 
+    def in_actor(self, q: Tensor) -> Tensor:
+        """Return those of `[S, N, B]` critics' values that the actor's loss averages."""
+        if self.config.actor_q == "min":
+            return q.amin(1, keepdim=True)
+        return q[:, :1] if self.config.actor_q == "first" else q
+
+    def followed(self, q: Tensor) -> Tensor:
+        return self.in_actor(q).mean(1)
+
     def policy_loss(self, batch: Batch) -> tuple[Tensor, Seen]:
         """Return `mean_B[−Q(s, π)/mean|Q| + w_bc (π(s) − a)²]`, `[S]`; and π(s), Q_i(s, π(s)).
 
@@ -78,11 +87,7 @@ class TD3BC(TD3, Adaptable):
         """
         action = self.policy.mode(batch.obs)
         q_policy = self.critic(batch.obs, action, frozen=True)
-        followed = {
-            "first": lambda q: q[:, :1],
-            "min": lambda q: q.amin(1, keepdim=True),
-            "mean": lambda q: q,
-        }[self.config.actor_q](q_policy)
+        followed = self.in_actor(q_policy)
         value = -(followed.mean((1, 2)) / mean_abs(followed))
         cloning = (batch.constraint * squared_distance(action, batch.action)).mean(1)
         return value + self.bc_weight * cloning, Seen(action, q_policy)

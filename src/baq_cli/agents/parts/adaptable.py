@@ -10,6 +10,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Losses
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.streams import SeedStream
 
 
 class Adaptable(Agent):
@@ -35,6 +36,21 @@ class Adaptable(Agent):
             with torch.no_grad():
                 q_policy = self.critic(obs, action)
         return action, q_policy
+
+    def followed(self, q: Tensor) -> Tensor:
+        """Return the value that the policy follows, `[S, B]`, given Q_i(s, a) `[S, N, B]`."""
+        return q.amin(1)
+
+    def candidates(self, obs: Tensor, count: int, noise: SeedStream) -> Tensor:
+        """Return `count` actions a state to explore with, `[S, B, count, action_dim]`.
+
+        They are drawn as those of `explore` are, but not clipped to their bounds.
+        """
+        states = obs.unsqueeze(2).expand(-1, -1, count, -1).flatten(1, 2)
+        return self.explore(states, noise).unflatten(1, (-1, count))
+
+    def reset_temperature(self) -> None:
+        """Set a learned temperature back to where it begins; by default there is none."""
 
     @abstractmethod
     def drop_constraint(self) -> None:

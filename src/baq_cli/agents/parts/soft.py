@@ -62,10 +62,13 @@ class SoftActorCritic(Adaptable, Conditioned):
             initial_log_std=config.initial_log_std,
         )
         self.critic, self.critic_target = make_critics(config, spec, init)
-        log_alpha = per_seed(config.initial_temperature, spec).log()
-        self.log_alpha = nn.Parameter(log_alpha)
+        self.log_alpha = nn.Parameter(self.initial_log_alpha())
         entropy = config.target_entropy
         self.target_entropy = -float(spec.action_dim) if entropy is None else entropy
+
+    def initial_log_alpha(self) -> Tensor:
+        """Return log α as it begins, `[S]`."""
+        return per_seed(self.config.initial_temperature, self.spec).log()
 
     def groups(self) -> dict[str, Group]:
         config = self.config
@@ -120,6 +123,15 @@ class SoftActorCritic(Adaptable, Conditioned):
 
     def value_scale(self, q_policy: Tensor) -> Tensor:
         return mean_abs(q_policy)
+
+    def followed(self, q: Tensor) -> Tensor:
+        return reduce_q(q, self.actor_reduction)
+
+    def candidates(self, obs: Tensor, count: int, noise: SeedStream) -> Tensor:
+        return self.policy.sample_many(obs, count, noise)[0]
+
+    def reset_temperature(self) -> None:
+        self.log_alpha.data.copy_(self.initial_log_alpha())
 
     def drop_constraint(self) -> None:
         """Do nothing: there is none."""

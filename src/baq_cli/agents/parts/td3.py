@@ -81,6 +81,12 @@ class TD3(Agent):
             next_value = reduce_q(next_q, self.config.target_reduction, noise)
             return batch.reward + batch.discount * next_value
 
+    def candidates(self, obs: Tensor, count: int, noise: SeedStream) -> Tensor:
+        """Return `π(s) + ε`, `[S, B, count, action_dim]`, which may lie beyond ±1."""
+        action = self.policy.mode(obs).unsqueeze(2)
+        eps = noise.normal(action.shape[1], count, action.shape[3])
+        return action + self.config.exploration_noise * eps
+
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
         action = self.policy.mode(obs)
         eps = self.config.exploration_noise * noise.normal(*action.shape[1:])
