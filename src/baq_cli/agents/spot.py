@@ -11,7 +11,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch, Experience, Group, Losses, Seen
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.agents.parts.td3 import TD3
-from baq_cli.agents.parts.vae import VAE
+from baq_cli.agents.parts.vae import VAE, VAEConfig
 from baq_cli.agents.plans import Draw, Plan, Stage
 from baq_cli.nets.plain import Dropout
 from baq_cli.nets.policies import DeterministicPolicy
@@ -53,7 +53,7 @@ class SPOT(TD3):
     needs_own_pretraining = True
     reads_clock = frozenset({"env_steps"})
 
-    class Config(TD3.Config):
+    class Config(TD3.Config, VAEConfig):
         unused: ClassVar[frozenset[str]] = frozenset({"last_layer_gain"})
 
         normalize_observations: bool = True
@@ -64,12 +64,6 @@ class SPOT(TD3):
         support_weight_env_steps: int = Field(
             1_000_000, ge=1, description="online environment steps in which λ would fall to 0"
         )
-        vae_steps: int = Field(100_000, ge=1, description="updates of the VAE before the others'")
-        vae_hidden: tuple[int, ...] = Field(
-            (750, 750), description="hidden layer widths of the VAE"
-        )
-        vae_learning_rate: float = Field(1e-3, gt=0, description="of the VAE")
-        vae_beta: float = Field(0.5, ge=0, description="β, of the KL divergence in ℓ")
         policy_dropout: float = Field(
             0.1, ge=0, lt=1, description="share of the policy's hidden units dropped offline"
         )

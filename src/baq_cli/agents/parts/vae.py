@@ -6,13 +6,24 @@ import math
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from baq_cli.nets.mlp import MLP
 from baq_cli.nets.policies import LOG_SQRT_2PI
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
 
 LOG_STD_RANGE = (-4.0, 15.0)
+
+
+class VAEConfig(AgentConfig):
+    """The keys of a method that fits a variational auto-encoder before its own updates."""
+
+    vae_steps: int = Field(100_000, ge=1, description="updates of the VAE before the others'")
+    vae_hidden: tuple[int, ...] = Field((750, 750), description="hidden layer widths of the VAE")
+    vae_learning_rate: float = Field(1e-3, gt=0, description="of the VAE")
+    vae_beta: float = Field(0.5, ge=0, description="β, of the KL divergence in the VAE's loss")
 
 
 class VAE(nn.Module):
