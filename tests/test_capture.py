@@ -47,6 +47,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("famo2o", {"base": "awac"}),
     ("baq", {"base": "iql", "online_share": None}),
     ("baq", {"base": "cql", "priority": "falling"}),
+    ("sung", {"base": "cql"}),
     ("td3_bc", {"layer_norm": True, "target_reduction": "weighted_min_pair", "critics": 3}),
     ("td3_bc", {"targets_move": "every_step", "actor_q": "min", "policy_every": 3}),
     ("awac", {"mean": "tanh", "initialization": "orthogonal"}),

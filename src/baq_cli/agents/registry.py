@@ -25,6 +25,7 @@ from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.spot import SPOT
+from baq_cli.agents.sung import SUNG
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.agents.wsrl import WSRL
 from baq_cli.recipes.closed import AgentConfig
@@ -33,8 +34,28 @@ from baq_cli.units import Phase
 METHODS: dict[str, type[Agent]] = {
     method.name: method
     for method in (
-        *(BAQ, AWAC, IQL, CQL, CalQL, TD3BC, BC, ENOTO, AdaptiveBC, SAC, SACN, EDAC),
-        *(MOORe, ReBRAC, FQL, QCFQL, SPOT, PEX, RLPD, WSRL, FamO2O),
+        BAQ,
+        AWAC,
+        IQL,
+        CQL,
+        CalQL,
+        TD3BC,
+        BC,
+        ENOTO,
+        AdaptiveBC,
+        SAC,
+        SACN,
+        EDAC,
+        MOORe,
+        ReBRAC,
+        FQL,
+        QCFQL,
+        SPOT,
+        PEX,
+        RLPD,
+        WSRL,
+        FamO2O,
+        SUNG,
     )
 }
 
