@@ -104,6 +104,8 @@ class Training:
             self.before_update(step)
             self.last = self.replay.batch()
             self.learner.update(self.last)
+            if self.agent.reprioritises:
+                self.replay.set_priorities(self.learner.reprioritised(self.last))
 
     last: Batch
 

@@ -181,3 +181,21 @@ def test_a_seed_that_was_given_other_rows_changes_the_priorities_of_those() -> N
     assert (
         offline.priorities.priorities.max(1).values == torch.tensor([7 + 15, 7 + 3, 7 + 3])
     ).all()
+
+
+def test_rows_of_a_uniform_draw_keep_their_priorities() -> None:
+    *_, stores = trained(Surprised, SEEDS, capture=False)
+    before = {name: store.priorities.priorities.clone() for name, store in stores.items()}
+    draws = (
+        Draw(("offline",), 0.5),
+        Draw(("online",), 0.25, prioritised=True),
+        Draw(("online",), 0.25),
+    )
+    replay = Replay(draws, stores, SeedStream(SEEDS, "batch"), 16, 0.99)
+    replay.batch()
+    replay.set_priorities(7.0 + torch.arange(16.0).expand(3, -1))
+    assert torch.equal(stores["offline"].priorities.priorities, before["offline"])
+    now = stores["online"].priorities.priorities
+    given = now[now != before["online"]]
+    assert len(given) > 0
+    assert np.isin(given.numpy(), 7.0 + np.arange(8, 12)).all()

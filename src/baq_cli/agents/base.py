@@ -182,14 +182,18 @@ class Agent(nn.Module, ABC):
     def reprioritise(self, batch: Batch) -> Tensor | None:
         """Return the priorities `[S, B]` of a batch's rows from now on; None: no change.
 
-        Tensor work after every update, for methods whose priorities change as they learn.
+        Tensor work after every update, for methods whose priorities change as they learn. Rows of
+        draws that are not prioritised keep theirs, whatever is returned for them.
         """
         return None
 
     @property
     def reprioritises(self) -> bool:
-        """Whether priorities change with updates."""
-        return type(self).reprioritise is not Agent.reprioritise
+        """Whether priorities change with the updates of its phase."""
+        if type(self).reprioritise is Agent.reprioritise:
+            return False
+        plan = self.offline_plan() if self.phase == "offline" else self.online_plan()
+        return any(draw.prioritised for draw in plan.draws)
 
     def on_episode_end(
         self, finished: Tensor, returns: Tensor, lengths: Tensor

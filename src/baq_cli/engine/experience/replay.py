@@ -71,6 +71,8 @@ class Replay:
         for draw, count in zip(self.draws, self.counts, strict=True):
             before = len(self._drawn)
             parts.append(self._draw(draw, (stream or self.stream).index(count)))
+            if not draw.prioritised:
+                del self._drawn[before:]
             for drawn in self._drawn[before:]:
                 drawn.rows = slice(start, start + count)
             start += count
@@ -138,9 +140,10 @@ class Replay:
         return torch.where(is_other.unsqueeze(-1), new, old), source
 
     def set_priorities(self, priorities: Tensor) -> None:
-        """Give the rows of the last batch new priorities, `[S, B]`, where they have any.
+        """Give the rows of the last batch new priorities, `[S, B]`, where draws go by them.
 
-        Of a row that was drawn twice the greater counts: no order of writing decides.
+        Rows that a uniform draw returned keep theirs. Of a row that was drawn twice the greater
+        counts: no order of writing decides.
         """
         for drawn in self._drawn:
             if drawn.store.priorities is not None:
@@ -179,7 +182,7 @@ class Replay:
 
 @dataclass
 class _Drawn:
-    """Rows of a store that were drawn: `index [S, count]`, and which of them the batch has.
+    """Rows of a store that a draw returned: `index [S, count]`, and which of them the batch has.
 
     `rows` are their places in the batch.
     """
