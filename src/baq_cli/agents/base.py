@@ -217,18 +217,20 @@ def make_critics(
     start: Start | None = None,
     norm: Norm = True,
     activation: Activation = "relu",
+    members: int = 1,
 ) -> tuple[QEnsemble, QEnsemble]:
     """Return the critic ensemble that a configuration describes, and its target copy.
 
     Weights begin as the configuration says, or as `start` does. `norm` is the place of the
-    LayerNorm, where the configuration asks for one.
+    LayerNorm, where the configuration asks for one. Each of `members` has so many critics; those of
+    a member lie together.
     """
     critic = QEnsemble(
         init,
         spec.obs_dim,
         spec.action_dim,
         config.hidden,
-        config.critics,
+        members * config.critics,
         norm if config.layer_norm else False,
         start or critic_start(config),
         activation,

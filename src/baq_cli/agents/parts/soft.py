@@ -50,6 +50,11 @@ class SoftActorCritic(Adaptable, Conditioned):
     config: Config
     policy: TanhGaussianPolicy
 
+    @property
+    def members(self) -> int:
+        """Networks of the policy, each with critics of its own."""
+        return 1
+
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
         self.policy = TanhGaussianPolicy(
@@ -60,8 +65,9 @@ class SoftActorCritic(Adaptable, Conditioned):
             layer_norm=config.policy_layer_norm,
             log_std_range=self.log_std_range,
             initial_log_std=config.initial_log_std,
+            members=self.members,
         )
-        self.critic, self.critic_target = make_critics(config, spec, init)
+        self.critic, self.critic_target = make_critics(config, spec, init, members=self.members)
         self.log_alpha = nn.Parameter(self.initial_log_alpha())
         entropy = config.target_entropy
         self.target_entropy = -float(spec.action_dim) if entropy is None else entropy
