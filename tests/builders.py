@@ -25,7 +25,7 @@ from baq_cli.engine.checkpoints.handover import renamed
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
-from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.replay import Replay, split
 from baq_cli.engine.experience.store import END, Store
 from baq_cli.engine.experience.stores import annotate, make_stores, odds_of, stores_by_name
 from baq_cli.engine.experience.windows import Window
@@ -110,9 +110,20 @@ def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
 def batch_for(agent: Agent) -> Batch:
     """Return a tiny batch as the agent's plan draws it, with every column that a method may want.
 
-    A window's steps are all valid in the first row, and one less in each row after it.
+    Three rows stand for `batch_size`, so that it has as many more as the draws' shares say. A
+    window's steps are all valid in the first row, and one less in each row after it.
     """
-    batch, plan = tiny_batch(**every_column()), plan_of(agent)
+    plan = plan_of(agent)
+    counts = split(3, [draw.share for draw in plan.draws])
+    ends = np.cumsum(counts)
+    batch = replace(
+        tiny_batch(rows=ends[-1], **every_column(ends[-1])),
+        parts={
+            draw.name: slice(end - count, end)
+            for draw, count, end in zip(plan.draws, counts, ends, strict=True)
+            if draw.name
+        },
+    )
     seeds, rows, width = batch.action.shape
     if plan.next_action:
         has_next = tensor(np.arange(seeds * rows).reshape(seeds, rows) % 3 != 0)
@@ -131,13 +142,15 @@ def arrays(batch: Batch) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(batch, name).numpy() for name in PLAIN_FIELDS})
 
 
-def every_column() -> dict[str, Any]:
+def every_column(rows: int = 3) -> dict[str, Any]:
     """Return every column that some method asks for, for a tiny batch."""
-    return {
+    of_three = {
         "held_out": [[0, 1, 0], [0, 0, 1]],
-        "mc_return": numbers(2, 3, phase=0.7),
         "behavior_distance": [[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]],
     }
+    again = np.arange(rows) % 3
+    columns = {name: np.asarray(values)[:, again] for name, values in of_three.items()}
+    return columns | {"mc_return": numbers(2, rows, phase=0.7)}
 
 
 class KnownNoise:
