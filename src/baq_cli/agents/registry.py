@@ -18,6 +18,7 @@ from baq_cli.agents.fql import FQL
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.moore import MOORe
+from baq_cli.agents.off2on import Off2On
 from baq_cli.agents.pex import PEX
 from baq_cli.agents.qc_fql import QCFQL
 from baq_cli.agents.rebrac import ReBRAC
@@ -56,6 +57,7 @@ METHODS: dict[str, type[Agent]] = {
         WSRL,
         FamO2O,
         SUNG,
+        Off2On,
     )
 }
 
