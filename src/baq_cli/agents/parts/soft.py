@@ -99,9 +99,21 @@ class SoftActorCritic(Adaptable, Conditioned):
             next_action, next_log_prob = self.policy.sample(self.policy_next_obs(batch), noise)
             next_q = self.critic_target(batch.next_obs, next_action)
             next_value = reduce_q(next_q, self.config.target_reduction, noise)
-            if self.config.entropy_backup:
-                next_value = next_value - self.alpha * next_log_prob
-            return batch.reward + batch.discount * next_value
+            return self.backup(batch, next_value, next_log_prob)
+
+    def backup(self, batch: Batch, next_value: Tensor, next_log_prob: Tensor) -> Tensor:
+        """Return `r + γ (1 − d) [q' − α log π(a'|s')]`, without the entropy if so configured.
+
+        Shapes: `next_value [S, B]`, or `[S, N, B]` where each critic has a target of its own;
+        `next_log_prob [S, B]`; returned, that of the values.
+        """
+        reward, discount = batch.reward, batch.discount
+        entropy = self.alpha * next_log_prob
+        if next_value.ndim == 3:
+            reward, discount, entropy = (t.unsqueeze(1) for t in (reward, discount, entropy))
+        if self.config.entropy_backup:
+            next_value = next_value - entropy
+        return reward + discount * next_value
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         q = self.critic(batch.obs, batch.action)
