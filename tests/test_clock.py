@@ -73,6 +73,7 @@ class Scheduled(TD3BC):
             (
                 Draw(("online",), 0.5, newest=5, name="fresh"),
                 Draw(("online", "offline"), 1.0, odds="trust", name="mixed"),
+                Draw(("offline", "online"), 0.5, newest="offline"),
             )
         )
 

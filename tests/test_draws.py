@@ -121,7 +121,7 @@ def test_a_models_rows_are_neither_of_the_dataset_nor_online() -> None:
 
 def newest_of(draw: Draw, laid: list[list[int]], **stores: Store | None) -> None:
     """Check that a draw of the newest gives each of the last rows of a list, of each seed, once."""
-    assert draw.newest is not None
+    assert isinstance(draw.newest, int)
     last = [rows[-draw.newest :] for rows in laid]
     batch = drawn_at(middles(len(last[0])), draw, stores_of(**stores))
     for seed in range(len(SEEDS)):
@@ -186,6 +186,31 @@ def test_the_newest_follow_a_store_as_it_is_written() -> None:
             rows, counts = np.unique(drawn, return_counts=True)
             assert rows.tolist() == sorted(laid[-5:])
             assert is_fair(counts, np.ones(len(rows)))
+
+
+def test_the_newest_may_be_as_many_as_a_store_has() -> None:
+    """As a queue of the dataset's size: what comes in at its end pushes out what is at its head."""
+    online = filled_online(0, CAPACITY)
+    replay = replay_of((replace(UNION, newest="offline"),), numbered_store(5), online, 400)
+    laid = [*range(5)]
+    for k in range(1000, 1020):
+        online.append(row_of(LAYOUT, k, k))
+        laid.append(k)
+        for drawn in replay.batch().reward.long().numpy():
+            rows, counts = np.unique(drawn, return_counts=True)
+            assert rows.tolist() == sorted(laid[-5:])
+            assert is_fair(counts, np.ones(len(rows)))
+
+
+def test_the_newest_by_a_store_in_reach_and_all_where_that_has_nothing() -> None:
+    offline, online = numbered_store(12), filled_online(2, CAPACITY)
+    offline.subset = torch.tensor([[3, 9, 1], [4, 5, 6]])
+    batch = drawn_at(middles(300), replace(UNION, newest="offline"), stores_of(offline, online))
+    for drawn, last in zip(batch.reward.long().tolist(), (1, 6), strict=True):
+        assert set(drawn) == {last, 1000, 1001}
+    for stores in (stores_of(None, online), stores_of(filled_online(0, 4), online)):
+        batch = drawn_at(middles(300), replace(UNION, newest="offline"), stores)
+        assert set(batch.reward.long().flatten().tolist()) == {1000, 1001}
 
 
 # -- odds

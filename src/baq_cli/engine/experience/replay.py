@@ -110,7 +110,8 @@ class Replay:
 
     def _from_one(self, name: StoreName, draw: Draw, u: Tensor) -> tuple[Tensor, Tensor]:
         store = self.stores[name]
-        newest = None if draw.newest is None else store.reach_on_device().clamp(max=draw.newest)
+        most = self._newest(draw, store)
+        newest = None if most is None else torch.minimum(store.reach_on_device(), most)
         index = _locate(store, u, draw.prioritised, newest)
         self._drawn.append(_Drawn(store, index, None))
         rows = self.window.gather(store, index)
@@ -154,11 +155,20 @@ class Replay:
         self, stores: tuple[Store, Store], draw: Draw, u: Tensor
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Return how much each store counts in a union, and of how many of its last rows."""
-        if draw.newest is None:
+        most = self._newest(draw, stores[1])
+        if most is None:
             return [_mass(store, u, draw.prioritised) for store in stores], [None, None]
-        later = stores[1].reach_on_device().clamp(max=draw.newest)
-        earlier = torch.minimum(stores[0].reach_on_device(), draw.newest - later)
+        later = torch.minimum(stores[1].reach_on_device(), most)
+        earlier = torch.minimum(stores[0].reach_on_device(), most - later)
         return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
+
+    def _newest(self, draw: Draw, like: Store) -> Tensor | None:
+        """Return of how many last rows a draw is, a float64 scalar on the device; None: of all."""
+        if isinstance(draw.newest, int):
+            return torch.full_like(like.reach_on_device(), draw.newest)
+        if draw.newest is None or draw.newest not in self.reached:
+            return None
+        return self.stores[draw.newest].reach_on_device()
 
     def _instead(
         self, drawn: tuple[Tensor, Tensor], own: int, other: StoreName, u: Tensor
