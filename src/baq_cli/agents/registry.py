@@ -25,6 +25,7 @@ from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
+from baq_cli.agents.so2 import SO2
 from baq_cli.agents.spot import SPOT
 from baq_cli.agents.sung import SUNG
 from baq_cli.agents.td3_bc import TD3BC
@@ -58,6 +59,7 @@ METHODS: dict[str, type[Agent]] = {
         FamO2O,
         SUNG,
         Off2On,
+        SO2,
     )
 }
 
