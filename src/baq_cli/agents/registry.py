@@ -23,6 +23,7 @@ from baq_cli.agents.pex import PEX
 from baq_cli.agents.qc_fql import QCFQL
 from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.rlpd import RLPD
+from baq_cli.agents.ro2o import RO2O
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.so2 import SO2
@@ -60,6 +61,7 @@ METHODS: dict[str, type[Agent]] = {
         SUNG,
         Off2On,
         SO2,
+        RO2O,
     )
 }
 
