@@ -91,6 +91,20 @@ def test_a_named_part_is_its_draws_rows_of_every_tensor() -> None:
         batch.part("middle")
 
 
+def test_neighbours_of_one_name_are_one_part() -> None:
+    draws = (
+        Draw(("online",), 0.25, name="mixed"),
+        Draw(("offline",), 0.5, name="mixed"),
+        Draw(("offline",), 0.5, name="old"),
+    )
+    batch = replay_of(draws, numbered_store(9), filled_online(3, CAPACITY), 8).batch()
+    assert batch.parts == {"mixed": slice(0, 6), "old": slice(6, 10)}
+    assert batch.part("mixed").online.sum(1).tolist() == [2, 2]
+    apart = (draws[0], draws[2], draws[1])
+    with pytest.raises(ValueError, match="'mixed' don't follow each other"):
+        replay_of(apart, numbered_store(9), filled_online(3, CAPACITY), 8)
+
+
 def test_a_part_of_a_batch_has_its_columns() -> None:
     values = torch.arange(6.0).view(2, 3)
     fields = dict.fromkeys(("reward", "bootstrap", "discount", "weight", "constraint"), values)

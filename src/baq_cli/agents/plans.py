@@ -21,7 +21,7 @@ class Draw:
         in place of their sizes.
     least: rows, a seed, that its stores must hold together before anything is drawn from them.
     otherwise: the store that stands in for a seed where the draw's own has nothing to give.
-    name: `Batch.part(name)` is this draw's rows.
+    name: `Batch.part(name)` is this draw's rows, with those of neighbours of the same name.
     """
 
     stores: tuple[StoreName, ...] = ("offline",)

@@ -51,12 +51,7 @@ class Replay:
         self.window = window
         self._drawn: list[_Drawn] = []
         self.counts = split(batch_size, [draw.share for draw in draws])
-        ends = list(accumulate(self.counts))
-        self.parts = {
-            draw.name: slice(end - count, end)
-            for draw, count, end in zip(self.draws, self.counts, ends, strict=True)
-            if draw.name
-        }
+        self.parts = _parts(self.draws, self.counts)
         for draw in self.draws:
             _check(draw)
 
@@ -207,6 +202,21 @@ def _nothing_in(draw: Draw) -> str:
     stores = " and ".join(draw.stores)
     fewer = "is empty" if draw.least <= 1 else f"has fewer than {draw.least} rows"
     return f"nothing to draw: the {stores} store {fewer}"
+
+
+def _parts(draws: Sequence[Draw], counts: Sequence[int]) -> dict[str, slice]:
+    """Return where the rows of each name lie; neighbours of one name are one part.
+
+    Raises ValueError for draws of one name that are no neighbours.
+    """
+    parts: dict[str, slice] = {}
+    for draw, count, end in zip(draws, counts, accumulate(counts), strict=True):
+        before = parts.get(draw.name, slice(end - count, end - count))
+        if draw.name and before.stop != end - count:
+            raise ValueError(f"the draws of the part '{draw.name}' don't follow each other")
+        if draw.name:
+            parts[draw.name] = slice(before.start, end)
+    return parts
 
 
 def _check(draw: Draw) -> None:
