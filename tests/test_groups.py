@@ -80,6 +80,50 @@ def test_a_group_is_moved_as_pytorchs_adamw_and_clipping_move_each_seed_alone(
     assert {(0, False), (2, True)} <= set(clipped), "the case should clip some and not others"
 
 
+# -- updates that are refused
+
+
+class Refusing(Pulled):
+    """`Pulled`, but a seed's update is made only where the batch's first reward asks for it."""
+
+    group = Group((), 0.03)
+
+    def build(self, init: SeedStream) -> None:
+        super().build(init)
+        self.register_buffer("asked", torch.zeros(len(SEEDS), 1).double())
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        term = super().loss(batch, noise, active).terms["both"]
+        wanted = batch.reward[:, 0] > 0
+        asked = self.get_buffer("asked") + batch.reward[:, :1]
+        loss = term * torch.where(wanted, 1.0, float("inf"))
+        return Losses(both=loss).updating({"both": wanted}, {"asked": asked})
+
+
+def test_a_refused_update_leaves_a_seeds_parameters_and_moments_whatever_its_loss() -> None:
+    agent = Refusing(AgentConfig(), tiny_spec(SEEDS), "offline")
+    plain = Pulled(AgentConfig(), tiny_spec(SEEDS), "offline")
+    plain.group = Refusing.group
+    learner, other = Learner(agent), Learner(plain)
+    asks = torch.tensor([[1.0, 1, 1], [1, 0, 1], [0, 0, 1], [1, 1, 1]]).double()
+    for number, asked in enumerate(asks):
+        batch = tiny_batch(len(SEEDS), 3)
+        batch = replace(batch, reward=asked.unsqueeze(1).expand(-1, 3))
+        before = {n: p.detach().clone() for n, p in agent.named_parameters()}
+        moments = {n: t.clone() for n, t in learner.optimizer_state().items()}
+        learner.update(batch)
+        other.update(batch)
+        for name, p in agent.named_parameters():
+            for i, moves in enumerate(asked):
+                assert torch.equal(p[i], before[name][i]) == (moves == 0), (number, name, i)
+        if number == 2:  # of two seeds of three nothing is written
+            changed = {n: (t != moments[n]).sum() for n, t in learner.optimizer_state().items()}
+            assert changed["optimizer.both.exp_avg"] == 3 * 2 + 4
+    for name, p in agent.named_parameters():  # a seed that is never refused knows of none of it
+        assert torch.equal(p[2], dict(plain.named_parameters())[name][2])
+    assert agent.get_buffer("asked").squeeze(1).tolist() == asks.sum(0).tolist()
+
+
 # -- which groups an update trains
 
 

@@ -133,7 +133,20 @@ class Losses:
     ):
         self.terms = {name: t.mean(1) if t.ndim == 2 else t for name, t in terms.items()}
         self.seen = seen or Seen()
+        self.applied: dict[str, Tensor] = {}
+        self.becomes: dict[str, Tensor] = {}
         self.metrics = {k: v.detach() for k, v in (metrics or {}).items()}
+
+    def updating(self, applied: Mapping[str, Tensor], becomes: Mapping[str, Tensor]) -> Losses:
+        """Say where the update is made, and what it makes of the method's buffers; return this.
+
+        `applied` has by group the seeds in which it is made, `[S]` bool: in others parameters and
+        moments stay as they are (Adam's count of steps, which seeds share, goes on). `becomes` has
+        by name what buffers are after the update.
+        """
+        self.applied = dict(applied)
+        self.becomes = {name: value.detach() for name, value in becomes.items()}
+        return self
 
     def gradients(self, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Return the gradient of the terms' sum, over seeds too, in each parameter."""

@@ -56,6 +56,11 @@ class Adam:
             for name, p in flat.items()
         }
 
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return both moments of a group, laid out as its parameters."""
+        state = self.state[name]
+        return state["exp_avg"], state["exp_avg_sq"]
+
     @torch.no_grad()
     def step(self, names: Iterable[str], rates: Mapping[str, float | Tensor]) -> None:
         """Move the named groups by their gradients, each at its rate.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -124,7 +124,10 @@ class Learner:
         self._differentiate(losses)
         for name in losses.terms:
             self._clip(name)
-        self._adam.step(losses.terms, self._rates)
+        with self._refusing({n: losses.applied[n] for n in losses.terms if n in losses.applied}):
+            self._adam.step(losses.terms, self._rates)
+        for name, value in losses.becomes.items():
+            self.agent.get_buffer(name).copy_(value)
         for online, target, group in self._targets if targets != "none" else ():
             if targets == "all" or group is None or group in active:
                 target.lerp_(online, self.agent.config.tau)
@@ -151,6 +154,21 @@ class Learner:
             found = self.agent.reprioritise(batch)
         assert found is not None
         return found
+
+    @contextmanager
+    def _refusing(self, applied: Mapping[str, Tensor]) -> Iterator[None]:
+        """Take the step inside the block back in the seeds of a group where it isn't applied."""
+        written = {
+            name: [self._flat[name].flat.detach(), *self._adam.moments(name)] for name in applied
+        }
+        before = {name: [tensor.clone() for tensor in of] for name, of in written.items()}
+        yield
+        for name, mask in applied.items():
+            for now, was in zip(written[name], before[name], strict=True):
+                views = (self._flat[name].views(tensor) for tensor in (now, was))
+                for view, old in zip(*views, strict=True):
+                    here = mask.view(-1, *[1] * (view.ndim - 1))
+                    view.copy_(torch.where(here, view, old))
 
     def _clip(self, name: str) -> None:
         """Bound the norm of each seed's gradient of a group, where it has a bound."""
