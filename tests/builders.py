@@ -25,7 +25,7 @@ from baq_cli.engine.checkpoints.handover import renamed
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
-from baq_cli.engine.experience.replay import Replay, split
+from baq_cli.engine.experience.replay import Replay, named_parts, split
 from baq_cli.engine.experience.store import END, Store
 from baq_cli.engine.experience.stores import annotate, make_stores, odds_of, stores_by_name
 from baq_cli.engine.experience.windows import Window
@@ -110,19 +110,17 @@ def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
 def batch_for(agent: Agent) -> Batch:
     """Return a tiny batch as the agent's plan draws it, with every column that a method may want.
 
-    Three rows stand for `batch_size`, so that it has as many more as the draws' shares say. A
-    window's steps are all valid in the first row, and one less in each row after it.
+    Three rows stand for `batch_size`, so that it has as many more as the draws' shares say; a part
+    that only stages draw is all of it. A window's steps are all valid in the first row, and one
+    less in each row after it.
     """
     plan = plan_of(agent)
     counts = split(3, [draw.share for draw in plan.draws])
-    ends = np.cumsum(counts)
+    rows = sum(counts)
+    of_stages = {draw.name: slice(None) for draw in plan.all_draws if draw.name}
     batch = replace(
-        tiny_batch(rows=ends[-1], **every_column(ends[-1])),
-        parts={
-            draw.name: slice(end - count, end)
-            for draw, count, end in zip(plan.draws, counts, ends, strict=True)
-            if draw.name
-        },
+        tiny_batch(rows=rows, **every_column(rows)),
+        parts=of_stages | named_parts(plan.draws, counts),
     )
     seeds, rows, width = batch.action.shape
     if plan.next_action:
@@ -210,7 +208,7 @@ def forward(mlp: Any, x: Array) -> Array:
             return h
         if len(mlp.norms) and mlp.layer_norm != "after":
             h = normed(mlp.norms[i], h)
-        h = gelu(h) if mlp.activation == "gelu" else np.maximum(h, 0.0)
+        h = activated(mlp.activation, h)
         if mlp.layer_norm == "after":
             h = normed(mlp.norms[i], h)
     raise AssertionError("an MLP has layers")
@@ -219,6 +217,12 @@ def forward(mlp: Any, x: Array) -> Array:
 def normed(norm: Any, h: Array) -> Array:
     h = (h - h.mean(-1, keepdims=True)) / np.sqrt(h.var(-1, keepdims=True) + 1e-5)
     return h * norm.weight.detach().numpy() + norm.bias.detach().numpy()
+
+
+def activated(how: str, h: Array) -> Array:
+    if how == "leaky_relu":
+        return np.where(h > 0, h, 0.01 * h)
+    return gelu(h) if how == "gelu" else np.maximum(h, 0.0)
 
 
 def gelu(h: Array) -> Array:

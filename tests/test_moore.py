@@ -21,9 +21,10 @@ from small_data import write_steady
 from small_methods import FEW, small
 
 from baq_cli.agents.interface import Batch
-from baq_cli.agents.moore import MODEL, MOORe
+from baq_cli.agents.moore import MOORe
 from baq_cli.agents.parts import rollouts
 from baq_cli.agents.parts.dynamics import GaussianDynamics, judges
+from baq_cli.agents.parts.model_based import MODEL
 from baq_cli.agents.parts.rollouts import roll_out
 from baq_cli.agents.plans import Draw
 from baq_cli.engine.phases.online import OnlineLoop

@@ -9,21 +9,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from baq_cli.agents.base import per_seed
 from baq_cli.agents.interface import Batch, Experience, Group, Losses
-from baq_cli.agents.parts.dynamics import GaussianDynamics, judges
-from baq_cli.agents.parts.rollouts import roll_out
+from baq_cli.agents.parts.dynamics import Imagined
+from baq_cli.agents.parts.model_based import MODEL, MOST_MODEL_ROWS, ModelBased
 from baq_cli.agents.parts.soft import SoftActorCritic
-from baq_cli.agents.plans import Draw, Plan, Routine, Stage
+from baq_cli.agents.plans import Draw, Plan, Routine
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.closed import Widths
-
-MODEL = frozenset({"dynamics"})
-ASSESSMENTS, MOST_MODEL_ROWS = 10, 100_000_000
-"""How often a fit looks which members are better than those that are kept; rows of D_m a seed."""
 
 
-class MOORe(SoftActorCritic):
+class MOORe(SoftActorCritic, ModelBased):
     """MOORe-style fine-tuning (after Mao, Wang, Wang, Zhang 2022, arXiv 2201.10070) of MOPO.
 
     MOPO (Yu et al. 2020, arXiv 2005.13239) is SAC on rollouts in a model whose rewards are lowered
@@ -60,26 +54,16 @@ class MOORe(SoftActorCritic):
     name = "moore"
     title = "MOORe-style"
     family = "model-based"
-    needs_own_pretraining: ClassVar[bool] = True
     reads_clock = frozenset({"share"})
-    data_columns = ("held_out",)
 
-    class Config(SoftActorCritic.Config):
+    class Config(SoftActorCritic.Config, ModelBased.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
 
         penalty: float = Field(1.0, ge=0, description="λ, of the model's uncertainty in rewards")
-        horizon: int = Field(5, ge=1, description="steps of a rollout")
         rollouts: int = Field(50_000, ge=1, description="rollouts, each time that they are made")
         rollouts_kept: int = Field(5, ge=1, description="how many times' rollouts D_m holds")
         rollout_every: int = Field(1_000, ge=1, description="gradient steps between them, offline")
         real_share: float = Field(0.05, ge=0, lt=1, description="share of real rows a batch")
-        members: int = Field(7, ge=1, le=100, description="dynamics models of a seed")
-        elites: int = Field(5, ge=1, description="the best of them, which move a state on")
-        dynamics_hidden: Widths = Field((200, 200, 200, 200), description="their hidden widths")
-        dynamics_learning_rate: float = Field(1e-3, gt=0, description="of the dynamics models")
-        dynamics_steps: int = Field(50_000, ge=1, description="updates of them before the phase")
-        refit_every: int = Field(1_000, ge=1, description="env_steps between refits, online")
-        refit_steps: int = Field(1_000, ge=1, description="updates of a refit")
         sampling: Literal["decaying", "uniform", "half", "online_only"] = Field(
             "decaying", description="how the dataset counts against online rows"
         )
@@ -88,8 +72,6 @@ class MOORe(SoftActorCritic):
 
         @model_validator(mode="after")
         def _fits(self) -> MOORe.Config:
-            if self.elites > self.members:
-                raise ValueError("expected elites <= members")
             if self.rollouts * self.horizon * self.rollouts_kept > MOST_MODEL_ROWS:
                 raise ValueError(
                     f"expected rollouts · horizon · rollouts_kept <= {MOST_MODEL_ROWS:,}"
@@ -97,18 +79,13 @@ class MOORe(SoftActorCritic):
             return self
 
     config: Config
-    odds: Tensor
 
     def build(self, init: SeedStream) -> None:
         super().build(init)
-        config = self.config
-        of_model = config.dynamics_hidden, config.members, config.elites
-        self.dynamics = GaussianDynamics(self.spec, *of_model)
-        self.register_buffer("odds", per_seed(1.0, self.spec))
+        self.build_model()
 
     def groups(self) -> dict[str, Group]:
-        rate = self.config.dynamics_learning_rate
-        return super().groups() | {"dynamics": Group((self.dynamics.learner,), rate)}
+        return super().groups() | self.model_group()
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         if active == MODEL:
@@ -122,20 +99,13 @@ class MOORe(SoftActorCritic):
 
     # -- plans
 
-    @property
-    def real(self) -> Draw:
-        """How rows are drawn that no model made."""
-        if self.phase == "offline":
-            return Draw()
-        return Draw(("offline", "online"), odds="odds")
-
     def offline_plan(self) -> Plan:
-        first = (self._fit(self.config.dynamics_steps),)
+        first = (self.fit(self.config.dynamics_steps),)
         return replace(self._plan(Routine("rollouts", self.config.rollout_every)), first=first)
 
     def online_plan(self) -> Plan:
         config = self.config
-        fit = self._fit(config.refit_steps)
+        fit = self.fit(config.refit_steps)
         plan = self._plan(Routine("refit", config.refit_every, (fit,)))
         return replace(plan, utd=config.utd, warmup_env_steps=config.warmup_env_steps)
 
@@ -150,21 +120,9 @@ class MOORe(SoftActorCritic):
             routines=(routine,),
         )
 
-    def _fit(self, steps: int) -> Stage:
-        return Stage("dynamics", MODEL, (self.real,), steps, assess_every=-(-steps // ASSESSMENTS))
-
     # -- the model
 
-    def begin_stage(self, stage: str, data: Experience) -> None:
-        """Take the dataset's units before the first fit; before a refit, set the odds."""
-        if self.phase == "offline":
-            self.dynamics.standardise(data.chunks(held_out=False))
-            return
-        self.odds.copy_(self.odds_at(data.size("offline"), data.size("online")))
-        self.dynamics.go_back()
-
     def odds_at(self, offline: int, online: int) -> Tensor:
-        """Return the probability `[S]` of the dataset, now, for so many rows of either store."""
         config = self.config
         if not online:
             return torch.ones_like(self.odds)
@@ -175,18 +133,8 @@ class MOORe(SoftActorCritic):
             weight = (weight * -config.decay * self.clock.share).exp().clamp(min=config.decay_floor)
         return offline * weight / (offline * weight + online)
 
-    def assess(self, data: Experience, stage: str | None = None) -> None:
-        if stage is not None:
-            self.dynamics.keep_better(judges(data, self.odds))
-
     def refresh(self, routine: str, data: Experience, noise: SeedStream) -> None:
-        of_rollouts = self.config.rollouts, self.config.horizon, noise
-        roll_out(lambda obs: self.imagine(obs, noise), data, self.real, *of_rollouts)
+        self.fill(data, self.config.rollouts, noise)
 
-    def imagine(self, obs: Tensor, noise: SeedStream) -> dict[str, Tensor]:
-        """Return a transition of the model from each state `[S, K, obs_dim]`, a ~ π(s)."""
-        action, _ = self.policy.sample(obs, noise)
-        found = self.dynamics.step(obs, action, noise)
-        reward = found.reward - self.config.penalty * found.penalty
-        fields = {"obs": obs, "action": action, "next_obs": found.next_obs, "reward": reward}
-        return fields | {"bootstrap": found.bootstrap}
+    def imagined_reward(self, found: Imagined) -> Tensor:
+        return found.reward - self.config.penalty * found.penalty

@@ -127,8 +127,13 @@ class NoisePolicy(ActingPolicy):
 
     def from_noise(self, obs: Tensor, z: Tensor, frozen: bool = False) -> Tensor:
         """Return μ(s, z), not clipped, `[S, B, action_dim]`, for z `[S, B, noise_dim]`."""
-        out: Tensor = self.net(torch.cat([obs, z], dim=-1), frozen).squeeze(1)
+        out = self.raw(obs, z, frozen)
         return torch.tanh(out) if self.squashed else out
+
+    def raw(self, obs: Tensor, z: Tensor, frozen: bool = False) -> Tensor:
+        """Return the network's output, before a tanh, `[S, B, action_dim]`."""
+        out: Tensor = self.net(torch.cat([obs, z], dim=-1), frozen).squeeze(1)
+        return out
 
     def many_from_noise(self, obs: Tensor, z: Tensor, frozen: bool = False) -> Tensor:
         """Return μ(s, z_k), not clipped, `[S, B, K, action_dim]`, for z `[S, B, K, noise_dim]`."""

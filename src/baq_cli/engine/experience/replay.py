@@ -51,7 +51,7 @@ class Replay:
         self.window = window
         self._drawn: list[_Drawn] = []
         self.counts = split(batch_size, [draw.share for draw in draws])
-        self.parts = _parts(self.draws, self.counts)
+        self.parts = named_parts(self.draws, self.counts)
         for draw in self.draws:
             _check(draw)
 
@@ -204,7 +204,7 @@ def _nothing_in(draw: Draw) -> str:
     return f"nothing to draw: the {stores} store {fewer}"
 
 
-def _parts(draws: Sequence[Draw], counts: Sequence[int]) -> dict[str, slice]:
+def named_parts(draws: Sequence[Draw], counts: Sequence[int]) -> dict[str, slice]:
     """Return where the rows of each name lie; neighbours of one name are one part.
 
     Raises ValueError for draws of one name that are no neighbours.
