@@ -52,6 +52,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("td3_bc", {"targets_move": "every_step", "actor_q": "min", "policy_every": 3}),
     ("awac", {"mean": "tanh", "initialization": "orthogonal"}),
     ("cql", {"cql_target_gap": 0.8, "cql_min_gap": -1.0}),
+    ("sdm_gan", {"first_loss_limit": 0.5, "loss_limit_every": 3}),  # refuses some updates
 ]
 
 

@@ -26,6 +26,7 @@ from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.ro2o import RO2O
 from baq_cli.agents.sac import SAC
 from baq_cli.agents.sac_n import SACN
+from baq_cli.agents.sdm_gan import SDMGAN
 from baq_cli.agents.so2 import SO2
 from baq_cli.agents.spot import SPOT
 from baq_cli.agents.sung import SUNG
@@ -62,6 +63,7 @@ METHODS: dict[str, type[Agent]] = {
         Off2On,
         SO2,
         RO2O,
+        SDMGAN,
     )
 }
 
