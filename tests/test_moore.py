@@ -13,7 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import KnownNoise, numbers, plan_of, squashed_sample, tensor, tiny_agent, tiny_batch
+from builders import (
+    GAMMA,
+    KnownNoise,
+    add_online,
+    dataset_store,
+    numbers,
+    plan_of,
+    small_agent,
+    squashed_sample,
+    stores_in_reach,
+    tensor,
+    tiny_agent,
+    tiny_batch,
+)
 from numpy.testing import assert_allclose
 from recordings import ID, own_folders
 from runs import assert_same_end, execute, last_tensors, recipe_of
@@ -27,9 +40,12 @@ from baq_cli.agents.parts.dynamics import GaussianDynamics, judges
 from baq_cli.agents.parts.model_based import MODEL
 from baq_cli.agents.parts.rollouts import roll_out
 from baq_cli.agents.plans import Draw
+from baq_cli.engine.experience.reader import StoreReader
+from baq_cli.engine.experience.stores import odds_of, stores_by_name
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.updates import updater
 from baq_cli.errors import Interrupted
+from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 from baq_cli.units import Phase
 
@@ -85,6 +101,29 @@ def test_a_refit_begins_with_the_odds_of_now_and_the_members_that_are_kept() -> 
         agent.dynamics.learner.parameters(), agent.dynamics.kept.parameters(), strict=True
     ):
         assert torch.equal(p, kept)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [("decaying", 0.5), ("uniform", 120 / 160), ("half", 0.5), ("online_only", 0.0)],
+)
+def test_starts_and_rows_of_a_fit_are_drawn_from_either_store_as_the_sampling_says(
+    sampling: str, expected: float
+) -> None:
+    """Of 120 and 40 rows; w is 1/3 half way through the phase, which makes them equal."""
+    settings = {"sampling": sampling, "decay": np.log(9), "real_share": 0.5}
+    agent: Any = small_agent("moore", (0, 1), phase="online", **settings)
+    plan = plan_of(agent)
+    offline, online = stores_in_reach(agent, plan, dataset_store(agent))
+    for step in range(40):
+        add_online(agent, online, step)
+    reader = StoreReader(agent, stores_by_name(offline, online), GAMMA, odds_of(agent, plan))
+    agent.clock.write(0, 40, 0.5)
+    (fit,) = plan.stages
+    agent.begin_stage(fit.name, reader)
+    for draws in (fit.draws, (agent.real,), plan.draws[:1]):
+        batch = reader.sample(draws, 4_000, SeedStream((0, 1), "drawn"))
+        assert_allclose(1 - batch.online.mean(1), [expected] * 2, atol=0.05)
 
 
 def test_rows_that_judge_members_count_as_rows_are_drawn() -> None:

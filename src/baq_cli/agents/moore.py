@@ -38,7 +38,8 @@ class MOORe(SoftActorCritic, ModelBased):
               w N_off / (w N_off + N_on),  w = max(ε, exp(−k t / T)),
               k = `decay`, ε = `decay_floor`; on online rows else
         D_m   rollouts as before, from states that are drawn like these rows; so are real rows
-    `sampling` has other odds: uniform is w = 1, half and online_only are ½ and 0.
+    `sampling` has other odds, the paper's ablations: uniform is w = 1, which adapts slowly; half
+    and online_only are ½ and 0 from the first refit with online rows on.
 
     At the hand-over: policy, critics, temperature, model and their optimisers are taken as they
     are; D_m is empty, and filled before the first environment step. The penalty stays: u falls as
