@@ -179,8 +179,7 @@ class SDMGAN(ModelBased):
         metrics |= {"loss_limit": self.critic_limit.limit.clone(), "applied": applied.float()}
         after = {f"critic_limit.{n}": b for n, b in self.critic_limit.after(critic).items()}
         policy = climbing + self.gan_weight() * generator
-        terms = {"critic": critic, "discriminator": discriminator, "policy": policy}
-        losses = Losses(metrics, **terms)
+        losses = Losses(metrics, critic=critic, discriminator=discriminator, policy=policy)
         return losses.updating({"critic": applied}, after | {"q_scale": q_scale})
 
     def value_term(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:

@@ -161,9 +161,8 @@ class Replay:
         """Return of how many last rows a draw is, a float64 scalar on the device; None: of all."""
         if isinstance(draw.newest, int):
             return torch.full_like(like.reach_on_device(), draw.newest)
-        if draw.newest is None or draw.newest not in self.reached:
-            return None
-        return self.stores[draw.newest].reach_on_device()
+        store = None if draw.newest is None else self.stores.get(draw.newest)
+        return None if store is None or store.reach == 0 else store.reach_on_device()
 
     def _instead(
         self, drawn: tuple[Tensor, Tensor], own: int, other: StoreName, u: Tensor
