@@ -17,7 +17,7 @@ from small_methods import own_sizes
 from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import OFFLINE, ONLINE, PLAIN_FIELDS, Batch, Spec
+from baq_cli.agents.interface import OFFLINE, ONLINE, PLAIN_FIELDS, Batch, Losses, Spec
 from baq_cli.agents.plans import Plan, StoreName
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
@@ -105,6 +105,11 @@ def tiny_batch(seeds: int = 2, rows: int = 3, **columns: Any) -> Batch:
         has_next=has_next,
         columns={name: tensor(values) for name, values in columns.items()},
     )
+
+
+def backward(losses: Losses) -> None:
+    """Give every parameter the gradient of the terms' sum, over seeds too."""
+    sum(losses.terms.values(), torch.zeros(())).sum().backward()
 
 
 def batch_for(agent: Agent) -> Batch:

@@ -15,6 +15,7 @@ from builders import (
     Array,
     KnownNoise,
     arrays,
+    backward,
     dataset_store,
     every_column,
     fill,
@@ -348,7 +349,7 @@ def test_the_alignment_pulls_the_policy_alone(base: str) -> None:
     for align in (True, False):
         agent = a_baq(align=align, align_weight=1.5, **settings)
         losses = agent.online_loss(batch, KnownNoise(), ALL_GROUPS)
-        losses.backward()
+        backward(losses)
         slopes.append({n: p.grad for n, p in agent.named_parameters() if p.grad is not None})
     pulled = {n for n in slopes[0] if not torch.equal(slopes[0][n], slopes[1][n])}
     assert pulled

@@ -16,6 +16,7 @@ from builders import (
     ALL_GROUPS,
     UNKNOWN_RETURN,
     KnownNoise,
+    backward,
     every_column,
     terms,
     tiny_agent,
@@ -122,7 +123,7 @@ def test_only_the_critics_gradient_is_sampled() -> None:
     batch, found = tiny_batch(**every_column()), []
     for gradient in ("full", "sampled"):
         agent = tiny_agent("cql", **SETTINGS, gradient=gradient)
-        agent.loss(batch, KnownNoise(), ALL_GROUPS).backward()
+        backward(agent.loss(batch, KnownNoise(), ALL_GROUPS))
         found.append({n: p.grad for n, p in agent.named_parameters() if p.requires_grad})
     for name in found[0]:
         same = torch.equal(found[0][name], found[1][name])

@@ -12,6 +12,7 @@ from builders import (
     Array,
     KnownNoise,
     arrays,
+    backward,
     q_values,
     tensor,
     terms,
@@ -142,7 +143,7 @@ def gradients_of(algo: str, **settings: Any) -> list[Array]:
     agent = tiny_agent(algo, spec, critics=3, **settings)
     batch = tiny_batch()
     batch.action.resize_(2, 3, 1)
-    agent.loss(batch, KnownNoise(), ALL_GROUPS).backward()
+    backward(agent.loss(batch, KnownNoise(), ALL_GROUPS))
     return [p.grad.numpy() for p in agent.critic.parameters()]
 
 

@@ -12,6 +12,7 @@ from builders import (
     KnownNoise,
     add_online,
     arrays,
+    backward,
     batch_for,
     dataset_store,
     forward,
@@ -110,7 +111,7 @@ def test_no_members_gradient_sees_anothers_rows() -> None:
 
     def gradients() -> dict[str, Tensor]:
         agent.zero_grad()
-        agent.loss(batch, KnownNoise(), MAIN).backward()
+        backward(agent.loss(batch, KnownNoise(), MAIN))
         return {n: p.grad.clone() for n, p in agent.named_parameters() if p.grad is not None}
 
     before = gradients()
