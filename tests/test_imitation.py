@@ -111,10 +111,8 @@ def recipe(algo: str, critic_updates: int | None = FIT, **method: Any) -> Any:
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": STEPS, "every_env_steps": 3}
     settings = small(algo) | {"normalize_observations": True}
-    if "mean" in METHODS[algo].Config.model_fields:
-        settings["mean"] = "tanh"
     if algo != "bc":
-        settings |= {"warmup_env_steps": WARMUP}
+        settings |= {"warmup_env_steps": WARMUP} | carried(algo, {})
     return recipe_of(
         algo, settings | method, dataset=ID, env="Steady-v0", gradient_steps=STEPS,
         env_steps=STEPS, evaluation=watched, critic_updates=critic_updates,
@@ -160,7 +158,8 @@ def test_critics_learn_of_the_policy_before_it_learns_of_them(
     assert done.document["gradient_steps"] == STEPS + small(algo)["utd"] * (STEPS - WARMUP)
     for name in ("inputs.obs_mean", "inputs.obs_std"):
         assert torch.equal(done.agent[name], net[name])
-    assert any("policy; fresh: critic" in note.replace("policy_target", "policy") for note in notes)
+    (told,) = [note for note in notes if note.startswith("taken from the checkpoint: policy; ")]
+    assert "critic" in told.partition("fresh: ")[2]
 
 
 def test_every_target_follows_each_update_of_the_fit(
