@@ -79,7 +79,8 @@ def finetune(
         capture=False if no_capture else None,
         track=track,
     )
-    resolved = opt.build_recipe(inherited(source, algo, given), recipe, given, overrides)
+    method = opt.method_named(recipe, given, overrides)
+    resolved = opt.build_recipe(inherited(source, method, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
         order = RunRequest(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
         with before_training(order.command, resume):

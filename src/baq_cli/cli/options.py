@@ -143,6 +143,16 @@ def build_recipe(base: list[Layer], recipe: str | None, given: Layer, overrides:
     return resolve(layers, method_configs())
 
 
+def method_named(recipe: str | None, given: Layer, overrides: Any) -> str | None:
+    """Return the method that a recipe, flags or overrides name, the later before the former."""
+    from baq_cli.recipes.load import merged, parse_overrides
+    from baq_cli.recipes.shipped import open_recipe
+
+    layer = {} if recipe is None else open_recipe(recipe)
+    algo = merged(layer, merged(given, parse_overrides(overrides or []))).get("algo")
+    return algo if isinstance(algo, str) else None
+
+
 def command_line() -> str:
     """Return the command as it was typed."""
     return in_shell(["baq", *sys.argv[1:]])
