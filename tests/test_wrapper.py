@@ -37,8 +37,10 @@ class Busy(Staged):
         self.reads_clock, self.data_columns = frozenset({"share"}), ("mc_return",)
         self.odds: Tensor
         self.begun: Tensor
+        self.moved: Tensor
         self.register_buffer("odds", per_seed(0.25, self.spec))
         self.register_buffer("begun", per_seed(0.0, self.spec))
+        self.register_buffer("moved", per_seed(0.0, self.spec))
         if self.phase == "online":
             self.chunk = 2
 
@@ -54,6 +56,8 @@ class Busy(Staged):
             assert batch.has_next is not None
             losses.terms["critic"] = losses.terms["critic"] * (1 + batch.has_next.mean(1))
             losses.metrics["share"] = self.clock.share.expand_as(self.odds)
+            every_other = torch.arange(len(self.odds)) % 2 == 0
+            losses.updating({"critic": every_other}, {"moved": self.moved + 1})
         return losses
 
     def begin_stage(self, stage: str, data: Experience) -> None:

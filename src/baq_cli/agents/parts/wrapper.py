@@ -58,10 +58,10 @@ class Wrapper(Agent):
         return self.base.targets()
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
-        return self.base.loss(batch, noise, active)
+        return _of_base(self.base.loss(batch, noise, active))
 
     def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
-        return self.base.online_loss(batch, noise, active)
+        return _of_base(self.base.online_loss(batch, noise, active))
 
     def reprioritise(self, batch: Batch) -> Tensor | None:
         return self.base.reprioritise(batch)
@@ -115,6 +115,12 @@ class Wrapper(Agent):
         self, finished: Tensor, returns: Tensor, lengths: Tensor
     ) -> dict[str, Tensor]:
         return self.base.on_episode_end(finished, returns, lengths)
+
+
+def _of_base(losses: Losses) -> Losses:
+    """Return a base's losses with the buffers that change named as the wrapper has them."""
+    losses.becomes = {f"base.{name}": value for name, value in losses.becomes.items()}
+    return losses
 
 
 def _by_full_names(plan: Plan) -> Plan:
