@@ -71,6 +71,7 @@ def shared_settings(online_share: float | None) -> dict[str, Any]:
         "normalize_observations": True,
         "warmup_env_steps": 0,
         "online_share": online_share,
+        "utd": 2,
         "discount": 0.97,
         "tau": 0.02,
         "learning_rate": 1e-3,
