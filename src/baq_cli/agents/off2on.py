@@ -120,9 +120,8 @@ class Off2On(CQLMembers):
         with torch.no_grad():
             action, log_prob = self.policy.sample(batch.next_obs, noise)
             next_q = self.by_member(self.critic_target(batch.next_obs, action)).amin(2)
-            value = next_q - (self.alpha * log_prob).unsqueeze(1)
-            y = batch.reward.unsqueeze(1) + batch.discount.unsqueeze(1) * value
-            return y.repeat_interleave(self.config.critics, dim=1)
+            own = next_q.repeat_interleave(self.config.critics, dim=1)
+            return self.backup(batch, own, log_prob)
 
     def actor_losses(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, Tensor]:
         action, log_prob = self.policy.sample(batch.obs, noise)
