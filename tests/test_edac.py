@@ -13,7 +13,10 @@ from builders import (
     KnownNoise,
     arrays,
     backward,
+    q_many,
     q_values,
+    squashed_sample,
+    td,
     tensor,
     terms,
     tiny_agent,
@@ -153,3 +156,21 @@ def test_with_one_action_dimension_it_learns_as_sac_n() -> None:
         gradients_of("edac", diversity_weight=ETA), gradients_of("sac_n"), strict=True
     ):
         assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["loss", "online_loss"])
+def test_the_best_of_several_actions_is_each_critics_own_before_the_minimum(loss: str) -> None:
+    settings = {"critics": 3, "diversity_weight": 0.0, "target_actions": 4}
+    agent = tiny_agent("edac", max_target_backup=True, **settings)
+    with torch.no_grad():
+        agent.critic_target.net.layers[-1].bias.add_(7.0)
+    batch, noise = tiny_batch(), KnownNoise()
+    found = terms(getattr(agent, loss)(batch, noise, ALL_GROUPS))["critic"]
+    b = arrays(batch)
+    actions, _ = squashed_sample(agent.policy, b.next_obs, noise.normals[0])
+    q = q_many(agent.critic, b.next_obs, actions)
+    assert actions.shape == (2, 3, 4, 2)
+    best = q.max(3).min(1)
+    assert np.abs(best - q.min(1).max(2)).max() > 1e-3, "the order of the two matters here"
+    y = b.reward + b.discount * best
+    assert_allclose(found, td(q_values(agent.critic, b.obs, b.action), y, b.weight), **EXACT)

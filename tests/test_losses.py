@@ -584,6 +584,17 @@ def test_rewards_may_be_scaled_so_that_the_datasets_returns_span_a_thousand() ->
         assert Inputs.fit(config, 3, unknown).reward_scale == 1.0
 
 
+def test_rewards_may_be_standardised_by_the_datasets() -> None:
+    rewards = [1.0, 2.0, 3.0, 6.0]  # mean 3, variance 14/4
+    episodes = make_episodes([2, 2], [True, False], rewards)
+    config = AgentConfig(reward_scale="standard", reward_shift=0.5)
+    inputs = Inputs.fit(config, 3, episodes)
+    assert_allclose(inputs.reward(episodes.reward), (np.array(rewards) - 3) / 3.5**0.5 + 0.5)
+    same = Inputs.fit(config, 3, make_episodes([2, 2], [True, True], [2.0] * 4))
+    assert_allclose(same.reward([2.0, 5.0]), [0.5, 3.5])
+    assert_allclose(Inputs.fit(config, 3, None).reward([2.0]), [2.5])
+
+
 def test_rewards_and_observations_enter_updates_in_the_units_fixed_at_pretraining() -> None:
     episodes = make_episodes([6, 6], terminated=[True, True])
     config = AgentConfig(normalize_observations=True, reward_scale=10.0, reward_shift=-5.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -18,10 +19,13 @@ class EDAC(SACN):
     Offline:
         Q_i   mean_B[(Q_i(s, a) − y)²], summed over N critics,
               + η mean_B[Σ_{i≠j} cos(∇_a Q_i(s, a), ∇_a Q_j(s, a))] / (N − 1)
-              η = `diversity_weight`; y as SAC-N
+              η = `diversity_weight`; y as SAC-N, or with `max_target_backup`
+              y = r + γ (1 − d) min_j max_k Q_j(s', a'_k),  a'_k: `target_actions` samples of π(s')
         π, α  as SAC-N
     The sum has both orders of a pair. Gradients that differ lower the minimum beside the data with
     fewer critics: the authors take 10 on HalfCheetah and Walker2d, 50 on Hopper.
+    The best of several actions is by the critics, not their targets, and without entropy, as in the
+    authors' code.
 
     Online: the same losses, the second term at the actions of the batch, whichever store they are
     from. Actions are samples of π.
@@ -40,6 +44,10 @@ class EDAC(SACN):
     class Config(SACN.Config):
         critics: int = Field(10, ge=2)
         diversity_weight: float = Field(1.0, ge=0, description="η, weight of the diversity term")
+        max_target_backup: bool = Field(
+            False, description="bootstrap on each critic's best of several policy actions"
+        )
+        target_actions: int = Field(10, ge=1, description="actions that such a target looks at")
 
     config: Config
 
@@ -48,6 +56,15 @@ class EDAC(SACN):
         self.diversity_weight: Tensor
         weight = per_seed(self.config.diversity_weight, self.spec)  # as configured, or dropped
         self.register_buffer("diversity_weight", weight, persistent=False)
+
+    def q_target(self, batch: Batch, noise: SeedStream) -> Tensor:
+        if not self.config.max_target_backup:
+            return super().q_target(batch, noise)
+        with torch.no_grad():
+            count = self.config.target_actions
+            actions, _ = self.policy.sample_many(self.policy_next_obs(batch), count, noise)
+            best = self.critic.many(batch.next_obs, actions).amax(3)  # [S, N, B]
+            return batch.reward + batch.discount * best.amin(1)
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         q, slope = self.critic.slopes(batch.obs, batch.action)

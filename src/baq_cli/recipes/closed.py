@@ -22,7 +22,7 @@ Positive = Annotated[float, Field(gt=0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Initialization = Literal["uniform", "orthogonal", "normal", "glorot", "small_last"]
 LogStd = Annotated[float, Field(ge=-20, le=2)]
-RewardScale = Positive | Literal["returns"]
+RewardScale = Positive | Literal["returns", "standard"]
 
 
 class Closed(BaseModel):
@@ -117,7 +117,8 @@ class AgentConfig(Closed):
     )
     reward_scale: RewardScale = Field(
         1.0,
-        description="multiplies rewards inside updates; returns: 1000 / the range of the dataset's",
+        description="multiplies rewards in updates; returns: 1000 / the range of the dataset's; "
+        "standard: 1 / the dataset's std, and its mean comes off",
     )
     reward_shift: float = Field(0.0, description="added to rewards after scaling")
     utd: int = Field(1, ge=1, description="gradient steps an environment step, a seed")

@@ -39,7 +39,8 @@ class Inputs:
         """Take statistics from the dataset where the method wants them, else the identity.
 
         A `reward_scale` of `returns` is 1000 over the range of the dataset's returns, and 1 where
-        they are all the same.
+        they are all the same. `standard` gives the dataset's rewards a mean of 0, and a standard
+        deviation of 1 unless they are all the same.
         """
         mean, std = torch.zeros(obs_dim), torch.ones(obs_dim)
         if config.normalize_observations and episodes is not None:
@@ -50,7 +51,13 @@ class Inputs:
         if scale == "returns":
             spread = 0.0 if episodes is None else float(np.ptp(episodes.returns))
             scale = RETURNS_RANGE / spread if spread > 0 else 1.0
-        return cls(mean, std, scale, config.reward_shift)
+        shift = config.reward_shift
+        if scale == "standard":
+            rewards = np.zeros(1) if episodes is None else episodes.reward.astype(np.float64)
+            spread = float(rewards.std())
+            scale = 1.0 / spread if spread > 0 else 1.0
+            shift -= scale * float(rewards.mean())
+        return cls(mean, std, scale, shift)
 
     def obs(self, raw: Array) -> Tensor:
         """Return normalised observations, `[..., obs_dim]` float32, on the CPU."""

@@ -35,6 +35,12 @@ from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.units import UNITS, Phase
 
+REWARD_AIMS: dict[object, str] = {
+    "returns": f"the dataset's returns span {RETURNS_RANGE:.0f}",
+    "standard": "the dataset's rewards have a mean of 0 and a standard deviation of 1",
+}
+"""What a `reward_scale` that is no number is for."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -284,12 +290,13 @@ def _inputs(
     if known is not None:
         return Inputs.from_tensors(known.agent)
     inputs = Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
-    if recipe.method.reward_scale == "returns" and "reward_scale" not in recipe.method.unused:
+    if "reward_scale" in recipe.method.unused:
+        return inputs
+    aim = REWARD_AIMS.get(recipe.method.reward_scale)
+    if aim is not None:
+        by = f"{inputs.reward_scale:.4g}"
+        if inputs.reward_shift:
+            by += f" and add {inputs.reward_shift:.4g}"
         key = f"{recipe.run.algo}.reward_scale"
-        observer(
-            Note(
-                f"updates multiply rewards by {inputs.reward_scale:.4g}, so that the dataset's "
-                f"returns span {RETURNS_RANGE:.0f} ({key}=1 leaves them)"
-            )
-        )
+        observer(Note(f"updates multiply rewards by {by}, so that {aim} ({key}=1 leaves them)"))
     return inputs
