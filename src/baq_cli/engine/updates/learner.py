@@ -121,7 +121,8 @@ class Learner:
         losses = self._loss(batch, noise or self.noise, active)
         losses.terms = {name: term for name, term in losses.terms.items() if name in active}
         # A group without a term is left alone: its old momentum must not move it.
-        self._differentiate(losses)
+        if losses.terms:  # none where a plan trains only what steps less often
+            self._differentiate(losses)
         for name in losses.terms:
             self._clip(name)
         with self._refusing({n: losses.applied[n] for n in losses.terms if n in losses.applied}):
