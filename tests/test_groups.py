@@ -155,7 +155,7 @@ def test_a_plan_that_trains_a_group_leaves_the_others_as_they_were(
     learner.plan = replace(learner.plan, train=frozenset({trained}))
     before = groups_of(learner)
     updater = Updater(learner, offline_replay(agent), record_after=record_after)
-    for _ in range(4):
+    for _ in range(max([4, *agent.every.values()])):
         updater.step()
     for name, found in groups_of(learner).items():
         for key, tensor in found.items():
