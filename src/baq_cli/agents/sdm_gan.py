@@ -88,7 +88,7 @@ class SDMGAN(ModelBased):
         least_label: float = Field(0.8, ge=0, le=1, description="the least label of a pair of data")
         gan_weight: float = Field(1.0, ge=0, description="of D's part in the policy's loss")
         gan_weight_end: float = Field(
-            0.1, ge=0, le=1, description="the share of that weight that it falls to online"
+            0.5, ge=0, le=1, description="the share of that weight that it falls to online"
         )
         value_weight: float = Field(10.0, ge=0, description="of the policy's value term")
         warm_up_steps: int = Field(40_000, ge=1, description="updates of D and π before all others")
