@@ -141,8 +141,6 @@ class Off2On(CQLMembers):
         return losses
 
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
-        if self.phase == "offline":
-            return {}
         new = self.greatest.unsqueeze(1).expand_as(batch.source)
         return {"priority": torch.where(batch.source == ONLINE, new, 1.0)}
 

@@ -214,9 +214,10 @@ def _check_others(
 ) -> None:
     """Check the method's own columns of the dataset's rows, and what a model made."""
     online = state["phase"] == "online"
-    own, plan = own_columns(agent), agent.online_plan() if online else agent.offline_plan()
+    plan = agent.online_plan() if online else agent.offline_plan()
+    own = own_columns(agent) if online else ()  # before it a method may lack what it needs for them
     layout = Layout(agent.spec.obs_dim, agent.spec.action_dim, columns_of(agent, plan))
-    width = {"offline": len(own), "model": layout.width + (len(own) if online else 0)}
+    width = {"offline": len(own), "model": layout.width + len(own)}
     for name, blocks in others.items():
         kept = [block for block in blocks if block is not None]
         field = "own" if name == "offline" else "rows"
