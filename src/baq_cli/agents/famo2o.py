@@ -203,7 +203,7 @@ class FamO2O(Wrapper):
     ) -> Losses:
         """Return the losses with those of π_b and its temperature beside them."""
         losses.metrics |= {"beta": choice.beta.detach().mean(1), "beta_std": choice.std}
-        if "balance" not in active:
+        if not active & {"balance", "balance_temperature"}:
             return losses
         losses.terms["balance"] = -self.base.value_at(batch.obs, choice.beta, noise).mean(1)
         target = self.base.config.balance_target_entropy
