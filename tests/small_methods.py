@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from baq_cli.agents.registry import METHODS, online_draws_from_data
@@ -44,3 +45,8 @@ def small(algo: str) -> dict[str, Any]:
     if method.learns_online and "warmup_env_steps" not in method.Config.unused:
         found["warmup_env_steps"] = WARMUP
     return found
+
+
+def small_words(algo: str) -> list[str]:
+    """Return a method's own settings in small, as overrides of a command."""
+    return [f"{algo}.{key}={json.dumps(value)}" for key, value in small(algo).items()]

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 from advice import Terminal, follows, quoted
+from small_methods import small_words
 
 from baq_cli.agents.awac import AWAC
 
@@ -77,7 +78,7 @@ def test_a_method_without_an_offline_phase_starts_online(
     named = said.rpartition("one of ")[2].rstrip(".").split(", ")
     assert "iql" in named
     for algo in named:
-        terminal.done(*pretrain(algo, tmp_path / algo))
+        terminal.done(*pretrain(algo, tmp_path / algo, *small_words(algo)))
 
 
 @follows("'{}' has no online phase: continue its checkpoint with --algo, one of {}.")

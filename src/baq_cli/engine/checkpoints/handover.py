@@ -140,7 +140,7 @@ def _policy_part(method: type[Agent], algo: str) -> str:
 
 def _as_policy(agent: Agent, part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a policy that stands for a checkpoint's; none where it can't."""
-    module, begins = getattr(agent, part), f"{part}."
+    module, begins = getattr(agent, part, None), f"{part}."
     given = {n.removeprefix(begins): t for n, t in tensors.items() if n.startswith(begins)}
     found = module.as_another(given) if isinstance(module, ActingPolicy) else None
     return {begins + name: tensor for name, tensor in (found or {}).items()}
