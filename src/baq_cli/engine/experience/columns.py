@@ -82,6 +82,14 @@ def _episode_return_at_end(ended: Ended) -> Array:
     return np.full(len(ended.raw), sum(ended.raw))
 
 
+def _episode_length(logged: Logged) -> Array:
+    return logged.episodes.lengths[logged.episodes.episode]
+
+
+def _episode_length_at_end(ended: Ended) -> Array:
+    return np.full(len(ended.raw), len(ended.raw))
+
+
 def _end(logged: Logged) -> Array:
     episodes = logged.episodes
     end = np.zeros(len(episodes), dtype=np.bool_)
@@ -103,6 +111,8 @@ DATA_COLUMNS: Mapping[str, Column] = {
     "episode_return": Column(
         _episode_return, UNKNOWN_RETURN, UNKNOWN_RETURN, _episode_return_at_end
     ),
+    # how many steps the whole episode has
+    "episode_length": Column(_episode_length, 0.0, 0.0, _episode_length_at_end),
     # no method's: what a window goes by, also where a fault or a stop cut an episode
     END: Column(_end, 0.0, 1.0, _end_at_end, synthetic=0.0),
 }
