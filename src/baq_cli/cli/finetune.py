@@ -113,7 +113,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
         recipe["shared"] = _reward_units(source) | {k: section[k] for k in CARRIED if k in section}
         if algo in METHODS:
             recipe[algo] = carried(algo, section)
-            if not any(name.startswith("critic.") for name in source.agent):
+            has_some = any(name.startswith("critic.") for name in source.agent)
+            if not has_some and "critics" not in METHODS[algo].Config.unused:
                 recipe |= _for_fresh_critics(METHODS[algo].Config, recipe[algo], algo)
     return [recipe]
 

@@ -25,7 +25,11 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
 from baq_cli.units import Phase
 
-CARRIED: Mapping[str, object] = {"mean": "tanh", "policy_layer_norm": False}
+CARRIED: Mapping[str, object] = {
+    "mean": "tanh",
+    "policy": "gaussian",
+    "policy_layer_norm": False,
+}
 """Keys of some methods that another's policy must share to be continued, and what a method without
 the key does."""
 Shapes = dict[str, torch.Size]
