@@ -15,6 +15,7 @@ from baq_cli.agents.edac import EDAC
 from baq_cli.agents.enoto import ENOTO
 from baq_cli.agents.famo2o import FamO2O
 from baq_cli.agents.fql import FQL
+from baq_cli.agents.hi_ors import HiORS
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.moore import MOORe
@@ -64,6 +65,7 @@ METHODS: dict[str, type[Agent]] = {
         SO2,
         RO2O,
         SDMGAN,
+        HiORS,
     )
 }
 
