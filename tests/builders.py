@@ -150,6 +150,7 @@ def every_column(rows: int = 3) -> dict[str, Any]:
     of_three = {
         "held_out": [[0, 1, 0], [0, 0, 1]],
         "episode_return": [[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]],
+        "intervention": [[0, 1, 0], [1, 0, 0]],
         "episode_length": [[5, 5, 2], [3, 4, 9]],
         "behavior_distance": [[0.2, 0.4, 0.1], [0.3, 0.6, 0.5]],
     }

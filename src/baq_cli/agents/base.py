@@ -65,8 +65,9 @@ class Agent(nn.Module, ABC):
     They are asked at every step all the same."""
     data_columns: tuple[str, ...] = ()
     """Columns of a transition that the data provide: `mc_return` (discounted return-to-go, update
-    units), `episode_return` (undiscounted, raw units), `episode_length` (env_steps), `held_out`. A
-    return of an online episode is −1e9 until the episode ends, its length 0."""
+    units), `episode_return` (undiscounted, raw units), `episode_length` (env_steps), `held_out`,
+    `intervention` (1 where somebody acted in the policy's place, online). A return of an online
+    episode is −1e9 until the episode ends, its length 0."""
     Config: ClassVar[type[AgentConfig]] = AgentConfig
 
     config: AgentConfig

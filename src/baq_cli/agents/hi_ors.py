@@ -54,7 +54,7 @@ class HiORS(Agent):
     family = "imitation"
     needs_own_pretraining: ClassVar[bool] = True
     inherits: ClassVar[dict[str, dict[str, str]]] = {"bc": {}}
-    data_columns = ("episode_return", "episode_length")
+    data_columns = ("episode_return", "episode_length", "intervention")
 
     class Config(AgentConfig):
         unused: ClassVar[frozenset[str]] = frozenset(
@@ -159,7 +159,7 @@ class HiORS(Agent):
     def _spread(self, rows: list[Batch]) -> Tensor:
         """Return evenly spaced returns of a dataset's episodes, rising, `[recent]`."""
         returns, lengths = (
-            torch.cat([batch.columns[name][0] for batch in rows]) for name in self.data_columns
+            torch.cat([batch.columns[name][0] for batch in rows]) for name in self.data_columns[:2]
         )
         order = returns.argsort()
         share = (1 / lengths[order].double()).cumsum(0)
@@ -184,9 +184,8 @@ class HiORS(Agent):
         returns = returns.to(self.threshold)
         accepted = (returns >= self.threshold) & (lengths >= self.config.min_steps)
         taken = accepted & finished
-        oldest = torch.arange(self.config.recent, device=taken.device) == (
-            self.accepted_episodes % self.config.recent
-        ).unsqueeze(1)
+        place = torch.arange(self.config.recent, device=taken.device)
+        oldest = place == (self.accepted_episodes % self.config.recent).unsqueeze(1)
         given = torch.where(
             oldest & taken.unsqueeze(1), returns.unsqueeze(1), self.accepted_returns
         )
@@ -196,5 +195,6 @@ class HiORS(Agent):
         return {"priority": accepted.to(self.threshold)}
 
     def diagnose(self, batch: Batch) -> dict[str, Tensor]:
-        accepted = self.accepted_episodes.to(self.threshold)
-        return {"threshold": self.threshold.clone(), "accepted_episodes": accepted}
+        counts = {"accepted_episodes": self.accepted_episodes.to(self.threshold)}
+        taken = batch.columns["intervention"].mean(1)
+        return {"threshold": self.threshold.clone(), "taken_over_rows": taken, **counts}

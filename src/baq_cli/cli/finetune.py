@@ -50,6 +50,13 @@ def finetune(
         ),
     ] = None,
     recipe: opt.RecipeName = None,
+    intervene: Annotated[
+        str | None,
+        typer.Option(
+            help="Who may act in the policy's place: policy:PATH. Keys: intervention.…",
+            metavar="policy:PATH",
+        ),
+    ] = None,
     seeds: opt.Seeds = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
@@ -74,6 +81,7 @@ def finetune(
         env_steps=env_steps,
         algo=algo,
         dataset=dataset,
+        intervention=None if intervene is None else {"by": intervene},
         seeds=seeds,
         device=device,
         capture=False if no_capture else None,
@@ -103,7 +111,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     if "env" not in given:
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
-    recipe.pop("track", None)  # where a run is followed is no property of its policy
+    for key in ("track", "intervention"):  # no property of its policy
+        recipe.pop(key, None)
     if source.document["phase"] == "online":
         recipe.pop("critic_updates", None)  # they were made
     section = recipe.pop(source.document["algo"])

@@ -174,4 +174,5 @@ def counter_cells(progress: Progress) -> list[RenderableType]:
         f"{progress.done:,} / {progress.total:,} {unit}",
         f"{progress.updates_per_second:.0f} updates/s",
         f"{left} left",
+        *([] if progress.taken_over is None else [f"{progress.taken_over:.1%} taken over"]),
     ]

@@ -184,6 +184,13 @@ class EnvPool:
             return None
         return np.asarray(self.executed[number])
 
+    @property
+    def did_other(self) -> Array:
+        """Return which environments said that they did other than they were asked to, `[K]`."""
+        if self.executed is None:
+            return np.zeros(self.count, dtype=np.bool_)
+        return _told(self.executed)[:, 0]
+
     def done(self, action: Array) -> Array:
         """Return what the last step did, in [−1, 1]: `action`, unless it said that it did other."""
         if self.executed is None:

@@ -62,6 +62,7 @@ class _ProgressFields(Checked):
     updates_per_second: float
     seconds_left: float
     stage: Name = ""
+    taken_over: float | None = None
 
 
 def read_state(folder: Path) -> State:

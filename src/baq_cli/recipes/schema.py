@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -72,6 +73,36 @@ class GuardConfig(Closed):
         return self
 
 
+class InterventionConfig(Closed):
+    """Who else may act online, in the policy's place, and when."""
+
+    by: str = Field(
+        max_length=MOST_NAME, description="policy:PATH, a run, a checkpoint or a behaviour file"
+    )
+    episode_share: float = Field(
+        1.0, ge=0, le=1, description="share of episodes in which it may take over"
+    )
+    step_probability: float = Field(
+        0.02, ge=0, le=1, description="that a take-over begins, at each step of those"
+    )
+    steps: int | None = Field(
+        25, ge=1, le=MOST_COUNT, description="of a take-over; null: to the episode's end"
+    )
+
+    @field_validator("by")
+    @classmethod
+    def _is_a_policy(cls, by: str) -> str:
+        kind, _, path = by.partition(":")
+        if kind != "policy" or not path:
+            raise ValueError("expected policy:PATH")
+        return by
+
+    @property
+    def policy_path(self) -> Path:
+        """Where the policy lies that takes over."""
+        return Path(self.by.partition(":")[2])
+
+
 class RunConfig(Closed):
     """A recipe without its method's section."""
 
@@ -122,6 +153,7 @@ class RunConfig(Closed):
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     guard: GuardConfig = GuardConfig()
+    intervention: InterventionConfig | None = None
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")

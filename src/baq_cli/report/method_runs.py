@@ -119,6 +119,11 @@ class _GuardFields(Checked):
     stopped: bool
 
 
+class _InterventionFields(Checked):
+    env_steps: Count
+    taken_over: list[Count]
+
+
 class _ManifestFields(Checked):
     """Everything that a report takes from a manifest."""
 
@@ -131,6 +136,7 @@ class _ManifestFields(Checked):
     started: Name | None = None
     ended: Name
     guard: _GuardFields | None = None
+    intervention: _InterventionFields | None = None
 
 
 class _EvaluationFields(Checked):

@@ -16,7 +16,7 @@ def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
         *_counts(courses, enough_seeds),
         *_steps(courses),
         *_versions(courses),
-        *(note for course in courses for note in (*course.notes, *_guard(course))),
+        *(note for course in courses for note in (*course.notes, *_guard(course), *_taken(course))),
     ]
 
 
@@ -69,3 +69,14 @@ def _guard(course: Course) -> list[str]:
     said += f" acted on {', '.join(acted)}" if acted else " never acted"
     said += f"; {bad} bad online episodes" if bad else ""
     return [f"{said}; the run ended there." if any(g["stopped"] for g in guards) else f"{said}."]
+
+
+def _taken(course: Course) -> list[str]:
+    """Say in how many online steps of a course's runs somebody else acted."""
+    found: list[dict[str, Any]] = [run.manifest.get("intervention") or {} for run in course.runs]
+    counts = [(count, each["env_steps"]) for each in found if each for count in each["taken_over"]]
+    if not counts:
+        return []
+    taken, steps = (sum(column) for column in zip(*counts, strict=True))
+    share = f"{taken / max(steps, 1):.1%} of its online steps ({taken:,} of {steps:,} env_steps)"
+    return [f"{course.task}, {course.method}: somebody acted in the policy's place in {share}."]

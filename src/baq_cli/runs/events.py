@@ -15,7 +15,8 @@ from baq_cli.units import Phase
 class Progress:
     """Where a phase is: `done` of `total` in the phase's unit, and gradient steps a second.
 
-    With a `stage`, where that is: `done` and `total` are its updates.
+    With a `stage`, where that is: `done` and `total` are its updates. `taken_over` is the share of
+    env_steps in which somebody acted in the policy's place, None where nobody did.
     """
 
     phase: Phase
@@ -25,6 +26,7 @@ class Progress:
     updates_per_second: float
     seconds_left: float
     stage: str = ""
+    taken_over: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints.document import bare_agent
+from baq_cli.engine.checkpoints.intervention_state import intervention_tensors
 from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.experience.stores import make_stores, own_columns
@@ -81,6 +82,7 @@ class _Kept(Checked):
     faults: Count
     guard: _Guard
     episodes: list[Count]
+    taken_over: list[Count] | None = None
     metrics_sum: dict[str, list[Finite]]
     metrics_count: dict[str, list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     wall_seconds: Finite
@@ -96,9 +98,14 @@ class _Running(Checked):
     slots: list[Count]
 
 
+class _Intervention(Checked):
+    sha256: Name
+
+
 class _KeptOnline(_Kept):
     written: Count
     owed: bool
+    intervention: _Intervention | None = None
     acting: Literal["cpu", "device"]
     running: list[_Running]
 
@@ -127,7 +134,9 @@ def check_resumable(
     if online:
         found = [block for block in blocks if block is not None]
         _check_store(agent, document, state, found, folder)
-        _check_episodes(agent, state, replay, sum(b["rows"].shape[1] for b in found), folder)
+        others_own = intervention_tensors(document, state, training, replay, folder)
+        alone = {name: tensor for name, tensor in replay.items() if name not in others_own}
+        _check_episodes(agent, state, alone, sum(b["rows"].shape[1] for b in found), folder)
         _check_done(agent, document, replay, folder)
 
 
@@ -136,6 +145,7 @@ def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
         "episodes": state["episodes"],
         "guard": state["guard"]["bad_episodes"],
         "running": state.get("running", [None] * seeds),
+        "taken_over": state.get("taken_over") or [None] * seeds,
         **{f"metrics '{name[:80]}'": sums for name, sums in state["metrics_sum"].items()},
         **{f"counts '{name[:80]}'": counts for name, counts in state["metrics_count"].items()},
     }

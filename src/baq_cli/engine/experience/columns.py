@@ -25,6 +25,7 @@ UNKNOWN_RETURN = -1e9
 """Stands for a return of a running episode: so low that no calibration binds on it, and that no
 threshold admits it."""
 HELD_OUT = "held_out"
+INTERVENTION = "intervention"
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,8 @@ DATA_COLUMNS: Mapping[str, Column] = {
     ),
     # how many steps the whole episode has
     "episode_length": Column(_episode_length, 0.0, 0.0, _episode_length_at_end),
+    # 1 where somebody acted in the policy's place; of a dataset nobody knows. The loop writes it
+    INTERVENTION: Column(lambda logged: np.zeros(len(logged.episodes)), 0.0, 0.0, synthetic=0.0),
     # no method's: what a window goes by, also where a fault or a stop cut an episode
     END: Column(_end, 0.0, 1.0, _end_at_end, synthetic=0.0),
 }

@@ -68,7 +68,7 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         with closing(run):
-            of_loop = run, start.store, source is None
+            of_loop = run, start.store, source is None, start.other
             loop = OnlineLoop.resume(*of_loop, saved) if saved else OnlineLoop.start(*of_loop)
             with closing(loop):
                 finetune(loop, order.resume_command)

@@ -11,7 +11,8 @@ from torch import Tensor
 from baq_cli.agents.interface import ONLINE
 from baq_cli.agents.plans import StoreName
 from baq_cli.engine.checkpoints.folder import Checkpoint
-from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
+from baq_cli.engine.checkpoints.intervention_state import STREAM as INTERVENE
+from baq_cli.engine.experience.columns import DATA_COLUMNS, INTERVENTION, data_layout
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import PRIORITY, Store
 from baq_cli.engine.experience.stores import (
@@ -25,6 +26,7 @@ from baq_cli.engine.experience.stores import (
 from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
+from baq_cli.engine.phases.intervention import Intervention, TakeOver
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
@@ -44,6 +46,7 @@ class OnlineLoop:
         from_scratch: bool,
         acting: ActingOn,
         own: Tensor | None = None,
+        other: TakeOver | None = None,
     ):
         self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
@@ -68,28 +71,40 @@ class OnlineLoop:
             Window.of(self.plan),
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
+        self.intervention: Intervention | None = None
+        if other is not None:
+            assert recipe.run.intervention is not None
+            rule = recipe.run.intervention
+            self.intervention = Intervention(rule, other, run.streams[INTERVENE])
         self.owed = False
         self.ended_at_resume = False
         self.episodes = RunningEpisodes(run, self.online)
 
     @classmethod
-    def start(cls, run: Run, offline: Store | None, from_scratch: bool) -> OnlineLoop:
+    def start(
+        cls, run: Run, offline: Store | None, from_scratch: bool, other: TakeOver | None = None
+    ) -> OnlineLoop:
         """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
         acting = faster_place(run.recipe, run.learner, run.inputs)
-        _explore_on(run, acting)
-        return cls(run, offline, from_scratch, acting)
+        _own_streams(run, acting, other)
+        return cls(run, offline, from_scratch, acting, other=other)
 
     @classmethod
     def resume(
-        cls, run: Run, offline: Store | None, from_scratch: bool, saved: Checkpoint
+        cls,
+        run: Run,
+        offline: Store | None,
+        from_scratch: bool,
+        other: TakeOver | None,
+        saved: Checkpoint,
     ) -> OnlineLoop:
         """Return a loop where a checkpoint left it."""
         acting: ActingOn = saved.state["acting"]
-        _explore_on(run, acting)
+        _own_streams(run, acting, other)
         run.restore(saved)  # before the stores: what isn't kept of them, the method computes
         kept = [block["own"] for block in saved.kept()["offline"]]
         own = torch.cat(kept, dim=1).to(run.spec.device) if kept else None
-        loop = cls(run, offline, from_scratch, acting, own)
+        loop = cls(run, offline, from_scratch, acting, own, other)
         loop._restore(saved)
         return loop
 
@@ -112,12 +127,13 @@ class OnlineLoop:
             episodes.begin_anew(fault)
             return
         laps.lap("environment")
-        action = episodes.pool.done(asked)
+        action, taken = episodes.pool.done(asked), self._taken_over()
         parts = {"observation": next_obs, "reward": reward, "action": action}
         run.faults.check_transition(parts, run.env_steps + 1)
-        slot = self._store(action, reward, next_obs, terminated)
+        slot = self._store(action, reward, next_obs, terminated, taken)
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
+        run.taken.add(taken)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
         self.owed = run.env_steps > self.plan.warmup_env_steps
@@ -142,13 +158,30 @@ class OnlineLoop:
         self.run.laps.lap("update")
 
     def _choose_action(self) -> Array:
+        """Return the policy's actions, or those of who acts in its place, `[S, action_dim]`."""
+        own = self._own_action()
+        if self.intervention is None:
+            return own
+        return self.intervention.choose(own, self.episodes.obs, self.run.episodes)
+
+    def _taken_over(self) -> Array:
+        """Return where the last step did what the policy had not asked for, `[S]`, and go on."""
+        taken = self.episodes.pool.did_other
+        if self.intervention is not None:
+            taken = taken | self.intervention.taken
+            self.intervention.done()
+        return taken
+
+    def _own_action(self) -> Array:
         run, stream = self.run, self.run.streams["explore"]
         if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
             random = 2 * stream.uniform(run.spec.action_dim) - 1
             return random.cpu().numpy()
         return self.episodes.queue.head(self.actor.act(self.episodes.obs))
 
-    def _store(self, action: Array, reward: Array, next_obs: Array, terminated: Array) -> int:
+    def _store(
+        self, action: Array, reward: Array, next_obs: Array, terminated: Array, taken: Array
+    ) -> int:
         run = self.run
         device = run.spec.device
         fields = {
@@ -160,6 +193,8 @@ class OnlineLoop:
         }
         for name in self.known.columns:
             fields[name] = torch.full((len(run.spec.seeds),), DATA_COLUMNS[name].running)
+        if INTERVENTION in fields:
+            fields[INTERVENTION] = torch.from_numpy(taken)
         row = self.known.pack(fields).to(device)  # one transfer
         if not self.own:
             return self.online.append(row)
@@ -184,7 +219,11 @@ class OnlineLoop:
             "running": self.episodes.state(),
             **self.stages.state(),
         }
-        self.run.save(self.run.env_steps, self.episodes.tensors(), state, self.stores)
+        tensors = self.episodes.tensors()
+        if self.intervention is not None:
+            state |= self.intervention.state()
+            tensors |= self.intervention.tensors()
+        self.run.save(self.run.env_steps, tensors, state, self.stores)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and repeat the running episodes."""
@@ -194,6 +233,8 @@ class OnlineLoop:
         written: dict[StoreName, int]
         written = {"online": state["written"], "model": state.get("model_written", 0)}
         self.stores.refill(saved.kept(), written, saved.training)
+        if self.intervention is not None:
+            self.intervention.restore(saved)
         self.episodes.restore(saved)
         guard = self.run.guard
         if self.run.env_steps >= self.run.recipe.run.env_steps or guard.stopped:
@@ -201,10 +242,12 @@ class OnlineLoop:
             self.ended_at_resume = bool(saved.state["pending"]) or stopped_now
 
 
-def _explore_on(run: Run, acting: ActingOn) -> None:
-    """Give a run the stream that its actions are drawn from, where they are."""
+def _own_streams(run: Run, acting: ActingOn, other: TakeOver | None) -> None:
+    """Give a run the streams that actions are drawn from, its own where they are, and another's."""
     if acting == "cpu":
         run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
+    if other is not None:
+        run.streams[INTERVENE] = SeedStream(run.spec.seeds, f"{INTERVENE}/online", "cpu")
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:

@@ -22,6 +22,7 @@ from baq_cli.engine.phases.evaluations import Evaluations, Pending
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.phases.origin import Origin
+from baq_cli.engine.phases.taken import TakenOver
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, Interrupted
@@ -73,6 +74,7 @@ class Run:
         if plan.first or plan.routines:
             self.streams["routine"] = SeedStream(spec.seeds, f"routine/{self.phase}", spec.device)
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
+        self.taken = TakenOver(spec.seeds)
         restarts = self.recipe.run.env_restarts
         self.faults = Faults(
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
@@ -126,7 +128,8 @@ class Run:
         elapsed = max(now - self._counted, 1e-9)
         steps = self.learner.gradient_steps - self._first_step
         left = (total - done) * elapsed / max(done - self._first_done, 1)
-        self.observer(Progress(self.phase, done, total, steps, steps / elapsed, left))
+        counts = self.phase, done, total, steps, steps / elapsed, left
+        self.observer(Progress(*counts, taken_over=self.taken.share(done)))
 
     # -- at evaluations
 
@@ -186,7 +189,7 @@ class Run:
             "gradient_steps": self.learner.gradient_steps,
             "env_steps": self.env_steps,
         }
-        rows = [counters | row for row in self.diagnostics.take()]
+        rows = [counters | row for row in (*self.diagnostics.take(), *self.taken.rows())]
         self._log("diagnostics", rows)
 
     def _log(self, log: Log, rows: list[Row]) -> None:
@@ -219,6 +222,7 @@ class Run:
             "faults": self.faults.count,
             "guard": self.guard.state(),
             "episodes": self.episodes.tolist(),
+            **self.taken.state(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
             "inherited": self.history.inherited,
@@ -277,6 +281,7 @@ class Run:
         self.faults.count = int(state["faults"])
         self.guard.restore(state["guard"], saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
+        self.taken.restore(state)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
@@ -292,7 +297,8 @@ class Run:
     def finish(self) -> None:
         """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
-        self.directory.finish({"seconds_of_last_session": seconds} | self.guard.facts())
+        found = self.guard.facts() | self.taken.facts(self.env_steps)
+        self.directory.finish({"seconds_of_last_session": seconds} | found)
         self.trackers.close(done=True)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.experience.windows import Window
+from baq_cli.engine.phases.intervention import TakeOver, who_takes_over
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
@@ -131,7 +132,7 @@ class Start:
     """What a phase begins or goes on with.
 
     `store` is the dataset, where it is drawn from; `saved` the checkpoint of this phase that it
-    goes on from.
+    goes on from; `other` who may act in the policy's place.
     """
 
     recipe: Recipe
@@ -140,6 +141,7 @@ class Start:
     learner: Learner
     inputs: Inputs
     store: Store | None
+    other: TakeOver | None = None
 
 
 def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
@@ -193,7 +195,8 @@ def open_online(
             warmup, updates = learner.plan.warmup_env_steps, learner.plan.fit.steps
             said = f"{warmup:,} env_steps with it as it is, then {updates:,} updates of critics"
             order.observer(Note(f"before the policy learns: {said}"))
-    return Start(recipe, saved, origin, learner, inputs, store)
+    other = who_takes_over(recipe, origin, order.observer)
+    return Start(recipe, saved, origin, learner, inputs, store, other)
 
 
 # -- parts
