@@ -6,10 +6,12 @@ set -eu
 OUT=${1:-runs/cuda}
 mkdir -p "$OUT"
 nvidia-smi --query-gpu=name,driver_version --format=csv | tee "$OUT/card.txt"
-python -m pytest -q tests/test_capture.py | tee "$OUT/capture.txt"
+python -m pytest -q tests/test_capture.py tests/test_windows.py tests/test_second_order.py \
+    tests/test_actor.py tests/test_adam.py tests/test_card_numbers.py tests/test_deploy.py \
+    | tee "$OUT/tests.txt"
 baq bench --device cuda --algo iql --seeds 1,10,64 --save benchmarks/results | tee "$OUT/iql.txt"
 baq bench --device cuda --algo iql --seeds 10 --tf32 | tee "$OUT/iql-tf32.txt"
-baq bench --device cuda --algo awac,td3_bc,cql,baq,sac --seeds 1,10 --rounds 3 \
+baq bench --device cuda --algo awac,td3_bc,cql,baq --seeds 1,10 --rounds 3 \
     | tee "$OUT/methods.txt"
 baq bench --device cuda --algo iql --seeds 10 --env Hopper-v5 --env-steps 2000 --rounds 1 \
     | tee "$OUT/loop.txt"
@@ -18,5 +20,5 @@ start=$(date +%s)
 baq pretrain --dataset baq/hopper/medium-v0 --algo iql --seeds 10 --device cuda \
     --gradient-steps 100000 --out "$OUT/hopper-offline"
 baq finetune --checkpoint "$OUT/hopper-offline" --device cuda --env-steps 100000 \
-    --out "$OUT/hopper-online"
+    --out "$OUT/hopper-online" env_workers=true overlap=true
 echo "ten seeds, 100k + 100k on Hopper-v5: $(($(date +%s) - start)) s" | tee "$OUT/whole.txt"

@@ -214,7 +214,7 @@ def test_a_captured_action_is_the_eager_one(algo: str) -> None:
         for capture in (True, False)
     )
     for _ in range(8):
-        obs = rng.normal(size=(len(SEEDS), 3))
+        obs = rng.normal(size=(len(SEEDS), 3)).astype(np.float32)
         np.testing.assert_allclose(captured.act(obs), eager.act(obs), rtol=1e-4, atol=1e-5)
         with torch.no_grad():
             for parameter in learner.agent.parameters():

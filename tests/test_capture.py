@@ -23,9 +23,10 @@ from baq_cli.bench.updates import Case as Measured
 from baq_cli.bench.updates import Sizes, spec_of
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import stores_by_name
+from baq_cli.engine.updates.card_graph import EAGER_FIRST
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.synthetic import synthetic_updater
-from baq_cli.engine.updates.updater import EAGER_FIRST, Updater
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.recipes.load import resolve
 from baq_cli.units import Phase
 
@@ -135,9 +136,11 @@ def assert_same(one: Training, other: Training, **within: float) -> None:
 @pytest.mark.parametrize("case", cases(NEEDS_CUDA))
 def test_a_captured_update_is_the_eager_one(case: Case) -> None:
     captured, eager = Training(case, "cuda"), Training(case, "cuda")
-    updater = captured.by_updater(UPDATES, capture=True)
+    period = max(captured.agent.every.values(), default=1)
+    updates = max(UPDATES, EAGER_FIRST * (1 + period) + 2 * period)  # each set of groups captured
+    updater = captured.by_updater(updates, capture=True)
     assert updater._graphs, "the test is of captured updates"
-    assert not eager.by_updater(UPDATES, capture=False)._graphs
+    assert not eager.by_updater(updates, capture=False)._graphs
     assert_same(captured, eager, rtol=1e-4, atol=1e-5)
 
 
