@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from baq_cli.agents.registry import METHODS
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.cells import Cell, load_cells, save_matrix
 from baq_cli.launch.matrix import asked_for, check_known, lay_out, parse_grid, tasks_of
+from baq_cli.recipes.method_files import named
 from baq_cli.runs.files import json_bytes
 
 OUT = Path("out")
@@ -75,6 +77,15 @@ def test_cells_of_other_budgets_or_evaluations_are_refused_by_the_field(
 
 def test_a_phase_that_a_method_lacks_is_not_compared() -> None:
     assert [cell.method for cell in cells_of("iql", "bc", "sac")] == ["iql", "bc", "sac"]
+
+
+def test_all_stands_for_every_method_that_is_not_named() -> None:
+    assert set(asked_for([], {"algos": ["all"]}).algos) == set(METHODS)
+    some = asked_for([], {"algos": ["iql", "all", "baq"]}).algos
+    assert (some[0], some[-1], len(some)) == ("iql", "baq", len(METHODS))
+    offline = {name for name, method in METHODS.items() if method.learns_offline}
+    assert set(named(["all"], "offline")) == offline
+    assert named(["sac", "all"], "offline")[0] == "sac"
 
 
 def test_flags_go_before_a_recipe_and_overrides_before_flags(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def bench(
     algo: Annotated[
         str,
-        typer.Option(help="Methods, separated by commas.", autocompletion=completion.methods),
+        typer.Option(
+            help="Methods, separated by commas, or all.", autocompletion=completion.methods
+        ),
     ] = "iql",
     seeds: Annotated[str, typer.Option(help="Seed counts, separated by commas (1,4,10).")] = "1,4",
     device: opt.Device = None,
@@ -192,13 +194,14 @@ def _cases(
 ) -> list[Case]:
     from baq_cli.agents.registry import METHODS
     from baq_cli.bench.updates import Case
+    from baq_cli.recipes.method_files import named
 
-    names = [name.strip() for name in algos.split(",") if name.strip()]
+    if phase not in ("offline", "online"):
+        raise UsageError(f"--phase {phase}: expected offline or online")
+    names = named(opt.words(algos), phase)  # type: ignore[arg-type]  # it is one of the two
     unknown = sorted(set(names) - set(METHODS))
     if unknown or not names:
         raise UsageError(f"--algo {algos}: expected methods among {', '.join(METHODS)}")
-    if phase not in ("offline", "online"):
-        raise UsageError(f"--phase {phase}: expected offline or online")
     _refuse_without(phase, algos)
     return [
         Case(name, count, phase, path, threads, tuple(settings.get(name, {}).items()))  # type: ignore[arg-type]

@@ -44,7 +44,7 @@ def compare(
     algos: Annotated[
         str | None,
         typer.Option(
-            help="Methods, separated by commas; default: baq,awac,iql,cql.",
+            help="Methods, separated by commas, or all; default: baq,awac,iql,cql.",
             autocompletion=completion.methods,
         ),
     ] = None,

@@ -23,6 +23,7 @@ from baq_cli.recipes.load import (
     parse_overrides,
     resolve,
 )
+from baq_cli.recipes.method_files import named
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
@@ -63,7 +64,8 @@ def asked_for(recipes: Sequence[str], given: Layer) -> CompareConfig:
             f"--recipe {','.join(recipes)}: one of them is a matrix of recipes: give it alone"
         )
     found: Layer = layers[0].get("compare") or {} if len(layers) == 1 else {}
-    return comparison_of({"compare": found | given})
+    config = comparison_of({"compare": found | given})
+    return config.model_copy(update={"algos": tuple(named(config.algos))})
 
 
 def tasks_of(

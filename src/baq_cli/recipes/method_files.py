@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -41,6 +41,13 @@ class Key:
 def method_names() -> list[str]:
     """Return the names of all methods, sorted."""
     return sorted(_methods())
+
+
+def named(algos: Sequence[str], phase: Phase | None = None) -> list[str]:
+    """Return the methods of a list in which `all` stands for every other one, or all of a phase."""
+    others = [name for name in method_names() if name not in algos]
+    others = [name for name in others if phase is None or learns(name, phase)]
+    return [name for word in algos for name in (others if word == "all" else [word])]
 
 
 def method_titles() -> dict[str, str]:

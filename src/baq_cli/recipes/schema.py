@@ -180,7 +180,7 @@ class CompareConfig(Closed):
     """A recipe's section `compare`: a matrix of runs, of which the recipe's other keys are true."""
 
     algos: tuple[str, ...] = Field(
-        ("baq", "awac", "iql", "cql"), min_length=1, description="methods"
+        ("baq", "awac", "iql", "cql"), min_length=1, description="methods; all: every one"
     )
     recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
     datasets: tuple[DatasetId, ...] = Field((), description="a task each, by one recipe")
