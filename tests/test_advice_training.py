@@ -484,10 +484,10 @@ def test_infinite_action_bounds_are_given_as_the_message_says(
     said = terminal.told(*scratch(tmp_path / "a", *words, "Unbounded-v0"), status=3)
     (advised,) = re.findall(r"gymnasium\.wrappers\.TransformAction\(.*?\)\)", said)
     names = {"low": -1.0, "high": 1.0, "shape": (2,), "gymnasium": gym}
-    gym.register("Bounded-v0", lambda: eval(advised, names | {"env": Unbounded()}))
-    terminal.done(*scratch(tmp_path / "a", *words, "Bounded-v0"))
+    gym.register("Advised-v0", lambda: eval(advised, names | {"env": Unbounded()}))
+    terminal.done(*scratch(tmp_path / "a", *words, "Advised-v0"))
     gym.registry.pop("Unbounded-v0")
-    gym.registry.pop("Bounded-v0")
+    gym.registry.pop("Advised-v0")
 
 
 @follows("the environment failed {} times, the last time at environment step {}: {}. The last ")

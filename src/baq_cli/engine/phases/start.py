@@ -299,7 +299,7 @@ def _inputs(
     if aim is not None:
         by = f"{inputs.reward_scale:.4g}"
         if inputs.reward_shift:
-            by += f" and add {inputs.reward_shift:.4g}"
+            by += f", plus {inputs.reward_shift:.4g}"
         key = f"{recipe.run.algo}.reward_scale"
         observer(Note(f"updates multiply rewards by {by}, so that {aim} ({key}=1 leaves them)"))
     return inputs
