@@ -296,6 +296,7 @@ def test_the_agents_become_the_ensemble_and_what_follows_starts_anew() -> None:
     assert torch.equal(agent.log_alpha, torch.zeros(2)), "of the ensemble, not of a member"
     assert (agent.log_alphas != 0).all()
     assert not _same(agent.critic, agent.critic_target)
+    agent.log_alpha.data.fill_(1.3)  # as an online checkpoint may have it
     online = handed_over(agent)
     assert _same(online.policy, agent.policy)
     assert _same(online.critic, agent.critic)

@@ -167,6 +167,8 @@ class Agent(nn.Module, ABC):
     def hand_over(self, data: Experience) -> frozenset[str]:
         """Change what the switch changes, once: after tensors are loaded, never at a resume.
 
+        A run that continues an online checkpoint begins with a hand-over too.
+
         What it changes must be in parameters or buffers; what has another form online is built so
         (`self.phase`). Returns the groups whose optimisers start fresh.
         """

@@ -48,7 +48,8 @@ class Off2On(CQLMembers):
     Departures: the agents are pre-trained in one run, each on rows of its own (the authors: five
     runs); critics, policy, temperature and ratio step on one backward pass, from the same
     parameters, and priorities are of the ratio after it; environment steps and updates take turns
-    one by one (the authors: 1 000 each); priorities are drawn from row by row, not stratified.
+    one by one (the authors: 1 000 each); priorities are drawn from row by row, not stratified;
+    hidden biases begin at 0.1 (0).
     """
 
     name = "off2on"
@@ -110,6 +111,7 @@ class Off2On(CQLMembers):
 
     def hand_over(self, data: Experience) -> frozenset[str]:
         self.critic_target.load_state_dict(self.critic.state_dict())
+        self.reset_temperature()
         share, rows = self.config.initial_online_share, max(1, data.size("offline"))
         first = max(1, self.config.warmup_env_steps)
         self.greatest.fill_(rows * share / ((1 - share) * first))

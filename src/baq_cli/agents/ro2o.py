@@ -49,8 +49,8 @@ class RO2O(SACN):
     row of the dataset is drawn again, and the first `warmup_env_steps` are π's, without updates.
 
     Departures: those of SAC-N. The authors compute the terms online and leave them out of what is
-    differentiated, which their paper doesn't say: by default they stay. Their AntMaze variant with
-    pessimism trains on raw rewards offline and on others online; here rewards have one unit.
+    differentiated, which their paper doesn't say: by default they stay. A version of
+    their AntMaze code trains on raw rewards offline and on others online; here they have one unit.
     """
 
     name = "ro2o"

@@ -45,7 +45,8 @@ class SO2(EDAC):
     Departures: those of EDAC. The first `warmup_env_steps` rows enter the queue too (the authors':
     only later ones). Truncated transitions bootstrap (the authors store Hopper's and Walker2d's
     time limits as terminations). Their two released entry points differ; this follows the
-    branch named code, which has the paper's ten updates a step.
+    branch named code, which has the paper's ten updates a step. A batch has no greatest size
+    (8 192).
     """
 
     name = "so2"

@@ -38,10 +38,11 @@ class WSRL(CalQL):
     Cal-QL's checkpoints can be continued as well, with the critics and the policy that they have;
     their optimisers begin anew.
 
-    Departures: each critic step draws a batch of its own, and a policy step that of the last one
-    and others beside it (the authors: all batches of the step); these share one backward pass, from
-    the same parameters. Steps of the policy fall on every `utd`-th gradient step, which the count
-    of pre-training may shift from the last of an environment step's.
+    Departures: with `calibrated`, the returns of Cal-QL; each critic step draws a batch of its own,
+    and a policy step that of the last one and others beside it (the authors: all batches of the
+    step); these share one backward pass, from the same parameters. Steps of the policy fall on
+    every `utd`-th gradient step, which the count of pre-training may shift from the last of an
+    environment step's.
     """
 
     name = "wsrl"
