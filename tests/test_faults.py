@@ -324,7 +324,7 @@ def test_an_environment_that_can_t_be_made_again_is_tried_as_often_as_allowed(
     assert [line["env_steps"] for line in logged(tmp_path / "run")] == [BAD_STEP - 1] * 4
 
 
-def test_what_a_method_learns_of_an_episode_cut_short_is_what_is_stored_of_it(
+def test_of_an_episode_cut_short_columns_are_stored_and_its_return_is_told_to_nobody(
     tmp_path: Path, tell: Tell, monkeypatch: pytest.MonkeyPatch, no_evaluations: None
 ) -> None:
     ended: list[tuple[list[bool], list[float]]] = []
@@ -343,7 +343,11 @@ def test_what_a_method_learns_of_an_episode_cut_short_is_what_is_stored_of_it(
     blocks = [block["rows"] for block in saved.blocks if block is not None]
     column = Layout(3, 1, ("mc_return",)).slices["mc_return"]
     unknown = (torch.cat(blocks, dim=1)[..., column].squeeze(-1) == UNKNOWN_RETURN).sum(1)
-    assert unknown.tolist() == [len(e["rewards"]) for e in saved.state["running"]]
+    running = [len(e["rewards"]) for e in saved.state["running"]]
+    assert unknown.tolist() == running
+    cut = sum(block.shape[1] for block in blocks) - lengths.sum(0) - running
+    assert (cut >= 0).all()
+    assert cut.any()
 
 
 # -- an environment that doesn't repeat itself

@@ -203,6 +203,7 @@ class Agent(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """See the raw returns and lengths (env_steps) of episodes that just ended, all `[S]`.
 
+        Episodes that a fault of the environment cut short are not among them.
         Returns columns `[S]` by name (its own, `priority` among them, or the data's), which are
         written to the rows of the seeds' finished episodes.
         """

@@ -128,7 +128,8 @@ class FamO2O(Wrapper):
     lower its values; here β is within its bounds. All step on one backward pass, from the same
     parameters, with one draw of π_b for all losses. CQL's actions of π(s') see β' as the target's.
     AWAC's form is the paper's idea with IQL's settings. One environment step and one update take
-    turns, for CQL too (its authors': a thousand of each).
+    turns, for CQL too (its authors': a thousand of each). Actions of the dataset are not clipped
+    (to ±0.99999, with CQL ±0.999).
     """
 
     name = "famo2o"

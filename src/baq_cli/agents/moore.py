@@ -55,7 +55,6 @@ class MOORe(SoftActorCritic, ModelBased):
     name = "moore"
     title = "MOORe-style"
     family = "model-based"
-    reads_clock = frozenset({"share"})
 
     class Config(SoftActorCritic.Config, ModelBased.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})
@@ -84,6 +83,8 @@ class MOORe(SoftActorCritic, ModelBased):
     def build(self, init: SeedStream) -> None:
         super().build(init)
         self.build_model()
+        if self.phase == "online":
+            self.reads_clock = frozenset({"share"})
 
     def groups(self) -> dict[str, Group]:
         return super().groups() | self.model_group()

@@ -65,7 +65,8 @@ class SDMGAN(ModelBased):
     action; the released code takes that of the first state for all. Models and their fits are
     MOORe's, with batches of 128. Real rows are drawn with a probability, not counted. π steps as
     often as D in the warm-up, where no target follows: π̄ is set to π behind it; L moves only
-    afterwards. Adam's count of steps goes on where an update isn't applied. No WGAN-GP.
+    afterwards. Adam's count of steps goes on where an update isn't applied. All groups step on one
+    backward pass, from the same parameters; q̃ begins behind the warm-up. No WGAN-GP.
     """
 
     name = "sdm_gan"
@@ -308,6 +309,8 @@ class SDMGAN(ModelBased):
         """Make the model's rows, and set with which probability a row is none of them."""
         if routine != "rollouts":
             return
+        if self.phase == "online":
+            self.odds.copy_(self.odds_at(data.size("offline"), data.size("online")))
         tenths = (self.clock.gradient_steps / self.config.real_share_every).floor()
         self.real_odds.copy_((1 - 0.1 * tenths).clamp(min=self.config.real_share))
         self.fill(data, self.rollouts, noise)

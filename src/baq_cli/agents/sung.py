@@ -100,7 +100,8 @@ class SUNG(Wrapper):
     Departures: the decoder's states are linear, where the authors' end in a tanh that states
     beyond ±1 can't pass (`vae_states: tanh`); actions of the dataset are not clipped to ±0.99;
     a row that is drawn twice counts twice, where on CQL the authors draw actions anew; groups step
-    on one backward pass, from the same parameters. λ is constant.
+    on one backward pass, from the same parameters. λ is constant; in CQL's Lagrange form it
+    multiplies the target gap too.
     """
 
     name = "sung"

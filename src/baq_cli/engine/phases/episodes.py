@@ -70,11 +70,11 @@ class RunningEpisodes:
         self.obs, self.action = next_obs, None
         self.queue.done()
 
-    def end(self, over: Array, terminated: Array) -> None:
-        """End the episodes that are over, `[S]`, and begin others in their place."""
+    def end(self, over: Array, terminated: Array, cut: bool = False) -> None:
+        """End the episodes that are over, `[S]`, or `cut` short, and begin others instead."""
         if not over.any():
             return
-        self._close(over, terminated)
+        self._close(over, terminated, cut)
         try:
             self.obs = self._reset(over)
         except EnvironmentFault as fault:
@@ -93,7 +93,7 @@ class RunningEpisodes:
             _refuse_while_stopping(self._run, fault)
             self.action = None
             self.queue.drop()
-            self._close(begun, np.zeros_like(begun))
+            self._close(begun, np.zeros_like(begun), cut=True)
             self.pool = _renewed(self._run, self.pool, fault)
             self.obs = self._insist(self._reset)
         except Interrupted as stopped:
@@ -111,8 +111,12 @@ class RunningEpisodes:
         """Return which episodes have taken a step, `[S]`."""
         return np.array([bool(episode.actions) for episode in self._running])
 
-    def _close(self, over: Array, terminated: Array) -> None:
-        """Fill in what is known of episodes only now, and note those that take their place."""
+    def _close(self, over: Array, terminated: Array, cut: bool) -> None:
+        """Fill in what is known of episodes only now, and note those that take their place.
+
+        Of an episode that was cut short the method hears nothing: it may be near a good return
+        only because it is short. The guard counts it, as its harm is done.
+        """
         if not over.any():
             return
         run = self._run
@@ -120,25 +124,30 @@ class RunningEpisodes:
         for i, episode in enumerate(ended):
             if episode is not None:
                 self._fill_in(i, episode, bool(terminated[i]))
-        device = run.spec.device
-        returns = [sum(e.rewards) if e else 0.0 for e in ended]
-        lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
-        run.guard.episodes_ended(run.env_steps, over, np.array(returns))
-        columns = run.agent.on_episode_end(
-            torch.from_numpy(over).to(device),
-            torch.tensor(returns, device=device),
-            torch.tensor(lengths, device=device),
-        )
-        for name, values in columns.items():
-            for i, episode in enumerate(ended):
-                if episode is not None:
-                    self._write(i, episode, name, values[i].expand(len(episode.slots)))
+        returns = np.array([sum(e.rewards) if e else 0.0 for e in ended])
+        run.guard.episodes_ended(run.env_steps, over, returns)
+        if not cut:
+            self._tell(over, ended, returns)
         run.episodes += over
         self.queue.drop(over)
         self._running = [
             new if o else old for new, old, o in zip(self._next(), self._running, over, strict=True)
         ]
         self.obs = np.where(over[:, None], np.nan, self.obs)
+
+    def _tell(self, over: Array, ended: list[RunningEpisode | None], returns: Array) -> None:
+        """Let the method see what came of episodes, and write what it says of them."""
+        device = self._run.spec.device
+        lengths = [float(len(e.rewards)) if e else 0.0 for e in ended]
+        columns = self._run.agent.on_episode_end(
+            torch.from_numpy(over).to(device),
+            torch.tensor(returns.tolist(), device=device),
+            torch.tensor(lengths, device=device),
+        )
+        for name, values in columns.items():
+            for i, episode in enumerate(ended):
+                if episode is not None:
+                    self._write(i, episode, name, values[i].expand(len(episode.slots)))
 
     def _fill_in(self, i: int, episode: RunningEpisode, terminated: bool) -> None:
         """Write the data columns of a seed's episode that are known only at its end."""
@@ -225,7 +234,7 @@ class RunningEpisodes:
             )
         )
         begun = stray & self._begun()  # of the others the start is all that differs
-        self.end(begun, np.zeros_like(begun))
+        self.end(begun, np.zeros_like(begun), cut=True)
 
 
 def make_pool(run: Run) -> EnvPool:

@@ -162,7 +162,9 @@ class OnlineLoop:
         own = self._own_action()
         if self.intervention is None:
             return own
-        return self.intervention.choose(own, self.episodes.obs, self.run.episodes)
+        chosen = self.intervention.choose(own, self.episodes.obs, self.run.episodes)
+        self.episodes.queue.drop(self.intervention.taken)  # what was decided before is out of date
+        return chosen
 
     def _taken_over(self) -> Array:
         """Return where the last step did what the policy had not asked for, `[S]`, and go on."""
