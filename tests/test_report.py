@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from baq_cli.cli.report import heading
 from baq_cli.errors import DataError
 from baq_cli.report.curves import phase_curves
 from baq_cli.report.figure import draw
@@ -235,3 +236,8 @@ def test_importing_the_report_imports_neither_torch_nor_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_title_names_a_few_methods_and_counts_many():
+    assert heading(["iql", "awac", "iql"], ["a/b/c-v0"]) == "iql, awac on a/b/c-v0"
+    assert heading(map(str, range(7)), ["d", "e"]) == "7 methods on d, e"

@@ -11,7 +11,7 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.groups import ByDefault
-from baq_cli.cli.report import Named, write_and_show
+from baq_cli.cli.report import Named, heading, write_and_show
 from baq_cli.cli.say import say
 from baq_cli.errors import DataError
 
@@ -247,8 +247,7 @@ def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> No
     from baq_cli.launch.matrix import is_finished
     from baq_cli.runs.lock import held
 
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    title = f"{', '.join(dict.fromkeys(cell.method for cell in cells))} on {', '.join(tasks)}"
+    title = heading([cell.method for cell in cells], [cell.task for cell in cells])
     with held(out), watch_cells(title) as watcher:
         cells, _ = open_tasks(cells, out, watcher)
         left = [cell for cell in cells if not is_finished(cell)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from baq_cli.report.document import Failure
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import Course
+
+MOST_NAMED = 6
+"""Methods, or datasets, that a title names; of more it says how many."""
 
 
 def report(
@@ -148,6 +152,13 @@ def _gather(
 
 
 def _title(courses: list[Course]) -> str:
-    methods = dict.fromkeys(course.method for course in courses)
-    tasks = dict.fromkeys(course.task for course in courses)
-    return f"{', '.join(methods)} on {', '.join(tasks)}"
+    return heading([course.method for course in courses], [course.task for course in courses])
+
+
+def heading(methods: Iterable[str], tasks: Iterable[str]) -> str:
+    """Return what is compared in a line: names, or of many how many they are."""
+    of_methods, of_tasks = (
+        ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} {what}"
+        for names, what in ((dict.fromkeys(methods), "methods"), (dict.fromkeys(tasks), "datasets"))
+    )
+    return f"{of_methods} on {of_tasks}"
