@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baq_cli.errors import DataError
+from baq_cli.engine.checkpoints.expected import damaged
 
 STREAM = "intervene"
 STATE = f"{STREAM}.state"
@@ -33,12 +33,12 @@ def intervention_tensors(
     seeds, action_dim = len(document["seeds"]), len(document["spaces"]["action_low"])
     stream, rows = training.get(f"stream.{STREAM}"), replay.get(STATE)
     if state.get("intervention") is None or stream is None or len(stream) != seeds or rows is None:
-        raise _damaged(folder, "it lacks what goes on of who takes over")
+        raise damaged(folder, "it lacks what goes on of who takes over")
     fits = rows.shape == (seeds, 4) and rows.dtype == torch.int64
     if not fits or bool((rows[:, 0] < -1).any() or (rows[:, 1:] < 0).any()):
-        raise _damaged(folder, f"'{STATE}' is {rows.dtype} {list(rows.shape)}, no take-overs")
+        raise damaged(folder, f"'{STATE}' is {rows.dtype} {list(rows.shape)}, no take-overs")
     if (QUEUE in replay) != (LEFT in replay):
-        raise _damaged(folder, f"it has one of '{QUEUE}' and '{LEFT}' alone")
+        raise damaged(folder, f"it has one of '{QUEUE}' and '{LEFT}' alone")
     if QUEUE in replay:
         _check_queue(replay[QUEUE], replay[LEFT], seeds, action_dim, folder)
     return frozenset({STATE, QUEUE, LEFT} & set(replay))
@@ -49,8 +49,4 @@ def _check_queue(queue: Tensor, left: Tensor, seeds: int, action_dim: int, folde
     fits = fits and queue.shape[1] % action_dim == 0 and left.shape == (seeds,)
     chunk = queue.shape[-1] // action_dim
     if not fits or left.dtype != torch.int64 or not bool(((left >= 0) & (left <= chunk)).all()):
-        raise _damaged(folder, f"'{QUEUE}' and '{LEFT}' are no actions that are still to do")
-
-
-def _damaged(folder: Path, what: str) -> DataError:
-    return DataError(f"{folder} is damaged: {what}")
+        raise damaged(folder, f"'{QUEUE}' and '{LEFT}' are no actions that are still to do")

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints.document import bare_agent
+from baq_cli.engine.checkpoints.expected import Shape, check_shapes, damaged, shape_of
 from baq_cli.engine.checkpoints.intervention_state import intervention_tensors
 from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.experience.stores import make_stores, own_columns
 from baq_cli.engine.updates.learner import Learner
-from baq_cli.errors import DataError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checked import (
     Checked,
@@ -31,7 +31,6 @@ from baq_cli.runs.checked import (
 from baq_cli.units import Phase
 
 Tensors = Mapping[str, Tensor]
-Shape = tuple[tuple[int, ...], torch.dtype]
 CARD_BYTES = 16
 """Of the state of a generator on a CUDA card: a seed and an offset."""
 
@@ -153,16 +152,16 @@ def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
     lists |= {f"pending.{k}": kept["counters"] for k, kept in enumerate(state["pending"])}
     for name, values in lists.items():
         if len(values) != seeds:
-            raise _damaged(folder, f"{name} has {len(values)} entries for {seeds} seeds")
+            raise damaged(folder, f"{name} has {len(values)} entries for {seeds} seeds")
     if state["metrics_sum"].keys() != state["metrics_count"].keys():
-        raise _damaged(folder, "its metrics have other sums than counts")
+        raise damaged(folder, "its metrics have other sums than counts")
 
 
 def _check_training(agent: Agent, state: dict[str, Any], training: Tensors, folder: Path) -> None:
-    own = {name: _shape(tensor) for name, tensor in agent.state_dict().items()}
+    own = {name: shape_of(tensor) for name, tensor in agent.state_dict().items()}
     acting = {n: shape for n, shape in own.items() if n.startswith(agent.acting_parts())}
     moments = Learner(agent).optimizer_state()
-    expected = {name: _shape(tensor) for name, tensor in moments.items()}
+    expected = {name: shape_of(tensor) for name, tensor in moments.items()}
     for number in range(len(state["pending"])):
         expected |= {f"pending.{number}.{name}": shape for name, shape in acting.items()}
     if any(name.startswith("guard.") for name in training):
@@ -173,8 +172,8 @@ def _check_training(agent: Agent, state: dict[str, Any], training: Tensors, fold
     changing = {n for n in training if agent.reprioritises and n.startswith("priorities.")}
     for name in changing:
         _check_priorities(training[name], f"'{name}'", len(agent.spec.seeds), folder)
-    found = {n: _shape(tensor) for n, tensor in training.items() if n not in streams | changing}
-    _compare(found, expected, folder)
+    found = {n: shape_of(tensor) for n, tensor in training.items() if n not in streams | changing}
+    check_shapes(found, expected, folder)
 
 
 def _check_stream(states: Tensor, name: str, folder: Path) -> None:
@@ -185,18 +184,18 @@ def _check_stream(states: Tensor, name: str, folder: Path) -> None:
     width = SeedStream((0,), name).state().shape[1]
     fits = states.ndim == 2 and states.shape[1] in (width, CARD_BYTES)
     if not fits or states.dtype != torch.uint8:
-        raise _damaged(folder, f"'{name}' is {states.dtype} {list(states.shape)}, no random stream")
+        raise damaged(folder, f"'{name}' is {states.dtype} {list(states.shape)}, no random stream")
     if states.shape[1] == width:
         try:
             SeedStream(range(len(states)), name).restore(states)
         except RuntimeError as error:
-            raise _damaged(folder, f"'{name}' is the state of no random stream") from error
+            raise damaged(folder, f"'{name}' is the state of no random stream") from error
 
 
 def _check_priorities(values: Tensor, name: str, seeds: int, folder: Path) -> None:
     fits = values.ndim == 2 and len(values) == seeds and values.dtype == torch.float64
     if not fits or not bool(((values >= 0) & values.isfinite()).all()):
-        raise _damaged(folder, f"{name} has priorities that are not finite, or negative")
+        raise damaged(folder, f"{name} has priorities that are not finite, or negative")
 
 
 def _check_stages(agent: Agent, state: dict[str, Any], training: Tensors, folder: Path) -> None:
@@ -205,11 +204,11 @@ def _check_stages(agent: Agent, state: dict[str, Any], training: Tensors, folder
     if plan.first or plan.routines:
         stream = training.get("stream.routine")
         if stream is None or len(stream) != len(agent.spec.seeds):
-            raise _damaged(folder, "it lacks the random stream 'stream.routine'")
+            raise damaged(folder, "it lacks the random stream 'stream.routine'")
     kept = state.get("stages") or {"done": 0, "steps": 0}
     left = [stage.steps for stage in plan.first[kept["done"] :]]
     if kept["done"] > len(plan.first) or kept["steps"] >= (left or [1])[0]:
-        raise _damaged(
+        raise damaged(
             folder,
             f"it is at update {kept['steps']} behind {kept['done']} stages, where the method's "
             f"have {[stage.steps for stage in plan.first]} updates",
@@ -233,10 +232,10 @@ def _check_others(
         field = "own" if name == "offline" else "rows"
         for block in kept:
             expected = {field: ((*block[field].shape[:2], width[name]), torch.float32)}
-            _compare({n: _shape(tensor) for n, tensor in block.items()}, expected, folder)
+            check_shapes({n: shape_of(tensor) for n, tensor in block.items()}, expected, folder)
         rows = sum(block[field].shape[1] for block in kept)
         if name == "model" and rows != min(state.get("model_written", 0), plan.model_capacity):
-            raise _damaged(folder, f"its model store has {rows} rows a seed, not as many as made")
+            raise damaged(folder, f"its model store has {rows} rows a seed, not as many as made")
 
 
 def _check_store(
@@ -250,7 +249,7 @@ def _check_store(
     _, online = make_stores(agent, plan, None, 1)
     rows = sum(block["rows"].shape[1] for block in blocks)
     if rows != min(written, plan.capacity) or written > document["env_steps"]:
-        raise _damaged(
+        raise damaged(
             folder,
             f"its store has {rows} rows a seed where {written:,} were written in "
             f"{document['env_steps']:,} env_steps",
@@ -259,7 +258,7 @@ def _check_store(
         expected = {"rows": (*block["rows"].shape[:2], online.layout.width)}
         if online.priorities is not None and online.keeps_priorities:
             expected["priorities"] = block["rows"].shape[:2]
-        _compare(
+        check_shapes(
             {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in block.items()},
             {
                 name: (shape, torch.float32 if name == "rows" else torch.float64)
@@ -289,15 +288,15 @@ def _check_episodes(
         if f"running.{i}.executed" in replay:
             expected[f"running.{i}.executed"] = ((steps, agent.spec.action_dim), torch.float64)
         if len(episode["slots"]) != steps or max(episode["slots"], default=-1) >= rows:
-            raise _damaged(folder, f"running episode {i} lies in rows that are not there")
-    _compare({name: _shape(tensor) for name, tensor in replay.items()}, expected, folder)
+            raise damaged(folder, f"running episode {i} lies in rows that are not there")
+    check_shapes({name: shape_of(tensor) for name, tensor in replay.items()}, expected, folder)
 
 
 def _check_done(agent: Agent, document: dict[str, Any], replay: Tensors, folder: Path) -> None:
     """Check the numbers of what was decided on ahead, and of what was done in its place."""
     left = replay.get("queue_left")
     if left is not None and not bool(((left >= 0) & (left <= agent.chunk)).all()):
-        raise _damaged(folder, f"more is left of its chunks than the {agent.chunk} actions of each")
+        raise damaged(folder, f"more is left of its chunks than the {agent.chunk} actions of each")
     low, high = (
         torch.tensor(document["spaces"][end], dtype=torch.float64)
         for end in ("action_low", "action_high")
@@ -306,23 +305,4 @@ def _check_done(agent: Agent, document: dict[str, Any], replay: Tensors, folder:
         if name.endswith(".executed"):
             inside = ((done >= low) & (done <= high)).all(1)
             if not bool((inside | done.isnan().all(1)).all()):
-                raise _damaged(folder, f"'{name}' has actions outside of the action space")
-
-
-def _shape(tensor: Tensor) -> Shape:
-    return tuple(tensor.shape), tensor.dtype
-
-
-def _compare(found: Mapping[str, Shape], expected: Mapping[str, Shape], folder: Path) -> None:
-    differ = sorted(found.keys() ^ expected.keys())
-    if differ:
-        more = "has" if differ[0] in found else "lacks"
-        raise _damaged(folder, f"it {more} the tensor '{differ[0][:200]}'")
-    for name, (shape, dtype) in expected.items():
-        if found[name] != (shape, dtype):
-            now = f"{found[name][1]} {list(found[name][0])}"
-            raise _damaged(folder, f"'{name}' is {now}, expected {dtype} {list(shape)}")
-
-
-def _damaged(folder: Path, what: str) -> DataError:
-    return DataError(f"{folder} is damaged: {what}")
+                raise damaged(folder, f"'{name}' has actions outside of the action space")
