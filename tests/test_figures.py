@@ -17,11 +17,16 @@ from matplotlib.text import Text
 from baq_cli.errors import DataError
 from baq_cli.report.figures import curves_stems, draw_figures, each_figure
 from baq_cli.report.names import plain, wrapped
+from baq_cli.report.panels import OTHERS
 from baq_cli.report.style import DASHES, MARKERS, NARROW, OKABE_ITO, WIDE, styled
 
 ABLATION = ["baq", *(f"baq k_q={i} online.utd={j}" for i in (1, 3, 10) for j in (1, 2, 4)), "awac"]
 MANY = documents.compared(ABLATION, ["baq/hopper/medium-v0"], seeds=3, evaluations=21)
+CROWD = documents.compared(
+    [f"m{i}" for i in range(14)], ["baq/hopper/medium-v0"], seeds=3, evaluations=11
+)
 DOCUMENTS = {"rich": documents.rich(), "hostile": documents.hostile(), "many": MANY}
+DOCUMENTS["crowd"] = CROWD
 
 
 def figures(document):
@@ -86,6 +91,23 @@ def test_curves_are_the_means_of_the_seeds_with_their_spread(drawn):
                 low, high = edges(band, x)
                 np.testing.assert_allclose(low, y - scores.std(axis=0, ddof=1))
                 np.testing.assert_allclose(high, y + scores.std(axis=0, ddof=1))
+
+
+def test_more_methods_than_share_axes_have_a_panel_each_with_the_others_in_grey(drawn):
+    methods, (task,) = CROWD["methods"], CROWD["tasks"]
+    (stem,) = curves_stems(CROWD).values()
+    for name in (stem, "efficiency", "profiles"):
+        panels = drawn["crowd"][name].axes
+        assert [axes.get_title(loc="left") for axes in panels] == methods
+        assert len({axes.get_ylim() for axes in panels}) == 1
+    for i, axes in enumerate(drawn["crowd"][stem].axes):
+        own = lines_in(axes, i)
+        for phase, line in zip(("offline", "online"), own, strict=True):
+            scores = np.array(task["methods"][methods[i]]["curves"][phase]["scores"])
+            np.testing.assert_allclose(line.get_ydata(), scores.mean(axis=0))
+        grey = [line for line in axes.lines if line.get_color() == OTHERS["color"]]
+        assert len(grey) == 2 * (len(methods) - 1)
+        assert max(line.get_zorder() for line in grey) < min(line.get_zorder() for line in own)
 
 
 def test_a_seed_without_a_score_is_left_out_of_the_mean():

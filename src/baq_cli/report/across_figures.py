@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baq_cli.report.names import wrapped
+from baq_cli.report.panels import MOST_TOGETHER, Line, draw_panels
 from baq_cli.report.style import (
     FEW,
     FONT_SIZES,
@@ -68,22 +69,21 @@ def aggregates_figure(document: Document) -> Figure:
 def profiles_figure(document: Document) -> Figure:
     """Return the share of runs that score above each threshold, a line and a band a method."""
     of = document["aggregates"]["profile"]
-    figure = _bands_figure(document, of["thresholds"], of["methods"])
-    (axes,) = figure.axes
-    axes.set_xlabel(f"τ: {_scores(document)}")
-    axes.set_ylabel("share of runs that score above τ")
-    axes.set_ylim(0, 1)
+    labels = f"τ: {_scores(document)}", "share of runs that score above τ"
+    figure = _bands_figure(document, of["thresholds"], of["methods"], *labels)
+    for axes in figure.axes:
+        axes.set_ylim(0, 1)
     return figure
 
 
 def efficiency_figure(document: Document) -> Figure:
     """Return the IQM over the online phase, a line and a band a method."""
     of = document["aggregates"]["efficiency"]
-    figure = _bands_figure(document, of["x"], of["methods"])
-    (axes,) = figure.axes
-    axes.set_xlabel(X_LABELS.get(of["x_label"], of["x_label"]))
-    axes.set_ylabel(f"IQM of the {document['aggregates']['unit']}")
-    axes.xaxis.set_major_formatter(_ticks_of(of["x_label"]))
+    counted = X_LABELS.get(of["x_label"], of["x_label"])
+    labels = counted, f"IQM of the {document['aggregates']['unit']}"
+    figure = _bands_figure(document, of["x"], of["methods"], *labels)
+    for axes in figure.axes:
+        axes.xaxis.set_major_formatter(_ticks_of(of["x_label"]))
     return figure
 
 
@@ -138,28 +138,43 @@ def aggregated(document: Document) -> dict[str, int]:
 
 
 def _bands_figure(
-    document: Document, x: Sequence[float], bands: Mapping[str, Mapping[str, Any]]
+    document: Document,
+    x: Sequence[float],
+    bands: Mapping[str, Mapping[str, Any]],
+    x_label: str,
+    y_label: str,
 ) -> Figure:
-    """Return a figure with a line and a band a method; a column wide when methods are few."""
-    names = [(name, i) for i, name in enumerate(document["methods"]) if name in bands]
-    width = NARROW if len(names) <= FEW else WIDE
+    """Return a figure with a line and a band a method; a column wide when methods are few.
+
+    More than MOST_TOGETHER methods have a panel each.
+    """
+    indices = {name: i for i, name in enumerate(document["methods"]) if name in bands}
+    ends = ("value", "low", "high")
+    lines = {
+        name: Line(x, *(np.asarray(bands[name][end], dtype=np.float64) for end in ends))
+        for name in indices
+    }
+    width = NARROW if len(lines) <= FEW else WIDE
     with styled(width):
+        if len(lines) > MOST_TOGETHER:
+            each = {name: [line] for name, line in lines.items()}
+            figure = draw_panels(each, indices)[0]
+            figure.supxlabel(x_label, fontsize="medium")
+            figure.supylabel(y_label, fontsize="medium")
+            return figure
         figure = new_figure(width, 2.7 if width == NARROW else 4.0)
         axes = figure.add_subplot()
         entries = {}
-        for place, (name, i) in enumerate(names):
-            lines = {end: np.asarray(line, dtype=np.float64) for end, line in bands[name].items()}
+        for place, (name, line) in enumerate(lines.items()):
             step = max(1, -(-len(x) // MOST_MARKERS))
             entries[name] = draw_band(
-                axes,
-                x,
-                lines["value"],
-                lines["low"],
-                lines["high"],
-                index=i,
-                methods=len(names),
-                markevery=(place * step // len(names), step),  # not all markers on one another
+                *(axes, line.x, line.middle, line.low, line.high),
+                index=indices[name],
+                methods=len(lines),
+                markevery=(place * step // len(lines), step),  # not all markers on one another
             )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
         axes.grid(axis="y")
         axes.margins(x=0)
         draw_legend(figure, entries)

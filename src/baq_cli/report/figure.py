@@ -12,6 +12,7 @@ import numpy as np
 from baq_cli.errors import DataError
 from baq_cli.report.curves import Array, Curve, PhaseCurves
 from baq_cli.report.names import wrapped
+from baq_cli.report.panels import MOST_TOGETHER, Line, draw_panels
 from baq_cli.report.style import (
     FAINT,
     INK,
@@ -34,6 +35,8 @@ HEIGHT = 4.3
 OFFLINE_SHARE = 0.4
 """Part of the width that the offline phase gets when there are both phases."""
 MOST_MARKERS = 25
+DATASET: dict[str, Any] = {"color": FAINT, "lw": 1, "ls": (0, (4, 3)), "zorder": 1.5}
+"""How the dataset's mean return looks."""
 PER_CENT = "per cent"
 """What a phase counts whose curves count different things: each curve's share of its own budget."""
 COUNTED = {
@@ -74,21 +77,54 @@ def curves_figure(
     in environment steps, each with its own scale; or in evaluations, or in per cent of each
     curve's own end where curves of a phase count different things. Lines are means over seeds,
     bands ± 1 sample standard deviation. `unit` is the scores' and `dataset_mean`'s. `indices` say
-    how methods look; without, it is by their order.
+    how methods look; without, it is by their order. More than MOST_TOGETHER methods have a panel
+    each.
     """
     curves = [curve for method in curves_by_method.values() for curve in method.values()]
+    axis = TwoPartAxis.of(curves)
+    lines = {
+        method: [_line(axis, curve) for curve in of.values()]
+        for method, of in curves_by_method.items()
+    }
+    if indices is None:
+        indices = {method: i for i, method in enumerate(lines)}
+    label = f"{unit}, {_over_seeds(curves)}"
     with styled(WIDE):
+        if len(lines) > MOST_TOGETHER:
+            return _panels(lines, axis, indices, title, label, dataset_mean)
         figure = new_figure(WIDE, HEIGHT)
         axes = figure.add_subplot()
-        axis = TwoPartAxis.of(curves)
-        if indices is None:
-            indices = {method: i for i, method in enumerate(curves_by_method)}
-        entries = _draw_methods(axes, axis, curves_by_method, indices)
+        entries = _draw_methods(axes, lines, indices)
         if dataset_mean is not None:
             _draw_dataset(axes, dataset_mean)
         _draw_frame(axes, axis, title)
-        axes.set_ylabel(f"{unit}, {_over_seeds(curves)}")
+        axes.set_ylabel(label)
         draw_legend(figure, entries)
+    return figure
+
+
+def _panels(
+    lines: Mapping[str, Sequence[Line]],
+    axis: TwoPartAxis,
+    indices: Mapping[str, int],
+    title: str,
+    label: str,
+    dataset_mean: float | None,
+) -> Figure:
+    """Return a panel a method, each with the hand-over and the dataset's mean."""
+    figure, panels = draw_panels(lines, indices)
+    for axes in panels:
+        axes.set_xlim(0, 1)
+        if axis.handover:
+            _draw_handover(axes, axis.handover)
+        if dataset_mean is not None:
+            axes.axhline(dataset_mean, **DATASET)
+        _draw_ticks(axes, axis, most=2)
+    known = "" if dataset_mean is None else "; dashed: the dataset's mean"
+    counted = [f"{phase}: {COUNTED[axis.units[phase]]}" for phase in axis.ends]
+    figure.suptitle(wrapped(title, 85, lines=2), x=0.01, ha="left", fontsize=11)
+    figure.supxlabel(f"{'; right of the line '.join(counted)}{known}", fontsize="medium")
+    figure.supylabel(label, fontsize="medium")
     return figure
 
 
@@ -139,11 +175,14 @@ class TwoPartAxis:
             counters *= 100 / max(counters[-1], 1)
         return self.place(curve.phase, counters)
 
-    def ticks(self, phase: Phase) -> list[tuple[float, str]]:
-        """Return a phase's ticks and their labels; the offline ones keep clear of online's 0."""
+    def ticks(self, phase: Phase, most: int | None = None) -> list[tuple[float, str]]:
+        """Return a phase's ticks and their labels; the offline ones keep clear of online's 0.
+
+        There are about as many as the width of a page holds, or at `most` so many parts.
+        """
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
-        most = 6 if not self.handover else 4 if phase == "offline" else 5
+        most = most or (6 if not self.handover else 4 if phase == "offline" else 5)
         locator = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True)
         counters = np.asarray(locator.tick_values(0, self.ends[phase]))
         counters = counters[(counters >= 0) & (counters <= self.ends[phase])]
@@ -158,26 +197,24 @@ class TwoPartAxis:
 # -- parts of the figure
 
 
+def _line(axis: TwoPartAxis, curve: Curve) -> Line:
+    """Return a curve's mean over seeds, and ± 1 standard deviation about it."""
+    mean, std = mean_over_seeds(curve.returns), std_over_seeds(curve.returns)
+    return Line(axis.positions(curve), mean, mean - std, mean + std)
+
+
 def _draw_methods(
-    axes: Axes,
-    axis: TwoPartAxis,
-    curves_by_method: Mapping[str, PhaseCurves],
-    indices: Mapping[str, int],
+    axes: Axes, lines: Mapping[str, Sequence[Line]], indices: Mapping[str, int]
 ) -> dict[str, Any]:
     """Draw each method's lines and bands; return a handle for each in the legend."""
     entries: dict[str, Any] = {}
-    for method, curves in curves_by_method.items():
-        for curve in curves.values():
-            mean, std = mean_over_seeds(curve.returns), std_over_seeds(curve.returns)
+    for method, own in lines.items():
+        for line in own:
             entries[method] = draw_band(
-                axes,
-                axis.positions(curve),
-                mean,
-                mean - std,
-                mean + std,
+                *(axes, line.x, line.middle, line.low, line.high),
                 index=indices[method],
-                methods=len(curves_by_method),
-                markevery=max(1, -(-len(mean) // MOST_MARKERS)),
+                methods=len(lines),
+                markevery=max(1, -(-len(line.middle) // MOST_MARKERS)),
             )
     return entries
 
@@ -193,8 +230,7 @@ def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
     )
     axes.grid(axis="y")
     if axis.handover:
-        axes.axvspan(0, axis.handover, color="#f5f5f5", lw=0, zorder=0)
-        axes.axvline(axis.handover, ymin=-0.085, color=INK, lw=1.1, zorder=2.5, clip_on=False)
+        _draw_handover(axes, axis.handover, ymin=-0.085)
         axes.text(axis.handover, 1.015, "hand-over", transform=across, ha="center", va="bottom")
     _draw_ticks(axes, axis)
     for phase in axis.ends:
@@ -203,12 +239,17 @@ def _draw_frame(axes: Axes, axis: TwoPartAxis, title: str) -> None:
         axes.text(middle, -0.1, name, transform=across, ha="center", va="top")
 
 
-def _draw_ticks(axes: Axes, axis: TwoPartAxis) -> None:
+def _draw_handover(axes: Axes, place: float, ymin: float = 0.0) -> None:
+    axes.axvspan(0, place, color="#f5f5f5", lw=0, zorder=0)
+    axes.axvline(place, ymin=ymin, color=INK, lw=1.1, zorder=2.5, clip_on=False)
+
+
+def _draw_ticks(axes: Axes, axis: TwoPartAxis, most: int | None = None) -> None:
     """Label each phase's ticks in its unit; at the hand-over, one label on either side."""
     ticks: dict[float, str] = {}
     before = (axis.handover or 0.0) - 1e-9  # two labels need two places
     for phase in axis.ends:
-        for x, label in axis.ticks(phase):
+        for x, label in axis.ticks(phase, most):
             if x != axis.handover:
                 ticks[x] = label
             elif phase == "offline":
@@ -216,14 +257,14 @@ def _draw_ticks(axes: Axes, axis: TwoPartAxis) -> None:
             else:
                 ticks[x] = f"{NBSP}{label}"
     axes.set_xticks(list(ticks), list(ticks.values()))
-    for x, text in zip(ticks, axes.get_xticklabels(), strict=True):
+    for x, tick in zip(ticks, axes.xaxis.get_major_ticks(), strict=True):
         if x in (before, axis.handover):
-            text.set_horizontalalignment("right" if x == before else "left")
+            tick.label1.set_horizontalalignment("right" if x == before else "left")
 
 
 def _draw_dataset(axes: Axes, dataset_return: float) -> None:
     """Mark the dataset's mean return, named right of the axes, where it hides nothing."""
-    axes.axhline(dataset_return, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1.5)
+    axes.axhline(dataset_return, **DATASET)
     axes.annotate(
         "dataset\nmean",
         (1, dataset_return),
