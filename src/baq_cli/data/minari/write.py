@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -63,6 +64,8 @@ def _write_whole(dataset_id: str, recording: Recording) -> bool:
             folder / "data", recording.observation_space, recording.action_space
         )
         storage.update_metadata(_metadata(dataset_id, recording))
+        # Minari's own passes over files that it may not see, and then has no size to write.
+        storage.get_size = lambda: _megabytes(folder / "data")
         # HDF5 crashes the process when a disk fills up below it: it writes to memory here.
         path, storage._file_path = storage._file_path, io.BytesIO()
         storage.update_episodes(_buffers(recording))
@@ -75,6 +78,10 @@ def _write_whole(dataset_id: str, recording: Recording) -> bool:
         moved = move(folder, dataset_path(dataset_id))
         describe_namespace(dataset_id)
         return moved
+
+
+def _megabytes(folder: Path) -> float:
+    return round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 1)
 
 
 def _metadata(dataset_id: str, recording: Recording) -> dict[str, Any]:
