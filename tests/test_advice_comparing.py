@@ -122,6 +122,19 @@ def test_a_matrix_of_recipes_is_given_alone_and_recipes_without_a_dataset(
     terminal.done(*words, str(one), "--algos", "iql")
 
 
+@follows(
+    "--protocol matched: '{}' is {} of '{}' and {} of '{}'. Set {}.{} for all of them, or leave"
+)
+def test_matched_methods_get_a_value_together_or_are_not_matched(
+    terminal: Terminal, log: str, tmp_path: Path
+) -> None:
+    words = compare(tmp_path / "c", "--dry-run", algos="iql,awac")
+    said = terminal.told(*words, "--protocol", "matched", "iql.critics=3")
+    assert "Set shared.critics" in said
+    terminal.done(*words, "--protocol", "matched", "shared.critics=3")
+    terminal.done(*words, "iql.critics=3")
+
+
 @follows("{} holds '{}' with another recipe: {}. Give the values it was begun with, or choose")
 def test_a_matrix_goes_on_with_its_values_or_elsewhere(
     terminal: Terminal, compared: Path, tmp_path: Path

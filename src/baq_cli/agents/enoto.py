@@ -52,6 +52,8 @@ class ENOTO(CQL):
         )
         former: ClassVar[dict[str, Any]] = SoftActorCritic.Config.former | {"cql_min_gap": None}
 
+        own: ClassVar[dict[str, str]] = {"critics": "how many there are is its pessimism"}
+
         initialization: Initialization = "uniform"
         policy_initialization: Initialization | None = None
         last_layer_gain: Positive | None = None

@@ -64,6 +64,8 @@ class HiORS(Agent):
             }
         )
 
+        own: ClassVar[dict[str, str]] = {"online_share": "it learns of accepted episodes alone"}
+
         normalize_observations: bool = True
         online_share: float | None = Field(1.0, ge=0, le=1)
         policy: Literal["flow", "gaussian"] = Field("flow", description="what π is")

@@ -38,6 +38,8 @@ class SACN(SoftActorCritic):
     log_std_range: ClassVar[tuple[float, float]] = (-5.0, 2.0)
 
     class Config(SoftActorCritic.Config):
+        own: ClassVar[dict[str, str]] = {"critics": "how many there are is its pessimism"}
+
         hidden: Widths = (256, 256, 256)
         initialization: Initialization = "small_last"
         critics: int = Field(10, ge=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -54,6 +54,11 @@ class SO2(EDAC):
     family = "ensemble"
 
     class Config(EDAC.Config):
+        own: ClassVar[dict[str, str]] = EDAC.Config.own | {
+            "utd": "it updates more often",
+            "online_share": "its batches have that many more rows of the past",
+        }
+
         utd: int = Field(10, ge=1)
         warmup_env_steps: int = Field(5_000, ge=0)
         online_share: float | None = Field(

@@ -46,6 +46,8 @@ class SUNGConfig(OnBase, VAEConfig):
         }
     }
 
+    own: ClassVar[dict[str, str]] = {"online_share": "it draws the newest rows apart"}
+
     normalize_observations: bool = True
     online_share: float | None = Field(0.9, ge=0, le=1, description="of the newest online rows")
 

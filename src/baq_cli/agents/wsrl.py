@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -50,6 +51,8 @@ class WSRL(CalQL):
     family = "conservative critic"
 
     class Config(CalQL.Config):
+        own: ClassVar[dict[str, str]] = {"online_share": "it keeps no dataset online"}
+
         critics: int = Field(10, ge=1)
         layer_norm: bool = True
         policy_layer_norm: bool = True

@@ -70,6 +70,13 @@ def compare(
             autocompletion=completion.grid,
         ),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="published: methods as their authors ran them; matched: alike but for what makes "
+            "each one; default: as recipes say."
+        ),
+    ] = None,
     seeds: opt.Seeds = None,
     gradient_steps: Annotated[
         int | None, typer.Option(help="Offline gradient steps a seed.", min=1)
@@ -126,7 +133,11 @@ def compare(
     )
     cells = plan_cells(
         opt.words(recipe),
-        opt.flags(algos=opt.words(algos) or None, datasets=opt.words(dataset) or None),
+        opt.flags(
+            algos=opt.words(algos) or None,
+            datasets=opt.words(dataset) or None,
+            protocol=protocol,
+        ),
         grid or [],
         flags,
         overrides or [],

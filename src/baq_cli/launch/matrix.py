@@ -24,6 +24,7 @@ from baq_cli.recipes.load import (
     resolve,
 )
 from baq_cli.recipes.method_files import named
+from baq_cli.recipes.protocols import check_matched, under
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
@@ -81,6 +82,7 @@ def tasks_of(
         bases = [[open_recipe(name), *shared] for name in asked.recipes]
     else:
         bases = [[layer] for layer in shared] or [[]]
+    bases = [under(asked.protocol, base, method_configs()) for base in bases]
     if len(bases) > 1:
         if asked.datasets:
             raise UsageError(
@@ -115,6 +117,8 @@ def lay_out(
             for algo in algos
             for settings in _settings(grid, algo)
         ]
+        if of_task[0].recipe["protocol"] == "matched":
+            check_matched({cell.method: recipe_of(cell) for cell in of_task})
         if of_task[0].task in {task for task, _ in cells}:
             raise UsageError(f"two tasks are on dataset '{of_task[0].task}': expected one")
         protocols = {

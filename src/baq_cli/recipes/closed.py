@@ -46,6 +46,9 @@ class AgentConfig(Closed):
     """
 
     unused: ClassVar[frozenset[str]] = frozenset()
+    own: ClassVar[dict[str, str]] = {}
+    """Keys without which the method would be another, and why: where methods are compared with all
+    that they share alike (recipes/protocols.py), these stay as they are."""
     former: ClassVar[dict[str, Any]] = {
         "policy_hidden": None,
         "initialization": "uniform",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -23,6 +23,10 @@ def _dataset_id(name: str) -> str:
 
 
 DatasetId = Annotated[str, AfterValidator(_dataset_id)]
+
+
+ProtocolName = Literal["published", "matched"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 class EvaluationConfig(Closed):
@@ -157,6 +161,9 @@ class RunConfig(Closed):
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
+    protocol: ProtocolName | None = Field(
+        None, description="the protocol of the comparison that the run is part of"
+    )
 
     @field_validator("env_args")
     @classmethod
@@ -185,6 +192,16 @@ class CompareConfig(Closed):
     recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
     datasets: tuple[DatasetId, ...] = Field((), description="a task each, by one recipe")
     grid: dict[str, list[Any]] = Field({}, description="values to try, by key")
+    protocol: ProtocolName | None = Field(
+        None,
+        description="published: methods as their authors ran them; matched: alike but for "
+        "what makes each one; null: as recipes say",
+    )
+    published: tuple[str, ...] = Field(
+        (),
+        description="methods whose sections in this file are their authors', or CORL's, for "
+        "such tasks; all: of every method",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from baq_cli.report.method_runs import Course
 
 NOT_METHOD = (
     *("algo", "dataset", "env", "env_args", "max_episode_steps"),
-    *("seeds", "device", "threads", "env_workers", "track"),
+    *("seeds", "device", "threads", "env_workers", "track", "protocol"),
 )
 """A run's keys that say where and on what it ran, not how it learns."""
 

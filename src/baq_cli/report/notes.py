@@ -8,16 +8,37 @@ from typing import Any
 from baq_cli.report.method_runs import Course
 
 SIMULATORS = ("mujoco", "gymnasium")
+PROTOCOLS = {
+    "published": "Protocol: published. Each method runs as its authors ran it, or as CORL did.",
+    "matched": "Protocol: matched. Methods are alike in all they share (networks, critics, inputs, "
+    "batches, warm-up, updates a step) and differ in what makes each one.",
+    None: "Protocol: none. Methods run as the recipes say, and may differ in more than what makes "
+    "each one; where they differ is listed.",
+}
 
 
 def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
     """Return what is to be said of courses, a sentence or two each."""
     return [
+        *_protocols(courses),
         *_counts(courses, enough_seeds),
         *_steps(courses),
         *_versions(courses),
         *(note for course in courses for note in (*course.notes, *_guard(course), *_taken(course))),
     ]
+
+
+def _protocols(courses: Sequence[Course]) -> list[str]:
+    """Say by which protocol the runs of courses were made; those of one method say nothing."""
+    if len({course.method for course in courses}) < 2:
+        return []
+    used: dict[str | None, list[str]] = {}
+    for course in courses:
+        for protocol in {run.recipe.get("protocol") for run in course.runs}:
+            used.setdefault(protocol, []).append(f"{course.task}, {course.method}")
+    if len(used) == 1:
+        return [PROTOCOLS[protocol] for protocol in used]
+    return [f"{PROTOCOLS[protocol]} So: {'; '.join(names)}." for protocol, names in used.items()]
 
 
 def _counts(courses: Sequence[Course], enough: int) -> list[str]:
