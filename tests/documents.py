@@ -52,6 +52,14 @@ def rich() -> dict[str, Any]:
         for task in tasks
         for key, one, other in (("baq.k_q", "10.0", "3.0"), ("online.utd", "1", "4"))
     ]
+    numbers = {
+        name: {"value": 12.25, "low": -3.5, "high": 28.0} for name in ("online_mean", "final")
+    }
+    document["against_base"] = [
+        {"method": "baq", "base": "iql", "task": task, "unit": "return", "pairs": 5}
+        | {"statistics": numbers}
+        for task in (*tasks, None)
+    ]
     document["notes"] = ["Only 5 seeds a cell: read the intervals with care."]
     document["failures"] = [
         {
@@ -70,6 +78,11 @@ def hostile() -> dict[str, Any]:
     document["title"] = HOSTILE[3]
     document["commands"] = [f"baq report --title '{HOSTILE[0]}'"]
     document["notes"] = list(HOSTILE)
+    numbers = {"value": 1.0, "low": None, "high": None}
+    document["against_base"] = [
+        {"method": HOSTILE[0], "base": HOSTILE[1], "task": tasks[0], "unit": "return", "pairs": 1}
+        | {"statistics": {"online_mean": numbers, "final": numbers}}
+    ]
     document["failures"] = [{"task": HOSTILE[1], "method": HOSTILE[2], "error": HOSTILE[4]}]
     document["recipes"] = [recipe(tasks[0], HOSTILE[1], {name: name for name in methods})]
     of_file = document["tasks"][1]
@@ -121,6 +134,7 @@ def compared(
         "statistics": STATISTICS,
         "tasks": [task(name, methods, seeds, evaluations, rng) for name in tasks],
         "aggregates": aggregates(methods, tasks, seeds, rng),
+        "against_base": [],
         "failures": [],
         "recipes": [],
         "runs": [run(task, method) for task in tasks for method in methods],

@@ -16,6 +16,7 @@ from baq_cli.report.definitions import DEFINITIONS, Goals
 from baq_cli.report.differences import recipe_differences
 from baq_cli.report.method_runs import Course, environment_name
 from baq_cli.report.notes import notes_on
+from baq_cli.report.paired import against_base
 from baq_cli.report.protocol import check_same_protocol
 from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
 from baq_cli.runs.provenance import now
@@ -88,6 +89,7 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
             _task(dict(sorted(of_task.items())), methods, told.threshold) for of_task in in_one_unit
         ],
         "aggregates": aggregates,
+        "against_base": against_base(in_one_unit, methods),
         "failures": [asdict(failure) for failure in told.failures],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],

@@ -69,6 +69,7 @@ def render(document: Document, links: Mapping[str, str]) -> str:
         *_head(document),
         *_tasks(document, draw),
         *_across(document, draw),
+        *_against_base(document),
         *_recipes(document),
         *_runs(document),
         *_definitions(document),
@@ -177,6 +178,23 @@ def _interval(found: Mapping[str, Any] | None, decimals: int) -> str:
         return view.MISSING
     value, low, high = (view.fixed(found[end], decimals) for end in ("value", "low", "high"))
     return value if view.MISSING in (low, high) else f"{value} {unbroken(f'[{low}, {high}]')}"
+
+
+def _against_base(document: Document) -> Iterator[str]:
+    if not document["against_base"]:
+        return
+    yield "## Against its own base"
+    yield view.ABOUT_PAIRS
+    rows = [
+        [
+            *(escaped(row[key] or view.ALL_TASKS) for key in ("method", "base", "task")),
+            *(_interval(row["statistics"][name], 1) for name in view.OF_PAIRS),
+            str(row["pairs"]),
+        ]
+        for row in document["against_base"]
+    ]
+    headings = [document["statistics"][name]["heading"] for name in view.OF_PAIRS]
+    yield table(["method", "base", "task", *headings, "pairs"], rows, 3)
 
 
 # -- beside the numbers

@@ -33,6 +33,13 @@ AGGREGATES = {
     "mean": "mean",
     "optimality_gap": "optimality gap",
 }
+OF_PAIRS = ("online_mean", "final")
+"""The statistics in which a method is held against its base."""
+ALL_TASKS = "all, normalised"
+ABOUT_PAIRS = (
+    "What a method that is built on another adds to it: its statistic minus its base's, seed by "
+    "seed on the same task, with a 95 % bootstrap interval over pairs."
+)
 UNITS = {"env_steps": "environment steps", "gradient_steps": "gradient steps"}
 
 # -- numbers and words
@@ -120,6 +127,10 @@ def context(document: Mapping[str, Any]) -> dict[str, Any]:
         "tasks": tasks,
         "switch": any(task["seeds"] != "1" for task in tasks),
         "aggregates": document["aggregates"] and aggregates_view(document),
+        "against_base": document["against_base"],
+        "about_pairs": ABOUT_PAIRS,
+        "of_pairs": OF_PAIRS,
+        "all_tasks": ALL_TASKS,
         "recipes": recipe_groups(document),
         **runs_view(document["runs"]),
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
-from baq_cli.report.page_view import AGGREGATES
+from baq_cli.report.page_view import AGGREGATES, ALL_TASKS, OF_PAIRS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,6 +28,8 @@ def comparison_tables(document: Document) -> Group:
         parts += [_text(f"{_title(task)}\n"), _task_table(document, task), _text("")]
     if document["aggregates"] is not None:
         parts += _aggregates(document)
+    if document["against_base"]:
+        parts += [*_against_base(document), _text("")]
     parts.append(
         _text(
             "Mean over seeds [95 % bootstrap interval]; bold where the best one's interval lies "
@@ -85,6 +87,20 @@ def _aggregates(document: Document) -> list[Any]:
         text = _interval(chances[other], 2)
         parts.append(_text(f"P({first} > {other}) = {text}"))
     return [*parts, _text("")] if others else parts
+
+
+def _against_base(document: Document) -> list[Any]:
+    table = _table()
+    for heading in ("method", "base", "task"):
+        table.add_column(heading, no_wrap=heading != "task")
+    for name in OF_PAIRS:
+        table.add_column(document["statistics"][name]["heading"], justify="right")
+    table.add_column("pairs", justify="right")
+    for row in document["against_base"]:
+        cells = [_interval(row["statistics"][name], 1) for name in OF_PAIRS]
+        names = row["method"], row["base"], row["task"] or ALL_TASKS
+        table.add_row(*map(_text, names), *cells, f"{row['pairs']}")
+    return [_text("a method minus its base, seed by seed\n"), table]
 
 
 def _cell(statistic: Mapping[str, Any], decimals: int) -> str:

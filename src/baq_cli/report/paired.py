@@ -1,0 +1,93 @@
+"""A method that is built on another, held against it: the same seeds, pair by pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from baq_cli.report.aggregates import mean
+from baq_cli.report.bootstrap import interval
+from baq_cli.report.curves import Array, Curve
+from baq_cli.report.definitions import final_score, online_mean
+from baq_cli.report.method_runs import Course
+
+STATISTICS: Mapping[str, Callable[[Curve], Array]] = {
+    "online_mean": online_mean,
+    "final": final_score,
+}
+Tasks = Sequence[Mapping[str, Course]]
+
+
+def against_base(tasks: Tasks, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what each method that has a base adds to it, a row a task and one over several.
+
+    A row has the mean over pairs of the method's statistic minus its base's, of the same seed on
+    the same task, with a bootstrap interval over pairs (stratified by task). `task` is None in a
+    row over all tasks that both have, which is in normalised scores; it is left out where a task
+    has no reference.
+    """
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        found = [(task[method], base) for task in tasks if (base := _base_of(method, task))]
+        rows += [_row(course.task, [(course, base)]) for course, base in found]
+        if len(found) > 1 and _can_pool(found):
+            rows.append(_row(None, [(c.normalized(), b.normalized()) for c, b in found]))
+    return [row for row in rows if row["pairs"]]
+
+
+def _can_pool(pairs: Sequence[tuple[Course, Course]]) -> bool:
+    return all(c.unit != "return" or c.reference for pair in pairs for c in pair)
+
+
+def _base_name(course: Course) -> str | None:
+    """Return the algorithm that a course's method is built on, by its recipe."""
+    if not course.runs:
+        return None
+    recipe = course.runs[-1].recipe
+    base = recipe[recipe["algo"]].get("base")
+    return base if isinstance(base, str) else None
+
+
+def _base_of(method: str, task: Mapping[str, Course]) -> Course | None:
+    """Return the course of a method's base on a task: that of its plain name, else the first."""
+    if method not in task or (base := _base_name(task[method])) is None:
+        return None
+    of_it = {
+        name: course
+        for name, course in task.items()
+        if course.runs and course.runs[-1].recipe["algo"] == base
+    }
+    return of_it.get(base) or next(iter(of_it.values()), None)
+
+
+def _row(task: str | None, pairs: Sequence[tuple[Course, Course]]) -> dict[str, Any]:
+    course, base = pairs[0]
+    strata = {
+        name: [found for pair in pairs if len(found := _differences(statistic, *pair))]
+        for name, statistic in STATISTICS.items()
+    }
+    return {
+        "method": course.method,
+        "base": base.method,
+        "task": task,
+        "unit": course.unit,
+        "pairs": sum(map(len, strata["final"])),
+        "statistics": {
+            name: asdict(interval(found, mean)) for name, found in strata.items() if found
+        },
+    }
+
+
+def _differences(statistic: Callable[[Curve], Array], course: Course, base: Course) -> Array:
+    """Return the differences of the seeds that both have, `[n]`; none without an online phase."""
+    if not all("online" in each.curves for each in (course, base)):
+        return np.empty(0)
+    own, other = (_by_seed(statistic, each.curves["online"]) for each in (course, base))
+    return np.array([own[seed] - other[seed] for seed in own if seed in other], dtype=np.float64)
+
+
+def _by_seed(statistic: Callable[[Curve], Array], curve: Curve) -> dict[int, float]:
+    return dict(zip(curve.seeds, statistic(curve).tolist(), strict=True))
