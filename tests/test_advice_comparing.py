@@ -122,6 +122,16 @@ def test_a_matrix_of_recipes_is_given_alone_and_recipes_without_a_dataset(
     terminal.done(*words, str(one), "--algos", "iql")
 
 
+@follows("--ablate {}: expected one of --algos whose parts can be taken away: {}")
+def test_what_the_message_names_can_be_ablated(
+    terminal: Terminal, log: str, tmp_path: Path
+) -> None:
+    words = compare(tmp_path / "c", "--dry-run", algos="iql,baq")
+    said = terminal.told(*words, "--ablate", "iql")
+    assert "baq" in said.rpartition("taken away: ")[2]
+    assert "align=false" in terminal.done(*words, "--ablate", "baq")
+
+
 @follows(
     "--protocol matched: '{}' is {} of '{}' and {} of '{}'. Set {}.{} for all of them, or leave"
 )

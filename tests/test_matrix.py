@@ -37,6 +37,25 @@ def test_a_grid_multiplies_the_cells_of_the_method_it_names_and_no_others() -> N
     assert [cell.recipe["iql"]["batch_size"] for cell in cells[4:]] == [64, 128]
 
 
+def test_an_ablated_method_has_a_cell_without_each_of_its_parts() -> None:
+    cells = lay_out([[BASE]], ["iql", "baq"], {}, OUT, "baq compare", ["baq"])
+    off = {"weight": False, "align": False, "relax": False, "priority": "off"}
+    assert [cell.method for cell in cells] == [
+        *("iql", "baq", "baq weight=false", "baq align=false", "baq relax=false"),
+        "baq priority=off",
+    ]
+    for cell, (key, value) in zip(cells[2:], off.items(), strict=True):
+        changed = {k for k, v in cell.recipe["baq"].items() if v != cells[1].recipe["baq"][k]}
+        assert changed == {key}
+        assert cell.recipe["baq"][key] == value
+
+
+@pytest.mark.parametrize("name", ["iql", "moore", "nothing"])
+def test_what_has_no_parts_or_does_not_run_is_not_ablated(name: str) -> None:
+    with pytest.raises(UsageError, match="expected one of --algos whose parts"):
+        lay_out([[BASE]], ["iql", "baq"], {}, OUT, "baq compare", [name])
+
+
 def test_every_cell_has_a_folder_of_its_own_inside() -> None:
     grid = {"baq.behavior_hidden": [[64, 64], [256]], "baq.base": ["iql", "td3_bc"]}
     folders = [cell.folder for cell in cells_of("baq", "iql", grid=grid)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -100,6 +101,10 @@ class BAQ(Wrapper):
     family = "adaptive constraint"
     needs_own_pretraining: ClassVar[bool] = True
     BASES = ADAPTED
+    ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **dict.fromkeys(("weight", "align", "relax"), (False,)),
+        "priority": ("off",),
+    }
     Config = BAQConfig
 
     config: BAQConfig

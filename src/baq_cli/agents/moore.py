@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -55,6 +56,9 @@ class MOORe(SoftActorCritic, ModelBased):
     name = "moore"
     title = "MOORe-style"
     family = "model-based"
+    ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "sampling": ("uniform", "half", "online_only")
+    }
 
     class Config(SoftActorCritic.Config, ModelBased.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})

@@ -70,6 +70,10 @@ def compare(
             autocompletion=completion.grid,
         ),
     ] = None,
+    ablate: Annotated[
+        str | None,
+        typer.Option(help="Methods to run without each of their parts as well, a cell each."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -137,6 +141,7 @@ def compare(
             algos=opt.words(algos) or None,
             datasets=opt.words(dataset) or None,
             protocol=protocol,
+            ablate=opt.words(ablate) or None,
         ),
         grid or [],
         flags,
@@ -226,7 +231,7 @@ def plan_cells(
     asked = asked | ({"grid": parse_grid(grid)} if grid else {})
     config = asked_for(recipes, asked)
     tasks = tasks_of(config, recipes, flags, overrides)
-    return lay_out(tasks, config.algos, config.grid, out, opt.command_line())
+    return lay_out(tasks, config.algos, config.grid, out, opt.command_line(), config.ablate)
 
 
 def open_tasks(

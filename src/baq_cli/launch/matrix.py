@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.errors import UsageError, clipped, nearest
+from baq_cli.errors import UsageError, clipped, listed, nearest
 from baq_cli.launch.cell_runs import recipe_of
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
@@ -95,17 +95,24 @@ def tasks_of(
 
 
 def lay_out(
-    tasks: Sequence[Sequence[Layer]], algos: Sequence[str], grid: Grid, out: Path, command: str
+    tasks: Sequence[Sequence[Layer]],
+    algos: Sequence[str],
+    grid: Grid,
+    out: Path,
+    command: str,
+    ablate: Sequence[str] = (),
 ) -> list[Cell]:
     """Return the cells of a matrix.
 
     A task is the layers of its recipe, without a method; each names a dataset. A grid's key that
-    begins with a method's name holds for that method alone.
+    begins with a method's name holds for that method alone. A method of `ablate` has a cell more
+    without each of its parts (`Agent.ablations`), beside those of the grid.
     Raises UsageError for what a recipe refuses, for tasks without a dataset or with the same, for
     a grid's key that no method has, and for cells of one task that couldn't be compared.
     """
     if len(set(algos)) != len(algos):
         raise UsageError(f"--algos {','.join(algos)}: expected different methods")
+    _check_ablated(ablate, algos)
     count = len(tasks) * len(algos) * math.prod(len(values) for values in grid.values())
     if count > MOST_CELLS:
         raise UsageError(f"the matrix has {count:,} cells; expected {MOST_CELLS:,} at most")
@@ -115,7 +122,7 @@ def lay_out(
         of_task = [
             _cell([*layers, {"algo": algo}], algo, settings, out, command)
             for algo in algos
-            for settings in _settings(grid, algo)
+            for settings in [*_settings(grid, algo), *(_without(algo) if algo in ablate else ())]
         ]
         if of_task[0].recipe["protocol"] == "matched":
             check_matched({cell.method: recipe_of(cell) for cell in of_task})
@@ -170,6 +177,22 @@ def _settings(grid: Grid, algo: str) -> list[dict[str, Any]]:
         dict(zip(keys, values, strict=True))
         for values in itertools.product(*(grid[key] for key in keys))
     ]
+
+
+def _check_ablated(ablate: Sequence[str], algos: Sequence[str]) -> None:
+    can = [name for name, method in METHODS.items() if method.ablations]
+    for name in ablate:
+        if name not in algos or name not in can:
+            raise UsageError(
+                f"--ablate {clipped(name)}: expected one of --algos whose parts can be taken away: "
+                f"{listed(can)}"
+            )
+
+
+def _without(algo: str) -> list[dict[str, Any]]:
+    """Return the settings that take each of a method's parts away, one at a time."""
+    parts = METHODS[algo].ablations
+    return [{f"{algo}.{key}": value} for key, values in parts.items() for value in values]
 
 
 def _cell(

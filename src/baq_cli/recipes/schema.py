@@ -192,6 +192,9 @@ class CompareConfig(Closed):
     recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
     datasets: tuple[DatasetId, ...] = Field((), description="a task each, by one recipe")
     grid: dict[str, list[Any]] = Field({}, description="values to try, by key")
+    ablate: tuple[str, ...] = Field(
+        (), description="methods that run without each of their parts as well, a cell each"
+    )
     protocol: ProtocolName | None = Field(
         None,
         description="published: methods as their authors ran them; matched: alike but for "
