@@ -35,7 +35,8 @@ def import_dataset(
         list[Path],
         typer.Argument(
             metavar="FILE",
-            help="A .hdf5 (D4RL), .npz, .parquet or .csv file; several, or a folder: one log.",
+            help="A .hdf5 (D4RL, robomimic), .npz, .parquet or .csv file; several, or a folder: "
+            "one log; a LeRobot dataset's folder.",
         ),
     ],
     id: Annotated[str, typer.Option(help="The id of the new dataset, as me/task/name-v0.")],
@@ -56,6 +57,17 @@ def import_dataset(
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="steps, or ogbench (an episode's last row is no step).")
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="lerobot or robomimic, where that can't be told by the content."),
+    ] = None,
+    obs_keys: Annotated[
+        str | None,
+        typer.Option(help="Of a robot's log: the observations to take, in order, as state,object."),
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Of robomimic's: the filter key to take, as train.")
     ] = None,
     max_episode_steps: Annotated[
         int | None, typer.Option(help="Without timeouts: episodes end after N steps.", min=1)
@@ -112,6 +124,9 @@ def import_dataset(
         None if mapping is None else read_mapping(mapping),
         layout,
         reward=_constant(reward),
+        format=format,
+        obs_keys=None if obs_keys is None else tuple(obs_keys.split(",")),
+        mask=mask,
         delimiter=_delimiter(delimiter),
         decimal=decimal,
         units_row=units_row or None,

@@ -33,6 +33,8 @@ from baq_cli.data.logs.logfile import (
 )
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.logs.parquet import write_parquet
+from baq_cli.data.logs.robots.lerobot import read_lerobot
+from baq_cli.data.logs.robots.lerobot_folder import lerobot_path
 from baq_cli.data.logs.several import (
     NOTES,
     Part,
@@ -93,21 +95,19 @@ def import_files(
     Raises UsageError for an id that is taken or names that aren't there, DataError for the rest.
     """
     check_new_id(dataset_id)
-    files = log_files(paths, list(FORMATS))
+    folder = lerobot_path(paths, mapping)
+    files = log_files(paths, list(FORMATS)) if folder is None else [folder]
     if len(files) == 1 and _is_older_minari(files[0]):
         with naming(files[0]):
             return _save(dataset_id, _older_recording(files[0], setting, mapping), 0, setting)
-    parts = []
-    for path in files:
-        with naming(path, several=len(files) > 1):
-            parts.append(Part(path, read_file(path, mapping)))
+    parts = _read(files, mapping) if folder is None else read_lerobot(folder, mapping)
     check_alike(parts)
     parts = in_one_type(parts)
     groups = joined(parts, join)
     recordings, lost, last_rows = [], 0, 0
     place: SpecAndSpaces | None = None
     for group in groups:
-        with naming(group[0].path, several=len(files) > 1):
+        with naming(group[0].path, several=len(parts) > 1):
             file = _whole(group, mapping)
             place = place or place_of(file, setting)
             check_place(file, setting, place)
@@ -122,6 +122,14 @@ def import_files(
     notes += said
     with naming(files[0]):
         return _save(dataset_id, with_about(recording, parts), lost, setting, notes)
+
+
+def _read(files: Sequence[Path], mapping: Mapping | None) -> list[Part]:
+    parts = []
+    for path in files:
+        with naming(path, several=len(files) > 1):
+            parts.append(Part(path, read_file(path, mapping)))
+    return parts
 
 
 def _is_older_minari(path: Path) -> bool:

@@ -32,7 +32,7 @@ def _inside(folder: Path, kinds: Sequence[Collection[str]]) -> list[Path]:
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         logs = [e for e in entries if e.suffix.lower() in suffixes and e.is_file()]
-        folders = sorted((e for e in entries if e.is_dir()), key=_natural)
+        folders = sorted((e for e in entries if e.is_dir()), key=natural)
     except OSError as error:
         raise DataError(f"{folder}: can't be read: {error}") from error
     found = [kind for kind in kinds if any(log.suffix.lower() in kind for log in logs)]
@@ -48,10 +48,10 @@ def _inside(folder: Path, kinds: Sequence[Collection[str]]) -> list[Path]:
             f"{folder}: a folder without a log; expected files of {', '.join(sorted(suffixes))}"
             f"{below if folders else ''}"
         )
-    return sorted(logs, key=_natural)
+    return sorted(logs, key=natural)
 
 
-def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sort by numbers where names have them, and by letters between."""
+def natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return what sorts names by their numbers, 2 before 10, and by letters between."""
     parts = _DIGITS.split(path.name)
     return [(int(part), "") if k % 2 else (-1, part) for k, part in enumerate(parts)], path.name

@@ -24,6 +24,8 @@ OGBENCH = {
 `terminals` marks each trajectory's last row, whose action leads nowhere."""
 LAYOUTS: dict[str, dict[str, Any]] = {"steps": {"last_row": "step"}, "ogbench": OGBENCH}
 """Mappings by name."""
+ROBOTS = ("lerobot", "robomimic")
+"""Formats that a folder, or a file, is recognised by what is in it; --format settles it."""
 _OGBENCH_HAS = {"observations", "actions", "terminals", "qpos", "qvel"}
 _OGBENCH_LACKS = {
     *("rewards", "reward", "timeouts", "truncated", "truncations", "episode"),
@@ -39,6 +41,8 @@ def said(mapping: Mapping | None, layout: str | None, **flags: Any) -> Mapping |
     given = {} if mapping is None else mapping.model_dump(exclude_unset=True)
     if layout is not None and layout not in LAYOUTS:
         raise UsageError(f"--layout {layout}: expected one of {', '.join(LAYOUTS)}")
+    if flags.get("format") not in (None, *ROBOTS):
+        raise UsageError(f"--format {flags['format']}: expected one of {', '.join(ROBOTS)}")
     if layout == "ogbench" and mapping is not None and mapping.names_columns:
         raise UsageError(
             "--layout ogbench names the columns, and so does the mapping: leave one of them out. "

@@ -65,6 +65,13 @@ class Mapping(TextForm):
     env: str | None = None
     action_low: float | tuple[float, ...] | None = None
     action_high: float | tuple[float, ...] | None = None
+    format: Literal["lerobot", "robomimic"] | None = Field(
+        None, description="whose layout the log has, where that isn't to be told by its content"
+    )
+    obs_keys: Names | None = Field(
+        None, description="which observations of a robot's log are taken, in this order"
+    )
+    mask: str | None = Field(None, description="the filter key of the demonstrations to take")
 
     @model_validator(mode="after")
     def _all_columns_or_none(self) -> Mapping:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,13 +67,40 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
             table = file.read(columns=needed, use_threads=False)
             values = {name: table.column(name) for name in needed}
     except (*UNREADABLE, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0].replace(f" '{path}'", "")
-        raise DataError(f"can't be read as a .parquet table: {reason}") from error
+        raise _unreadable(error, path) from error
     if card is None:
         every = dict.fromkeys(schema.names) | values
         return to_log_file(Columns(every, _numbers, _numbered, _label), mapping, None, numbers)
     arrays = {name: _numbers(name, value) for name, value in values.items()}
     return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
+
+
+def read_columns(path: Path, needed: Sequence[str]) -> dict[str, Array]:
+    """Read columns of numbers `[N, ...]` by their names, and no others.
+
+    Raises DataError when one isn't there or is damaged, UsageError when pyarrow is missing.
+    """
+    parquet = _pyarrow()
+    import pyarrow
+
+    try:
+        with opened(path, follow=True) as source, parquet.ParquetFile(source) as file:
+            check_names(file.schema_arrow.names)
+            missing = [name for name in needed if name not in file.schema_arrow.names]
+            if missing:
+                raise ValueError(f"it has no column '{missing[0]}'")
+            for name in needed:
+                _is_readable(file.schema_arrow, name, may_be_words=False)
+            check_claims(file.metadata, list(needed), path)
+            table = file.read(columns=list(needed), use_threads=False)
+            return {name: _numbers(name, table.column(name)) for name in needed}
+    except (*UNREADABLE, pyarrow.ArrowException) as error:
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: Exception, path: Path) -> DataError:
+    reason = str(error).splitlines()[0].replace(f" '{path}'", "")
+    return DataError(f"can't be read as a .parquet table: {reason}")
 
 
 def _is_clue(schema: Any, name: str, may_be_words: bool) -> bool:
