@@ -10,6 +10,7 @@ import numpy.typing as npt
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.logs.clipping import clipped_in
 from baq_cli.data.logs.logfile import IMPORTED
+from baq_cli.data.logs.robots.observed import CONTROL_HZ, control_hz
 from baq_cli.data.logs.several import notes_in
 from baq_cli.envs.making import as_registered
 from baq_cli.envs.scores import known_reference, stored
@@ -65,6 +66,7 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "clipped_actions": None if clipped is None else clipped.facts,
         "import_notes": notes_in(metadata),
         **_imported(metadata),
+        "control_hz": control_hz(metadata.get(CONTROL_HZ)),
         "requirements": list(origin.requirements),
         "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),

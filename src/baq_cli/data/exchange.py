@@ -27,6 +27,7 @@ from baq_cli.data.logs.logfile import (
     LogFile,
     Setting,
     SpecAndSpaces,
+    bounds_note,
     place_of,
     to_log,
     to_recording,
@@ -118,6 +119,7 @@ def import_files(
     notes = notes_of(groups)
     if last_rows:
         notes += (f"the last row of each of {last_rows:,} episodes is its final observation",)
+    notes += bounds_note(parts[0].file, setting)
     recording, said = with_account(recordings, [group[0].path for group in groups])
     notes += said
     with naming(files[0]):

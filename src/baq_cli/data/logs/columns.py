@@ -20,7 +20,7 @@ from baq_cli.data.logs.ends.clues import (
 )
 from baq_cli.data.logs.ends.turns import run_starts
 from baq_cli.data.logs.filecard import Card
-from baq_cli.data.logs.layouts import check_layout, constant_rewards
+from baq_cli.data.logs.layouts import check_layout, constant_rewards, ogbench_facts
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import (
     COLUMN_FIELDS,
@@ -145,6 +145,8 @@ def to_log_file(
     name = episode_column(list(columns), mapping)
     span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
     about = {} if mapping is None else {"columns": column_names(mapping, list(columns))}
+    found, entry = ogbench_facts(mapping)
+    notes, about = (*notes, *found), {**about, **entry}
     file = LogFile(log, resets, card, about, notes=notes, columns=tuple(used), episode_span=span)
     return replace(file, clues=_clues(columns, mapping, card, len(log.rewards), numbers or {}))
 

@@ -24,7 +24,7 @@ from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.ends.clues import as_number, clue_names, clues_of, said_columns
 from baq_cli.data.logs.ends.names import FLAGS, Kind, counted, looks
 from baq_cli.data.logs.filecard import parse_card
-from baq_cli.data.logs.layouts import check_layout, constant_rewards
+from baq_cli.data.logs.layouts import check_layout, constant_rewards, with_own_rewards
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import NO_REWARD, Mapping
 from baq_cli.data.sizes import Claims
@@ -88,6 +88,7 @@ def _read_table(file: h5py.File, claims: Claims, mapping: Mapping | None) -> Log
     """Read arrays as the other formats' tables are read, `group/array` for a name."""
     names = list(_below(file, "/"))
     check_names(names)
+    mapping = with_own_rewards(mapping, names)
     number = episode_column(names, mapping)
     arrays = {}
     for name in wanted(names, mapping):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,41 @@ def check_layout(names: Sequence[str], mapping: Mapping | None) -> None:
             "only: --layout ogbench reads it so, --layout steps takes every row for a step. With "
             "either say what the reward is: --reward constant:0, or another number."
         )
+
+
+def with_own_rewards(mapping: Mapping | None, names: Sequence[str]) -> Mapping | None:
+    """Take the rewards that OGBench's `relabel_dataset` made, where its layout is asked for."""
+    if mapping is None or not _is_ogbench(mapping) or mapping.reward is not None:
+        return mapping
+    return mapping.model_copy(update={"reward": "rewards"}) if "rewards" in names else mapping
+
+
+def ogbench_facts(mapping: Mapping | None) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Return a note on which rewards OGBench's are, and an entry for a dataset's metadata.
+
+    Its relabelling makes them of the state that a step begins in, in every version; its singletask
+    environments do since 1.2.0 (README.md, "Caveats"; `success_timing`). Both are empty for a log
+    that isn't read as OGBench's.
+    """
+    if mapping is None or not _is_ogbench(mapping):
+        return (), {}
+    with suppress(PackageNotFoundError):
+        installed = version("ogbench")
+        here = f"; ogbench {installed} is installed here"
+        return (_rewards_note(mapping) + here,), {"ogbench": {"installed": installed}}
+    return (_rewards_note(mapping),), {}
+
+
+def _rewards_note(mapping: Mapping) -> str:
+    own = "the rewards are the file's own" if mapping.reward == "rewards" else "no rewards are read"
+    return (
+        f"OGBench: {own}; its relabelling makes them of the state that a step begins in, r(s), and "
+        "so do its singletask environments since 1.2.0, of the next one, r(s'), before"
+    )
+
+
+def _is_ogbench(mapping: Mapping) -> bool:
+    return all(getattr(mapping, name) == value for name, value in OGBENCH.items())
 
 
 def constant_rewards(reward: float, actions: Array) -> Array:

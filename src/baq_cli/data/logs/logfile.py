@@ -15,6 +15,7 @@ from baq_cli.data.logs.ends.agreement import account
 from baq_cli.data.logs.ends.clues import Clues
 from baq_cli.data.logs.ends.decide import Decided, decide
 from baq_cli.data.logs.filecard import Card
+from baq_cli.data.logs.free_spaces import action_box, free_space, used_bounds
 from baq_cli.data.logs.layouts import with_last_observations
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
@@ -57,6 +58,7 @@ class LogFile:
     `columns` are the names of what was read (by custom: of what it means), and `episode_span` is
     what the first and the last row call their episode. `clues` is what other columns tell of
     ends and times; with `last_row_observed`, each episode's last row is its final observation.
+    `action_bounds` are those of every action, where its format has them and nobody gives others.
     """
 
     log: FlatLog
@@ -68,6 +70,7 @@ class LogFile:
     episode_span: tuple[str, str] | None = None
     clues: Clues = field(default_factory=Clues)
     last_row_observed: bool = False
+    action_bounds: tuple[float, float] | None = None
 
 
 def to_recording(
@@ -143,64 +146,25 @@ def place_of(file: LogFile, setting: Setting) -> SpecAndSpaces:
         let_go(env)
         return found
     if setting.action_low is not None and setting.action_high is not None:
-        return None, _free_space(file.log), _action_box(file.log, setting)
+        bounds = setting.action_low, setting.action_high
+        return None, free_space(file.log), action_box(file.log, bounds)
     if file.card is not None:
         return file.card.spec(), *file.card.spaces()
+    if file.action_bounds is not None:
+        low, high = file.action_bounds
+        return None, free_space(file.log), action_box(file.log, ([low], [high]))
     raise DataError(
         "the log doesn't say what its actions' bounds are: name the environment it was made in "
-        "(--env ID), or give --action-low and --action-high."
+        f"(--env ID), or give --action-low and --action-high.{used_bounds(file.log.actions)}"
     )
 
 
-def _free_space(log: FlatLog) -> gym.Space[Any]:
-    boxes = {
-        name: gym.spaces.Box(-np.inf, np.inf, part.shape[1:], _float(part.dtype))
-        for name, part in log.observations.items()
-    }
-    if list(boxes) == [""]:
-        return boxes[""]
-    nested: dict[str, Any] = {}
-    for name, box in boxes.items():
-        *parents, key = name.split("/")
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise DataError(f"the log has the parts '{name}' and '{parent}': one must go")
-        if key in inner:
-            raise DataError(f"the log has '{name}' and parts below it: one must go")
-        inner[key] = box
-    return _dict_space(nested)
-
-
-def _dict_space(nested: dict[str, Any]) -> gym.spaces.Dict:
-    return gym.spaces.Dict(
-        {k: _dict_space(v) if isinstance(v, dict) else v for k, v in nested.items()}
-    )
-
-
-def _float(dtype: Any) -> Any:
-    return dtype if np.issubdtype(dtype, np.floating) else np.float64
-
-
-def _action_box(log: FlatLog, setting: Setting) -> gym.spaces.Box:
-    width = int(np.prod(log.actions.shape[1:]))
-    bounds = []
-    for name, values in (("low", setting.action_low), ("high", setting.action_high)):
-        array = np.asarray(values, dtype=np.float64).reshape(-1)
-        if len(array) not in (1, width):
-            raise DataError(
-                f"--action-{name} has {len(array)} numbers for {width} action dimensions: "
-                "expected one for all or one for each"
-            )
-        bounds.append(np.broadcast_to(array, (width,)).astype(_float(log.actions.dtype)))
-    low, high = bounds
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
-        raise DataError(
-            f"action bounds from {low.tolist()} to {high.tolist()}: expected finite numbers, the "
-            "low ones below the high ones"
-        )
-    return gym.spaces.Box(low, high, dtype=low.dtype.type)
+def bounds_note(file: LogFile, setting: Setting) -> tuple[str, ...]:
+    """Say where the bounds of actions come from, where nobody gives them."""
+    if file.action_bounds is None or setting.env is not None or setting.action_low is not None:
+        return ()
+    low, high = file.action_bounds
+    return (f"actions are bounded by {low:g} and {high:g}, as the file's format has it",)
 
 
 def _with_actions(log: FlatLog, space: gym.Space[Any]) -> FlatLog:

@@ -24,18 +24,15 @@ from baq_cli.data.logs.ends.clues import as_number, may_be_words
 from baq_cli.data.logs.filecard import Card, parse_card
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
+from baq_cli.data.logs.parquet_claims import check_claims
 from baq_cli.data.logs.tables import CARD, UNREADABLE
 from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import opened
 
 Array = npt.NDArray[Any]
-SIZES = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
-"""Bytes of a value, by Parquet's names."""
 MOST_DIGITS = 20
 """Of a number in a table's metadata."""
-INDEX_BYTES = 4
-"""Of a word, beside the dictionary."""
 
 
 def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
@@ -75,8 +72,12 @@ def read_parquet(path: Path, mapping: Mapping | None) -> LogFile:
     return to_log_file(Columns(_gathered(arrays, card)), mapping, card)
 
 
-def read_columns(path: Path, needed: Sequence[str]) -> dict[str, Array]:
+def read_columns(
+    path: Path, needed: Sequence[str], claims: Claims | None = None
+) -> dict[str, Array]:
     """Read columns of numbers `[N, ...]` by their names, and no others.
+
+    `claims` are those of all the tables that this one is read with.
 
     Raises DataError when one isn't there or is damaged, UsageError when pyarrow is missing.
     """
@@ -91,7 +92,7 @@ def read_columns(path: Path, needed: Sequence[str]) -> dict[str, Array]:
                 raise ValueError(f"it has no column '{missing[0]}'")
             for name in needed:
                 _is_readable(file.schema_arrow, name, may_be_words=False)
-            check_claims(file.metadata, list(needed), path)
+            check_claims(file.metadata, list(needed), path, claims)
             table = file.read(columns=list(needed), use_threads=False)
             return {name: _numbers(name, table.column(name)) for name in needed}
     except (*UNREADABLE, pyarrow.ArrowException) as error:
@@ -135,39 +136,6 @@ def _needed(
         raise DataError(f"the table and its card don't fit each other: there is no '{missing[0]}'")
     whole = [name for name in names if name not in spread]
     return [*sorted(spread), *wanted(whole, mapping)], None
-
-
-def check_claims(metadata: Any, needed: list[str], path: Path) -> None:
-    """Raise ValueError where columns that are read claim far more than the file could hold.
-
-    Arrow reads a column with every one whose name goes on behind a dot.
-    """
-    claims = Claims(path.stat().st_size)
-    read = set(needed)
-    leaves = [metadata.schema.column(k) for k in range(metadata.num_columns)]
-    sizes = {k: _size_of(leaf) for k, leaf in enumerate(leaves) if read & _above(leaf.path)}
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for k, size in sizes.items():
-            column = group.column(k)
-            claims.add(
-                max(
-                    group.num_rows,
-                    column.num_values * (size or INDEX_BYTES),
-                    column.total_uncompressed_size,
-                )
-            )
-
-
-def _above(path: str) -> set[str]:
-    """Return a leaf's path and every beginning of it that ends before a dot."""
-    parts = path.split(".")
-    return {".".join(parts[: k + 1]) for k in range(len(parts))}
-
-
-def _size_of(column: Any) -> int:
-    kind = column.physical_type
-    return int(column.length) if kind == "FIXED_LEN_BYTE_ARRAY" else SIZES.get(kind, 0)
 
 
 def _is_list(kind: Any) -> bool:

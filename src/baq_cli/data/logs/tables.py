@@ -15,6 +15,7 @@ import numpy.typing as npt
 from baq_cli.data.logs.by_name import Columns, check_names
 from baq_cli.data.logs.columns import beside, is_info, to_columns, to_log_file, wanted
 from baq_cli.data.logs.filecard import parse_card
+from baq_cli.data.logs.layouts import with_own_rewards
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.sizes import Claims
@@ -42,6 +43,7 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
         with archive:
             names = [name for name in archive.files if name != CARD]
             check_names(names)
+            mapping = with_own_rewards(mapping, names)
             needed = _readable(path, wanted(names, mapping))
             card = parse_card(str(archive[CARD])) if CARD in archive.files else None
             clues = [name for name in beside(names, mapping, card) if name not in needed]

@@ -35,6 +35,7 @@ from baq_cli.data.logs.robots.observed import (
     side_by_side,
 )
 from baq_cli.data.logs.several import Part
+from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError, UsageError, clipped, listed
 
 Array = npt.NDArray[Any]
@@ -53,6 +54,8 @@ def read_lerobot(path: Path, mapping: Mapping | None) -> list[Part]:
         raise UsageError(
             "--mask is of robomimic's files, and this is a LeRobot dataset: leave it out"
         )
+    if mapping is not None and mapping.names_columns and mapping.obs_keys is not None:
+        raise UsageError("the mapping names the observations' columns: leave --obs-keys out")
     with naming(path):
         dataset = open_lerobot(path)
     about = _about(dataset)
@@ -60,7 +63,8 @@ def read_lerobot(path: Path, mapping: Mapping | None) -> list[Part]:
         return [_by_mapping(table, mapping, about) for table in dataset.tables]
     with naming(path):
         taken = Taken(dataset, mapping)
-        tables = [taken.read(table) for table in dataset.tables]
+        claims = Claims(sum(table.stat().st_size for table in dataset.tables))
+        tables = [taken.read(table, claims) for table in dataset.tables]
         columns = {name: np.concatenate([t[name] for t in tables]) for name in taken.columns}
         check_episodes(dataset, Counter(columns[EPISODE].tolist()))
         file = taken.log_file(columns)
@@ -135,13 +139,13 @@ class Taken:
             return [clipped(name) for name in said]
         return numbered_names(feature, width)
 
-    def read(self, table: Path) -> dict[str, Array]:
+    def read(self, table: Path, claims: Claims) -> dict[str, Array]:
         """Read a table's columns, `[N]` where they have one number a row, else `[N, ...]`.
 
         Raises DataError where they have other shapes than info.json says.
         """
         with naming(table):
-            columns = read_columns(table, self.columns)
+            columns = read_columns(table, self.columns, claims)
             for name, array in columns.items():
                 width = self._features[name].width
                 if array.size != len(array) * width:
