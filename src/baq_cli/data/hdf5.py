@@ -33,6 +33,15 @@ def open_inside(group: h5py.h5g.GroupID, path: str) -> h5py.h5g.GroupID | h5py.h
     return found
 
 
+def look_inside(group: h5py.h5g.GroupID, name: str) -> h5py.h5g.GroupID | h5py.h5d.DatasetID:
+    """Open what lies directly below a group, to ask for its shape: it may be stored in any way.
+
+    Raises as `open_inside` does, but for arrays whose numbers lie elsewhere.
+    """
+    _check_link(group, name.encode())
+    return h5py.h5o.open(group, name.encode())
+
+
 def check_links(group: h5py.h5g.GroupID) -> None:
     """Raise ValueError where anything below a group is a link; see `open_inside`."""
 

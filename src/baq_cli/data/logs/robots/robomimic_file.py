@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.hdf5 import check_stored, open_inside
+from baq_cli.data.hdf5 import look_inside, open_inside
 from baq_cli.data.logs.by_name import MOST_LETTERS, check_names
 from baq_cli.data.logs.files import natural
 from baq_cli.data.sizes import Claims
@@ -42,7 +42,7 @@ def _demos(file: h5py.File) -> list[str]:
         raise ValueError(f"'{DATA}' is an array, not a group")
     found = []
     for name in _below(group):
-        inner = h5py.h5o.open(group, name.encode())
+        inner = look_inside(group, name)
         if isinstance(inner, h5py.h5g.GroupID) and "actions" in _below(inner):
             found.append(name)
     return sorted(found, key=lambda name: natural(Path(name)))
@@ -82,7 +82,7 @@ class RobomimicFile:
             return {}
         found = {}
         for name in _below(group) if isinstance(group, h5py.h5g.GroupID) else []:
-            inner = h5py.h5o.open(group, name.encode())  # not read, so stored in any way
+            inner = look_inside(group, name)
             if isinstance(inner, h5py.h5d.DatasetID) and inner.shape is not None:
                 found[name] = (inner.shape, inner.dtype.kind)
         return found
@@ -143,7 +143,6 @@ class RobomimicFile:
         found = open_inside(self._file.id, place)
         if not isinstance(found, h5py.h5d.DatasetID):
             raise ValueError(f"'{place}' is a group, not an array")
-        check_stored(found, place)
         dataset = h5py.Dataset(found)
         fits = dataset.ndim == 1 and len(dataset) <= len(self.demos)
         if not fits or dataset.dtype.kind not in "SO" or dataset.dtype.itemsize > MOST_LETTERS:
