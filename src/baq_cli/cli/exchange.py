@@ -55,6 +55,10 @@ def import_dataset(
     reward: Annotated[
         str | None, typer.Option(help="constant:0, or another number, where a log has none.")
     ] = None,
+    reward_from: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="A column of success marks to make rewards of."),
+    ] = None,
     layout: Annotated[
         str | None, typer.Option(help="steps, or ogbench (an episode's last row is no step).")
     ] = None,
@@ -123,7 +127,7 @@ def import_dataset(
     mapped = said(
         None if mapping is None else read_mapping(mapping),
         layout,
-        reward=_constant(reward),
+        reward=_reward(reward, reward_from),
         format=format,
         obs_keys=None if obs_keys is None else tuple(obs_keys.split(",")),
         mask=mask,
@@ -171,8 +175,12 @@ def import_dataset(
     )
 
 
-def _constant(text: str | None) -> dict[str, float] | None:
-    """Read `constant:NUMBER`."""
+def _reward(text: str | None, marks: str | None) -> dict[str, Any] | None:
+    """Read `constant:NUMBER`, or the column of success marks that rewards are made of."""
+    if text is not None and marks is not None:
+        raise UsageError("--reward and --reward-from both say what the reward is: give one of them")
+    if marks is not None:
+        return {"success": marks}
     if text is None:
         return None
     kind, _, number = text.partition(":")

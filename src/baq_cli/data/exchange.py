@@ -48,6 +48,7 @@ from baq_cli.data.logs.several import (
     one_file,
     with_about,
 )
+from baq_cli.data.logs.success import rewarded
 from baq_cli.data.logs.tables import write_npz
 from baq_cli.data.minari.folder import check_new_id, open_minari
 from baq_cli.data.minari.older import older_metadata
@@ -122,6 +123,9 @@ def import_files(
     notes += bounds_note(parts[0].file, setting)
     recording, said = with_account(recordings, [group[0].path for group in groups])
     notes += said
+    if mapping is not None and mapping.success is not None:
+        recording, said_of_marks = rewarded(recording, mapping.success)
+        notes += (said_of_marks,)
     with naming(files[0]):
         return _save(dataset_id, with_about(recording, parts), lost, setting, notes)
 
@@ -148,9 +152,11 @@ def _older_recording(path: Path, setting: Setting, mapping: Mapping | None) -> R
 
 
 def _whole(group: Sequence[Part], mapping: Mapping | None) -> LogFile:
-    """Return the rows of files that belong together, and what their last rows are."""
-    observed = mapping is not None and mapping.last_row == "observation"
-    return replace(one_file(group), last_row_observed=observed)
+    """Return the rows of files that belong together, and what a mapping says of them all."""
+    if mapping is None:
+        return one_file(group)
+    observed = mapping.last_row == "observation"
+    return replace(one_file(group), last_row_observed=observed, success=mapping.success)
 
 
 def _save(

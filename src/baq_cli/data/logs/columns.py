@@ -20,18 +20,19 @@ from baq_cli.data.logs.ends.clues import (
 )
 from baq_cli.data.logs.ends.turns import run_starts
 from baq_cli.data.logs.filecard import Card
-from baq_cli.data.logs.layouts import check_layout, constant_rewards, ogbench_facts
+from baq_cli.data.logs.layouts import check_layout, constant_rewards, ogbench_facts, reward_notes
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import (
     COLUMN_FIELDS,
-    NO_REWARD,
     Constant,
     Mapping,
+    Marks,
     Names,
     column_names,
     expand,
     expand_one,
 )
+from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.errors import DataError, UsageError, listed
 
 Array = npt.NDArray[Any]
@@ -67,7 +68,7 @@ def wanted(names: list[str], mapping: Mapping | None) -> list[str]:
     found: dict[str, None] = {}
     for field in COLUMN_FIELDS:
         asked = getattr(mapping, field)
-        if isinstance(asked, Constant):
+        if isinstance(asked, Constant | Marks):
             continue
         for part in asked.values() if isinstance(asked, dict) else (asked,):
             found |= dict.fromkeys([] if part is None else _expand(field, part, names))
@@ -80,12 +81,16 @@ def _expand(field: str, asked: Names, names: list[str]) -> list[str]:
     except UsageError as error:
         if field != "reward":
             raise
-        raise UsageError(f"{error} (And {NO_REWARD}.)") from error
+        raise UsageError(f"{error} (And {no_reward(names)}.)") from error
 
 
 def beside(names: list[str], mapping: Mapping | None, card: Card | None) -> list[str]:
-    """Return which other columns are read where they can be: those that tell of ends and times."""
+    """Return which other columns are read where they can be: those that tell of ends and times.
+
+    Success marks are, where rewards are made of them.
+    """
     asked = set() if mapping is None else said_columns(mapping.said)
+    asked |= asked_marks(mapping, names)
     mine = {name for name in names if card is not None and is_info(name)}
     found = {*clue_names(names, {*_data_columns(names, mapping), *mine}), *asked}
     return [name for name in names if name in found]
@@ -141,7 +146,7 @@ def to_log_file(
         resets = _of_resets(columns, log)
         asked = wanted(list(columns), mapping)
         used = sorted({_meaning(name) for name in asked if not is_info(name)})
-    notes = () if reward is None else (f"every reward is {reward:g}, as you said",)
+    notes = reward_notes(mapping)
     name = episode_column(list(columns), mapping)
     span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
     about = {} if mapping is None else {"columns": column_names(mapping, list(columns))}
@@ -196,7 +201,7 @@ def _by_custom(columns: Columns, reward: float | None) -> FlatLog:
         known["rewards"] = constant_rewards(reward, known["actions"])
     missing = [n for n in ("observations", "actions", "rewards") if known.get(n) is None]
     if missing:
-        none = f" Or, since {NO_REWARD}." if missing == ["rewards"] else ""
+        none = f" Or, since {no_reward(columns)}." if missing == ["rewards"] else ""
         raise DataError(
             f"no column is called {' or '.join(missing)}; found {listed(list(columns))}. Say "
             f"which columns mean what with --mapping FILE.yaml.{none}"
@@ -257,11 +262,12 @@ def _by_mapping(columns: Columns, mapping: Mapping) -> FlatLog:
     assert observations is not None
     assert mapping.action is not None
     actions = side_by_side(mapping.action)
-    if isinstance(mapping.reward, Constant):
-        rewards: Array | None = constant_rewards(mapping.reward.constant, actions)
-    elif mapping.reward is None:
+    rewards: Array | None
+    if mapping.constant_reward is not None:
+        rewards = constant_rewards(mapping.constant_reward, actions)
+    elif not isinstance(mapping.reward, str):
         raise UsageError(
-            f"nothing says what the reward is: name its column in the mapping; {NO_REWARD}"
+            f"nothing says what the reward is: name its column in the mapping; {no_reward(names)}"
         )
     else:
         rewards = single(mapping.reward)

@@ -57,8 +57,9 @@ class CutLog:
     """A log cut into episodes; shapes as in a Recording. `lost` counts transitions left out.
 
     `episode` is the number of each of the log's rows' episode, those left out included, `[N]`;
-    `ends` marks the rows at which an episode may be said to end, `[N]`: its last, and where that
-    is an observation alone, the step before it too.
+    `rows` are the rows that the transitions were, `[M]`; `ends` marks the rows at which an episode
+    may be said to end, `[N]`: its last, and where that is an observation alone, the step before it
+    too.
     """
 
     observations: Parts
@@ -70,6 +71,7 @@ class CutLog:
     infos: dict[str, Array]
     lost: int
     episode: Array
+    rows: Array
     ends: Array
 
 
@@ -105,7 +107,7 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
     if not len(log.rewards):
         raise DataError("the log holds no rows")
     bare = bare_rows(log)
-    log, all_last = _without_bare_rows(log, bare)
+    log, all_last, rows = _without_bare_rows(log, bare)
     terminated, truncated, last = _ends(log, rules)
     all_last = last if all_last is None else all_last
     stops = np.flatnonzero(last) + 1
@@ -132,6 +134,7 @@ def cut(log: FlatLog, rules: CutRules) -> CutLog:
         infos={name: info[keep] for name, info in log.infos.items()},
         lost=log.lost + int((~keep).sum()),
         episode=np.cumsum(all_last) - all_last,
+        rows=rows[keep],
         ends=all_last | moved_back(all_last, bare),
     )
 
@@ -155,16 +158,16 @@ def moved_back(flags: Array, bare: Array) -> Array:
     return np.asarray(known & ~bare)
 
 
-def _without_bare_rows(log: FlatLog, bare: Array) -> tuple[FlatLog, Array | None]:
+def _without_bare_rows(log: FlatLog, bare: Array) -> tuple[FlatLog, Array | None, Array]:
     """Take rows that hold an observation and nothing else as the end of their episode.
 
     Logs often write the last observation with neither action nor reward; such a row is no step.
     Where an episode ends in such a row, its last step has a next observation; where it doesn't,
-    it is cut as logs without such rows are. Return the log and each episode's last row, `[N]`
-    bool, of those that were given; None where there are no such rows.
+    it is cut as logs without such rows are. Return the log, each episode's last row, `[N]`
+    bool, of those that were given (None where there are no such rows), and which rows are kept.
     """
     if not bare.any():
-        return log, None
+        return log, None, np.arange(len(bare))
     if bare[0] or (bare[1:] & bare[:-1]).any():
         raise DataError("a row without action and reward has no step before it")
     terminated, truncated = _moved(log.terminated, bare), _moved(log.truncated, bare)
@@ -201,7 +204,7 @@ def _without_bare_rows(log: FlatLog, bare: Array) -> tuple[FlatLog, Array | None
         infos={name: info[steps] for name, info in log.infos.items()},
         lost=int(unfinished.sum()),
     )
-    return whole, last
+    return whole, last, np.flatnonzero(steps)
 
 
 def _moved(flags: Any, rows: Array) -> Any:

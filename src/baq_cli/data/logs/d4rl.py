@@ -24,9 +24,10 @@ from baq_cli.data.logs.cutting import FlatLog
 from baq_cli.data.logs.ends.clues import as_number, clue_names, clues_of, said_columns
 from baq_cli.data.logs.ends.names import FLAGS, Kind, counted, looks
 from baq_cli.data.logs.filecard import parse_card
-from baq_cli.data.logs.layouts import check_layout, constant_rewards, with_own_rewards
+from baq_cli.data.logs.layouts import check_layout, constant_rewards, reward_notes, with_own_rewards
 from baq_cli.data.logs.logfile import LogFile
-from baq_cli.data.logs.mapping import NO_REWARD, Mapping
+from baq_cli.data.logs.mapping import Mapping
+from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.data.sizes import Claims
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError
@@ -109,7 +110,7 @@ def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
     given = {"rewards": reward is not None, "terminals": told}
     missing = [name for name in NEEDED if name not in file and not given.get(name)]
     if missing:
-        none = f" ({NO_REWARD})" if missing == ["rewards"] else ""
+        none = f" ({no_reward(arrays)})" if missing == ["rewards"] else ""
         found = ", ".join(file) or "nothing"
         raise ValueError(f"it has no {', '.join(missing)}; found {found}{none}")
     rows = len(_array(file, "rewards" if reward is None else "actions", claims))
@@ -151,10 +152,11 @@ def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
     notes = {name: note for name, note in notes.items() if note is not None}
     card = None if text is None else parse_card(str(text))
     span = None if log.episode is None else (str(log.episode[0]), str(log.episode[-1]))
-    said = () if reward is None else (f"every reward is {reward:g}, as you said",)
+    said = reward_notes(mapping)
     about = {"d4rl_metadata": notes} if notes else {}
     columns = tuple(name for name in KNOWN if name in file and name not in GROUPS)
     asked = {*said_columns(ends), *clue_names(arrays, _data(arrays, card is not None))}
+    asked |= asked_marks(mapping, arrays)
     held = {name: _clue(item, claims) for name, item in arrays.items() if name in asked}
     named = {role: name for role, name in NAMED.items() if name in file}
     clues = clues_of(held, named, ends, rows, _counts(file), list(arrays))

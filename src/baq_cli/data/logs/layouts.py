@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.cutting import FlatLog
-from baq_cli.data.logs.mapping import Mapping, parse_mapping
+from baq_cli.data.logs.mapping import Constant, Mapping, parse_mapping
 from baq_cli.errors import DataError, UsageError
 
 Array = npt.NDArray[Any]
@@ -108,6 +108,13 @@ def constant_rewards(reward: float, actions: Array) -> Array:
     rows = np.asarray(actions).reshape(len(actions), -1)
     missing = np.isnan(rows).all(1) if rows.dtype.kind == "f" and rows.shape[1] else False
     return np.where(missing, np.nan, np.full(len(rows), reward))
+
+
+def reward_notes(mapping: Mapping | None) -> tuple[str, ...]:
+    """Return what is said of rewards that are the same in every row because the user says so."""
+    if mapping is None or not isinstance(mapping.reward, Constant):
+        return ()
+    return (f"every reward is {mapping.reward.constant:g}, as you said",)
 
 
 def with_last_observations(log: FlatLog) -> FlatLog:

@@ -17,6 +17,7 @@ from baq_cli.data.logs.ends.decide import Decided, decide
 from baq_cli.data.logs.filecard import Card
 from baq_cli.data.logs.free_spaces import action_box, free_space, used_bounds
 from baq_cli.data.logs.layouts import with_last_observations
+from baq_cli.data.logs.success import SUCCESS, kept_marks
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.making import make_env
@@ -59,6 +60,7 @@ class LogFile:
     what the first and the last row call their episode. `clues` is what other columns tell of
     ends and times; with `last_row_observed`, each episode's last row is its final observation.
     `action_bounds` are those of every action, where its format has them and nobody gives others.
+    `success` is the column of marks that rewards are made of; those of the rows are 0 then.
     """
 
     log: FlatLog
@@ -71,6 +73,7 @@ class LogFile:
     clues: Clues = field(default_factory=Clues)
     last_row_observed: bool = False
     action_bounds: tuple[float, float] | None = None
+    success: str | None = None
 
 
 def to_recording(
@@ -96,6 +99,10 @@ def to_recording(
     said = account(decided, done, rules).about()
     seeds = () if file.card is None else tuple(file.card.seeds)
     resets = {n: a for n, a in file.reset_infos.items() if a.shape[:1] == done.lengths.shape}
+    infos = {n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()}
+    if file.success is not None:
+        infos[SUCCESS], column = kept_marks(file.success, decided.clues, done)
+        said.get("columns_not_used", {}).pop(column, None)
     recording = Recording(
         observation_space=observation_space,
         action_space=action_space,
@@ -106,7 +113,7 @@ def to_recording(
         truncated=done.truncated,
         lengths=done.lengths,
         seeds=seeds if len(seeds) == len(done.lengths) else (),
-        infos={n: _joined(a, resets.get(n), done.lengths) for n, a in done.infos.items()},
+        infos=infos,
         env_spec=spec,
         eval_env_spec=None if file.card is None else file.card.eval_spec(),
         about=file.about if file.card is not None else {**file.about, IMPORTED: said},

@@ -24,6 +24,12 @@ class Constant(Closed):
     constant: FiniteFloat
 
 
+class Marks(Closed):
+    """A column of success marks that rewards are made of; see `success.py`."""
+
+    success: str
+
+
 class TextForm(Closed):
     """How a table is written as text, where that can be read in two ways."""
 
@@ -53,7 +59,7 @@ class Mapping(TextForm):
         None, description="columns of the observation; by part for a Dict observation"
     )
     action: Names | None = None
-    reward: str | Constant | None = None
+    reward: str | Constant | Marks | None = None
     terminated: str | None = None
     truncated: str | None = None
     episode: str | None = None
@@ -76,7 +82,7 @@ class Mapping(TextForm):
     @model_validator(mode="after")
     def _all_columns_or_none(self) -> Mapping:
         asked = {field: getattr(self, field) for field in COLUMN_FIELDS}
-        if isinstance(self.reward, Constant):
+        if isinstance(self.reward, Constant | Marks):
             del asked["reward"]
         missing = [name for name in ("observation", "action") if asked[name] is None]
         if missing and any(value is not None for value in asked.values()):
@@ -90,8 +96,15 @@ class Mapping(TextForm):
 
     @property
     def constant_reward(self) -> float | None:
-        """The reward of every step, where it is said and not read."""
+        """The reward of every step, where it is said and not read; of marks 0 until it is cut."""
+        if isinstance(self.reward, Marks):
+            return 0.0
         return self.reward.constant if isinstance(self.reward, Constant) else None
+
+    @property
+    def success(self) -> str | None:
+        """The column of success marks that rewards are made of."""
+        return self.reward.success if isinstance(self.reward, Marks) else None
 
     @property
     def said(self) -> Said:
@@ -117,7 +130,6 @@ COLUMN_FIELDS = (
     *("observation", "action", "next_observation"),
 )
 """The fields that name columns."""
-NO_REWARD = "a log without rewards takes --reward constant:0, or another number"
 
 
 def read_mapping(path: Path) -> Mapping:
@@ -156,7 +168,7 @@ def asked_names(mapping: Mapping) -> list[str]:
     for field in COLUMN_FIELDS:
         asked = getattr(mapping, field)
         for part in asked.values() if isinstance(asked, dict) else (asked,):
-            if part is not None and not isinstance(part, Constant):
+            if part is not None and not isinstance(part, Constant | Marks):
                 found += [part] if isinstance(part, str) else part
     return found
 

@@ -113,7 +113,7 @@ def looks(name: str) -> Look | None:
 
     Capitals don't count, nor what stands before the last `/` or `.`, nor words like `next`.
     """
-    forms = _forms(name)
+    forms = plain_names(name)
     for form in forms:
         if form in _KINDS:
             return Look(_KINDS[form], True)
@@ -139,7 +139,7 @@ def counted(name: str) -> str | None:
 
     One of `episodes`, `steps`, `longest` (the steps of the longest episode), or None.
     """
-    for form in _forms(name):
+    for form in plain_names(name):
         if _EPISODES.fullmatch(form) or form == "episodes":
             return "episodes"
         if _STEPS.fullmatch(form):
@@ -149,7 +149,7 @@ def counted(name: str) -> str | None:
     return None
 
 
-def _forms(name: str) -> list[str]:
+def plain_names(name: str) -> list[str]:
     """Return a name in small letters and underscores: its last part, then without words before."""
     part = name.rstrip("/.").rpartition("/")[2]
     parts = [_plain(part)]

@@ -14,9 +14,9 @@ from baq_cli.data.logs.checked import checked_log
 from baq_cli.data.logs.ends.clues import clues_of, said_columns
 from baq_cli.data.logs.ends.names import looks
 from baq_cli.data.logs.formats import naming
-from baq_cli.data.logs.layouts import constant_rewards
+from baq_cli.data.logs.layouts import constant_rewards, reward_notes
 from baq_cli.data.logs.logfile import LogFile
-from baq_cli.data.logs.mapping import NO_REWARD, Mapping
+from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.logs.parquet import read_columns, read_parquet
 from baq_cli.data.logs.robots.lerobot_folder import (
     EPISODE,
@@ -35,6 +35,7 @@ from baq_cli.data.logs.robots.observed import (
     side_by_side,
 )
 from baq_cli.data.logs.several import Part
+from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError, UsageError, clipped, listed
 
@@ -110,7 +111,8 @@ class Taken:
             for n in numbers
             if n not in {*self.observed, ACTION, EPISODE, REWARD} and looks(n) is not None
         ]
-        self._clues += [n for n in said_columns(self._said) if n in numbers]
+        said = said_columns(self._said) | asked_marks(mapping, numbers)
+        self._clues += [n for n in said if n in numbers]
         asked = [*self.observed, ACTION, EPISODE, *self._infos, *self._clues]
         asked += [] if self.constant is not None else [REWARD]
         self.columns = list(dict.fromkeys(asked))
@@ -123,7 +125,7 @@ class Taken:
                     f"{listed(list(self._features))}. Name the columns with --mapping"
                 )
         if REWARD not in numbers and self.constant is None:
-            raise DataError(f"it has no feature '{REWARD}', as demonstrations often: {NO_REWARD}")
+            raise DataError(f"it has no feature '{REWARD}': {no_reward(numbers)}")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -194,8 +196,7 @@ class Taken:
         return ended & _marked(columns[DONE]) if DONE in columns else ended
 
     def _notes(self, columns: dict[str, Array], episode: Array) -> tuple[str, ...]:
-        constant = self.constant
-        notes = [] if constant is None else [f"every reward is {constant:g}, as you said"]
+        notes = [*reward_notes(self._mapping)]
         widths = {name: self._features[name].width for name in self.observed}
         notes += [observed_note(widths), f"recorded at {self._hz:g} Hz (fps), kept as control_hz"]
         left = {n: f.dtype for n, f in self._features.items() if n not in {*columns, *COUNTERS}}

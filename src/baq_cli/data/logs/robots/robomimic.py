@@ -14,9 +14,9 @@ import numpy.typing as npt
 from baq_cli.data.logs.checked import checked_log
 from baq_cli.data.logs.cutting import FlatLog, reordered
 from baq_cli.data.logs.ends.clues import clues_of
-from baq_cli.data.logs.layouts import constant_rewards
+from baq_cli.data.logs.layouts import constant_rewards, reward_notes
 from baq_cli.data.logs.logfile import LogFile
-from baq_cli.data.logs.mapping import NO_REWARD, Mapping
+from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.logs.robots.observed import (
     CONTROL_HZ,
     chosen,
@@ -28,6 +28,7 @@ from baq_cli.data.logs.robots.observed import (
 )
 from baq_cli.data.logs.robots.robomimic_ends import DONES, REWARDS, terminations, until_done
 from baq_cli.data.logs.robots.robomimic_file import STATES, RobomimicFile, env_facts, is_robomimic
+from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.errors import DataError, UsageError, clipped, listed
 
 Array = npt.NDArray[Any]
@@ -103,7 +104,8 @@ def _read(file: RobomimicFile, mapping: Mapping | None) -> LogFile:
         keep = np.flatnonzero(until_done(done, demos.starts))
     log = reordered(_with(log, done, masks), keep)
     columns = {n: demos.columns[n][keep] for n in (DONES, REWARDS) if n in demos.columns}
-    clues = {n: c for n, c in columns.items() if n == DONES or source == n}
+    asked = {DONES, source, *asked_marks(mapping, demos.columns)}
+    clues = {name: column for name, column in columns.items() if name in asked}
     named = {"episode": "demonstration"} | ({} if source != DONES else {"terminated": DONES})
     every = [*demos.columns, "demonstration"]
     text = file.env_args()
@@ -112,7 +114,7 @@ def _read(file: RobomimicFile, mapping: Mapping | None) -> LogFile:
     return LogFile(
         log,
         notes=(
-            *([] if constant is None else [f"every reward is {constant:g}, as you said"]),
+            *reward_notes(mapping),
             *_notes(file, names, keys, observed, mask),
             *([] if name is None else [f"recorded in {clipped(name)} (env_args, kept as text)"]),
             *([f"filter keys that can't be read: {listed(unread)}"] if unread else []),
@@ -169,7 +171,7 @@ def _joined(file: RobomimicFile, names: list[str], keys: list[str], rewarded: bo
     for demo in names:
         for path in wanted:
             if path == REWARDS and not file.has(demo, REWARDS):
-                raise DataError(f"{demo} has no rewards: {NO_REWARD}")
+                raise DataError(f"{demo} has no rewards: {no_reward(file.others(demo))}")
             parts[path].append(_checked(file.array(demo, path), parts, path, demo))
         _check_count(demo, "num_samples", file.count(demo, "num_samples"), parts["actions"][-1])
     lengths = np.array([len(part) for part in parts["actions"]])
