@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,42 @@ def test_ogbenchs_layout_is_recognised_and_asked_about(
 def test_a_log_that_has_rewards_is_not_taken_for_ogbenchs(folder: Path) -> None:
     np.savez(folder / "log.npz", **ogbench(), rewards=np.arange(7.0), timeouts=np.zeros(7))
     assert import_file(folder / "log.npz", NEW, bounded(), None).episodes.lengths.tolist() == [4, 3]
+
+
+@pytest.mark.parametrize("installed", [None, "1.1.5"])
+@pytest.mark.parametrize("form", ["npz", "hdf5"])
+def test_rewards_that_ogbenchs_relabelling_made_are_read_and_said(
+    form: str, installed: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row's reward is that of the state it begins in; the last row's is of no step."""
+
+    def version(name: str) -> str:
+        if installed is None:
+            raise PackageNotFoundError(name)
+        return installed
+
+    monkeypatch.setattr("baq_cli.data.logs.layouts.version", version)
+    arrays = {**ogbench(), "rewards": -np.arange(7.0), "masks": np.ones(7)}
+    if form == "npz":
+        np.savez(folder / "log.npz", **arrays)
+    else:
+        with h5py.File(folder / "log.hdf5", "w") as file:
+            file.update(arrays)
+    done = import_file(folder / f"log.{form}", NEW, bounded(), said(None, "ogbench"))
+    assert done.episodes.reward.tolist() == [0, -1, -2, -4, -5]
+    told = next(note for note in done.notes if note.startswith("OGBench: "))
+    assert "the rewards are the file's own" in told
+    assert "r(s), and so do its singletask environments since 1.2.0" in told
+    assert told.endswith("; ogbench 1.1.5 is installed here") == (installed is not None)
+    kept = open_minari(NEW).metadata.get("ogbench")
+    assert kept == (None if installed is None else {"installed": installed})
+
+
+def test_ogbenchs_own_files_hold_no_rewards_and_that_is_said(folder: Path) -> None:
+    np.savez(folder / "log.npz", **ogbench())
+    done = import_file(folder / "log.npz", NEW, bounded(), said(None, "ogbench", reward=ZERO))
+    assert any(note.startswith("OGBench: no rewards are read; ") for note in done.notes)
+    assert "every reward is 0, as you said" in done.notes
 
 
 @pytest.mark.parametrize("flag", ["terminated", "truncated", "episode"])

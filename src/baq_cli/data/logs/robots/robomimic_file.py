@@ -30,9 +30,13 @@ LONGEST_TEXT = 10_000
 def is_robomimic(file: h5py.File) -> bool:
     """Tell whether a file has demonstrations below data/, each with its actions, and none above."""
     try:
-        return "actions" not in file and bool(_demos(file))
+        group = open_inside(file.id, DATA)
+        if "actions" in file or not isinstance(group, h5py.h5g.GroupID):
+            return False
+        inner = [look_inside(group, name) for name in _below(group)]
     except (KeyError, ValueError):
         return False
+    return any(isinstance(g, h5py.h5g.GroupID) and "actions" in _below(g, True) for g in inner)
 
 
 def _demos(file: h5py.File) -> list[str]:
@@ -41,19 +45,19 @@ def _demos(file: h5py.File) -> list[str]:
     if not isinstance(group, h5py.h5g.GroupID):
         raise ValueError(f"'{DATA}' is an array, not a group")
     found = []
-    for name in _below(group):
+    for name in _below(group, links=True):
         inner = look_inside(group, name)
-        if isinstance(inner, h5py.h5g.GroupID) and "actions" in _below(inner):
+        if isinstance(inner, h5py.h5g.GroupID) and "actions" in _below(inner, links=True):
             found.append(name)
     return sorted(found, key=lambda name: natural(Path(name)))
 
 
-def _below(group: h5py.h5g.GroupID) -> list[str]:
-    """Return the names in a group that are words, and no links."""
+def _below(group: h5py.h5g.GroupID, links: bool = False) -> list[str]:
+    """Return the names in a group that are words; those of links too, where that is asked for."""
     names: list[str] = []
 
     def seen(name: bytes, info: h5py.h5l.LinkInfo) -> None:
-        if info.type == h5py.h5l.TYPE_HARD:
+        if links or info.type == h5py.h5l.TYPE_HARD:
             with suppress(UnicodeDecodeError):
                 names.append(name.decode("utf-8"))
 
@@ -81,7 +85,7 @@ class RobomimicFile:
         except KeyError:
             return {}
         found = {}
-        for name in _below(group) if isinstance(group, h5py.h5g.GroupID) else []:
+        for name in _below(group, links=True) if isinstance(group, h5py.h5g.GroupID) else []:
             inner = look_inside(group, name)
             if isinstance(inner, h5py.h5d.DatasetID) and inner.shape is not None:
                 found[name] = (inner.shape, inner.dtype.kind)
