@@ -115,6 +115,17 @@ def test_a_rate_that_times_contradict_is_said(folder: Path) -> None:
     assert "'timestamp' says 20 rows a second, meta/info.json 30" in notes
 
 
+def test_whether_somebody_took_over_and_which_task_it_was_is_kept(folder: Path) -> None:
+    """LeRobot's recorder of interventions writes complementary_info.is_intervention."""
+    acted = np.array([0, 1, 1, 0, 0, 1, 0], bool)
+    columns = {**lerobot_columns(), "complementary_info.is_intervention": acted}
+    notes = import_file(write_lerobot(folder / "arm", "3.0", columns), NEW, bounded(), None).notes
+    infos = read_recording(open_minari(NEW)).infos
+    assert infos["intervention"].tolist() == acted[ROWS].tolist()
+    assert infos["task_index"].tolist() == [0, 0, 0, 1, 1]
+    assert "it holds 2 tasks, and the observation doesn't say which: task_index" in notes
+
+
 # -- ends and rewards
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from baq_cli.data.logs.checked import checked_log
 from baq_cli.data.logs.ends.clues import clues_of, said_columns
-from baq_cli.data.logs.ends.names import looks
+from baq_cli.data.logs.ends.names import looks, plain_names
 from baq_cli.data.logs.formats import naming
 from baq_cli.data.logs.layouts import constant_rewards, reward_notes
 from baq_cli.data.logs.logfile import LogFile
@@ -43,6 +43,7 @@ Array = npt.NDArray[Any]
 ACTION, REWARD, DONE, SUCCESS = "action", "next.reward", "next.done", "next.success"
 COUNTERS = (EPISODE, "frame_index", "index")
 """Columns that say nothing but where a row stands."""
+INTERVENTION, TASK = "intervention", "task_index"
 
 
 def read_lerobot(path: Path, mapping: Mapping | None) -> list[Part]:
@@ -173,7 +174,7 @@ class Taken:
             terminated=terminated,
             episode=episode,
         )
-        log = replace(log, infos={name: columns[name] for name in self._infos})
+        log = replace(log, infos={_info(name): columns[name] for name in self._infos})
         named = {"episode": EPISODE} | ({} if terminated is None else {"terminated": SUCCESS})
         clues = {name: columns[name] for name in self._clues}
         return LogFile(
@@ -203,6 +204,9 @@ class Taken:
         if left:
             named = [f"{clipped(name)} ({clipped(kind)})" for name, kind in left.items()]
             notes.append(f"left out: {listed(named)}")
+        tasks = len(np.unique(columns[TASK])) if TASK in columns else 1
+        if tasks > 1:
+            notes.append(f"it holds {tasks:,} tasks, and the observation doesn't say which: {TASK}")
         if SUCCESS in columns:
             notes.append(
                 f"an episode whose last row '{SUCCESS}' marks was terminated, others truncated"
@@ -221,6 +225,12 @@ class Taken:
         if abs(found / self._hz - 1) < 0.05:
             return []
         return [f"'timestamp' says {found:.3g} rows a second, meta/info.json {self._hz:g}"]
+
+
+def _info(feature: str) -> str:
+    """Return what a feature is called among infos: one of interventions as datasets call it."""
+    called = {INTERVENTION, f"is_{INTERVENTION}"} & {*plain_names(feature)}
+    return INTERVENTION if called else feature
 
 
 def _marked(column: Array) -> Array:
