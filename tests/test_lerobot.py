@@ -82,7 +82,7 @@ def test_rate_names_and_what_is_left_out_are_kept_with_the_dataset(
     assert metadata["columns"]["observations"][""][:3] == [
         "observation.state.elbow",
         "observation.state.wrist",
-        "observation.environment_state.observation.environment_state[0]",
+        "observation.environment_state[0]",
     ]
     status, out, _ = baq_here("data", "show", NEW, "--json")
     card = json.loads(out)

@@ -41,7 +41,7 @@ def test_every_number_comes_across_up_to_where_the_task_was_done(folder: Path) -
     assert recording.rewards.tolist() == [0, 0, 1, 0, 0, 0, 0, 1]
     assert ends(done.episodes) == [(3, True, False), (1, False, True), (4, True, False)]
     assert done.lost == 0
-    assert "1 rows were left out, for the task had been done before them ('dones')" in done.notes
+    assert "1 rows were left out: the task had been done before ('dones')" in done.notes
     assert done.account["ends_from"] == {"episode": "demonstration", "terminated": "dones"}
     assert (recording.action_space.low == -1).all()
     assert (recording.action_space.high == 1).all()
@@ -78,15 +78,15 @@ def test_what_a_file_says_of_itself_is_kept_as_text_and_runs_nothing(
         "actions are bounded by -1 and 1, as the file's format has it",
         "left out: obs/cam_image, states",
         "filter keys, kept as infos and taken by --mask: train, valid",
-        "recorded in os.system('x') (env_args, kept as text)",
+        "recorded in os.system('x') (env_args, as text)",
     ):
         assert line in told
     metadata = open_minari(NEW).metadata
     assert json.loads(metadata["robomimic"]["env_args"]) == args
     assert metadata["columns"]["observations"][""] == [
-        "eef.eef",
-        "object.object[0]",
-        "object.object[1]",
+        "eef",
+        "object[0]",
+        "object[1]",
     ]
     assert json.loads(baq_here("data", "show", NEW, "--json")[1])["control_hz"] == 20
 

@@ -131,15 +131,17 @@ class Taken:
     @property
     def about(self) -> dict[str, Any]:
         """The names of dimensions, as an entry of a dataset's metadata."""
-        observed = {name: self._names(name) for name in self.observed}
-        return names_of(observed, self._names(ACTION), REWARD if self.constant is None else None)
+        several = len(self.observed) > 1
+        observation = [n for key in self.observed for n in self._names(key, several)]
+        return names_of(observation, self._names(ACTION), REWARD if self.constant is None else None)
 
-    def _names(self, feature: str) -> list[str]:
+    def _names(self, feature: str, with_key: bool = False) -> list[str]:
+        """Return what a feature's numbers are called, by info.json or else by its key."""
         said, width = self._features[feature].names, self._features[feature].width
         if isinstance(said, dict) and len(said) == 1:  # {"motors": [...]}, as version 2.0 has it
             said = next(iter(said.values()))
         if isinstance(said, list) and len(said) == width and all(isinstance(n, str) for n in said):
-            return [clipped(name) for name in said]
+            return [clipped(f"{feature}.{name}" if with_key else name) for name in said]
         return numbered_names(feature, width)
 
     def read(self, table: Path, claims: Claims) -> dict[str, Array]:

@@ -56,20 +56,10 @@ def side_by_side(parts: Sequence[Array]) -> Array:
     return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
 
 
-def names_of(observed: dict[str, list[str]], action: list[str], reward: str | None) -> Any:
-    """Return the entry of a dataset's metadata that names its dimensions, from each key's names.
-
-    A key stands before its names where there are several keys.
-    """
-    several = len(observed) > 1
-    names = [f"{k}.{n}" if several else n for k, part in observed.items() for n in part]
-    return {
-        ENTRY: {
-            "observations": {"": names},
-            "actions": action,
-            "rewards": [] if reward is None else [reward],
-        }
-    }
+def names_of(observation: list[str], action: list[str], reward: str | None) -> dict[str, Any]:
+    """Return the entry of a dataset's metadata that names its dimensions."""
+    rewards = [] if reward is None else [reward]
+    return {ENTRY: {"observations": {"": observation}, "actions": action, "rewards": rewards}}
 
 
 def numbered_names(key: str, width: int) -> list[str]:

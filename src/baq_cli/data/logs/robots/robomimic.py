@@ -14,6 +14,7 @@ import numpy.typing as npt
 from baq_cli.data.logs.checked import checked_log
 from baq_cli.data.logs.cutting import FlatLog, reordered
 from baq_cli.data.logs.ends.clues import clues_of
+from baq_cli.data.logs.ends.roles import Said
 from baq_cli.data.logs.layouts import constant_rewards, reward_notes
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
@@ -35,6 +36,8 @@ Array = npt.NDArray[Any]
 BOUNDS = (-1.0, 1.0)
 """Of every action, as robomimic's format has them (docs/datasets/overview.md)."""
 MOST_MASKS = 50
+DEMONSTRATION = "demonstration"
+"""What tells episodes apart: the group that a row lies in."""
 READ = ("actions", REWARDS, DONES, "obs", "next_obs")
 
 
@@ -93,52 +96,54 @@ def _read(file: RobomimicFile, mapping: Mapping | None) -> LogFile:
     names = file.demos if mask is None else file.chosen(mask)
     keys = _keys(file, names[0], mapping)
     demos = _joined(file, names, keys, constant is None)
-    log, observed = _log(demos, keys, constant)
-    dones = demos.columns.get(DONES)
-    rewards = np.nan_to_num(log.rewards.astype(np.float64))
-    marked = None if dones is None else np.nan_to_num(dones.astype(np.float64)) != 0
-    done, source = terminations(marked, rewards, demos.starts, said)
+    log, widths = _log(demos, keys, constant)
+    done, source = _done(demos, log, said)
     masks, unread = _masks(file, demos)
-    keep = np.arange(len(rewards))
+    keep = np.arange(len(log.rewards))
     if done is not None:
-        keep = np.flatnonzero(until_done(done, demos.starts))
-    log = reordered(_with(log, done, masks), keep)
-    columns = {n: demos.columns[n][keep] for n in (DONES, REWARDS) if n in demos.columns}
+        log, keep = replace(log, terminated=done), np.flatnonzero(until_done(done, demos.starts))
+    every = [*demos.columns, DEMONSTRATION]
     asked = {DONES, source, *asked_marks(mapping, demos.columns)}
-    clues = {name: column for name, column in columns.items() if name in asked}
-    named = {"episode": "demonstration"} | ({} if source != DONES else {"terminated": DONES})
-    every = [*demos.columns, "demonstration"]
-    text = file.env_args()
-    name, rate = env_facts(text)
-    about = {"robomimic": {"env_args": text}} if text is not None else {}
+    clues = {name: column[keep] for name, column in demos.columns.items() if name in asked}
+    named = {"episode": DEMONSTRATION} | ({} if source != DONES else {"terminated": DONES})
+    notes = [*reward_notes(mapping), *_notes(file, names, widths, mask)]
+    notes += [f"filter keys that can't be read: {listed(unread)}"] if unread else []
+    rows = len(demos.starts) - len(keep)
+    if rows:
+        notes.append(f"{rows:,} rows were left out: the task had been done before ('{source}')")
     return LogFile(
-        log,
-        notes=(
-            *reward_notes(mapping),
-            *_notes(file, names, keys, observed, mask),
-            *([] if name is None else [f"recorded in {clipped(name)} (env_args, kept as text)"]),
-            *([f"filter keys that can't be read: {listed(unread)}"] if unread else []),
-            *_cut_note(len(rewards) - len(keep), source),
-        ),
-        about={
-            "description": "Imported from robomimic's demonstrations.",
-            **about,
-            **({} if control_hz(rate) is None else {CONTROL_HZ: control_hz(rate)}),
-            **names_of(
-                {key: numbered_names(key, width) for key, width in observed.items()},
-                numbered_names("action", log.actions.shape[1]),
-                REWARDS if constant is None else None,
-            ),
-        },
+        reordered(replace(log, infos=masks), keep),
+        notes=tuple(notes),
+        about=_about(file, widths, log.actions.shape[1], constant is None),
         columns=(*keys, *every),
         clues=clues_of(clues, named, said, len(keep), {}, every),
         action_bounds=BOUNDS,
     )
 
 
-def _with(log: FlatLog, done: Array | None, masks: dict[str, Array]) -> FlatLog:
-    terminated = log.terminated if done is None else done
-    return replace(log, terminated=terminated, infos=masks)
+def _done(demos: _Demos, log: FlatLog, said: Said) -> tuple[Array | None, str | None]:
+    """Return the rows in which the task was done, and the column that says so."""
+    dones = demos.columns.get(DONES)
+    marked = None if dones is None else np.nan_to_num(dones.astype(np.float64)) != 0
+    rewards = np.nan_to_num(log.rewards.astype(np.float64))
+    return terminations(marked, rewards, demos.starts, said)
+
+
+def _about(
+    file: RobomimicFile, widths: dict[str, int], action_dim: int, rewarded: bool
+) -> dict[str, Any]:
+    """Return what is kept of a file in a dataset's metadata."""
+    text = file.env_args()
+    rate = control_hz(env_facts(text)[1])
+    observation = [name for key, width in widths.items() for name in numbered_names(key, width)]
+    return {
+        "description": "Imported from robomimic's demonstrations.",
+        **({} if text is None else {"robomimic": {"env_args": text}}),
+        **({} if rate is None else {CONTROL_HZ: rate}),
+        **names_of(
+            observation, numbered_names("action", action_dim), REWARDS if rewarded else None
+        ),
+    }
 
 
 def _keys(file: RobomimicFile, demo: str, mapping: Mapping | None) -> list[str]:
@@ -239,21 +244,16 @@ def _masks(file: RobomimicFile, demos: _Demos) -> tuple[dict[str, Array], list[s
 
 
 def _notes(
-    file: RobomimicFile, names: list[str], keys: list[str], widths: dict[str, int], mask: str | None
+    file: RobomimicFile, names: list[str], widths: dict[str, int], mask: str | None
 ) -> list[str]:
     notes = [observed_note(widths)]
-    left = [f"obs/{key}" for key in file.keys(names[0]) if key not in keys]
-    left += [name for name in file.others(names[0]) if name not in (*READ, *keys)]
+    left = [f"obs/{key}" for key in file.keys(names[0]) if key not in widths]
+    left += [name for name in file.others(names[0]) if name not in (*READ, *widths)]
     if left:
         notes.append(f"left out: {listed(left)}")
     if mask is not None:
         notes.append(f"{len(names):,} of {len(file.demos):,} demonstrations: those of mask/{mask}")
     elif file.masks():
         notes.append(f"filter keys, kept as infos and taken by --mask: {listed(file.masks())}")
-    return notes
-
-
-def _cut_note(rows: int, source: str | None) -> list[str]:
-    if not rows:
-        return []
-    return [f"{rows:,} rows were left out, for the task had been done before them ('{source}')"]
+    name = env_facts(file.env_args())[0]
+    return notes if name is None else [*notes, f"recorded in {clipped(name)} (env_args, as text)"]
