@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def put_table(path: Path, columns: dict[str, Array]) -> Path:
 
 def _lists(array: Array) -> Any:
     return pyarrow.list_(pyarrow.from_numpy_dtype(array.dtype), array.shape[1])
+
+
+def damaged(path: Path, times: int) -> Iterator[None]:
+    """Flip bytes of a file, or cut its end off, over and over; it is whole again at the end."""
+    rng, content = np.random.default_rng(0), path.read_bytes()
+    for k in range(times):
+        changed = bytearray(content)
+        for at in rng.integers(len(content), size=1 + k % 4):
+            changed[at] = int(rng.integers(256))
+        path.write_bytes(bytes(changed[: rng.integers(len(content))] if k % 5 == 4 else changed))
+        yield
+    path.write_bytes(content)
 
 
 # -- robomimic

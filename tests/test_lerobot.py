@@ -19,6 +19,7 @@ from robot_logs import (
     EPISODES,
     FPS,
     LENGTHS,
+    damaged,
     last_rows,
     lerobot_columns,
     put,
@@ -28,6 +29,7 @@ from robot_logs import (
 
 from baq_cli.data.exchange import import_file
 from baq_cli.data.logs.layouts import said
+from baq_cli.data.logs.robots.lerobot import read_lerobot
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.errors import DataError, UsageError
@@ -410,3 +412,15 @@ def test_options_of_robots_logs_are_of_nothing_else(
 def test_an_unknown_format_is_refused_with_those_there_are() -> None:
     with pytest.raises(UsageError, match="expected one of lerobot, robomimic"):
         said(None, None, format="rlds")
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("name", ["info.json", "episodes.jsonl"])
+def test_a_damaged_text_of_meta_is_refused_in_words_or_read(name: str, folder: Path) -> None:
+    path, refusals = write_lerobot(folder / "arm", "2.1"), 0
+    for _ in damaged(path / "meta" / name, 5_000 if os.environ.get("BAQ_TORTURE") else 100):
+        try:
+            read_lerobot(path, None)
+        except DataError:
+            refusals += 1
+    assert refusals

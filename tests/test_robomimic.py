@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from advice import Terminal, follows
 from logs import NEW, Claim, ends, put, written
-from robot_logs import DEMOS, ENV_ARGS, ended, write_robomimic
+from robot_logs import DEMOS, ENV_ARGS, damaged, ended, write_robomimic
 
 from baq_cli.data.exchange import import_file
+from baq_cli.data.logs.formats import read_file
 from baq_cli.data.logs.layouts import said
 from baq_cli.data.logs.logfile import Setting
 from baq_cli.data.minari.folder import open_minari
@@ -22,6 +24,7 @@ from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.errors import DataError, UsageError
 
 Command = Callable[..., tuple[int, str, str]]
+PLACES = 5_000 if os.environ.get("BAQ_TORTURE") else 60
 BOTH = (*DEMOS, (2, 0))
 """With one demonstration more in which the task was never done."""
 
@@ -361,3 +364,15 @@ def test_the_file_that_says_nothing_more_than_it_must_is_enough(folder: Path) ->
         for demo in file["data"].values():
             del demo.attrs["num_samples"], demo["states"]
     assert imported(path).episodes.lengths.tolist() == [3, 1, 4]
+
+
+@pytest.mark.torture
+def test_a_damaged_file_is_refused_in_words_or_read(folder: Path) -> None:
+    path, refused = write_robomimic(folder / "log.hdf5"), 0
+    for _ in damaged(path, PLACES):
+        for mapping in (None, said(None, None, format="robomimic", mask="train")):
+            try:
+                read_file(path, mapping)
+            except (DataError, UsageError):
+                refused += 1
+    assert refused > PLACES / 10

@@ -128,6 +128,8 @@ def _read(folder: Path, name: str) -> str:
         return read_text(path, MOST_DOCUMENT, follow=True)
     except OSError as error:
         raise DataError(f"{name} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{name} isn't text in UTF-8: {error}") from error
 
 
 def check_inside(folder: Path, path: Path) -> None:

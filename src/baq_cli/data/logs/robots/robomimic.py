@@ -35,6 +35,8 @@ from baq_cli.errors import DataError, UsageError, clipped, listed
 Array = npt.NDArray[Any]
 BOUNDS = (-1.0, 1.0)
 """Of every action, as robomimic's format has them (docs/datasets/overview.md)."""
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError)
+"""What h5py raises for files that are damaged."""
 MOST_MASKS = 50
 DEMONSTRATION = "demonstration"
 """What tells episodes apart: the group that a row lies in."""
@@ -50,7 +52,7 @@ def holds_robomimic(path: Path, mapping: Mapping | None) -> bool:
         return mapping.format == "robomimic"
     if mapping is not None and mapping.names_columns:
         return False
-    with suppress(OSError, RuntimeError), h5py.File(path, "r") as file:
+    with suppress(*UNREADABLE), h5py.File(path, "r") as file:
         return is_robomimic(file)
     return False
 
@@ -69,7 +71,7 @@ def read_robomimic(path: Path, mapping: Mapping | None) -> LogFile:
     try:
         with h5py.File(path, "r") as file:
             return _read(RobomimicFile(file), mapping)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except UNREADABLE as error:
         reason = error.args[0] if error.args else type(error).__name__
         raise DataError(f"can't be read as a robomimic file: {reason}") from error
 

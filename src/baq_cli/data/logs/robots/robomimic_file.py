@@ -19,7 +19,7 @@ from baq_cli.data.hdf5 import look_inside, open_inside
 from baq_cli.data.logs.by_name import MOST_LETTERS, check_names
 from baq_cli.data.logs.files import natural
 from baq_cli.data.sizes import Claims
-from baq_cli.errors import UsageError, nearest
+from baq_cli.errors import DataError, UsageError, nearest
 from baq_cli.untrusted import parse_json
 
 Array = npt.NDArray[Any]
@@ -34,7 +34,7 @@ def is_robomimic(file: h5py.File) -> bool:
         if "actions" in file or not isinstance(group, h5py.h5g.GroupID):
             return False
         inner = [look_inside(group, name) for name in _below(group)]
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, DataError):
         return False
     return any(isinstance(g, h5py.h5g.GroupID) and "actions" in _below(g, True) for g in inner)
 
