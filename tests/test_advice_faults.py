@@ -313,8 +313,8 @@ def test_tasks_with_references_are_aggregated(terminal: Terminal, log: str, tmp_
     "an infinite score can't be aggregated: scores must be finite numbers, or NaN for a run with",
 )
 def test_scores_are_given_as_the_messages_say() -> None:
+    from baq_cli.bootstrap import interval
     from baq_cli.report.aggregates import iqm, probability_of_improvement
-    from baq_cli.report.bootstrap import interval
 
     one, two = [np.arange(3.0)], [np.arange(3.0), np.arange(3.0)]
     with pytest.raises(DataError, match="the same tasks of both"):

@@ -13,6 +13,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from baq_cli.bootstrap import interval, multiplicities, resample, scored_runs
 from baq_cli.errors import DataError
 from baq_cli.report import aggregates
 from baq_cli.report.aggregates import (
@@ -29,7 +30,6 @@ from baq_cli.report.aggregates import (
     probability_of_improvement,
     profile_thresholds,
 )
-from baq_cli.report.bootstrap import interval, multiplicities, resample, scored_runs
 from baq_cli.report.curves import Curve
 
 FINAL = Path(__file__).parent / "data" / "corl_antmaze_final.csv"

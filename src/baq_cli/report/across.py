@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from baq_cli.bootstrap import Band, Strata, interval
 from baq_cli.report import aggregates as agg
-from baq_cli.report.bootstrap import Band, Strata, interval
 from baq_cli.report.curves import Array
 from baq_cli.report.method_runs import Course
 

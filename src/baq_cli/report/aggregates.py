@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from baq_cli.errors import DataError
-from baq_cli.report.bootstrap import (
+from baq_cli.bootstrap import (
     LEVEL,
     RESAMPLES,
     Aggregate,
@@ -27,6 +26,7 @@ from baq_cli.report.bootstrap import (
     resample,
     scored_runs,
 )
+from baq_cli.errors import DataError
 from baq_cli.report.curves import Array, Curve
 
 TRIMMED = 0.25

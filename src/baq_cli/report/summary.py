@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.bootstrap import Interval, interval
 from baq_cli.report import aggregates
-from baq_cli.report.bootstrap import Interval, interval
 from baq_cli.report.curves import Array, Curve, PhaseCurves
 from baq_cli.report.definitions import DEFINITIONS, UNKNOWN, Definition, Goals
 

@@ -15,13 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.errors import DataError
-from baq_cli.report.curves import Array
 
 RESAMPLES = 2000
 LEVEL = 0.95
+BLOCK_NUMBERS = 2**22
+"""Numbers that a mean's resamples hold at a time."""
 FEWEST_RUNS = 2
 """An interval needs this many runs of every task: one run, drawn again, is always itself."""
 
+Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 Strata = Sequence[Array]
 """A method's scores: one array a task, `[n]` with one score a run. Tasks may differ in n."""
@@ -67,6 +69,26 @@ def interval(
     drawn = zip(runs, resample(runs, resamples, seed), strict=True)
     low, high = bounds(statistic([scores[index] for scores, index in drawn]), level)
     return Interval(value, float(low), float(high))
+
+
+def mean_interval(values: Array, level: float = LEVEL, seed: int = 0) -> Interval:
+    """Return the mean of values `[n]` with what `interval` gives for it, in little memory.
+
+    A dataset may have many thousands of episodes.
+    """
+    (scores,) = scored_runs([values])
+    if not can_resample([scores]):
+        return Interval(float(scores.mean()) if len(scores) else np.nan, np.nan, np.nan)
+    rng, n = np.random.default_rng(seed), len(scores)
+    rows = max(1, BLOCK_NUMBERS // n)
+    means = np.concatenate(
+        [
+            scores[rng.integers(n, size=(min(rows, RESAMPLES - start), n))].mean(-1)
+            for start in range(0, RESAMPLES, rows)
+        ]
+    )
+    low, high = bounds(means, level)
+    return Interval(float(scores.mean()), float(low), float(high))
 
 
 # -- parts of a bootstrap

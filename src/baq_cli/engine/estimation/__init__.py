@@ -1,0 +1,1 @@
+"""What is said of a policy from data alone, without an environment."""

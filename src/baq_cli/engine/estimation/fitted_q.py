@@ -1,0 +1,196 @@
+"""Fitted Q evaluation: the values of a fixed policy, learned from a dataset alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from baq_cli.agents.base import Agent, make_critics
+from baq_cli.agents.interface import Batch, Group, Losses, Spec, Target
+from baq_cli.agents.plans import Plan
+from baq_cli.data.episodes import Episodes, monte_carlo_returns
+from baq_cli.engine.evaluation.acting import Decide
+from baq_cli.engine.experience.columns import columns_of
+from baq_cli.engine.experience.inputs import Inputs, offline_store
+from baq_cli.engine.experience.replay import Replay
+from baq_cli.engine.experience.windows import Window
+from baq_cli.engine.updates.learner import Learner
+from baq_cli.engine.updates.updater import Updater
+from baq_cli.errors import NonFiniteError
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.closed import AgentConfig
+
+Array = npt.NDArray[Any]
+ROWS = 4096
+"""States that are valued at a time."""
+
+
+class FittedQConfig(AgentConfig):
+    """The networks and updates of fitted Q evaluation. No hidden layer: a linear critic."""
+
+    hidden: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layer widths")
+    layer_norm: bool = Field(True, description="LayerNorm before each activation")
+    learning_rate: float = Field(1e-3, gt=0, description="falls to zero along a cosine")
+    tau: float = Field(0.05, gt=0, le=1, description="Polyak rate of target networks")
+
+
+class FittedQ:
+    """The action values of policies on one dataset, by fitted Q evaluation.
+
+    S seeds are S policies, each with critics of its own, in one batched program (Le, Voloshin, Yue
+    2019, arXiv 1903.08738; with target networks that follow, as Paine et al. 2020, arXiv
+    2007.09055, choose policies by it). A critic learns r + γ Q(s', a') by least squares; a' is
+    what the policy does in s'. A termination ends the sum, a truncation doesn't: what comes after
+    it is worth what the critic says of s'. Values are discounted returns in raw reward units.
+
+    A policy that decides on `chunk` actions at once has the value of whole chunks, and learns from
+    those that the data hold whole or that end in a termination.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        episodes: Episodes,
+        inputs: Inputs,
+        discount: float,
+        config: FittedQConfig | None = None,
+        chunk: int = 1,
+        capture: bool = True,
+    ):
+        config = (config or FittedQConfig()).model_copy(update={"discount": discount})
+        raw = replace(inputs, reward_scale=1.0, reward_shift=0.0)
+        self._critics = _Critics(config, spec, "offline")
+        self._critics.fit_units(episodes, raw, chunk)
+        self._learner = Learner(self._critics)
+        plan = self._learner.plan
+        columns = columns_of(self._critics, plan)
+        store = offline_store(episodes, raw, spec, columns, discount)
+        stream = SeedStream(spec.seeds, "batch/estimation", spec.device)
+        of_batches = stream, config.batch_size, discount
+        self._replay = Replay(plan.draws, {"offline": store}, *of_batches, None, Window.of(plan))
+        self._episodes, self._inputs, self._spec = episodes, inputs, spec
+        self._capture = capture
+        self._updater: Updater | None = None
+        self._noise = SeedStream(spec.seeds, "act/estimation", spec.device)
+
+    def fit(self, decide: Decide, steps: int) -> None:
+        """Take gradient steps towards the values of the policy that `decide` acts by.
+
+        `decide` is `Agent.act`: what an evaluation plays. The learning rate falls to zero within
+        the steps. Asked again, for another policy too, it goes on from where the critics are.
+        Raises NonFiniteError when values become NaN or infinite.
+        """
+        if self._updater is None or self._critics.decide != decide:
+            self._critics.decide = decide
+            self._updater = Updater(self._learner, self._replay, self._capture)
+        self._learner.gradient_steps, self._learner.cosine_steps = 0, steps
+        for _ in range(steps):
+            self._updater.step()
+        if self._learner.not_finite():
+            raise NonFiniteError(
+                "fitted Q evaluation came to values that are NaN or infinite: look at the data "
+                "with 'baq data check', or take a lower learning rate"
+            )
+
+    def values(self) -> Array:
+        """Return V(s) of the first state of each episode, `[S, K]`, as discounted raw return."""
+        return self.at(self._episodes.observations[_first(self._episodes)])
+
+    def at(self, obs: Array, action: Array | None = None) -> Array:
+        """Return Q(s, a), `[S, N]` float64, of raw observations `[N, obs_dim]`.
+
+        Actions are `[N, chunk · action_dim]` in [−1, 1]; without them, what the policy does.
+        """
+        seeds = len(self._spec.seeds)
+        found = []
+        for rows in _blocks(len(obs)):
+            states = self._on_device(self._inputs.obs(obs[rows]), seeds)
+            if action is None:
+                chosen = self._critics.choose(states, self._noise)
+            else:
+                chosen = self._on_device(torch.from_numpy(action[rows]), seeds)
+            found.append(self._critics.value(states, chosen).cpu().numpy())
+        return np.concatenate(found, axis=1).astype(np.float64)
+
+    def _on_device(self, rows: Tensor, seeds: int) -> Tensor:
+        return rows.float().to(self._spec.device).expand(seeds, -1, -1)
+
+
+class _Critics(Agent):
+    """The critics of `FittedQ`, trained as a method's are: flat, fused, captured or recorded.
+
+    They learn (Q − `offset`) / `scale`: the mean and the standard deviation of the behaviour's
+    returns-to-go, so that they begin at its value. Observations are standardised by the data.
+    """
+
+    name, title, family = "fitted_q", "Fitted Q evaluation", "actor-critic"
+    Config = FittedQConfig
+    decide: Decide | None = None
+
+    def build(self, init: SeedStream) -> None:
+        self.chunk = 1
+
+    def fit_units(self, episodes: Episodes, inputs: Inputs, chunk: int) -> None:
+        """Take the units of a dataset, and make the networks."""
+        spec, config = self.spec, self.config
+        self.chunk = chunk
+        init = SeedStream(spec.seeds, "init/estimation", spec.device)
+        wide = replace(spec, action_dim=spec.action_dim * chunk)
+        self.critic, self.critic_target = make_critics(config, wide, init)
+        rewards = episodes.reward.astype(np.float64)
+        returns = monte_carlo_returns(episodes, rewards, config.discount).astype(np.float64)
+        self.offset = float(returns.mean())
+        self.scale = float(returns.std()) or 1.0
+        obs = inputs.obs(episodes.observations).double()
+        self.obs_mean = obs.mean(0).float().to(spec.device)
+        self.obs_rate = (1 / (obs.std(0, correction=0) + 1e-3)).float().to(spec.device)
+
+    def groups(self) -> dict[str, Group]:
+        return {"critic": Group((self.critic,), self.config.learning_rate, cosine=True)}
+
+    def targets(self) -> list[Target]:
+        return [Target(self.critic, self.critic_target)]
+
+    def offline_plan(self) -> Plan:
+        return Plan(window=self.chunk)
+
+    def choose(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        """Return what the policy under evaluation does, `[S, B, chunk · action_dim]`."""
+        assert self.decide is not None
+        with torch.no_grad():
+            return self.decide(obs, noise)
+
+    def value(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Return the mean of the critics, `[S, B]`, as discounted raw return."""
+        with torch.no_grad():
+            q = self.critic(self._seen(obs), action)
+        return q.mean(1) * self.scale + self.offset
+
+    def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        with torch.no_grad():
+            following = self.choose(batch.next_obs, noise)
+            later = self.critic_target(self._seen(batch.next_obs), following)
+            later = batch.discount.unsqueeze(1) * (later * self.scale + self.offset)
+            target = (batch.reward.unsqueeze(1) + later - self.offset) / self.scale
+        q = self.critic(self._seen(batch.obs), batch.action)
+        known = torch.maximum(batch.weight, 1 - batch.bootstrap)  # a chunk that terminates is whole
+        return Losses(critic=known * (q - target).square().sum(1))
+
+    def _seen(self, obs: Tensor) -> Tensor:
+        return (obs - self.obs_mean) * self.obs_rate
+
+
+def _first(episodes: Episodes) -> Array:
+    """Return where the first observation of each episode lies, `[K]`."""
+    return np.asarray(episodes.starts + np.arange(len(episodes.starts)))
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(start, start + ROWS) for start in range(0, count, ROWS))
