@@ -38,6 +38,7 @@ class FittedQConfig(AgentConfig):
     hidden: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layer widths")
     layer_norm: bool = Field(True, description="LayerNorm before each activation")
     learning_rate: float = Field(1e-3, gt=0, description="falls to zero along a cosine")
+    critics: int = Field(1, ge=1, description="critics, whose mean counts; each learns for itself")
     tau: float = Field(0.05, gt=0, le=1, description="Polyak rate of target networks")
 
 
