@@ -40,6 +40,9 @@ class FittedQConfig(AgentConfig):
     learning_rate: float = Field(1e-3, gt=0, description="falls to zero along a cosine")
     critics: int = Field(1, ge=1, description="critics, whose mean counts; each learns for itself")
     tau: float = Field(0.05, gt=0, le=1, description="Polyak rate of target networks")
+    level_rate: float = Field(
+        0.02, ge=0, le=1, description="share of its error that the level makes good an update"
+    )
 
 
 class FittedQ:
@@ -92,7 +95,8 @@ class FittedQ:
             self._critics.decide = decide
             self._updater = Updater(self._learner, self._replay, self._capture)
         self._learner.gradient_steps, self._learner.cosine_steps = 0, steps
-        for _ in range(steps):
+        for step in range(steps):
+            self._learner.share = step / steps
             self._updater.step()
         if self._learner.not_finite():
             raise NonFiniteError(
@@ -127,13 +131,20 @@ class FittedQ:
 class _Critics(Agent):
     """The critics of `FittedQ`, trained as a method's are: flat, fused, captured or recorded.
 
-    They learn (Q − `offset`) / `scale`: the mean and the standard deviation of the behaviour's
-    returns-to-go, so that they begin at its value. Observations are standardised by the data.
+    Q = `level` + `scale` · q, where q is what the networks learn. `scale` is the standard deviation
+    of the behaviour's returns-to-go; the level begins at their mean. Moving targets come nearer to
+    the policy's level by 1 − γ of the way each time, so it is solved for beside them: moving all
+    values by c moves the mean of r + γ Q(s', a') − Q(s, a) by −(1 − γ)c, less where terminations
+    are among them. What is learned is the same; it takes some thousand updates fewer.
+    Targets stay within what the rewards of the data can add up to. Observations are standardised.
     """
 
     name, title, family = "fitted_q", "Fitted Q evaluation", "actor-critic"
     Config = FittedQConfig
+    reads_clock = frozenset({"share"})
     decide: Decide | None = None
+    config: FittedQConfig
+    level: Tensor
 
     def build(self, init: SeedStream) -> None:
         self.chunk = 1
@@ -147,8 +158,13 @@ class _Critics(Agent):
         self.critic, self.critic_target = make_critics(config, wide, init)
         rewards = episodes.reward.astype(np.float64)
         returns = monte_carlo_returns(episodes, rewards, config.discount).astype(np.float64)
-        self.offset = float(returns.mean())
+        of_critics = (len(spec.seeds), config.critics, 1)
+        mean = torch.full(of_critics, float(returns.mean()), device=spec.device)
+        self.register_buffer("level", mean)
         self.scale = float(returns.std()) or 1.0
+        least, most = float(rewards.min()), float(rewards.max())
+        horizon = 1 / (1 - config.discount)
+        self.bounds = min(least, least * horizon), max(most, most * horizon)
         obs = inputs.obs(episodes.observations).double()
         self.obs_mean = obs.mean(0).float().to(spec.device)
         self.obs_rate = (1 / (obs.std(0, correction=0) + 1e-3)).float().to(spec.device)
@@ -172,20 +188,36 @@ class _Critics(Agent):
         """Return the mean of the critics, `[S, B]`, as discounted raw return."""
         with torch.no_grad():
             q = self.critic(self._seen(obs), action)
-        return q.mean(1) * self.scale + self.offset
+        return (q * self.scale + self.level).mean(1)
 
     def loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
+        reward, discount, weight = (
+            each.unsqueeze(1) for each in (batch.reward, batch.discount, _whole(batch))
+        )
+        obs = self._seen(batch.obs)
         with torch.no_grad():
             following = self.choose(batch.next_obs, noise)
-            later = self.critic_target(self._seen(batch.next_obs), following)
-            later = batch.discount.unsqueeze(1) * (later * self.scale + self.offset)
-            target = (batch.reward.unsqueeze(1) + later - self.offset) / self.scale
-        q = self.critic(self._seen(batch.obs), batch.action)
-        known = torch.maximum(batch.weight, 1 - batch.bootstrap)  # a chunk that terminates is whole
-        return Losses(critic=known * (q - target).square().sum(1))
+            states = torch.cat([self._seen(batch.next_obs), obs], dim=1)
+            later, now = self.critic_target(
+                states, torch.cat([following, batch.action], dim=1)
+            ).chunk(2, dim=2)
+            later, now = (self.level + self.scale * each for each in (later, now))
+            target = (reward + discount * later).clamp(*self.bounds)
+            error = (weight * (target - now)).sum(2, keepdim=True)
+            owed = error / (weight * (1 - discount)).sum(2, keepdim=True)
+            rate = self.config.level_rate * (1 - self.clock.share)
+        q = self.critic(obs, batch.action)
+        miss = q - (target - self.level) / self.scale
+        losses = Losses(critic=(weight * miss.square()).sum(1))
+        return losses.updating({}, {"level": self.level + rate * owed})
 
     def _seen(self, obs: Tensor) -> Tensor:
         return (obs - self.obs_mean) * self.obs_rate
+
+
+def _whole(batch: Batch) -> Tensor:
+    """Return 1 for the rows that can be learned from: a chunk that is cut short only by an end."""
+    return torch.maximum(batch.weight, 1 - batch.bootstrap)
 
 
 def _first(episodes: Episodes) -> Array:
