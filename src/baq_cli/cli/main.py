@@ -21,6 +21,7 @@ from baq_cli.cli import (
     export,
     finetune,
     methods,
+    ope,
     pretrain,
     recipes,
     report,
@@ -53,6 +54,7 @@ app = typer.Typer(
 app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(evaluate.evaluate)
+app.command("ope")(ope.ope)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)

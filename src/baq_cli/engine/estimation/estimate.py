@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Estimate:
     states of the episodes; its interval, and those by seed, come of drawing episodes anew: how
     wrong the critics are is not in them. `behavior` is what the data's own episodes reached from
     there, discounted, truncated ones continued (see `monte_carlo_returns`); `behavior_raw` their
-    undiscounted return.
+    undiscounted return; `gain` the mean of the value minus the behaviour's, start by start.
     """
 
     discount: float
@@ -37,10 +38,11 @@ class Estimate:
     seeds: tuple[Interval, ...]
     behavior: Interval
     behavior_raw: Interval
+    gain: Interval
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the estimate as JSON has it."""
-        return asdict(self)
+        """Return the estimate as JSON has it: None for the interval of a single episode."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
 
 
 def discount_of(agent: Agent) -> float:
@@ -74,14 +76,16 @@ def estimate(
 
 def of_values(values: Array, discount: float, steps: int, episodes: Episodes) -> Estimate:
     """Return what values `[S, K]` of the episodes' first states say."""
+    reached = discounted_returns(episodes, discount)
     return Estimate(
         discount=discount,
         gradient_steps=steps,
         episodes=len(episodes.starts),
         value=mean_interval(values.mean(0)),
         seeds=tuple(mean_interval(each) for each in values),
-        behavior=mean_interval(discounted_returns(episodes, discount)),
+        behavior=mean_interval(reached),
         behavior_raw=mean_interval(episodes.returns),
+        gain=mean_interval(values.mean(0) - reached),
     )
 
 
@@ -96,3 +100,12 @@ def discounted_returns(episodes: Episodes, discount: float) -> Array:
         for start, stop, ended in zip(episodes.starts, last, episodes.terminated[last], strict=True)
     ]
     return np.asarray(found)
+
+
+def _plain(value: Any) -> Any:
+    """Return an entry with None for NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(number) for key, number in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and isnan(value) else value

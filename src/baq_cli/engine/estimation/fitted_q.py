@@ -100,8 +100,8 @@ class FittedQ:
             self._updater.step()
         if self._learner.not_finite():
             raise NonFiniteError(
-                "fitted Q evaluation came to values that are NaN or infinite: look at the data "
-                "with 'baq data check', or take a lower learning rate"
+                "fitted Q evaluation came to values that are NaN or infinite: so are actions of "
+                "the policy, or the data's numbers are too large for float32"
             )
 
     def values(self) -> Array:
