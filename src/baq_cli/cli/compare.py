@@ -111,6 +111,12 @@ def compare(
         typer.Option(help="Slurm: an option of sbatch, KEY=VALUE. Repeatable.", metavar="…"),
     ] = None,
     track: opt.Track = None,
+    ope: Annotated[
+        bool,
+        typer.Option(
+            "--ope", help="Also estimate each pre-trained policy from its dataset ('baq ope')."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")
     ] = False,
@@ -152,7 +158,7 @@ def compare(
     if dry_run:
         show_plan(cells, out, workers, json)
     else:
-        run_comparison(cells, out, place, json)
+        run_comparison(cells, out, place, json, ope)
 
 
 @app.command(STATUS)
@@ -252,8 +258,10 @@ def open_tasks(
     return cells, data
 
 
-def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> None:
-    """Run the cells of a comparison, then show its results.
+def run_comparison(
+    cells: list[Cell], out: Path, place: Place, json: bool, ope: bool = False
+) -> None:
+    """Run the cells of a comparison, then show its results; with `ope`, estimates beside them.
 
     Raises the first cell's failure after the others have finished.
     """
@@ -265,10 +273,14 @@ def run_comparison(cells: list[Cell], out: Path, place: Place, json: bool) -> No
 
     title = heading([cell.method for cell in cells], [cell.task for cell in cells])
     with held(out), watch_cells(title) as watcher:
-        cells, _ = open_tasks(cells, out, watcher)
+        cells, data = open_tasks(cells, out, watcher)
         left = [cell for cell in cells if not is_finished(cell)]
         save_matrix(cells, out)
         failures = run_cells(left, place.open(len(left), out), watcher) if left else {}
+        if ope:
+            from baq_cli.launch.cell_estimates import estimate_cells
+
+            estimate_cells(cells, data, watcher)
     write_and_show([Named(out)], [], out, None, None, json)
     if failures:
         raise next(iter(failures.values()))

@@ -8,8 +8,7 @@ from typing import Any
 
 from baq_cli.cli.results import print_table
 from baq_cli.cli.say import say
-
-FILE = "estimate.json"
+from baq_cli.runs.folder import ESTIMATE
 
 
 def save_estimate(found: Mapping[str, Any], out: Path) -> Path:
@@ -18,9 +17,9 @@ def save_estimate(found: Mapping[str, Any], out: Path) -> Path:
     from baq_cli.report.estimate_figure import draw_estimate
     from baq_cli.runs.files import disk_errors, json_bytes, replace_file
 
-    with disk_errors(f"write the estimate {out / FILE}"):
+    with disk_errors(f"write the estimate {out / ESTIMATE}"):
         make_folder(out)
-        replace_file(out / FILE, json_bytes(dict(found)))
+        replace_file(out / ESTIMATE, json_bytes(dict(found)))
     title = f"estimate · {found['algo']} · {found['dataset']}"
     return draw_estimate(found, out, title)[0]
 
@@ -63,7 +62,7 @@ def show_estimate(found: Mapping[str, Any], picture: Path | None) -> None:
         f"logged actions lie {near['spread']:.3f} from their own mean"
     )
     if picture is not None:
-        say(f"figure: {picture} (and .svg), {FILE} beside it")
+        say(f"figure: {picture} (and .svg), {ESTIMATE} beside it")
 
 
 def _show_calibration(found: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from baq_cli import __version__
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
+from baq_cli.report import estimates
 from baq_cli.report.across import across_tasks
 from baq_cli.report.curves import Curve
 from baq_cli.report.definitions import DEFINITIONS, Goals
@@ -84,7 +85,8 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
                 "definition": definition.text,
             }
             for name, definition in DEFINITIONS.items()
-        },
+        }
+        | estimates.about(courses),
         "tasks": [
             _task(dict(sorted(of_task.items())), methods, told.threshold) for of_task in in_one_unit
         ],
@@ -93,7 +95,7 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         "failures": [asdict(failure) for failure in told.failures],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
-        "notes": [*notes_on(courses, ENOUGH_SEEDS), *notes],
+        "notes": [*notes_on(courses, ENOUGH_SEEDS), *notes, *estimates.note(courses)],
     }
     rounded: Document = _plain(document)
     return rounded
@@ -116,6 +118,10 @@ def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float |
     goals = _goals(courses, threshold)
     entries = {name: _entry(courses[name], goals) for name in methods if name in courses}
     _mark_best(entries)
+    if estimates.are_there([*courses.values()]):
+        for name, entry in entries.items():
+            found = estimates.estimated(courses[name])
+            entry["statistics"][estimates.NAME] = _statistic(found)
     environment = next((c.environment for c in courses.values() if c.environment), None)
     return {
         "name": first.task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.method_files import method_names
 from baq_cli.report.curves import PhaseCurves, phase_curves
+from baq_cli.report.estimates import read_estimate
 from baq_cli.report.protocol import Protocol, protocol_of
 from baq_cli.runs.checked import Checked, Count, GuardEvent, Name, check_content
 from baq_cli.runs.files import read_json
@@ -71,11 +72,12 @@ class Course:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A finished run: where it is, its resolved recipe and its manifest."""
+    """A finished run: where it is, its resolved recipe, its manifest, and estimates by seed."""
 
     folder: Path
     recipe: dict[str, Any]
     manifest: dict[str, Any]
+    estimate: dict[int, float] = field(default_factory=dict)
 
 
 Score = Annotated[float, Field(ge=-MOST_SCORE, le=MOST_SCORE)]
@@ -174,7 +176,7 @@ def read_run(folder: Path) -> RunFacts:
     if "ended" not in manifest:
         raise DataError(f"the run in {folder} has not ended: continue it, then report it")
     check_content(_ManifestFields, manifest, folder / MANIFEST)
-    return RunFacts(folder, recipe, manifest)
+    return RunFacts(folder, recipe, manifest, read_estimate(folder))
 
 
 def course_of(
@@ -200,7 +202,7 @@ def course_of(
         raise DataError(f"{last.folder} can't be read as a run: {error!r} is missing") from error
     curves = phase_curves(read_metrics(last.folder), label)
     if "online" not in curves:  # what its recipe says of an online phase was never done
-        protocol = {field: v for field, v in protocol.items() if field not in ONLINE_FIELDS}
+        protocol = {key: v for key, v in protocol.items() if key not in ONLINE_FIELDS}
     reference = reference_of(environment, dataset)
     return Course(*(task, label, curves, "return", protocol, runs), environment, dataset, reference)
 

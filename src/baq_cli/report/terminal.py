@@ -53,18 +53,23 @@ def _title(task: Mapping[str, Any]) -> str:
 def _task_table(document: Document, task: Mapping[str, Any]) -> Table:
     table = _table()
     table.add_column("method", no_wrap=True)
-    for name in SHOWN:
+    shown = [*SHOWN, *(["estimate"] if _is_estimated(task) else [])]
+    for name in shown:
         table.add_column(document["statistics"][name]["heading"], justify="right")
     table.add_column("seeds", justify="right")
     decimals = _decimals(task)
     for method, entry in task["methods"].items():
         cells = []
-        for name in SHOWN:
-            counted = document["statistics"][name]["unit"] != "score"
+        for name in shown:
+            counted = document["statistics"][name]["unit"] == "env_steps"
             text = _cell(entry["statistics"][name], 0 if counted else decimals)
             cells.append(_text(text, "bold" if name in entry["best_in"] else ""))
         table.add_row(_text(method), *cells, str(len(entry["seeds"])))
     return table
+
+
+def _is_estimated(task: Mapping[str, Any]) -> bool:
+    return any("estimate" in entry["statistics"] for entry in task["methods"].values())
 
 
 def _aggregates(document: Document) -> list[Any]:

@@ -15,6 +15,8 @@ from baq_cli.runs.provenance import now
 
 MANIFEST, RECIPE, FILES = "manifest.json", "recipe.yaml", "files"
 """`files` in the manifest: the SHA-256 of the recipe, and of the CSVs once the run has ended."""
+ESTIMATE = "estimate.json"
+"""What a dataset alone says of the run's last policies, where that was asked for."""
 
 
 class RunDirectory:
