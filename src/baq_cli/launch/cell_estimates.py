@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.estimation.assessment import assess
+from baq_cli.engine.estimation.estimate import STEPS
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.runs.events import Event, Note
@@ -26,6 +27,6 @@ def estimate_cells(
         if read_state(cell.folder).stage != "done" or not run.exists() or (run / ESTIMATE).exists():
             continue
         watch(cell.name, Note(f"{cell.name}: estimating its policies from {cell.task}"))
-        found = assess(run, data[cell.task]).as_dict()
+        found = assess(run, data[cell.task], STEPS).as_dict()
         with disk_errors(f"write the estimate {run / ESTIMATE}"):
             replace_file(run / ESTIMATE, json_bytes(found))
