@@ -208,7 +208,7 @@ def test_a_comparison_shows_estimates_where_they_are_asked_for(
     words = ("--env", short_env, "--behavior", "random", "--env-steps", "60")
     assert baq_here("data", "collect", LOG, *words)[0] == 0
     words = (
-        *("compare", "--algos", "iql,sac", "--dataset", LOG, "--seeds", "2", "--workers", "1"),
+        *("compare", "--algos", "td3_bc,sac", "--dataset", LOG, "--seeds", "2", "--workers", "1"),
         *("--gradient-steps", "4", "--env-steps", "6", "--out", tmp_path, *SHARED, "--json"),
     )
     plain = json.loads(baq_here(*words)[1])
@@ -216,13 +216,13 @@ def test_a_comparison_shows_estimates_where_they_are_asked_for(
     assert not [note for note in plain["notes"] if "estimate" in note]
 
     found = json.loads(baq_here(*words, "--ope")[1])
-    iql, sac = (found["tasks"][0]["methods"][name]["statistics"] for name in ("iql", "sac"))
-    file = tmp_path / "cells" / LOG / "iql" / "offline" / "estimate.json"
+    cloned, sac = (found["tasks"][0]["methods"][name]["statistics"] for name in ("td3_bc", "sac"))
+    file = tmp_path / "cells" / LOG / "td3_bc" / "offline" / "estimate.json"
     kept = json.loads(file.read_text())["estimate"]
-    assert iql["estimate"]["per_seed"] == NEAR([of["value"] for of in kept["seeds"]], rel=1e-4)
+    assert cloned["estimate"]["per_seed"] == NEAR([of["value"] for of in kept["seeds"]], rel=1e-4)
     assert (sac["estimate"]["count"], sac["estimate"]["mean"]) == (0, None)
-    assert {k: v for k, v in iql.items() if k != "estimate"} == (
-        plain["tasks"][0]["methods"]["iql"]["statistics"]
+    assert {k: v for k, v in cloned.items() if k != "estimate"} == (
+        plain["tasks"][0]["methods"]["td3_bc"]["statistics"]
     )
     assert any("estimates from the dataset" in note for note in found["notes"])
     assert "No measurement" in found["statistics"]["estimate"]["definition"]
@@ -236,3 +236,7 @@ def test_a_comparison_shows_estimates_where_they_are_asked_for(
     file.write_text(file.read_text().replace('"value"', '"other"', 1))
     failures = json.loads(baq_here("report", tmp_path, "--json")[1])["failures"]
     assert [("estimate.json is damaged" in failure["error"]) for failure in failures] == [True]
+    longer = [("5" if word == "4" else word) for word in words]
+    mended = json.loads(baq_here(*longer, "--ope")[1])
+    assert mended["tasks"][0]["methods"]["td3_bc"]["statistics"]["estimate"]["count"] == 2
+    assert json.loads(file.read_text())["checkpoint_gradient_steps"] == 5
