@@ -25,7 +25,7 @@ ABOUT = {
     "unit": "discounted return",
     "better": "higher",
     "definition": "No measurement: what fitted Q evaluation says of the pre-trained policies from "
-    "the dataset alone ('baq ope'), as the discounted return from the starts of its episodes.",
+    "the dataset alone, as the discounted return from the starts of its episodes.",
 }
 
 
