@@ -191,6 +191,9 @@ def test_a_policy_is_estimated_without_its_environment(
     assert names == ["estimate.json", "estimate.png", "estimate.svg"]
     assert "the method's critics" in (tmp_path / "seen" / "estimate.svg").read_text()
 
+    status, _, said = baq_here(*words, "--out", tmp_path / "seen" / "estimate.json")
+    assert (status, "make the folder" in said, "fitting" in said) == (3, True, False)
+
 
 def test_a_log_of_other_spaces_is_refused(run: Path, baq_here: Baq) -> None:
     words = ("--env", "MountainCarContinuous-v0", "--behavior", "random", "--env-steps", "20")

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import tiny_agent, tiny_spec
 from torch import Tensor
 
 from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import METHODS
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.estimation.fitted_q import FittedQ, FittedQConfig
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import NonFiniteError
 from baq_cli.nets.streams import SeedStream
+from baq_cli.units import Phase
 
 Array = np.ndarray[Any, Any]
 GAMMA, PLACES, SIGNS = 0.9, 4, (-1.0, 1.0)
@@ -172,3 +175,23 @@ def test_a_policy_that_decides_ahead_has_the_value_of_whole_chunks() -> None:
 def test_a_policy_whose_actions_are_no_numbers_is_refused() -> None:
     with pytest.raises(NonFiniteError, match="actions of the policy"):
         fitted(logged(every_step()), POLICY[None] * np.nan, steps=2)
+
+
+@pytest.mark.parametrize("algo", METHODS)
+def test_every_methods_policy_is_valued_alike_recorded_or_not(
+    algo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it acts in an evaluation: also those that draw, choose among actions, or decide ahead."""
+    monkeypatch.setattr("baq_cli.engine.updates.updater.RECORD_AFTER", 2)
+    phase: Phase = "offline" if METHODS[algo].learns_offline else "online"
+    agent = tiny_agent(algo, tiny_spec(obs_dim=PLACES + 1, action_dim=1), phase).float()
+    data = logged([*every_step(), *every_step()], [16, 16])
+    config = FittedQConfig(hidden=(8,), batch_size=16)
+    of_data = agent.spec, data, IDENTITY, GAMMA, config, agent.chunk
+    found = []
+    for capture in (True, False):
+        evaluation = FittedQ(*of_data, capture)
+        evaluation.fit(agent.act, 6)
+        found.append(evaluation.values())
+    np.testing.assert_array_equal(*found)
+    assert found[0].shape == (2, 2)

@@ -11,14 +11,24 @@ from baq_cli.cli.say import say
 from baq_cli.runs.folder import ESTIMATE
 
 
+def prepare_folder(out: Path) -> None:
+    """Make the folder of an estimate, before time is spent on one.
+
+    Raises DataError where that can't be.
+    """
+    from baq_cli.plain_files import make_folder
+    from baq_cli.runs.files import disk_errors
+
+    with disk_errors(f"make the folder {out}"):
+        make_folder(out)
+
+
 def save_estimate(found: Mapping[str, Any], out: Path) -> Path:
     """Write an assessment and its figure into a folder; return the picture's path."""
-    from baq_cli.plain_files import make_folder
     from baq_cli.report.estimate_figure import draw_estimate
     from baq_cli.runs.files import disk_errors, json_bytes, replace_file
 
     with disk_errors(f"write the estimate {out / ESTIMATE}"):
-        make_folder(out)
         replace_file(out / ESTIMATE, json_bytes(dict(found)))
     title = f"estimate · {found['algo']} · {found['dataset']}"
     return draw_estimate(found, out, title)[0]

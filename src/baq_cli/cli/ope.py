@@ -39,14 +39,18 @@ def ope(
     Fitted Q evaluation learns the values of the policies as they are from logged transitions. It
     is an estimate: 'baq eval' measures, where there is an environment.
     """
-    from baq_cli.cli.estimates import save_estimate, show_estimate
+    from baq_cli.cli.estimates import prepare_folder, save_estimate, show_estimate
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import print_json
     from baq_cli.engine.collection.datasets import open_dataset
     from baq_cli.engine.estimation.assessment import assess
     from baq_cli.engine.estimation.estimate import STEPS
+    from baq_cli.runs.events import Note
 
     episodes = open_dataset(dataset, told)
+    if out is not None:
+        prepare_folder(out)
+    told(Note(f"fitting the values of its policies: {steps or STEPS:,} gradient steps"))
     found = assess(checkpoint, episodes, steps or STEPS, device or "cpu").as_dict()
     files = None if out is None else save_estimate(found, out)
     if json:
