@@ -54,16 +54,15 @@ def train(task: Task, method: str, out: Path, width: int) -> None:
     """Pre-train a method, or go on with it; every checkpoint's policy is kept."""
     if (out / "curves.png").exists():
         return
-    resume = ["--resume"] if (out / "checkpoints" / "latest").exists() else []
     command = [
         *(sys.executable, "-m", "baq_cli.cli.main", "pretrain", "--algo", method),
         *("--dataset", task.dataset, "--seeds", str(SEEDS), "--device", "cpu"),
         *("--gradient-steps", str(task.gradient_steps), "--out", str(out), "keep_agents=true"),
         *("threads=1", "evaluation.episodes=1", "evaluation.background=false"),
         *(f"evaluation.every_gradient_steps={task.gradient_steps // EVERY}",),
-        f"{method}.hidden=[{width},{width}]",
+        *(f"{method}.hidden=[{width},{width}]", "--resume"),
     ]
-    subprocess.run([*command, *resume], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def checkpoints(task: Task) -> Iterator[tuple[str, int]]:
