@@ -15,6 +15,7 @@ from baq_cli.runs.checked import Checked, Count, check_content
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import ESTIMATE
 from baq_cli.runs.log import MOST_SCORE
+from baq_cli.units import Phase
 
 if TYPE_CHECKING:
     from baq_cli.report.method_runs import Course
@@ -41,12 +42,13 @@ class _Estimate(Checked):
     """Everything that a report takes from an estimate."""
 
     kind: Literal["estimate"] = Field(alias="is")
+    phase: Phase
     seeds: list[Count]
     estimate: _Values
 
 
 def read_estimate(run: Path) -> dict[int, float]:
-    """Return what is estimated of a run's policies, by seed; nothing where no estimate is kept.
+    """Return what is estimated of a run's pre-trained policies, by seed; nothing without that.
 
     Raises DataError when it is damaged.
     """
@@ -55,6 +57,8 @@ def read_estimate(run: Path) -> dict[int, float]:
         return {}
     found = read_json(file)
     check_content(_Estimate, found, file)
+    if found["phase"] != "offline":
+        return {}
     values = (of_seed["value"] for of_seed in found["estimate"]["seeds"])
     return dict(zip(found["seeds"], values, strict=False))
 
