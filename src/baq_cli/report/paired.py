@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from baq_cli.bootstrap import interval
 from baq_cli.report.aggregates import mean
-from baq_cli.report.bootstrap import interval
 from baq_cli.report.curves import Array, Curve
 from baq_cli.report.definitions import final_score, online_mean
 from baq_cli.report.method_runs import Course
