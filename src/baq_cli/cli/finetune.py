@@ -111,7 +111,7 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     if "env" not in given:
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
-    for key in ("track", "intervention"):  # no property of its policy
+    for key in ("track", "intervention", "keep_transitions"):  # no property of its policy
         recipe.pop(key, None)
     if source.document["phase"] == "online":
         recipe.pop("critic_updates", None)  # they were made

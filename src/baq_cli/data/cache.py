@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from baq_cli.data.episodes import ARRAYS, DataOrigin, Episodes, Finding
+from baq_cli.data.episodes import ARRAYS, INTERVENTION, DataOrigin, Episodes, Finding
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError
@@ -51,7 +51,8 @@ def find(mark: str) -> Episodes | None:
         entry = parse_json(text)
         check_plain(_arrays(entry["sha256"]))
         tensors = safetensors.torch.load_file(_arrays(entry["sha256"]))
-        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in ARRAYS}
+        names = (*ARRAYS, *({INTERVENTION} & tensors.keys()))
+        arrays: dict[str, Any] = {name: tensors[name].numpy() for name in names}
         episodes = Episodes(
             dataset_id=entry["dataset_id"],
             spaces=Spaces.from_fields(entry["spaces"]),
@@ -78,13 +79,12 @@ def keep(mark: str, episodes: Episodes) -> str | None:
         "origin": asdict(episodes.origin),
         "findings": [asdict(finding) for finding in episodes.findings],
     }
-    arrays = {name: getattr(episodes, name) for name in ARRAYS}
     try:
         place = _arrays(episodes.content_hash)
         for path in (place, _index(mark)):
             path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(place, sync=False) as file:
-            safetensors.numpy.save_file(arrays, file.name)
+            safetensors.numpy.save_file(episodes.arrays, file.name)
         text = json.dumps(entry)
         with replaced(_index(mark), sync=False) as file:
             file.write(json.dumps([text, _check(text)]).encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from baq_cli.data.recording import Recording
 from baq_cli.envs.faults import let_go
-from baq_cli.envs.making import make_env
+from baq_cli.envs.making import make_env, requirements_of
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import observation_parts, split_parts
@@ -67,23 +66,10 @@ def join(ref: EnvRef | str, episodes: Sequence[LoggedEpisode], about: dict[str, 
         lengths=lengths,
         seeds=tuple(episode.seed for episode in episodes),
         env_spec=env.spec,
-        about={**about, "requirements": _requirements(env)},
+        about={**about, "requirements": requirements_of(env)},
     )
     let_go(env)
     return recording
-
-
-def _requirements(env: Any) -> list[str]:
-    """Name the packages that an environment's behaviour comes from, with their versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    package = type(env.unwrapped).__module__.partition(".")[0].replace("_", "-")
-    simulators = ["mujoco"] if hasattr(env.unwrapped, "model") else []
-    found = []
-    for name in sorted({"gymnasium", package, *simulators}):
-        with contextlib.suppress(PackageNotFoundError):  # an environment of the user's own
-            found.append(f"{name}=={version(name)}")
-    return found
 
 
 class _Open:

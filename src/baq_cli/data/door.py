@@ -17,14 +17,17 @@ from baq_cli.errors import DataError, EnvironmentMismatch
 ITS_OWN = EnvChoice()
 
 
-def every_finding(episodes: Episodes, choice: EnvChoice = ITS_OWN) -> list[Finding]:
+def every_finding(episodes: Episodes, choice: EnvChoice | None = ITS_OWN) -> list[Finding]:
     """Return everything that the checks find, errors and warnings.
 
     Without an id in `choice`, they are checked against the environment that a training on them
-    would have, where they name one; that it can't be made here is a warning then.
+    would have, where they name one; that it can't be made here is a warning then. With None for
+    `choice` no environment is made.
     Raises EnvironmentMismatch when the chosen one can't be made.
     """
     found = content_findings(episodes)
+    if choice is None:
+        return found
     env = choice.over(episodes.origin.eval_env or episodes.origin.env)
     if env is None:
         return found
@@ -39,7 +42,7 @@ def every_finding(episodes: Episodes, choice: EnvChoice = ITS_OWN) -> list[Findi
         return [*found, Finding("warning", "environment", str(error))]
 
 
-def checked(episodes: Episodes, choice: EnvChoice = ITS_OWN) -> Episodes:
+def checked(episodes: Episodes, choice: EnvChoice | None = ITS_OWN) -> Episodes:
     """Return episodes with what the checks warn of; see `every_finding`.
 
     Raises DataError, with every error, when there is one.
@@ -50,7 +53,7 @@ def checked(episodes: Episodes, choice: EnvChoice = ITS_OWN) -> Episodes:
 def save(
     dataset_id: str,
     recording: Recording,
-    choice: EnvChoice = ITS_OWN,
+    choice: EnvChoice | None = ITS_OWN,
     must_be_new: bool = True,
 ) -> Episodes:
     """Save a recording as a Minari dataset, whole or not at all; return it as training sees it.

@@ -16,6 +16,8 @@ from baq_cli.envs.spaces import Spaces
 Array = npt.NDArray[Any]
 HELD_OUT_SHARE = 0.05
 ARRAYS = ("observations", "action", "reward", "terminated", "truncated", "lengths")
+INTERVENTION = "intervention"
+"""What tells, of each step, whether somebody acted in the policy's place: infos, and a column."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Episodes:
     Shapes: M transitions in K episodes of T_k; observations `[M + K, obs_dim]`, T_k + 1 of each
     episode, so that no observation is stored twice; action `[M, action_dim]` scaled to [−1, 1];
     reward, terminated, truncated `[M]`; lengths `[K]` (T_k, in env_steps).
+    intervention `[M]` says where somebody acted in the policy's place; None where nobody knows.
     `origin` says where they were made, `findings` what the checks warned of, `rounding` what was
     found while their numbers were brought to float32.
     """
@@ -71,9 +74,16 @@ class Episodes:
     terminated: Array
     truncated: Array
     lengths: Array
+    intervention: Array | None = None
     origin: DataOrigin = field(default_factory=DataOrigin)
     findings: tuple[Finding, ...] = ()
     rounding: tuple[Finding, ...] = ()
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """Everything that training reads, by name."""
+        found = {name: getattr(self, name) for name in ARRAYS}
+        return found if self.intervention is None else found | {INTERVENTION: self.intervention}
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -117,8 +127,8 @@ class Episodes:
     def content_hash(self) -> str:
         """SHA-256 over every array: the same data have the same hash wherever they lie."""
         digest = hashlib.sha256()
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(self, name))
+        for name, given in self.arrays.items():
+            array = np.ascontiguousarray(given)
             digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
             digest.update(array.data)
         return digest.hexdigest()
@@ -134,6 +144,15 @@ class Episodes:
         if count < 2:
             chosen[:] = False
         return np.asarray(chosen[self.episode])
+
+
+def where_somebody_acted(said: Array, steps: int) -> Array | None:
+    """Return where an info of steps says that somebody acted in the policy's place, `[M]` bool.
+
+    None where it says it of no step, or isn't one number a step.
+    """
+    taken = said != 0
+    return taken if taken.shape == (steps,) and taken.any() else None
 
 
 def monte_carlo_returns(episodes: Episodes, reward: Array, discount: float) -> Array:

@@ -12,7 +12,13 @@ import numpy.typing as npt
 
 from baq_cli.data.digits import losses_of
 from baq_cli.data.dimensions import Names, lost_digits
-from baq_cli.data.episodes import DataOrigin, Episodes, Finding
+from baq_cli.data.episodes import (
+    INTERVENTION,
+    DataOrigin,
+    Episodes,
+    Finding,
+    where_somebody_acted,
+)
 from baq_cli.data.seeds import is_seed
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts
@@ -110,6 +116,7 @@ class Recording:
             terminated=self.terminated.astype(np.bool_),
             truncated=self.truncated.astype(np.bool_),
             lengths=self.lengths.astype(np.int64),
+            intervention=self._intervention(),
             origin=origin_of(
                 (self.env_spec, self.eval_env_spec),
                 self.about,
@@ -117,6 +124,11 @@ class Recording:
             ),
             rounding=rounding,
         )
+
+    def _intervention(self) -> Array | None:
+        """Return where somebody acted in the policy's place, `[M]`; None where nobody is known."""
+        said = self.infos.get(INTERVENTION)
+        return None if said is None else where_somebody_acted(said, len(self.rewards))
 
     def _rounding(
         self, spaces: Spaces, observations: Array, action: Array, reward: Array

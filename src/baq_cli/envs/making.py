@@ -94,6 +94,19 @@ def make_env(env: EnvRef | str, render_mode: str | None = None) -> gym.Env[Any, 
         raise EnvironmentFault(f"making the environment '{env}' raised {what}") from error
 
 
+def requirements_of(env: gym.Env[Any, Any]) -> list[str]:
+    """Name the packages that an environment's behaviour comes from, with their versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    package = type(env.unwrapped).__module__.partition(".")[0].replace("_", "-")
+    simulators = ["mujoco"] if hasattr(env.unwrapped, "model") else []
+    found = []
+    for name in sorted({"gymnasium", package, *simulators}):
+        with contextlib.suppress(PackageNotFoundError):  # an environment of the user's own
+            found.append(f"{name}=={version(name)}")
+    return found
+
+
 def as_registered(env: EnvRef) -> EnvRef:
     """Return an environment without the arguments and the limit that its registration has.
 

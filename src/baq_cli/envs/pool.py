@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.faults import EXECUTED, Checked, EnvironmentFault, let_go
 from baq_cli.envs.limits import bounded
-from baq_cli.envs.making import make_env, quiet_simulator
+from baq_cli.envs.making import make_env, quiet_simulator, requirements_of
 from baq_cli.envs.ref import EnvRef, named
 from baq_cli.envs.spaces import Spaces
 from baq_cli.envs.workers import Workers
@@ -37,21 +38,44 @@ def flat(env: gym.Env[Any, Any]) -> Checked:
     return Checked(env)
 
 
+@dataclass(frozen=True)
+class Made:
+    """What is known of an environment once one was made: its spaces, spec and packages."""
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    spec: gym.envs.registration.EnvSpec | None
+    requirements: tuple[str, ...]
+
+    @classmethod
+    def of(cls, env: EnvRef) -> Made:
+        """Make an environment, read what it says of itself, and let go of it."""
+        made = make_env(env)
+        requirements: list[str] = []
+        with contextlib.suppress(Exception):  # nothing that it plays by
+            requirements = requirements_of(made)
+        found = cls(made.observation_space, made.action_space, made.spec, tuple(requirements))
+        let_go(made)
+        return found
+
+    @property
+    def spaces(self) -> Spaces:
+        """The spaces as they are known here."""
+        return Spaces.of(self.observation_space, self.action_space)
+
+    @property
+    def flat(self) -> gym.Space[Any]:
+        """The observation space, a `Dict` flattened."""
+        space = self.observation_space
+        return gym.spaces.flatten_space(space) if isinstance(space, gym.spaces.Dict) else space
+
+
 def environment_spaces(env: EnvRef | str) -> Spaces:
     """Make an environment to read its spaces."""
-    return _spaces(named(env))[0]
+    return Made.of(named(env)).spaces
 
 
-def _spaces(env: EnvRef) -> tuple[Spaces, gym.Space[Any], gym.Space[Any]]:
-    """Make an environment to read its spaces; return them as they are known here, and flat."""
-    made = make_env(env)
-    obs, action = made.observation_space, made.action_space
-    let_go(made)
-    laid_out = gym.spaces.flatten_space(obs) if isinstance(obs, gym.spaces.Dict) else obs
-    return Spaces.of(obs, action), laid_out, action
-
-
-_spaces_once = cache(_spaces)
+_made_once = cache(Made.of)
 """Of workers' environments: one that hangs while it is made anew must do so in its own process."""
 
 
@@ -65,7 +89,8 @@ class EnvPool:
     handing it over.
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
-    `given` are the last observations in the environment's own type. `executed` is what the last
+    `given` are the last observations in the environment's own type, `before` those that the last
+    step began at. `made` is what one says of itself. `executed` is what the last
     step did in place of the actions asked for, where an environment said so, `[K, action_dim]`
     float64 in its units, the other rows NaN; None where all did what they were asked to.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
@@ -86,6 +111,7 @@ class EnvPool:
         self.workers = workers
         self._envs: SyncVectorEnv | Workers
         self.given: Array = np.empty(0)
+        self.before: Array = self.given
         self.executed: Array | None = None
         self._begun: Array | None = None
         self._asked: Array = np.empty(0)
@@ -93,10 +119,12 @@ class EnvPool:
         make = partial(make_playable, self.env)
         with self._faults(), quiet_simulator():
             if workers:
-                self.spaces, obs, action = _spaces_once(self.env)
-                self._envs = Workers(make, (obs, action), count, timeout_seconds)
+                self.made = _made_once(self.env)
+                self.spaces, spaces = self.made.spaces, (self.made.flat, self.made.action_space)
+                self._envs = Workers(make, spaces, count, timeout_seconds)
             else:
-                self.spaces = environment_spaces(self.env)
+                self.made = Made.of(self.env)
+                self.spaces = self.made.spaces
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
 
     def again(self) -> EnvPool:
@@ -147,6 +175,7 @@ class EnvPool:
         Rows of `executed` that are not NaN, as the attribute has them, are done in place of those
         of `action`, digit for digit.
         """
+        self.before = self.given
         self._asked, self._begun = action, self.spaces.to_env(action)
         if executed is not None:
             told = _told(executed)

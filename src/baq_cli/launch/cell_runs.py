@@ -11,14 +11,17 @@ from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.origin import Origin, environment_on
 from baq_cli.engine.phases.start import RunRequest
 from baq_cli.launch.cells import Cell
-from baq_cli.recipes.load import reopen
+from baq_cli.recipes.load import Layer, reopen
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
+
+NOT_KEPT: Layer = {"keep_transitions": False}
+"""What a comparison's cells have by default: nobody asks for their transitions."""
 
 
 def recipe_of(cell: Cell) -> Recipe:
     """Return a cell's recipe; what one of an earlier version lacks means what it did then."""
-    return reopen(cell.recipe, method_configs())
+    return reopen(NOT_KEPT | cell.recipe, method_configs())
 
 
 def sees_data(recipe: Recipe) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import UsageError, clipped, listed, nearest
-from baq_cli.launch.cell_runs import recipe_of
+from baq_cli.launch.cell_runs import NOT_KEPT, recipe_of
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.recipes.load import (
@@ -199,7 +199,7 @@ def _cell(
     layers: Sequence[Layer], algo: str, settings: dict[str, Any], out: Path, command: str
 ) -> Cell:
     asked = parse_overrides([f"{key}={json.dumps(value)}" for key, value in settings.items()])
-    recipe = resolve([*layers, asked], method_configs()).as_dict()
+    recipe = resolve([NOT_KEPT, *layers, asked], method_configs()).as_dict()
     task = recipe["dataset"]
     if not isinstance(task, str):
         raise UsageError("a comparison needs a dataset: give --dataset ID ('baq data list')")

@@ -176,6 +176,7 @@ FREE_ON_RESUME = (
     *(
         "keep_checkpoints",
         "keep_agents",
+        "keep_transitions",
         "env_workers",
         "env_timeout_seconds",
         "env_restarts",

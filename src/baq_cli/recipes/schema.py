@@ -160,6 +160,9 @@ class RunConfig(Closed):
     intervention: InterventionConfig | None = None
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
+    keep_transitions: bool = Field(
+        True, description="online: keep every step in transitions.bin, for 'baq data from-run'"
+    )
     track: tuple[TrackerName, ...] = Field((), description="where the run's rows go as well")
     protocol: ProtocolName | None = Field(
         None, description="the protocol of the comparison that the run is part of"

@@ -10,6 +10,7 @@ from baq_cli.report.method_runs import Course
 NOT_METHOD = (
     *("algo", "dataset", "env", "env_args", "max_episode_steps"),
     *("seeds", "device", "threads", "env_workers", "track", "protocol"),
+    "keep_transitions",
 )
 """A run's keys that say where and on what it ran, not how it learns."""
 

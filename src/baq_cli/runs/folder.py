@@ -53,6 +53,13 @@ class RunDirectory:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         replace_file(self.path / MANIFEST, json_bytes(manifest))
 
+    def add_to_manifest(self, facts: dict[str, Any]) -> None:
+        """Note what the manifest doesn't say yet."""
+        manifest = read_json(self.path / MANIFEST)
+        if not facts.keys() <= manifest.keys():
+            with disk_errors(f"write {self.path / MANIFEST}"):
+                self.write_manifest(facts | manifest)
+
     def finish(self, facts: dict[str, Any]) -> None:
         """Note when the run ended, what is known of it by then, and the hashes of its files."""
         manifest = read_json(self.path / MANIFEST)

@@ -57,7 +57,12 @@ class _Header(Checked):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a record holds: numbers of an observation and an action, and of which seeds it is."""
+    """What a record holds: numbers of an observation and an action, and of which seeds it is.
+
+    `action` is what was done and `proposed` what the policy asked for, in [−1, 1]; `executed` is
+    what was done in the environment's own digits and units, where it said that it did other than it
+    was asked to, else NaN.
+    """
 
     obs_dim: int
     action_dim: int
@@ -75,6 +80,7 @@ class Layout:
             ("start_seed", "<i8", 0),
             ("obs", "<f8", obs),
             ("action", "<f4", action),
+            ("executed", "<f8", action),
             ("proposed", "<f4", action),
             ("reward", "<f8", 0),
             ("next_obs", "<f8", obs),
@@ -150,13 +156,14 @@ class TransitionLog:
         return log
 
     def append(self, **fields: Any) -> None:
-        """Add a record, by its fields; those that aren't given are 0.
+        """Add a record, by its fields; those that aren't given are 0, and `executed` is NaN.
 
         It is the system's when this returns, so that no end of this process can lose it; the disk
         has it after `sync`.
         """
         record = self._record
         record[()] = np.zeros((), record.dtype)
+        record["executed"] = np.nan
         for name, value in fields.items():
             record[name] = value
         record[CHECKSUM] = _checksum(record.tobytes(), self.count)
@@ -164,6 +171,20 @@ class TransitionLog:
             self._file.write(record.tobytes())
             self._file.flush()
         self.count += 1
+
+    def extend(self, records: Array) -> None:
+        """Add records `[N]` of the layout's type together, as `append` does one.
+
+        Their checksums are filled in.
+        """
+        size, raw = self.layout.record.itemsize, memoryview(records.tobytes())
+        records[CHECKSUM] = [
+            _checksum(raw[i * size : (i + 1) * size], self.count + i) for i in range(len(records))
+        ]
+        with _disk(self.path):
+            self._file.write(records.tobytes())
+            self._file.flush()
+        self.count += len(records)
 
     def cut(self, count: int) -> None:
         """Drop all records but the first `count`, and what was half written after them."""
@@ -323,7 +344,7 @@ def _any_good(records: Array, first: int) -> bool:
     return any(r[CHECKSUM] == _checksum(r.tobytes(), first + i) for i, r in enumerate(records))
 
 
-def _checksum(record: bytes, number: int) -> int:
+def _checksum(record: bytes | memoryview, number: int) -> int:
     """Return the CRC-32 of a record without its own, begun with its number in the file."""
     return zlib.crc32(record[:-4], number & 0xFFFFFFFF)
 

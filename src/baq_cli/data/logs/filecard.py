@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError, field_va
 
 from baq_cli.data.minari.folder import NUMBER_TYPES, parse_space, parse_spec
 from baq_cli.data.recording import Recording
+from baq_cli.envs.pool import Made
 from baq_cli.errors import DataError
 from baq_cli.untrusted import parse_json
 
@@ -100,6 +101,25 @@ def parse_card(text: str) -> Card:
         raise damaged(ValueError(f"{place}: {first['msg']}")) from error
     except ValueError as error:
         raise damaged(error) from error
+
+
+def card_of_env(env: Made) -> dict[str, Any]:
+    """Return the card of what is recorded in an environment, without a word on the recording.
+
+    A spec that JSON can't hold is left out.
+    """
+    from minari.serialization import serialize_space
+
+    try:
+        spec = None if env.spec is None else env.spec.to_json()
+    except (TypeError, ValueError):
+        spec = None
+    return {
+        "observation_space": str(serialize_space(env.observation_space)),
+        "action_space": str(serialize_space(env.action_space)),
+        "env_spec": spec,
+        "about": {"requirements": list(env.requirements)},
+    }
 
 
 def card_of(recording: Recording) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,11 @@ class EpisodeFile:
         types = {_open(self._group(k), key).dtype for k in range(len(self.lengths))}
         return np.result_type(*types)
 
-    def infos(self) -> dict[str, Array]:
-        """Return the numeric infos that every episode has, by path below `infos`."""
+    def infos(self, wanted: Collection[str] | None = None) -> dict[str, Array]:
+        """Return the numeric infos that every episode has, by path below `infos`.
+
+        Of `wanted` ones alone, where that is given.
+        """
         found: dict[str, Array] = {}
         check_links(self._group(0))
         group = self.file["episode_0"]
@@ -127,7 +130,7 @@ class EpisodeFile:
             group["infos"].visititems(
                 lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
             )
-        for name in names:
+        for name in names if wanted is None else sorted({*names} & {*wanted}):
             dataset = group["infos"][name]
             extra = len(dataset) - int(self.lengths[0]) if dataset.shape else -1
             if extra in (0, 1) and dataset.dtype.kind in "fiub":

@@ -17,7 +17,7 @@ from baq_cli.data import cache
 from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.digits import Loss, Meter
 from baq_cli.data.dimensions import Names, lost_digits
-from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.data.episodes import INTERVENTION, Episodes, Finding, where_somebody_acted
 from baq_cli.data.minari.arrow_files import read_tables
 from baq_cli.data.minari.episode_file import EpisodeFile, open_lean
 from baq_cli.data.minari.folder import StoredDataset, open_minari
@@ -88,6 +88,7 @@ def read_episodes(stored: StoredDataset) -> Episodes:
         flags = np.empty((2, steps), dtype=np.bool_)
         source.fill("terminations", flags[0], (), 0)
         source.fill("truncations", flags[1], (), 0)
+        intervention = _intervention(source)
         origin = origin_of((stored.env_spec, stored.eval_env_spec), stored.metadata, source.seeds)
         return Episodes(
             dataset_id=stored.dataset_id,
@@ -98,9 +99,16 @@ def read_episodes(stored: StoredDataset) -> Episodes:
             terminated=flags[0],
             truncated=flags[1],
             lengths=source.lengths,
+            intervention=intervention,
             origin=origin,
             rounding=tuple(found),
         )
+
+
+def _intervention(source: EpisodeFile) -> Array | None:
+    """Return where infos say that somebody acted in the policy's place, `[M]`, if any do."""
+    said = source.infos((INTERVENTION,)).get(INTERVENTION)
+    return None if said is None else where_somebody_acted(said, source.steps)
 
 
 def _filled(

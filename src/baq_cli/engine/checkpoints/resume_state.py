@@ -107,6 +107,7 @@ class _KeptOnline(_Kept):
     intervention: _Intervention | None = None
     acting: Literal["cpu", "device"]
     running: list[_Running]
+    transitions: Count | None = None
 
 
 def check_resumable(

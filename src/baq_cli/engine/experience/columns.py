@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.plans import Plan
-from baq_cli.data.episodes import Episodes, monte_carlo_returns, returns_to_go
+from baq_cli.data.episodes import INTERVENTION, Episodes, monte_carlo_returns, returns_to_go
 from baq_cli.engine.experience.store import END, Layout
 from baq_cli.engine.experience.windows import Window
 from baq_cli.errors import nearest
@@ -25,7 +25,6 @@ UNKNOWN_RETURN = -1e9
 """Stands for a return of a running episode: so low that no calibration binds on it, and that no
 threshold admits it."""
 HELD_OUT = "held_out"
-INTERVENTION = "intervention"
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,11 @@ def _end_at_end(ended: Ended) -> Array:
     return np.arange(len(ended.raw)) == len(ended.raw) - 1
 
 
+def _intervention(logged: Logged) -> Array:
+    known = logged.episodes.intervention
+    return np.zeros(len(logged.episodes)) if known is None else known
+
+
 DATA_COLUMNS: Mapping[str, Column] = {
     # the discounted return-to-go, in update units; see `monte_carlo_returns`
     "mc_return": Column(_mc_return, UNKNOWN_RETURN, UNKNOWN_RETURN, _mc_return_at_end),
@@ -114,8 +118,8 @@ DATA_COLUMNS: Mapping[str, Column] = {
     ),
     # how many steps the whole episode has
     "episode_length": Column(_episode_length, 0.0, 0.0, _episode_length_at_end),
-    # 1 where somebody acted in the policy's place; of a dataset nobody knows. The loop writes it
-    INTERVENTION: Column(lambda logged: np.zeros(len(logged.episodes)), 0.0, 0.0, synthetic=0.0),
+    # 1 where somebody acted in the policy's place; the loop writes it
+    INTERVENTION: Column(_intervention, 0.0, 0.0, synthetic=0.0),
     # no method's: what a window goes by, also where a fault or a stop cut an episode
     END: Column(_end, 0.0, 1.0, _end_at_end, synthetic=0.0),
 }

@@ -52,6 +52,11 @@ class RunningEpisodes:
     def have_begun(self) -> bool:
         return bool(self._running)
 
+    @property
+    def lengths(self) -> Array:
+        """How many steps each episode has taken, `[S]`."""
+        return np.array([len(episode.actions) for episode in self._running])
+
     def start(self) -> None:
         """Reset every environment for its first episode.
 
@@ -109,7 +114,7 @@ class RunningEpisodes:
 
     def _begun(self) -> Array:
         """Return which episodes have taken a step, `[S]`."""
-        return np.array([bool(episode.actions) for episode in self._running])
+        return self.lengths > 0
 
     def _close(self, over: Array, terminated: Array, cut: bool) -> None:
         """Fill in what is known of episodes only now, and note those that take their place.

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from baq_cli.agents.interface import ONLINE
 from baq_cli.agents.plans import StoreName
+from baq_cli.data.episodes import INTERVENTION
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.checkpoints.intervention_state import STREAM as INTERVENE
-from baq_cli.engine.experience.columns import DATA_COLUMNS, INTERVENTION, data_layout
+from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import PRIORITY, Store
 from baq_cli.engine.experience.stores import (
@@ -27,6 +28,7 @@ from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.intervention import Intervention, TakeOver
+from baq_cli.engine.phases.recorder import Recorder
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
@@ -79,6 +81,7 @@ class OnlineLoop:
         self.owed = False
         self.ended_at_resume = False
         self.episodes = RunningEpisodes(run, self.online)
+        self.recorder = Recorder(run, self.episodes)
 
     @classmethod
     def start(
@@ -87,7 +90,9 @@ class OnlineLoop:
         """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
         acting = faster_place(run.recipe, run.learner, run.inputs)
         _own_streams(run, acting, other)
-        return cls(run, offline, from_scratch, acting, other=other)
+        loop = cls(run, offline, from_scratch, acting, other=other)
+        loop.recorder.begin()
+        return loop
 
     @classmethod
     def resume(
@@ -134,6 +139,7 @@ class OnlineLoop:
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         run.taken.add(taken)
+        self.recorder.add(asked, reward, (terminated, truncated), taken)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
         self.owed = run.env_steps > self.plan.warmup_env_steps
@@ -159,7 +165,7 @@ class OnlineLoop:
 
     def _choose_action(self) -> Array:
         """Return the policy's actions, or those of who acts in its place, `[S, action_dim]`."""
-        own = self._own_action()
+        own = self.recorder.proposed = self._own_action()
         if self.intervention is None:
             return own
         chosen = self.intervention.choose(own, self.episodes.obs, self.run.episodes)
@@ -209,7 +215,8 @@ class OnlineLoop:
     # -- starting and continuing
 
     def close(self) -> None:
-        """Let go of the environments."""
+        """Let go of the environments, and of the file that keeps what they did."""
+        self.recorder.close()
         self.episodes.close()
 
     def save(self) -> None:
@@ -220,6 +227,7 @@ class OnlineLoop:
             "acting": self.acting,
             "running": self.episodes.state(),
             **self.stages.state(),
+            **self.recorder.state(),
         }
         tensors = self.episodes.tensors()
         if self.intervention is not None:
@@ -238,6 +246,7 @@ class OnlineLoop:
         if self.intervention is not None:
             self.intervention.restore(saved)
         self.episodes.restore(saved)
+        self.recorder.restore(saved)
         guard = self.run.guard
         if self.run.env_steps >= self.run.recipe.run.env_steps or guard.stopped:
             stopped_now = guard.stopped and not saved.state["guard"]["stopped"]
