@@ -25,6 +25,7 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Evaluated, Event, Note
 from baq_cli.runs.folder import read_metrics
+from baq_cli.runs.transitions import NAME
 
 Evaluations = list[tuple[int, list[list[float]]]]
 """When an observer heard of evaluations, by the phase's counter, and of which returns."""
@@ -132,8 +133,11 @@ def assert_same_logs(one: Path, other: Path) -> None:
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """Check logs, and last checkpoints bit for bit."""
+    """Check logs, transitions, and last checkpoints bit for bit."""
     assert_same_logs(one, other)
+    kept = [run / NAME for run in (one, other)]
+    assert kept[0].exists() == kept[1].exists()
+    assert not kept[0].exists() or kept[0].read_bytes() == kept[1].read_bytes()
     first, second = last_tensors(one), last_tensors(other)
     assert first.keys() == second.keys()
     for name, tensor in first.items():

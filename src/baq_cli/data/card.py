@@ -16,6 +16,8 @@ from baq_cli.envs.making import as_registered
 from baq_cli.envs.scores import known_reference, stored
 
 Array = npt.NDArray[Any]
+FROM_RUN = "baq_run"
+"""The entry of a dataset's metadata that says which run it was made of."""
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BINS = 20
 OCCUPIED = 1e-3
@@ -67,6 +69,7 @@ def card(episodes: Episodes, metadata: dict[str, Any]) -> dict[str, Any]:
         "import_notes": notes_in(metadata),
         **_imported(metadata),
         "control_hz": control_hz(metadata.get(CONTROL_HZ)),
+        **_from_run(metadata),
         "requirements": list(origin.requirements),
         "warnings": [finding.text for finding in episodes.findings],
         "description": str(metadata.get("description", "")),
@@ -78,6 +81,12 @@ def _imported(metadata: dict[str, Any]) -> dict[str, dict[str, str]]:
     said = metadata.get(IMPORTED)
     said = said if isinstance(said, dict) else {}
     return {name: _words(said.get(name)) for name in ("ends_from", "columns_not_used")}
+
+
+def _from_run(metadata: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return which run a dataset was made of, where one was."""
+    said = _words(metadata.get(FROM_RUN))
+    return {"from_run": said} if said else {}
 
 
 def _words(given: Any) -> dict[str, str]:

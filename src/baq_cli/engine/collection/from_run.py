@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.card import FROM_RUN
 from baq_cli.data.door import save
 from baq_cli.data.episodes import INTERVENTION, Episodes
 from baq_cli.data.logs.filecard import Card, card_of_env, parse_card
@@ -34,8 +35,6 @@ from baq_cli.runs.transitions import NAME, Transitions, read
 Array = npt.NDArray[Any]
 RECORDED_IN = "recorded_in"
 """The entry of a run's manifest that describes the environment of its transitions: a `Card`."""
-FROM_RUN = "baq_run"
-"""The entry of a dataset's metadata that says which run it comes from."""
 RUN_SEED, PROPOSED = "run_seed", "proposed_action"
 """Infos of each step: which of the run's seeds it is of, and what its policy asked for."""
 KEPT = ("policy_version", "time_ns", "late_ns")
@@ -130,25 +129,22 @@ def _places(run: Path, transitions: Transitions, seeds: Sequence[int] | None) ->
 def _played(transitions: Transitions, places: Sequence[int], path: Path) -> _Played:
     """Tell the episodes of seeds apart.
 
-    Raises DataError where steps of one are missing, or where there is none.
+    Raises DataError where there is none.
     """
     kept: list[Array] = []
     running = cut = headless = 0
     for place in places:
         steps = transitions.of_seed(place).records
-        ends = np.flatnonzero(np.diff(steps["episode"])) + 1
-        episodes = [part for part in np.split(steps, ends) if len(part)]
-        for episode in episodes:
-            number = episode["step_in_episode"]
-            if not np.array_equal(number, number[0] + np.arange(len(number))):
-                raise DataError(f"{path} is damaged: steps of episode {episode['episode'][0]} lack")
-            if number[0]:
-                headless += 1
-                continue
-            over = bool(episode["terminated"][-1] or episode["truncated"][-1])
-            running += not over and episode is episodes[-1]
-            cut += not over and episode is not episodes[-1]
-            kept.append(episode)
+        other = np.diff(steps["episode"]) != 0
+        gap = np.diff(steps["step_in_episode"]) != 1  # no transitions were kept for a while
+        parts = np.split(steps, np.flatnonzero(other | gap) + 1)
+        whole = [part for part in parts if len(part) and not part["step_in_episode"][0]]
+        open_ended = [not (part["terminated"][-1] or part["truncated"][-1]) for part in whole]
+        under_way = bool(whole) and open_ended[-1] and whole[-1] is parts[-1]
+        running += under_way
+        cut += sum(open_ended) - under_way
+        headless += sum(len(part) > 0 for part in parts) - len(whole)
+        kept += whole
     if not kept:
         beginnings = " whose beginning it has" if headless else ""
         raise DataError(f"{path} holds no episode{beginnings}: let the run go on")

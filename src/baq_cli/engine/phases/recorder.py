@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,10 @@ from baq_cli.engine.collection.from_run import RECORDED_IN
 from baq_cli.engine.evaluation.evaluator import env_seed
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.run import Run
+from baq_cli.errors import DataError, Unreadable
+from baq_cli.runs.checkpoints import DAMAGED, free_name
 from baq_cli.runs.events import Note
+from baq_cli.runs.files import disk_errors
 from baq_cli.runs.transitions import NAME, Layout, TransitionLog
 
 Array = npt.NDArray[Any]
@@ -61,6 +65,7 @@ class Recorder:
         spec, self._path = run.spec, run.directory.path / NAME
         self._layout = Layout(spec.obs_dim, spec.action_dim, spec.seeds)
         self._log: TransitionLog | None = None
+        self._left: int | None = None
         self._waiting: list[_Step] = []
         self._since = time.monotonic()
         self._episode = np.full(len(spec.seeds), -1, dtype=np.int64)
@@ -78,22 +83,41 @@ class Recorder:
     def restore(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint, whose episodes are running again.
 
-        Where it knows of no transitions, or the file is gone, one is begun, which is said.
-        Raises DataError for a file that is damaged.
+        Where it knows of no transitions, or the file is gone or damaged, one is begun, which is
+        said. A run that keeps no more of them leaves those that it has kept.
         """
         run, known = self._run, saved.state.get(STATE)
+        there = known is not None and self._reopened(known)
+        self._episode, self._steps = run.episodes.copy(), self._episodes.lengths
         if not run.recipe.run.keep_transitions:
-            return
-        if known is None or not self._path.exists():
+            self._left = known if there else None
+            self.close()
+        elif not there:
             self.begin()
             if run.env_steps:
                 what = f"it has no transitions of the first {run.env_steps:,} env_steps"
                 run.observer(Note(f"{self._path} is begun here: {what}"))
-        else:
+
+    def _reopened(self, count: int) -> bool:
+        """Go on with the file's first records, so many; return whether it has them.
+
+        One that hasn't is put aside: the run needs it for nothing.
+        """
+        if not self._path.exists():
+            return False
+        try:
             self._log = TransitionLog.open(self._path, self._layout)
-            self._log.cut(known)
-        self._episode = run.episodes.copy()
-        self._steps = self._episodes.lengths
+            self._log.cut(count)
+            return True
+        except Unreadable:  # it may be whole
+            raise
+        except DataError as error:
+            self.close()
+            aside = free_name(self._path.with_name(f"{DAMAGED}{self._path.name}"))
+            with disk_errors(f"rename {self._path}"):
+                os.rename(self._path, aside)
+            self._run.observer(Note(f"{error} It is kept as {aside}"))
+            return False
 
     def add(self, asked: Array, reward: Array, ends: tuple[Array, Array], by: Array) -> None:
         """Keep the pool's last step, before the episodes that it ends are closed.
@@ -119,7 +143,7 @@ class Recorder:
     def state(self) -> dict[str, int]:
         """Return how many records the disk has, for a checkpoint, once it has them all."""
         if self._log is None:
-            return {}
+            return {} if self._left is None else {STATE: self._left}
         self._write()
         self._log.sync()
         return {STATE: self._log.count}
