@@ -59,7 +59,8 @@ class _Header(Checked):
 class Layout:
     """What a record holds: numbers of an observation and an action, and of which seeds it is.
 
-    `action` is what was done and `proposed` what the policy asked for, in [−1, 1]; `executed` is
+    Counts begin at 0. `action` is what was done and `proposed` what the policy asked for, in
+    [−1, 1]; `executed` is
     what was done in the environment's own digits and units, where it said that it did other than it
     was asked to, else NaN.
     """

@@ -176,7 +176,7 @@ def _about(run: Path, manifest: dict[str, Any], played: _Played) -> dict[str, An
     environment = manifest.get("environment") or {}
     name = str(environment.get("name", environment.get("id")))
     told = {key: manifest.get(key) for key in ("algo", "seeds", "started", "ended", "versions")}
-    reached = int(played.steps["env_step"].max())
+    reached = int(played.steps["env_step"].max()) + 1
     return {
         "algorithm_name": str(manifest.get("algo")),
         "author": ["baq"],

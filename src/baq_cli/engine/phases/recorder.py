@@ -130,7 +130,7 @@ class Recorder:
         run, pool = self._run, self._episodes.pool
         self._waiting.append(
             _Step(
-                *(run.env_steps, run.learner.gradient_steps, run.episodes.copy()),
+                *(run.env_steps - 1, run.learner.gradient_steps, run.episodes.copy()),
                 *(pool.before, pool.done(asked), pool.executed),
                 *(asked if self.proposed is None else self.proposed, reward, pool.given, *ends, by),
             )
