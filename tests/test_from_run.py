@@ -184,6 +184,31 @@ def test_a_dataset_can_be_trained_on(probe: str, tmp_path: Path) -> None:
     assert load(tmp_path / "bc").document["env_id"] == "Witness-v0"
 
 
+@pytest.mark.usefixtures("folder")
+def test_marks_and_limits_come_along(
+    probe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever decides on a step says so, and may mark it."""
+    add, codes = recorder.Recorder.add, np.array([2, 0], dtype=np.uint8)
+
+    def marked(this: Any, asked: Any, reward: Any, ends: Any, by: Any) -> None:
+        over = ends[0] | ends[1]
+        add(this, asked, reward, ends, codes, np.where(over, [1, -1], 0))
+
+    monkeypatch.setattr(recorder.Recorder, "add", marked)
+    execute(recipe_for(), tmp_path / "run")
+    done, recording = dataset_from_run(tmp_path / "run", NEW), stored()
+    assert_array_equal(recording.infos["intervention"], np.repeat([2, 0], ENV_STEPS))
+    marks, seed = recording.infos["success"], recording.infos["run_seed"]
+    last = np.cumsum(recording.lengths) - 1
+    running = (marks[last] == 0).sum()
+    assert running <= 2
+    assert (marks != 0).sum() == len(last) - running
+    assert_array_equal(marks[marks != 0], np.where(seed == 0, 1, -1)[marks != 0])
+    told = f"marked as a success: {(marks > 0).sum()} steps, as a failure: {(marks < 0).sum()}"
+    assert told in done.notes
+
+
 # -- resumes
 
 

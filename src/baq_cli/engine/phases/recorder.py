@@ -29,7 +29,7 @@ WAIT_SECONDS, MOST_STEPS = 1.0, 1_000
 
 _ARRAYS = (
     *("episode", "obs", "action", "proposed", "reward", "next_obs"),
-    *("terminated", "truncated", "intervention"),
+    *("terminated", "truncated", "intervention", "success"),
 )
 """The fields of a step that have a row a seed."""
 
@@ -49,6 +49,7 @@ class _Step(NamedTuple):
     terminated: Array
     truncated: Array
     intervention: Array
+    success: Array
 
 
 class Recorder:
@@ -119,11 +120,19 @@ class Recorder:
             self._run.observer(Note(f"{error} It is kept as {aside}"))
             return False
 
-    def add(self, asked: Array, reward: Array, ends: tuple[Array, Array], by: Array) -> None:
+    def add(
+        self,
+        asked: Array,
+        reward: Array,
+        ends: tuple[Array, Array],
+        by: Array,
+        marks: Array | None = None,
+    ) -> None:
         """Keep the pool's last step, before the episodes that it ends are closed.
 
         asked `[S, action_dim]`: what the environments were asked to do; reward `[S]` raw; ends:
-        terminated and truncated, `[S]`; by `[S]`: who decided, see `runs/transitions.py`.
+        terminated and truncated, `[S]`; by `[S]`: who decided, and marks `[S]` of success, as
+        `runs/transitions.py` has them.
         """
         if self._log is None:
             return
@@ -132,7 +141,8 @@ class Recorder:
             _Step(
                 *(run.env_steps - 1, run.learner.gradient_steps, run.episodes.copy()),
                 *(pool.before, pool.done(asked), pool.executed),
-                *(asked if self.proposed is None else self.proposed, reward, pool.given, *ends, by),
+                *(asked if self.proposed is None else self.proposed, reward, pool.given, *ends),
+                *(by, np.zeros_like(by, dtype=np.int8) if marks is None else marks.copy()),
             )
         )
         self.proposed = None
