@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 MOST_DOCUMENT = 100_000_000
 MOST_LOG = 1_000_000_000
@@ -61,6 +61,19 @@ def read(path: Path, most_bytes: int | None = MOST_DOCUMENT, follow: bool = Fals
     if len(content) > most_bytes:
         raise OSError(f"it is larger than {most_bytes:,} bytes")
     return content
+
+
+@contextmanager
+def terminal(path: str) -> Iterator[TextIO]:
+    """Open a terminal to read its keys, in a process that has another standard input.
+
+    Raises OSError for anything else.
+    """
+    handle = os.open(path, os.O_RDONLY | _EVERY | getattr(os, "O_NOCTTY", 0))
+    with open(handle, encoding="utf-8") as file:
+        if not file.isatty():
+            raise OSError(f"{path} is no terminal")
+        yield file
 
 
 def check_plain(path: Path, follow: bool = True) -> None:

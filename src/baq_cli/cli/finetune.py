@@ -53,8 +53,9 @@ def finetune(
     intervene: Annotated[
         str | None,
         typer.Option(
-            help="Who may act in the policy's place: policy:PATH. Keys: intervention.…",
-            metavar="policy:PATH",
+            help="Who may act in the policy's place: keyboard, gamepad, policy:PATH or "
+            "module:Class. Keys: intervention.…",
+            metavar="WHO",
         ),
     ] = None,
     seeds: opt.Seeds = None,
@@ -90,7 +91,9 @@ def finetune(
     method = opt.method_named(recipe, given, overrides)
     resolved = opt.build_recipe(inherited(source, method, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
-        order = RunRequest(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
+        hand = opt.intervention_named(given, overrides)
+        said = opt.command_line(), opt.resume_command()
+        order = RunRequest(Path(out), observer, *said, resume, hand)
         with before_training(order.command, resume):
             run_finetune(resolved, order, source)
     show_run(Path(out), json)

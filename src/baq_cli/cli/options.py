@@ -153,6 +153,15 @@ def method_named(recipe: str | None, given: Layer, overrides: Any) -> str | None
     return algo if isinstance(algo, str) else None
 
 
+def intervention_named(given: Layer, overrides: Any) -> str | None:
+    """Return who may take over by the command line itself, whatever a recipe says."""
+    from baq_cli.recipes.load import merged, parse_overrides
+
+    section = merged(given, parse_overrides(overrides or [])).get("intervention")
+    by = section.get("by") if isinstance(section, dict) else None
+    return by if isinstance(by, str) else None
+
+
 def command_line() -> str:
     """Return the command as it was typed."""
     return in_shell(["baq", *sys.argv[1:]])

@@ -16,7 +16,7 @@ from rich.text import Text
 from baq_cli.cli.plot import text_plot
 from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
-from baq_cli.runs.events import Evaluated, Event, Note, Observer, Progress
+from baq_cli.runs.events import Acting, Evaluated, Event, Note, Observer, Progress
 from baq_cli.units import UNITS
 
 
@@ -61,6 +61,8 @@ class _Plain:
             self.see_line(event.text)
         elif isinstance(event, Evaluated):
             self.see_line(describe(event))
+        elif isinstance(event, Acting) and event.person:
+            self.see_line(event.text)
 
     def see_line(self, text: str) -> None:
         stamp = time.strftime("%H:%M:%S")
@@ -68,11 +70,12 @@ class _Plain:
 
 
 class _Lively(_Plain):
-    """A live panel: phase, counters, rate, time left, the last evaluation, the curve."""
+    """A live panel: phase, counters, rate, time left, who acts, the last evaluation, the curve."""
 
     def __init__(self, console: Screen, title: str):
         super().__init__(console, title)
         self.progress: Progress | None = None
+        self.acting = ""
         self.evaluations: list[Evaluated] = []
         self.live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -87,19 +90,23 @@ class _Lively(_Plain):
             self.progress = event
         elif isinstance(event, Evaluated):
             self.evaluations.append(event)
+        elif isinstance(event, Acting):
+            self.acting = event.text
         if isinstance(event, Note):
             self.see_line(event.text)
-        self._refresh()
+        self._refresh(at_once=isinstance(event, Acting))
 
-    def _refresh(self) -> None:
+    def _refresh(self, at_once: bool = False) -> None:
         parts: list[RenderableType] = [Text(self.title, style="bold")]
         if self.progress is not None:
             parts.append(counters(self.progress))
+        if self.acting:
+            parts.append(Text(self.acting, style="bold yellow"))
         if self.evaluations:
             parts.append(Text(describe(self.evaluations[-1])))
         if len(self._shown()) > 1:
             parts.append(Text(self._curve()))
-        self.live.update(Group(*parts))
+        self.live.update(Group(*parts), refresh=at_once)
 
     def _shown(self) -> list[Evaluated]:
         return [e for e in self.evaluations if e.phase == self.evaluations[-1].phase]

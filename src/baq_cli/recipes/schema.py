@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
+from baq_cli.recipes.intervention import InterventionConfig
 from baq_cli.untrusted import MOST_NAME, check_arguments, is_dataset_id
 
 MOST_SEEDS = 10_000
@@ -75,36 +75,6 @@ class GuardConfig(Closed):
         if self.action != "off" and not watched:
             raise ValueError("a guard needs max_drop or max_online_episodes_below")
         return self
-
-
-class InterventionConfig(Closed):
-    """Who else may act online, in the policy's place, and when."""
-
-    by: str = Field(
-        max_length=MOST_NAME, description="policy:PATH, a run, a checkpoint or a behaviour file"
-    )
-    episode_share: float = Field(
-        1.0, ge=0, le=1, description="share of episodes in which it may take over"
-    )
-    step_probability: float = Field(
-        0.02, ge=0, le=1, description="that a take-over begins, at each step of those"
-    )
-    steps: int | None = Field(
-        25, ge=1, le=MOST_COUNT, description="of a take-over; null: to the episode's end"
-    )
-
-    @field_validator("by")
-    @classmethod
-    def _is_a_policy(cls, by: str) -> str:
-        kind, _, path = by.partition(":")
-        if kind != "policy" or not path:
-            raise ValueError("expected policy:PATH")
-        return by
-
-    @property
-    def policy_path(self) -> Path:
-        """Where the policy lies that takes over."""
-        return Path(self.by.partition(":")[2])
 
 
 class RunConfig(Closed):

@@ -45,7 +45,15 @@ class Note:
     text: str
 
 
-Event = Progress | Evaluated | Note
+@dataclass(frozen=True)
+class Acting:
+    """Who acts from now on, in words; `person` where it could be somebody who watches."""
+
+    text: str
+    person: bool
+
+
+Event = Progress | Evaluated | Note | Acting
 Observer = Callable[[Event], None]
 
 

@@ -28,7 +28,8 @@ def intervention_tensors(
 
     Raises DataError where they, or the random stream, are missing or can't be what was saved.
     """
-    if document["recipe"].get("intervention") is None:
+    rule = document["recipe"].get("intervention")
+    if rule is None or not rule["by"].startswith("policy:"):  # people keep nothing
         return frozenset()
     seeds, action_dim = len(document["seeds"]), len(document["spaces"]["action_low"])
     stream, rows = training.get(f"stream.{STREAM}"), replay.get(STATE)

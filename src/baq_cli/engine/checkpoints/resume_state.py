@@ -82,6 +82,8 @@ class _Kept(Checked):
     guard: _Guard
     episodes: list[Count]
     taken_over: list[Count] | None = None
+    taken_over_course: list[tuple[Count, list[Count]]] | None = Field(None, strict=False)
+    marks: tuple[list[Count], list[Count]] | None = Field(None, strict=False)
     metrics_sum: dict[str, list[Finite]]
     metrics_count: dict[str, list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]
     wall_seconds: Finite
@@ -146,6 +148,8 @@ def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
         "guard": state["guard"]["bad_episodes"],
         "running": state.get("running", [None] * seeds),
         "taken_over": state.get("taken_over") or [None] * seeds,
+        **{f"marks.{k}": marks for k, marks in enumerate(state.get("marks") or [])},
+        **{f"taken_over_course.{n}": c for n, c in state.get("taken_over_course") or []},
         **{f"metrics '{name[:80]}'": sums for name, sums in state["metrics_sum"].items()},
         **{f"counts '{name[:80]}'": counts for name, counts in state["metrics_count"].items()},
     }

@@ -1,12 +1,12 @@
-"""Who else may act in the policy's place online, when, and how often it was so."""
+"""Another policy that acts in the policy's place online, when chance has it so."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ from baq_cli.engine.phases.origin import Origin
 from baq_cli.errors import DataError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import MOST_COUNT
-from baq_cli.recipes.schema import InterventionConfig, Recipe
-from baq_cli.runs.events import Note, Observer
-from baq_cli.runs.log import Row
+from baq_cli.recipes.intervention import InterventionConfig
+
+if TYPE_CHECKING:
+    from baq_cli.engine.phases.run import Run
 
 Array = npt.NDArray[Any]
 CPU = torch.device("cpu")
@@ -70,6 +71,16 @@ class TakeOver:
             describe(path, saved.document),
         )
 
+    def streams(self, seeds: Sequence[int]) -> dict[str, SeedStream]:
+        """Return the stream of chance, and of its own noise."""
+        return {STREAM: SeedStream(tuple(seeds), f"{STREAM}/online", "cpu")}
+
+    def begin(self, run: Run) -> Intervention:
+        """Return it in a run, by the rule of its recipe."""
+        config = run.recipe.run.intervention
+        assert config is not None
+        return Intervention(config, self, run.streams[STREAM])
+
     def decide(self, obs: Array, noise: SeedStream) -> Array:
         """Return what it would do at raw observations `[S, obs_dim]`, as it is evaluated."""
         with torch.no_grad():
@@ -93,7 +104,7 @@ class Intervention:
     other's own noise are drawn at every step and for all seeds, from one stream of each seed, so
     that a seed is the same alone and among others.
 
-    `taken [S]` says whose action the last one chosen was.
+    `taken [S]` says whose action the last one chosen was; no episode is marked (`marks [S]` is 0).
     """
 
     def __init__(self, config: InterventionConfig, other: TakeOver, stream: SeedStream):
@@ -101,10 +112,12 @@ class Intervention:
         seeds = len(stream.seeds)
         self._episode = np.full(seeds, -1, dtype=np.int64)
         self._watched, self.taken = (np.zeros(seeds, dtype=np.bool_) for _ in range(2))
-        self._left = np.zeros(seeds, dtype=np.int64)
+        self._left, self.marks = (np.zeros(seeds, dtype=np.int64) for _ in range(2))
         self._queue = ActionQueue(seeds, other.agent.chunk, other.agent.spec.action_dim)
 
-    def choose(self, own: Array, obs: Array, episode: Array) -> Array:
+    def choose(
+        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str] = ()
+    ) -> Array:
         """Return what is done in place of the policy's `own` actions, `[S, action_dim]`.
 
         `obs [S, obs_dim]` is raw, and `episode [S]` the number of the episode that each seed is in.
@@ -120,6 +133,15 @@ class Intervention:
         theirs = self._queue.head(self.other.decide(obs, self._stream))
         self.taken = self._left > 0
         return np.where(self.taken[:, None], theirs, own)
+
+    def judged(
+        self, reward: Array, terminated: Array, truncated: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return what a step led to as it is."""
+        return reward, terminated, truncated
+
+    def close(self) -> None:
+        """Let go of nothing."""
 
     def done(self) -> None:
         """Go on to the step after the one that was chosen."""
@@ -160,53 +182,3 @@ class Intervention:
         if expected != {name: kept[name].shape for name in expected.keys() & kept.keys()}:
             raise DataError(f"{saved.folder} is damaged: its chunk is none of {self.other.path}")
         self._queue.restore(kept)
-
-
-class TakenOver:
-    """Of each seed's env_steps, those in which somebody else acted, `env_steps [S]`."""
-
-    def __init__(self, seeds: tuple[int, ...]):
-        self._seeds = seeds
-        self.env_steps = np.zeros(len(seeds), dtype=np.int64)
-
-    def add(self, taken: Array) -> None:
-        """Count a step of each seed, `[S]` whether it was taken over."""
-        self.env_steps += taken
-
-    def share(self, env_steps: int) -> float | None:
-        """Return their share of so many env_steps a seed; None where nobody took over."""
-        return float(self.env_steps.mean() / env_steps) if self.env_steps.any() else None
-
-    def rows(self) -> list[Row]:
-        """Return a row a seed for `diagnostics.csv`, `name` and `value`; none where nobody did."""
-        if not self.env_steps.any():
-            return []
-        return [
-            {"seed": seed, "name": "taken_over_env_steps", "value": float(count)}
-            for seed, count in zip(self._seeds, self.env_steps, strict=True)
-        ]
-
-    def facts(self, env_steps: int) -> dict[str, Any]:
-        """Return what a run's manifest says of them; nothing where nobody took over."""
-        if not self.env_steps.any():
-            return {}
-        return {"intervention": {"env_steps": env_steps, "taken_over": self.env_steps.tolist()}}
-
-    def state(self) -> dict[str, Any]:
-        """Return the counts, for a checkpoint."""
-        return {"taken_over": self.env_steps.tolist()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state()` returned; an earlier version kept none."""
-        kept = state.get("taken_over") or [0] * len(self._seeds)
-        self.env_steps = np.asarray(kept, dtype=np.int64)
-
-
-def who_takes_over(recipe: Recipe, origin: Origin, observer: Observer) -> TakeOver | None:
-    """Return who may act in the policy's place, where the recipe says that somebody may."""
-    config = recipe.run.intervention
-    if config is None:
-        return None
-    other = TakeOver.read(config.policy_path, recipe.run.seeds, origin)
-    observer(Note(f"takes over now and then: {other.about}"))
-    return other

@@ -12,7 +12,6 @@ from baq_cli.agents.interface import ONLINE
 from baq_cli.agents.plans import StoreName
 from baq_cli.data.episodes import INTERVENTION
 from baq_cli.engine.checkpoints.folder import Checkpoint
-from baq_cli.engine.checkpoints.intervention_state import STREAM as INTERVENE
 from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import PRIORITY, Store
@@ -27,7 +26,7 @@ from baq_cli.engine.experience.stores import (
 from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
-from baq_cli.engine.phases.intervention import Intervention, TakeOver
+from baq_cli.engine.phases.in_place import InPlace, Somebody
 from baq_cli.engine.phases.recorder import Recorder
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.stages import Stages
@@ -48,7 +47,7 @@ class OnlineLoop:
         from_scratch: bool,
         acting: ActingOn,
         own: Tensor | None = None,
-        other: TakeOver | None = None,
+        other: Somebody | None = None,
     ):
         self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
@@ -73,11 +72,7 @@ class OnlineLoop:
             Window.of(self.plan),
         )
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
-        self.intervention: Intervention | None = None
-        if other is not None:
-            assert recipe.run.intervention is not None
-            rule = recipe.run.intervention
-            self.intervention = Intervention(rule, other, run.streams[INTERVENE])
+        self.intervention: InPlace | None = None if other is None else other.begin(run)
         self.owed = False
         self.ended_at_resume = False
         self.episodes = RunningEpisodes(run, self.online)
@@ -85,7 +80,7 @@ class OnlineLoop:
 
     @classmethod
     def start(
-        cls, run: Run, offline: Store | None, from_scratch: bool, other: TakeOver | None = None
+        cls, run: Run, offline: Store | None, from_scratch: bool, other: Somebody | None = None
     ) -> OnlineLoop:
         """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
         acting = faster_place(run.recipe, run.learner, run.inputs)
@@ -100,7 +95,7 @@ class OnlineLoop:
         run: Run,
         offline: Store | None,
         from_scratch: bool,
-        other: TakeOver | None,
+        other: Somebody | None,
         saved: Checkpoint,
     ) -> OnlineLoop:
         """Return a loop where a checkpoint left it."""
@@ -121,6 +116,8 @@ class OnlineLoop:
         if episodes.action is None:
             episodes.action = self._choose_action()
         asked = episodes.action
+        if asked is None:  # somebody stops the run, and nothing moves any more
+            return
         run.faults.check_transition({"action": asked}, run.env_steps + 1)
         laps.lap("act")
         try:
@@ -133,12 +130,15 @@ class OnlineLoop:
             return
         laps.lap("environment")
         action, taken = episodes.pool.done(asked), self._taken_over()
+        if self.intervention is not None:
+            ended = reward, terminated, truncated
+            reward, terminated, truncated = self.intervention.judged(*ended)
         parts = {"observation": next_obs, "reward": reward, "action": action}
         run.faults.check_transition(parts, run.env_steps + 1)
         slot = self._store(action, reward, next_obs, terminated, taken)
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
-        run.taken.add(taken)
+        run.taken.add(taken, None if self.intervention is None else self.intervention.marks)
         self.recorder.add(asked, reward, (terminated, truncated), taken)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
@@ -163,8 +163,11 @@ class OnlineLoop:
         self.owed = False
         self.run.laps.lap("update")
 
-    def _choose_action(self) -> Array:
-        """Return the policy's actions, or those of who acts in its place, `[S, action_dim]`."""
+    def _choose_action(self) -> Array | None:
+        """Return the policy's actions, or those of who acts in its place, `[S, action_dim]`.
+
+        None when they stop the run.
+        """
         own = self.recorder.proposed = self._own_action()
         if self.intervention is None:
             return own
@@ -215,8 +218,10 @@ class OnlineLoop:
     # -- starting and continuing
 
     def close(self) -> None:
-        """Let go of the environments, and of the file that keeps what they did."""
+        """Let go of the environments, of the file that keeps what they did, and of who acts."""
         self.recorder.close()
+        if self.intervention is not None:
+            self.intervention.close()
         self.episodes.close()
 
     def save(self) -> None:
@@ -253,12 +258,12 @@ class OnlineLoop:
             self.ended_at_resume = bool(saved.state["pending"]) or stopped_now
 
 
-def _own_streams(run: Run, acting: ActingOn, other: TakeOver | None) -> None:
+def _own_streams(run: Run, acting: ActingOn, other: Somebody | None) -> None:
     """Give a run the streams that actions are drawn from, its own where they are, and another's."""
     if acting == "cpu":
         run.streams["explore"] = SeedStream(run.spec.seeds, "explore/online", "cpu")
     if other is not None:
-        run.streams[INTERVENE] = SeedStream(run.spec.seeds, f"{INTERVENE}/online", "cpu")
+        run.streams |= other.streams(run.spec.seeds)
 
 
 def finetune(loop: OnlineLoop, resume_command: str) -> None:

@@ -21,8 +21,8 @@ from baq_cli.engine.phases.diagnostics import Diagnostics
 from baq_cli.engine.phases.evaluations import Evaluations, Pending
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
-from baq_cli.engine.phases.intervention import TakenOver
 from baq_cli.engine.phases.origin import Origin
+from baq_cli.engine.phases.taken import TakenOver
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, Interrupted
@@ -189,6 +189,7 @@ class Run:
             "gradient_steps": self.learner.gradient_steps,
             "env_steps": self.env_steps,
         }
+        self.taken.note(self.env_steps)
         rows = [counters | row for row in (*self.diagnostics.take(), *self.taken.rows())]
         self._log("diagnostics", rows)
 

@@ -25,7 +25,7 @@ from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.experience.windows import Window
-from baq_cli.engine.phases.intervention import TakeOver, who_takes_over
+from baq_cli.engine.phases.in_place import Somebody, who_takes_over
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
@@ -48,7 +48,7 @@ class RunRequest:
     """Where a run goes, what it was called with, and who watches.
 
     `command` is what the user typed, kept in the recipe's first line; `resume_command` is what
-    continues the run.
+    continues the run. `hand` is who may take over by the command line alone.
     """
 
     out: Path
@@ -56,6 +56,7 @@ class RunRequest:
     command: str
     resume_command: str
     resume: bool = False
+    hand: str | None = None
 
 
 def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Observer) -> Episodes:
@@ -141,7 +142,7 @@ class Start:
     learner: Learner
     inputs: Inputs
     store: Store | None
-    other: TakeOver | None = None
+    other: Somebody | None = None
 
 
 def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
@@ -195,7 +196,7 @@ def open_online(
             warmup, updates = learner.plan.warmup_env_steps, learner.plan.fit.steps
             said = f"{warmup:,} env_steps with it as it is, then {updates:,} updates of critics"
             order.observer(Note(f"before the policy learns: {said}"))
-    other = who_takes_over(recipe, origin, order.observer)
+    other = who_takes_over(recipe, origin, order.hand, order.observer)
     return Start(recipe, saved, origin, learner, inputs, store, other)
 
 

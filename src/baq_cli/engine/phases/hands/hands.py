@@ -1,0 +1,219 @@
+"""Those who may act in the policy's place, asked before every step: one for each seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.phases.hands.gamepad import LEGEND, gamepad
+from baq_cli.engine.phases.hands.hand import (
+    SUCCESS,
+    UNMARKED,
+    Decision,
+    Hand,
+    Moment,
+    OpenHand,
+    Setting,
+)
+from baq_cli.engine.phases.hands.keyboard import keyboard, legend
+from baq_cli.engine.phases.hands.module import HandFault, module_class
+from baq_cli.engine.phases.origin import Origin
+from baq_cli.errors import UsageError
+from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.intervention import PERSON_HZ, PERSONS, InterventionConfig, KeysConfig
+from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Acting, Note, Observer
+from baq_cli.runs.interrupt import Interruption
+
+if TYPE_CHECKING:
+    from baq_cli.engine.phases.run import Run
+
+Array = npt.NDArray[Any]
+ASK_SECONDS = 0.05
+"""Between two questions during a pause."""
+
+
+@dataclass(frozen=True)
+class SomebodyAtHand:
+    """Who may act in the policy's place, found but not opened: one for each seed of a run."""
+
+    open: OpenHand
+    config: InterventionConfig
+    settings: tuple[Setting, ...]
+
+    @classmethod
+    def find(
+        cls, recipe: Recipe, origin: Origin, named: str | None, observer: Observer
+    ) -> SomebodyAtHand:
+        """Look for the device or class that a recipe has take over.
+
+        `named` is what the command line itself says of it.
+        Raises UsageError where it is not there, or can't serve so many seeds.
+        """
+        config, seeds = recipe.run.intervention, recipe.run.seeds
+        assert config is not None
+        spaces = origin.spaces
+        if config.kind in PERSONS and len(seeds) > 1:
+            raise UsageError(
+                f"somebody at a {config.kind} watches one robot, and there are {len(seeds)} seeds: "
+                "run one (--seeds 1)"
+            )
+        settings = [Setting(origin.env, s, spaces.obs_dim, spaces.action_dim) for s in seeds]
+        if config.kind == "keyboard":
+            keys = config.keys or KeysConfig()
+            opens, said = keyboard(keys, spaces.action_dim), legend(keys, spaces.action_dim)
+        elif config.kind == "gamepad":
+            opens, said = gamepad(spaces.action_dim), LEGEND
+        else:
+            opens, said = module_class(config.by, named), f"may take over: {config.by}"
+        observer(Note(said))
+        return cls(opens, config, tuple(settings))
+
+    def streams(self, seeds: Sequence[int]) -> dict[str, SeedStream]:
+        """Return no streams: they don't act by chance of the run's."""
+        return {}
+
+    def begin(self, run: Run) -> Hands:
+        """Return them in a run; devices are opened before the first step."""
+        return Hands(self, run.observer, run.interruption)
+
+
+class Hands:
+    """Somebody for each seed, asked before every step what they want of it.
+
+    `taken [S]` says whose action the last one chosen was, `marks [S]` what was said of its episode
+    (1 success, −1 failure). What they want is no part of a checkpoint: after a resume the policy
+    acts until somebody takes over.
+    """
+
+    def __init__(self, somebody: SomebodyAtHand, observer: Observer, interruption: Interruption):
+        self._somebody, self._observer, self._interruption = somebody, observer, interruption
+        count = len(somebody.settings)
+        self._hands: list[Hand] = []
+        self._episode = np.full(count, -1, dtype=np.int64)
+        self._step = np.zeros(count, dtype=np.int64)
+        self.taken, self._cut = (np.zeros(count, dtype=np.bool_) for _ in range(2))
+        self.marks = np.zeros(count, dtype=np.int64)
+        self._shown, self._acted = "", -np.inf
+
+    def choose(
+        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str] = ()
+    ) -> Array | None:
+        """Return what is done in place of the policy's `own` actions, `[S, action_dim]`.
+
+        `obs [S, obs_dim]` is raw, and `episode [S]` the number of the episode that each seed is in.
+        `asked_for` says why a limit wants somebody to take over, seed by seed. None: nothing is to
+        be done any more, for the run is to stop.
+        """
+        if not self._hands:
+            self._hands = [self._somebody.open(setting) for setting in self._somebody.settings]
+        self._step[episode != self._episode] = 0
+        self._episode = episode.copy()
+        decisions = []
+        for i, hand in enumerate(self._hands):
+            reason = asked_for[i] if asked_for else ""
+            moment = Moment(
+                *(obs[i].copy(), own[i].copy(), int(episode[i]), int(self._step[i])), reason
+            )
+            decision = self._ask(hand, moment)
+            if decision is None:
+                return None
+            decisions.append(decision)
+        return self._settle(decisions, own)
+
+    def _ask(self, hand: Hand, moment: Moment) -> Decision | None:
+        """Return what somebody wants once they don't pause; None when the run is to stop."""
+        while True:
+            try:
+                decision = hand.decide(moment)
+            except HandFault as fault:
+                self._ask_to_stop(str(fault))
+                return None
+            if decision.stop:
+                self._ask_to_stop(f"the {self._name}")
+                return None
+            if not decision.pause:
+                return decision
+            if self._interruption.requested:
+                return None
+            self._show("paused: nothing moves")
+            time.sleep(ASK_SECONDS)
+
+    def _settle(self, decisions: list[Decision], own: Array) -> Array:
+        self.taken = np.array([decision.action is not None for decision in decisions])
+        self.marks = np.array([decision.mark for decision in decisions], dtype=np.int64)
+        self._cut = np.array([decision.end for decision in decisions])
+        count, all_of_them = int(self.taken.sum()), len(decisions)
+        who = "you act" if self._is_person else f"{self._somebody.config.by} acts"
+        of = "" if all_of_them == 1 else f" for {count} of {all_of_them} seeds"
+        self._show(f"{who}{of}" if count else "the policy acts")
+        if count and self._is_person:
+            self._wait_for_a_person()
+        theirs = [
+            mine if decision.action is None else decision.action
+            for decision, mine in zip(decisions, own, strict=True)
+        ]
+        return np.stack(theirs).astype(np.float32)
+
+    def _wait_for_a_person(self) -> None:
+        """Let no two steps of theirs come faster than the recipe says."""
+        seconds = 1 / (self._somebody.config.hz or PERSON_HZ)
+        time.sleep(max(0.0, self._acted + seconds - time.monotonic()))
+        self._acted = time.monotonic()
+
+    def judged(
+        self, reward: Array, terminated: Array, truncated: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return what a step led to, `[S]` each, once what was said of its episodes counts."""
+        added = (self.marks == SUCCESS) * (self._somebody.config.success_reward or 0.0)
+        return reward + added, terminated | (self.marks != UNMARKED), truncated | self._cut
+
+    def done(self) -> None:
+        """Go on to the step after the one that was chosen."""
+        self._step += 1
+
+    def close(self) -> None:
+        """Let go of the devices."""
+        while self._hands:
+            self._hands.pop().close()
+
+    # -- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: a person can't be repeated."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return nothing either."""
+        return {}
+
+    def restore(self, saved: ckpt.Checkpoint) -> None:
+        """Go on in the middle of the episodes of a checkpoint."""
+        self._episode = np.asarray(saved.state["episodes"], dtype=np.int64)
+        steps = [len(running["rewards"]) for running in saved.state["running"]]
+        self._step = np.array(steps, dtype=np.int64)
+
+    # -- what is said
+
+    @property
+    def _is_person(self) -> bool:
+        return self._somebody.config.kind in PERSONS
+
+    @property
+    def _name(self) -> str:
+        return self._somebody.config.by
+
+    def _ask_to_stop(self, why: str) -> None:
+        self._interruption.requested = self._interruption.requested or why
+
+    def _show(self, text: str) -> None:
+        if text != self._shown:
+            self._shown = text
+            self._observer(Acting(text, self._is_person))
