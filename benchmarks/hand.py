@@ -22,14 +22,22 @@ from typing import Any
 import numpy as np
 
 from baq_cli.data.waypoints import WaypointController
-from baq_cli.engine.phases.hands.hand import Decision, Moment, Setting
+from baq_cli.hand import Decision, Moment, Setting
 from baq_cli.runs.folder import read_metrics
 
 DATASET = "baq/pointmaze-{maze}/medium-v0"
 STUCK_STEPS, STUCK_DISTANCE, GOAL_DISTANCE = 40, 0.5, 0.5
 """Within so many steps the policy has moved no further than that, and is not at its goal."""
 HELP_STEPS = 40
-SMALL = ("device=cpu", "threads=1", "evaluation.background=false", "env_workers=false")
+SPARSE = ("--env-arg", "continuing_task=false", "hi_ors.first_threshold=0.5")
+"""An episode ends with a reward of 1 at the goal, and is accepted then."""
+SMALL = (
+    "evaluation.episodes=20",
+    "device=cpu",
+    "threads=1",
+    "evaluation.background=false",
+    "env_workers=false",
+)
 
 
 class StepsIn:
@@ -97,27 +105,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/hand"))
     parser.add_argument("--maze", choices=("umaze", "medium"), default="medium")
-    parser.add_argument("--gradient-steps", type=int, default=5_000)
-    parser.add_argument("--env-steps", type=int, default=15_000)
+    parser.add_argument("--gradient-steps", type=int, default=1_000)
+    parser.add_argument("--env-steps", type=int, default=12_000)
     parser.add_argument("--seeds", default="3")
     arguments = parser.parse_args()
     out, started = arguments.out, time.monotonic()
     common = ("--seeds", arguments.seeds)
     data = DATASET.format(maze=arguments.maze)
-    method = ("shared.hidden=[128,128]", "evaluation.episodes=20")
-    offline = ("--gradient-steps", arguments.gradient_steps, *common, *method, *SMALL)
+    steps = arguments.gradient_steps
+    method = ("shared.hidden=[128,128]", f"evaluation.every_gradient_steps={steps}")
+    offline = ("--gradient-steps", steps, *common, *method, *SMALL)
     baq("pretrain", "--algo", "hi_ors", "--dataset", data, "--out", out / "offline", *offline)
     runs = {"alone": (), "with a person": ("--intervene", "hand:StepsIn")}
     ends = {}
     for name, who in runs.items():
         folder = out / name.replace(" ", "-")
-        online = ("--env-steps", arguments.env_steps, *common, *SMALL, "evaluation.episodes=20")
+        online = ("--env-steps", arguments.env_steps, *common, *SPARSE, *SMALL)
+        online += (f"evaluation.every_env_steps={arguments.env_steps // 5}",)
         baq("finetune", "--checkpoint", out / "offline", "--out", folder, *online, *who)
         found = returns(folder)
         ends[name] = found[-1]
         print(f"\n{name}: mean return of {found.shape[1]} seeds at each evaluation")
-        print("  " + "  ".join(f"{value:.1f}" for value in found.mean(1)))
-        print(f"  at the end, by seed: {[round(float(value), 1) for value in found[-1]]}")
+        print("  " + "  ".join(f"{value:.2f}" for value in found.mean(1)))
+        print(f"  at the end, by seed: {[round(float(value), 2) for value in found[-1]]}")
         if who:
             print("  share of steps taken over, between evaluations:")
             print("  " + "  ".join(f"{share:.1%}" for share in shares(folder)))

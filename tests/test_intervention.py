@@ -24,7 +24,8 @@ from baq_cli.engine.checkpoints.folder import load, load_newest
 from baq_cli.engine.checkpoints.tensors import read_tensors, tensor_bytes
 from baq_cli.engine.phases.intervention import Intervention
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
-from baq_cli.recipes.schema import InterventionConfig, Recipe
+from baq_cli.recipes.intervention import InterventionConfig
+from baq_cli.recipes.schema import Recipe
 from baq_cli.report.notes import notes_on
 from baq_cli.runs.events import Progress
 
@@ -199,7 +200,10 @@ def test_what_somebody_did_is_stored_marked_and_counted(
             assert places.tolist() == list(range(length)), "a chunk from its beginning"
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     counts = taken.sum(1).tolist()
-    assert manifest["intervention"] == {"env_steps": ENV_STEPS, "taken_over": counts}
+    found = manifest["intervention"]
+    assert (found["env_steps"], found["taken_over"]) == (ENV_STEPS, counts)
+    course = [[at, taken[:, :at].sum(1).tolist()] for at in range(0, ENV_STEPS + 1, EVERY)]
+    assert found["course"] == course, "at every evaluation"
     lines = (tmp_path / "run" / "diagnostics.csv").read_text().splitlines()
     last = [line.split(",") for line in lines if "taken_over_env_steps" in line][-2:]
     assert [float(line[-1]) for line in last] == counts
@@ -224,7 +228,7 @@ def test_a_flag_names_who_may_act_and_keys_say_when(
     rule = ("intervention.step_probability=1", "intervention.steps=null")
     terminal.done(*words, "--out", str(tmp_path / "run"), *whom, *rule, "shared.hidden=[8,8]")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["intervention"] == {"env_steps": 6, "taken_over": [6]}
+    assert manifest["intervention"]["taken_over"] == [6]
 
 
 # -- what is said
@@ -240,6 +244,24 @@ def test_a_report_says_how_much_was_not_the_policys() -> None:
     assert any(note.startswith(said) for note in notes_on([course], 1))
 
 
+def test_a_report_says_how_the_share_changed_over_a_run_and_what_was_marked() -> None:
+    """Of 8 steps of two seeds: 3 of 4 in the first quarter, then 1, then none; a half lies between.
+
+    A second run of one seed has its evaluations elsewhere: 2 of 4 steps by the half, evenly.
+    """
+    course = [[0, [0, 0]], [2, [2, 1]], [4, [3, 1]], [6, [3, 1]], [8, [3, 1]]]
+    one = {"env_steps": 8, "taken_over": [3, 1], "course": course}
+    two = {"env_steps": 8, "taken_over": [2], "course": [[0, [0]], [4, [2]], [8, [2]]]}
+    marks = {"successes": [2, 0], "failures": [1, 0]}
+    runs = [SimpleNamespace(manifest={"intervention": each}) for each in (one | marks, two)]
+    found: Any = SimpleNamespace(
+        task="t", method="m", runs=runs, notes=(), seeds=(0, 1, 2), steps_known=True
+    )
+    (note,) = [note for note in notes_on([found], 1) if "in the policy's place" in note]
+    assert "(6 of 24 env_steps); by quarters of the run: 66.7%, 33.3%, 0.0%, 0.0%;" in note
+    assert note.endswith("marked episodes: 2 successes and 1 failures.")
+
+
 def test_progress_says_it_where_somebody_did() -> None:
     cells = counter_cells(Progress("online", 10, 100, 10, 5.0, 18.0, taken_over=0.125))
     assert cells[-1] == "12.5% taken over"
@@ -249,9 +271,12 @@ def test_progress_says_it_where_somebody_did() -> None:
 # -- what is refused
 
 
-@pytest.mark.parametrize("by", ["keyboard", "policy:", "policy", "me:Class"])
-def test_only_a_policy_can_take_over(by: str) -> None:
-    with pytest.raises(UsageError, match=rf"'intervention.by': .*expected policy:PATH.*'{by}'"):
+@pytest.mark.parametrize(
+    "by", ["joystick", "policy:", "policy", "keyboard:0", "me:", "../me:Class"]
+)
+def test_nobody_else_can_take_over(by: str) -> None:
+    said = rf"'intervention.by': .*expected keyboard, gamepad, policy:PATH or module:Class.*'{by}'"
+    with pytest.raises(UsageError, match=said):
         recipe_of("sac", {}, env="Steady-v0", intervention={"by": by})
 
 

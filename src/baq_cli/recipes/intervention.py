@@ -22,6 +22,7 @@ NAMED_KEYS = (
     *("insert", "delete", *(f"f{number}" for number in range(1, 13))),
 )
 """Keys that are called by a name; the others are the characters that they type."""
+COMMANDS = ("take_over", "hand_back", "success", "failure", "end", "pause", "stop")
 PAIRS = (
     *(("left", "right"), ("down", "up"), ("a", "d"), ("s", "w"), ("j", "l"), ("k", "i")),
     *((",", "."), ("[", "]")),
@@ -62,7 +63,8 @@ class KeysConfig(Closed):
 
     @model_validator(mode="after")
     def _each_key_does_one_thing(self) -> KeysConfig:
-        meant = [*self.commands, *(key for pair in self.pairs for key in pair)]
+        meant = [getattr(self, name) for name in COMMANDS]
+        meant += [key for pair in self.pairs for key in pair]
         twice = sorted({key for key in meant if meant.count(key) > 1})
         if twice:
             raise ValueError(f"'{twice[0]}' is the key of two things")
@@ -71,17 +73,14 @@ class KeysConfig(Closed):
     @property
     def commands(self) -> dict[str, str]:
         """What each key that is no action's does, by the names of the fields."""
-        names = ("take_over", "hand_back", "success", "failure", "end", "pause", "stop")
-        return {getattr(self, name): name for name in names}
+        return {getattr(self, name): name for name in COMMANDS}
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The keys that lower and raise each action dimension, in order."""
         if self.actions is not None:
             return self.actions
-        taken = [getattr(self, n) for n in ("take_over", "hand_back", "success", "failure")]
-        taken += [self.end, self.pause, self.stop]
-        return tuple(pair for pair in PAIRS if not {*pair} & {*taken})
+        return tuple(pair for pair in PAIRS if not {*pair} & {*self.commands})
 
 
 class InterventionConfig(Closed):

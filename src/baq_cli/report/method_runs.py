@@ -124,6 +124,9 @@ class _GuardFields(Checked):
 class _InterventionFields(Checked):
     env_steps: Count
     taken_over: list[Count]
+    course: list[Annotated[tuple[Count, list[Count]], Field(strict=False)]] = Field([])
+    successes: list[Count] = Field([])
+    failures: list[Count] = Field([])
 
 
 class _ManifestFields(Checked):

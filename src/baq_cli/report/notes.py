@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from baq_cli.report.method_runs import Course
 
 SIMULATORS = ("mujoco", "gymnasium")
@@ -15,6 +17,8 @@ PROTOCOLS = {
     None: "Protocol: none. Methods run as the recipes say, and may differ in more than what makes "
     "each one; where they differ is listed.",
 }
+MARKS = ("successes", "failures")
+QUARTERS = np.linspace(0, 1, 5)
 
 
 def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
@@ -93,11 +97,36 @@ def _guard(course: Course) -> list[str]:
 
 
 def _taken(course: Course) -> list[str]:
-    """Say in how many online steps of a course's runs somebody else acted."""
-    found: list[dict[str, Any]] = [run.manifest.get("intervention") or {} for run in course.runs]
-    counts = [(count, each["env_steps"]) for each in found if each for count in each["taken_over"]]
+    """Say in how many online steps of a course's runs somebody else acted, and what they marked."""
+    all_runs: list[dict[str, Any]] = [run.manifest.get("intervention") or {} for run in course.runs]
+    found = [each for each in all_runs if each]
+    counts = [(count, each["env_steps"]) for each in found for count in each["taken_over"]]
     if not counts:
         return []
     taken, steps = (sum(column) for column in zip(*counts, strict=True))
     share = f"{taken / max(steps, 1):.1%} of its online steps ({taken:,} of {steps:,} env_steps)"
-    return [f"{course.task}, {course.method}: somebody acted in the policy's place in {share}."]
+    said = f"{course.task}, {course.method}: somebody acted in the policy's place in {share}"
+    by_quarter = _by_quarter(found)
+    if taken and by_quarter:
+        said += f"; by quarters of the run: {', '.join(f'{part:.1%}' for part in by_quarter)}"
+    marks = {word: sum(sum(each.get(word, [])) for each in found) for word in MARKS}
+    if any(marks.values()):
+        said += f"; marked episodes: {' and '.join(f'{n:,} {word}' for word, n in marks.items())}"
+    return [f"{said}."]
+
+
+def _by_quarter(found: Sequence[dict[str, Any]]) -> list[float]:
+    """Return the share of steps in which somebody else acted, in each quarter of the runs.
+
+    Counts are known at evaluations, and lie on a line between two of them. Empty where a run of an
+    earlier version has no counts on its way.
+    """
+    taken, steps = np.zeros(len(QUARTERS) - 1), 0.0
+    for each in found:
+        course, whole = each.get("course", []), each["env_steps"]
+        if not course or not whole:
+            return []
+        at, counts = zip(*((point[0], sum(point[1])) for point in course), strict=True)
+        taken += np.diff(np.interp(QUARTERS * whole, [0, *at], [0, *counts]))
+        steps += whole * len(each["taken_over"]) / len(taken)
+    return list(taken / steps) if steps else []

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.engine.phases.hands.hand import Decision, Moment, OpenHand, Setting
 from baq_cli.engine.phases.hands.person import Person
 from baq_cli.errors import UsageError
+from baq_cli.hand import Decision, Moment, OpenHand, Setting
 
 Array = npt.NDArray[Any]
 BUTTONS = {"y": "success", "x": "failure", "b": "end", "start": "pause", "back": "stop"}

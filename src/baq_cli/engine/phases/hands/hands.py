@@ -13,7 +13,11 @@ from torch import Tensor
 
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.hands.gamepad import LEGEND, gamepad
-from baq_cli.engine.phases.hands.hand import (
+from baq_cli.engine.phases.hands.keyboard import keyboard, legend
+from baq_cli.engine.phases.hands.module import HandFault, module_class
+from baq_cli.engine.phases.origin import Origin
+from baq_cli.errors import UsageError
+from baq_cli.hand import (
     SUCCESS,
     UNMARKED,
     Decision,
@@ -22,10 +26,6 @@ from baq_cli.engine.phases.hands.hand import (
     OpenHand,
     Setting,
 )
-from baq_cli.engine.phases.hands.keyboard import keyboard, legend
-from baq_cli.engine.phases.hands.module import HandFault, module_class
-from baq_cli.engine.phases.origin import Origin
-from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.intervention import PERSON_HZ, PERSONS, InterventionConfig, KeysConfig
 from baq_cli.recipes.schema import Recipe

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli import plain_files
-from baq_cli.engine.phases.hands.hand import Decision, Moment, OpenHand, Setting
 from baq_cli.engine.phases.hands.person import Person
 from baq_cli.errors import UsageError
+from baq_cli.hand import Decision, Moment, OpenHand, Setting
 from baq_cli.recipes.intervention import KeysConfig
 
 Array = npt.NDArray[Any]

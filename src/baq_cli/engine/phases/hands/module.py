@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import traceback
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from baq_cli.engine.phases.hands.hand import Decision, Hand, Moment, OpenHand, Setting
 from baq_cli.errors import UsageError, clipped
+from baq_cli.hand import FAILURE, SUCCESS, UNMARKED, Decision, Hand, Moment, OpenHand, Setting
 
 
 class HandFault(Exception):
@@ -55,6 +56,10 @@ class ClassHand:
             raise HandFault(f"{self._name} failed: {_told(error)}") from error
         if not isinstance(decision, Decision):
             raise HandFault(f"{self._name} returned {clipped(repr(decision))}, not a Decision")
+        if decision.mark not in (FAILURE, UNMARKED, SUCCESS):
+            raise HandFault(
+                f"{self._name} returned the mark {clipped(decision.mark)}, not -1, 0, 1"
+            )
         return decision if decision.action is None else self._checked(decision)
 
     def _checked(self, decision: Decision) -> Decision:
@@ -68,7 +73,7 @@ class ClassHand:
                 f"{self._name} returned the action {clipped(action.tolist())}; expected "
                 f"{self._setting.action_dim} numbers in [-1, 1]"
             )
-        return Decision(action, decision.mark, decision.end, decision.pause, decision.stop)
+        return replace(decision, action=action)
 
     def close(self) -> None:
         """Close the object, where it can be closed."""

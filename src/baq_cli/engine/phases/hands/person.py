@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from baq_cli.engine.phases.hands.hand import FAILURE, SUCCESS, UNMARKED, Decision, Moment
+from baq_cli.hand import FAILURE, SUCCESS, UNMARKED, Decision, Moment
 
 Array = npt.NDArray[Any]
 
