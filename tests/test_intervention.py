@@ -95,6 +95,16 @@ def test_without_a_number_of_steps_it_goes_on_to_the_episodes_end() -> None:
     assert found[:, 0].tolist() == [0, 1, 1, 1, 1, 0, 0]
 
 
+def test_a_take_over_begins_where_a_limit_asks_for_it() -> None:
+    somebody = of_rule([[(0.9, 0.9), (0.9, 0.9)]] * 3, episode_share=0.5, steps=2)
+    own = np.zeros((2, 1), dtype=np.float32)
+    found = []
+    for why in ([None, None], ["far off", None], [None, None]):
+        found.append(somebody.choose(own, own, np.array([0, 0]), why)[:, 0].tolist())
+        somebody.done()
+    assert found == [[0, 0], [1, 0], [1, 0]]
+
+
 def test_a_step_that_failed_is_chosen_again_and_costs_nothing_of_a_take_over() -> None:
     somebody = of_rule([[(0.0, 0.0)], [(0.0, 0.9)], [(0.0, 0.9)], [(0.0, 0.9)]], steps=2)
     own = np.zeros((1, 1), dtype=np.float32)

@@ -72,6 +72,10 @@ class _Stages(Checked):
     routines: Count | None = None
 
 
+_Point = Annotated[tuple[Count, list[Count]], Field(strict=False)]
+"""env_steps of the run, and a count of each seed."""
+
+
 class _Kept(Checked):
     """A state that a run goes on from."""
 
@@ -82,7 +86,7 @@ class _Kept(Checked):
     guard: _Guard
     episodes: list[Count]
     taken_over: list[Count] | None = None
-    taken_over_course: list[tuple[Count, list[Count]]] | None = Field(None, strict=False)
+    taken_over_course: list[_Point] | None = None
     marks: tuple[list[Count], list[Count]] | None = Field(None, strict=False)
     metrics_sum: dict[str, list[Finite]]
     metrics_count: dict[str, list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]]

@@ -29,7 +29,7 @@ class InPlace(Protocol):
     marks: Array
 
     def choose(
-        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str] = ()
+        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()
     ) -> Array | None:
         """Return what is done in place of the policy's actions; None when the run is to stop."""
 

@@ -100,9 +100,9 @@ class Intervention:
     """Let somebody act in the policy's place, by a rule that chance decides, seed by seed.
 
     Of all episodes `episode_share` are watched; at each step of a watched one a take-over begins
-    with `step_probability`, and goes on for `steps` or until the episode ends. Chance and the
-    other's own noise are drawn at every step and for all seeds, from one stream of each seed, so
-    that a seed is the same alone and among others.
+    with `step_probability`, and goes on for `steps` or until the episode ends. One begins too where
+    a limit asks for it. Chance and the other's own noise are drawn at every step and for all seeds,
+    from one stream of each seed, so that a seed is the same alone and among others.
 
     `taken [S]` says whose action the last one chosen was; no episode is marked (`marks [S]` is 0).
     """
@@ -116,7 +116,7 @@ class Intervention:
         self._queue = ActionQueue(seeds, other.agent.chunk, other.agent.spec.action_dim)
 
     def choose(
-        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str] = ()
+        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()
     ) -> Array:
         """Return what is done in place of the policy's `own` actions, `[S, action_dim]`.
 
@@ -127,7 +127,10 @@ class Intervention:
         self._episode = episode.copy()
         self._watched = np.where(new, chance[:, 0] < config.episode_share, self._watched)
         self._left[new] = 0
-        begins = self._watched & (self._left == 0) & (chance[:, 1] < config.step_probability)
+        begins = self._watched & (chance[:, 1] < config.step_probability)
+        begins = (begins | [bool(why) for why in asked_for or [None] * len(new)]) & (
+            self._left == 0
+        )
         self._left[begins] = config.steps or MOST_COUNT
         self._queue.drop(new | begins)
         theirs = self._queue.head(self.other.decide(obs, self._stream))

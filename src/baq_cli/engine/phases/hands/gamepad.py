@@ -73,8 +73,7 @@ class Gamepad:
         down = {name for name in BUTTONS if self._pad.get_button(_number("BUTTON", name))}
         self._person.hear(BUTTONS[name] for name in sorted(down - self._down))
         self._down = down
-        held = bool(self._pad.get_button(_number("BUTTON", "rightshoulder")))
-        self._person.acts = held or bool(moment.hand_over)
+        self._person.acts = bool(self._pad.get_button(_number("BUTTON", "rightshoulder")))
         return self._person.decision(self._sticks())
 
     def close(self) -> None:

@@ -90,11 +90,20 @@ class Hands:
 
     `taken [S]` says whose action the last one chosen was, `marks [S]` what was said of its episode
     (1 success, −1 failure). What they want is no part of a checkpoint: after a resume the policy
-    acts until somebody takes over.
+    acts until somebody takes over. With `paced`, a person's steps come no faster than the recipe
+    says; another clock may see to that.
     """
 
-    def __init__(self, somebody: SomebodyAtHand, observer: Observer, interruption: Interruption):
+    def __init__(
+        self,
+        somebody: SomebodyAtHand,
+        observer: Observer,
+        interruption: Interruption,
+        paced: bool = True,
+    ):
         self._somebody, self._observer, self._interruption = somebody, observer, interruption
+        self._by, self._is_person = somebody.config.by, somebody.config.kind in PERSONS
+        self._paced = paced and self._is_person
         count = len(somebody.settings)
         self._hands: list[Hand] = []
         self._episode = np.full(count, -1, dtype=np.int64)
@@ -104,13 +113,13 @@ class Hands:
         self._shown, self._acted = "", -np.inf
 
     def choose(
-        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str] = ()
+        self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()
     ) -> Array | None:
         """Return what is done in place of the policy's `own` actions, `[S, action_dim]`.
 
         `obs [S, obs_dim]` is raw, and `episode [S]` the number of the episode that each seed is in.
-        `asked_for` says why a limit wants somebody to take over, seed by seed. None: nothing is to
-        be done any more, for the run is to stop.
+        `asked_for` says why a limit wants somebody to take over, seed by seed, where it does. None:
+        nothing is to be done any more, for the run is to stop.
         """
         if not self._hands:
             self._hands = [self._somebody.open(setting) for setting in self._somebody.settings]
@@ -118,15 +127,16 @@ class Hands:
         self._episode = episode.copy()
         decisions = []
         for i, hand in enumerate(self._hands):
-            reason = asked_for[i] if asked_for else ""
-            moment = Moment(
-                *(obs[i].copy(), own[i].copy(), int(episode[i]), int(self._step[i])), reason
-            )
+            numbers = obs[i].copy(), own[i].copy(), int(episode[i]), int(self._step[i])
+            moment = Moment(*numbers, (asked_for[i] or "") if asked_for else "")
             decision = self._ask(hand, moment)
             if decision is None:
                 return None
             decisions.append(decision)
-        return self._settle(decisions, own)
+        reasons = [
+            why for why, one in zip(asked_for, decisions, strict=False) if one.action is None
+        ]
+        return self._settle(decisions, own, next(filter(None, reasons), ""))
 
     def _ask(self, hand: Hand, moment: Moment) -> Decision | None:
         """Return what somebody wants once they don't pause; None when the run is to stop."""
@@ -137,7 +147,7 @@ class Hands:
                 self._ask_to_stop(str(fault))
                 return None
             if decision.stop:
-                self._ask_to_stop(f"the {self._name}")
+                self._ask_to_stop(f"the {self._by}" if self._is_person else self._by)
                 return None
             if not decision.pause:
                 return decision
@@ -146,15 +156,16 @@ class Hands:
             self._show("paused: nothing moves")
             time.sleep(ASK_SECONDS)
 
-    def _settle(self, decisions: list[Decision], own: Array) -> Array:
+    def _settle(self, decisions: list[Decision], own: Array, asked_for: str) -> Array:
         self.taken = np.array([decision.action is not None for decision in decisions])
         self.marks = np.array([decision.mark for decision in decisions], dtype=np.int64)
         self._cut = np.array([decision.end for decision in decisions])
         count, all_of_them = int(self.taken.sum()), len(decisions)
-        who = "you act" if self._is_person else f"{self._somebody.config.by} acts"
+        who = "you act" if self._is_person else f"{self._by} acts"
         of = "" if all_of_them == 1 else f" for {count} of {all_of_them} seeds"
-        self._show(f"{who}{of}" if count else "the policy acts")
-        if count and self._is_person:
+        policy = f"somebody is asked to take over: {asked_for}" if asked_for else "the policy acts"
+        self._show(f"{who}{of}" if count else policy)
+        if count and self._paced:
             self._wait_for_a_person()
         theirs = [
             mine if decision.action is None else decision.action
@@ -201,14 +212,6 @@ class Hands:
         self._step = np.array(steps, dtype=np.int64)
 
     # -- what is said
-
-    @property
-    def _is_person(self) -> bool:
-        return self._somebody.config.kind in PERSONS
-
-    @property
-    def _name(self) -> str:
-        return self._somebody.config.by
 
     def _ask_to_stop(self, why: str) -> None:
         self._interruption.requested = self._interruption.requested or why

@@ -25,10 +25,9 @@ class Person:
         self._end = self._stop = False
 
     def arrive(self, moment: Moment) -> None:
-        """Note where the run is: a new episode begins with the policy, but where a limit asks."""
+        """Note where the run is: a new episode begins with the policy."""
         if moment.episode != self._episode:
             self._episode, self.acts = moment.episode, False
-        self.acts = self.acts or bool(moment.hand_over)
 
     def hear(self, commands: Iterable[str]) -> None:
         """Take commands in their order."""
