@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +33,7 @@ from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, Interrupted, UsageError
 from baq_cli.hand import Decision, Moment, Setting
 from baq_cli.recipes.intervention import InterventionConfig, KeysConfig
+from baq_cli.recipes.load import parse_overrides
 from baq_cli.runs.events import Acting, Event, ignore
 from baq_cli.runs.files import SEAL, json_bytes
 from baq_cli.runs.interrupt import Interruption
@@ -136,6 +140,45 @@ def test_a_key_that_counts_as_held_for_no_time_acts_for_one_step(typed: Typed) -
     assert [float(action[0]) for action in found if action is not None] == [0.5, 0], "after a pause"
 
 
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Standard input is a terminal; the other end of it is returned."""
+    ours, theirs = pty.openpty()
+    with open(theirs) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield ours
+    os.close(ours)
+
+
+@follows(
+    "a keyboard can't take over in the background, where a terminal gives no keys: start the ",
+    "an action has {} dimensions, and there are keys for {}: name a pair for each that you want ",
+    "'intervention.keys.actions' has {} pairs, and an action has {} dimensions: take the last away",
+)
+def test_a_terminal_in_the_background_and_keys_for_other_actions_are_refused(
+    at_a_terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("os.tcgetpgrp", lambda handle: os.getpgrp() + 1)
+        with pytest.raises(UsageError, match="start the command without '&'"):
+            keyboards.keyboard(KeysConfig(), 1)
+    assert keyboards.keyboard(KeysConfig(), 1)
+    with pytest.raises(UsageError, match="17 dimensions, and there are keys for 8") as refusal:
+        keyboards.keyboard(KeysConfig(), 17)
+    (word,) = re.findall(r"'(intervention[^']*)'", str(refusal.value))
+    keys = KeysConfig(**parse_overrides([word])["intervention"]["keys"])
+    board = keyboards.keyboard(keys, 17)(Setting(EnvRef("x"), 0, 2, 17))
+    os.write(at_a_terminal, b" dw")
+    found = board.decide(moment()).action
+    assert found is not None
+    assert found.tolist() == [0.5, 0.5, *[0] * 15]
+    board.close()
+    with pytest.raises(UsageError, match="has 2 pairs, and an action has 1 dim"):
+        keyboards.keyboard(keys, 1)
+    fewer = keys.model_copy(update={"actions": keys.pairs[:-1]})
+    assert keyboards.keyboard(fewer, 1)
+
+
 def test_every_key_does_one_thing_and_has_a_name() -> None:
     with pytest.raises(ValueError, match="'h' is the key of two things"):
         KeysConfig(stop="h")
@@ -216,16 +259,38 @@ def test_a_gamepad_acts_while_its_shoulder_is_held_and_pauses_the_run_while_it_i
     assert hand.decide(moment()) == Decision()
 
 
+@follows(
+    "no gamepad is connected that SDL knows: plug one in, or pair it, and give the command again",
+    "an action has {} dimensions, and a gamepad's sticks have {}: take a keyboard, or a class of ",
+)
 def test_a_gamepad_that_is_not_there_or_has_too_few_sticks_is_said_first(
-    monkeypatch: pytest.MonkeyPatch,
+    at_a_terminal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pad = Pad()
     pad.here = False
     monkeypatch.setattr(gamepads, "_library", lambda: pad)
     with pytest.raises(UsageError, match="no gamepad is connected"):
         gamepads.gamepad(2)
+    pad.here = True
+    assert gamepads.gamepad(2)
     with pytest.raises(UsageError, match="5 dimensions, and a gamepad's sticks have 4"):
         gamepads.gamepad(5)
+    assert keyboards.keyboard(KeysConfig(), 5)
+
+
+@follows(
+    "a gamepad is read through pygame-ce, which is not installed: pip install 'baq-cli[gamepad]'"
+)
+def test_without_its_library_a_gamepad_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pygame", None)
+        with pytest.raises(UsageError, match=r"pip install 'baq-cli\[gamepad\]'"):
+            gamepads.gamepad(2)
+    pytest.importorskip("pygame", reason="baq-cli[gamepad] is not installed")
+    with pytest.raises(UsageError, match="no gamepad is connected"):
+        gamepads.gamepad(2)
 
 
 # -- those at hand, in a run

@@ -51,11 +51,12 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
 ) -> None:
     """One afternoon at a robot: every key once, and what is stored is what was executed."""
     run = tmp_path / "run"
-    person = typist(
+    words = (
         *("--trust-env", "finetune", "--algo", "sac", "--env", "typed:Noting-v0", "--out", run),
         *("--intervene", "keyboard", "--env-steps", "50000", *SMALL, "intervention.hz=200"),
         *("intervention.success_reward=10", "intervention.keys.hold_seconds=0.2"),
     )
+    person = typist(*words)
     person.sees("space take over")
     person.sees("the policy acts")
     assert not person.echoes(), "keys come at once, unseen"
@@ -111,6 +112,16 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
     (state,) = [states(run)[name] for name in [list(states(run))[-1]]]
     assert state["taken_over"] == [int(mine.sum())]
     assert state["marks"] == [[1], [1]]
+    # it goes on by the same command, and the person is there again
+    person = typist(*words, "--resume")
+    person.sees("the policy acts")
+    person.type(" ")
+    person.sees("you act")
+    person.type("q")
+    assert person.done()[0] == ExitStatus.INTERRUPTED
+    later = states(run)[list(states(run))[-1]]
+    assert (later["marks"], later["episodes"]) == (state["marks"], state["episodes"])
+    assert later["taken_over"][0] > state["taken_over"][0]
     assert state["episodes"] == [begins.sum() - (noted[-1, 0] < LIMIT)]
 
 
