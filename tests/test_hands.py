@@ -316,7 +316,7 @@ def at_hand(*each: list[Decision], by: str = "keyboard", **rule: Any) -> tuple[A
     settings = tuple(Setting(EnvRef("x"), seed, 2, 1) for seed in range(len(each)))
     config = InterventionConfig(by=by, **rule)
     somebody: Any = SimpleNamespace(
-        open=lambda setting: them[setting.seed], config=config, settings=settings
+        opens=lambda setting: them[setting.seed], config=config, settings=settings
     )
     return somebody, them
 

@@ -22,7 +22,7 @@ DEAD = 0.1
 """Share of a stick's way in which it counts as let go."""
 LEGEND = (
     "gamepad: the right shoulder takes over while it is held, the sticks are the first actions; "
-    "Y success, X failure, B end, Start pause, Back stop"
+    "Y is success, X failure, B end, the Start button pauses, the Back button stops"
 )
 
 

@@ -44,7 +44,7 @@ ASK_SECONDS = 0.05
 class SomebodyAtHand:
     """Who may act in the policy's place, found but not opened: one for each seed of a run."""
 
-    open: OpenHand
+    opens: OpenHand
     config: InterventionConfig
     settings: tuple[Setting, ...]
 
@@ -122,7 +122,7 @@ class Hands:
         nothing is to be done any more, for the run is to stop.
         """
         if not self._hands:
-            self._hands = [self._somebody.open(setting) for setting in self._somebody.settings]
+            self._hands = [self._somebody.opens(setting) for setting in self._somebody.settings]
         self._step[episode != self._episode] = 0
         self._episode = episode.copy()
         decisions = []
