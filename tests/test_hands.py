@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import pty
 import re
 import sys
@@ -177,6 +178,19 @@ def test_a_terminal_in_the_background_and_keys_for_other_actions_are_refused(
         keyboards.keyboard(keys, 1)
     fewer = keys.model_copy(update={"actions": keys.pairs[:-1]})
     assert keyboards.keyboard(fewer, 1)
+
+
+def test_a_process_that_acts_elsewhere_opens_the_terminal_itself(
+    at_a_terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What opens it is sent to that process, whose standard input is another."""
+    sent = pickle.dumps(keyboards.keyboard(KeysConfig(), 1))
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        board = pickle.loads(sent)(Setting(EnvRef("x"), 0, 2, 1))
+        os.write(at_a_terminal, b" \x1b[D")
+        assert board.decide(moment()).action.tolist() == [-0.5]
+        board.close()
 
 
 def test_every_key_does_one_thing_and_has_a_name() -> None:
