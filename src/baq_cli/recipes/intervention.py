@@ -122,7 +122,7 @@ class InterventionConfig(Closed):
             raise ValueError(f"'{min(idle)}' is the rule of a policy:PATH; '{self.by}' decides")
         if self.kind != "keyboard" and self.keys is not None:
             raise ValueError(f"'keys' are a keyboard's, and '{self.by}' has none")
-        if self.kind not in PERSONS and self.hz is not None:
+        if not self.is_person and self.hz is not None:
             raise ValueError(f"'hz' slows down for a person, and '{self.by}' is none")
         if self.kind == "policy" and self.success_reward is not None:
             raise ValueError("'success_reward' is for who marks episodes; a policy:PATH marks none")
@@ -134,6 +134,11 @@ class InterventionConfig(Closed):
         if self.by in ("keyboard", "gamepad"):
             return "keyboard" if self.by == "keyboard" else "gamepad"
         return "policy" if self.by.startswith("policy:") else "module"
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is a person at a device."""
+        return self.kind in PERSONS
 
     @property
     def policy_path(self) -> Path:

@@ -27,7 +27,7 @@ from baq_cli.hand import (
     Setting,
 )
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.intervention import PERSON_HZ, PERSONS, InterventionConfig, KeysConfig
+from baq_cli.recipes.intervention import PERSON_HZ, InterventionConfig, KeysConfig
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Acting, Note, Observer
 from baq_cli.runs.interrupt import Interruption
@@ -60,7 +60,7 @@ class SomebodyAtHand:
         config, seeds = recipe.run.intervention, recipe.run.seeds
         assert config is not None
         spaces = origin.spaces
-        if config.kind in PERSONS and len(seeds) > 1:
+        if config.is_person and len(seeds) > 1:
             raise UsageError(
                 f"somebody at a {config.kind} watches one robot, and there are {len(seeds)} seeds: "
                 "run one (--seeds 1)"
@@ -85,6 +85,25 @@ class SomebodyAtHand:
         return Hands(self, run.observer, run.interruption)
 
 
+def who_acts(config: InterventionConfig, decisions: Sequence[Decision], asked_for: str = "") -> str:
+    """Return in a line who acts by decisions of a step; `asked_for` is why a limit wants somebody.
+
+    One that is `pause` is given alone.
+    """
+    if decisions[0].pause:
+        return "paused: nothing moves"
+    count = sum(decision.action is not None for decision in decisions)
+    if count:
+        of = "" if len(decisions) == 1 else f" for {count} of {len(decisions)} seeds"
+        return f"{'you act' if config.is_person else f'{config.by} acts'}{of}"
+    return f"somebody is asked to take over: {asked_for}" if asked_for else "the policy acts"
+
+
+def who_stops(config: InterventionConfig) -> str:
+    """Return by whom a run was stopped, as a message says it."""
+    return f"the {config.by}" if config.is_person else config.by
+
+
 class Hands:
     """Somebody for each seed, asked before every step what they want of it.
 
@@ -101,9 +120,9 @@ class Hands:
         interruption: Interruption,
         paced: bool = True,
     ):
-        self._somebody, self._observer, self._interruption = somebody, observer, interruption
-        self._by, self._is_person = somebody.config.by, somebody.config.kind in PERSONS
-        self._paced = paced and self._is_person
+        self._somebody, self._config = somebody, somebody.config
+        self._observer, self._interruption = observer, interruption
+        self._paced = paced and self._config.is_person
         count = len(somebody.settings)
         self._hands: list[Hand] = []
         self._episode = np.full(count, -1, dtype=np.int64)
@@ -147,25 +166,21 @@ class Hands:
                 self._ask_to_stop(str(fault))
                 return None
             if decision.stop:
-                self._ask_to_stop(f"the {self._by}" if self._is_person else self._by)
+                self._ask_to_stop(who_stops(self._config))
                 return None
             if not decision.pause:
                 return decision
             if self._interruption.requested:
                 return None
-            self._show("paused: nothing moves")
+            self._show(who_acts(self._config, [decision]))
             time.sleep(ASK_SECONDS)
 
     def _settle(self, decisions: list[Decision], own: Array, asked_for: str) -> Array:
         self.taken = np.array([decision.action is not None for decision in decisions])
         self.marks = np.array([decision.mark for decision in decisions], dtype=np.int64)
         self._cut = np.array([decision.end for decision in decisions])
-        count, all_of_them = int(self.taken.sum()), len(decisions)
-        who = "you act" if self._is_person else f"{self._by} acts"
-        of = "" if all_of_them == 1 else f" for {count} of {all_of_them} seeds"
-        policy = f"somebody is asked to take over: {asked_for}" if asked_for else "the policy acts"
-        self._show(f"{who}{of}" if count else policy)
-        if count and self._paced:
+        self._show(who_acts(self._config, decisions, asked_for))
+        if self._paced and self.taken.any():
             self._wait_for_a_person()
         theirs = [
             mine if decision.action is None else decision.action
@@ -175,7 +190,7 @@ class Hands:
 
     def _wait_for_a_person(self) -> None:
         """Let no two steps of theirs come faster than the recipe says."""
-        seconds = 1 / (self._somebody.config.hz or PERSON_HZ)
+        seconds = 1 / (self._config.hz or PERSON_HZ)
         time.sleep(max(0.0, self._acted + seconds - time.monotonic()))
         self._acted = time.monotonic()
 
@@ -183,7 +198,7 @@ class Hands:
         self, reward: Array, terminated: Array, truncated: Array
     ) -> tuple[Array, Array, Array]:
         """Return what a step led to, `[S]` each, once what was said of its episodes counts."""
-        added = (self.marks == SUCCESS) * (self._somebody.config.success_reward or 0.0)
+        added = (self.marks == SUCCESS) * (self._config.success_reward or 0.0)
         return reward + added, terminated | (self.marks != UNMARKED), truncated | self._cut
 
     def done(self) -> None:
@@ -219,4 +234,4 @@ class Hands:
     def _show(self, text: str) -> None:
         if text != self._shown:
             self._shown = text
-            self._observer(Acting(text, self._is_person))
+            self._observer(Acting(text, self._config.is_person))
