@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/hand"))
     parser.add_argument("--maze", choices=("umaze", "medium"), default="medium")
     parser.add_argument("--gradient-steps", type=int, default=1_000)
-    parser.add_argument("--env-steps", type=int, default=12_000)
+    parser.add_argument("--env-steps", type=int, default=6_000)
     parser.add_argument("--seeds", default="3")
     arguments = parser.parse_args()
     out, started = arguments.out, time.monotonic()
