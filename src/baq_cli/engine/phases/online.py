@@ -138,8 +138,9 @@ class OnlineLoop:
         slot = self._store(action, reward, next_obs, terminated, taken)
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
-        run.taken.add(taken, None if self.intervention is None else self.intervention.marks)
-        self.recorder.add(asked, reward, (terminated, truncated), taken)
+        marks = None if self.intervention is None else self.intervention.marks
+        run.taken.add(taken, marks)
+        self.recorder.add(asked, reward, (terminated, truncated), taken, marks)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
         self.owed = run.env_steps > self.plan.warmup_env_steps
