@@ -36,6 +36,8 @@ KINDS = ("baq", "ring")
 class Later(SnapshotEvaluator):
     """Evaluates when it is waited for, as one beside may; there is no process to start."""
 
+    in_background = True
+
     def __init__(self, *arguments: Any):
         super().__init__(*arguments[:-1])  # the last one is the observer
 

@@ -28,6 +28,7 @@ class Scored:
     """Ends an evaluation only when it must, as one beside may; returns are as they are told."""
 
     scores: dict[str, float]
+    in_background = False
 
     def __init__(self, *_: Any):
         self._number = ""
@@ -46,15 +47,27 @@ class Scored:
         self._number = ""
         return np.full((2, 1), found), np.ones((2, 1))
 
+    def tensors(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, tensors: Any, folder: Path) -> None:
+        pass
+
     def close(self) -> None:
         pass
+
+
+class Aside(Scored):
+    """The same, beside the run."""
+
+    in_background = True
 
 
 @pytest.fixture
 def score(monkeypatch: pytest.MonkeyPatch) -> Score:
     """Return a function that says what evaluations come to, by their numbers; others to zero."""
-    for name in ("BackgroundEvaluator", "SnapshotEvaluator"):
-        monkeypatch.setattr(evaluations, name, Scored)
+    monkeypatch.setattr(evaluations, "BackgroundEvaluator", Aside)
+    monkeypatch.setattr(evaluations, "SnapshotEvaluator", Scored)
     return lambda scores: monkeypatch.setattr(Scored, "scores", scores, raising=False)
 
 

@@ -67,7 +67,7 @@ def split_of(case: Case, sizes: Sizes, env: EnvRef, env_steps: int, device: torc
     """Fine-tune for `env_steps` a seed on random offline transitions, and split the time."""
     origin = Origin.make(env, lambda event: None)
     spaces = origin.spaces
-    recipe = _recipe(case, sizes, origin.env, env_steps)
+    recipe = _recipe(case, sizes, origin.acts_in, env_steps)
     seeds = recipe.run.seeds
     spec = Spec(seeds, spaces.obs_dim, spaces.action_dim, (0.0, 1.0), device)
     threads = case.threads or choose_threads(recipe, spec)
@@ -75,8 +75,8 @@ def split_of(case: Case, sizes: Sizes, env: EnvRef, env_steps: int, device: torc
         run, workers = _fine_tuned(recipe, spec, origin, sizes.rows)
     seconds = dict(run.laps.seconds)
     counts = len(seeds), env_steps, threads, workers
-    named = origin.env.kwargs, origin.env.max_episode_steps
-    return Split(case.title, origin.env.id, *counts, seconds, *named)
+    named = origin.acts_in.kwargs, origin.acts_in.max_episode_steps
+    return Split(case.title, origin.acts_in.id, *counts, seconds, *named)
 
 
 def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[Run, bool]:

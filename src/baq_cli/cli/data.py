@@ -105,7 +105,7 @@ def show(
     if json:
         print_json(facts)
     else:
-        print_card(facts)
+        print_card(facts | {"environment": facts["environment"] or "none is named"})
 
 
 @app.command()
@@ -120,11 +120,13 @@ def check(
 ) -> None:
     """Check a dataset, its content and against its environment; errors give status 3."""
     from baq_cli.cli.results import print_findings
-    from baq_cli.engine.collection.datasets import check_dataset
+    from baq_cli.engine.collection.datasets import check_dataset, names_no_environment
     from baq_cli.errors import DataError
 
     found = check_dataset(dataset, opt.environment(env, env_arg, max_episode_steps))
     print_findings(dataset, found, json)
+    if env is None and names_no_environment(dataset):
+        say(f"{dataset} names no environment: its content alone was checked", err=True)
     errors = sum(finding.level == "error" for finding in found)
     if errors:
         raise DataError(f"dataset '{dataset}' can't be trained on: errors found: {errors}")

@@ -50,8 +50,8 @@ def export(
     among = ", ".join(map(str, done["seeds"]))
     chosen = f"seed {done['seed']}" + (f" of {among}" if len(done["seeds"]) > 1 else "")
     say(
-        f"{done['algo']} on {done['env_id']}, {chosen}: obs [batch, {done['obs_dim']}] to action "
-        f"[batch, {done['action_dim']}], float32"
+        f"{done['algo']} on {done['env_id'] or 'a dataset alone'}, {chosen}: obs "
+        f"[batch, {done['obs_dim']}] to action [batch, {done['action_dim']}], float32"
     )
     for check in done["checks"]:
         say(

@@ -111,7 +111,7 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     if source is None:
         return []
     recipe = dict(source.document["recipe"])
-    if "env" not in given:
+    if "env" not in given and source.document["env_id"] is not None:
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
     for key in ("track", "intervention", "keep_transitions"):  # no property of its policy

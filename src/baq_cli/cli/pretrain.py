@@ -29,6 +29,10 @@ def pretrain(
     env: Annotated[
         str | None, typer.Option(help="Evaluate here instead of the dataset's environment.")
     ] = None,
+    no_env: Annotated[
+        bool,
+        typer.Option("--no-env", help="No environment: what a policy is worth is estimated."),
+    ] = False,
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
     device: opt.Device = None,
@@ -53,6 +57,7 @@ def pretrain(
         env=env,
         env_arg=env_arg,
         max_episode_steps=max_episode_steps,
+        no_env=no_env or None,
         device=device,
         capture=False if no_capture else None,
         track=track,

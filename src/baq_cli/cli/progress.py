@@ -157,11 +157,12 @@ def describe(event: Evaluated) -> str:
     """Return an evaluation in a line: counter, mean over seeds, spread, count."""
     by_seed = event.returns.mean(1)
     spread = f" ± {by_seed.std(ddof=1):.1f} over {len(by_seed)} seeds" if len(by_seed) > 1 else ""
-    episodes = event.returns.shape[1]
-    return (
-        f"{event.phase} {event.done:>8,} {UNITS[event.phase]}: "
-        f"return {by_seed.mean():.1f}{spread} ({episodes} episodes each)"
-    )
+    count = event.returns.shape[1]
+    what, over = "return", f"{count} episodes each"
+    if event.estimated:
+        what, over = "estimated discounted return", f"at {count} start states of the dataset"
+    at = f"{event.phase} {event.done:>8,} {UNITS[event.phase]}"
+    return f"{at}: {what} {by_seed.mean():.1f}{spread} ({over})"
 
 
 def counters(progress: Progress) -> Table:

@@ -121,20 +121,18 @@ def show_comparison(document: Document, page: Path) -> None:
 
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
-    from baq_cli.report.curves import phase_curves
     from baq_cli.report.figure import draw
-    from baq_cli.report.method_runs import environment_name, read_run
+    from baq_cli.report.method_runs import course_of, environment_name
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
-    from baq_cli.runs.folder import read_metrics
 
-    facts = read_run(run)
-    manifest, label = facts.manifest, facts.recipe["algo"]
-    dataset, environment = manifest["dataset"] or {}, environment_name(manifest["environment"])
-    curves = phase_curves(read_metrics(run), label)
-    summary = summarise(label, curves, environment, dataset.get("id"))
+    course = course_of([run])
+    label, environment = course.method, environment_name(course.environment)
+    dataset = course.dataset or {}
+    summary = summarise(label, course.curves, environment, dataset.get("id"))
     title = " · ".join(filter(None, [label, environment, dataset.get("id")]))
-    png, _ = draw({label: curves}, run, title, dataset_return=dataset.get("return_mean"))
+    mean = dataset.get("return_mean")
+    png, _ = draw({label: course.curves}, run, title, dataset_return=mean, unit=course.unit)
     if as_json:
         print_json({"run": str(run), "curves": str(png), "results": as_records([summary])})
         return

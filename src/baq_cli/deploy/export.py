@@ -15,7 +15,7 @@ import torch
 from baq_cli import __version__
 from baq_cli.deploy.graphs import ExportedPolicy, FormatName, Run, require_format
 from baq_cli.deploy.policy import DeployedPolicy, OneSeed, load_one_seed, plain_mode_of
-from baq_cli.envs.ref import EnvRef
+from baq_cli.envs.ref import EnvRef, document_of
 from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.exports import NoExport
 from baq_cli.nets.streams import SeedStream
@@ -91,7 +91,7 @@ def describe(one: OneSeed) -> dict[str, Any]:
     return {
         "baq": __version__,
         "algo": document["algo"],
-        **EnvRef.of_document(document).document(),
+        **document_of(EnvRef.of_document(document)),
         "seed": one.seed,
         "obs_dim": one.spaces.obs_dim,
         "obs_layout": [list(part) for part in one.spaces.obs_layout],

@@ -118,10 +118,11 @@ class DeployedPolicy:
     episode that its calls go through, step by step: `reset()` begins the next. Such a policy is one
     thread's, and of a chunk all calls of an episode have the same number of observations.
 
-    Attributes: obs_dim, action_dim, spaces, env (its id, arguments and limit), env_id, algo, seed
-    (the one that acts), seeds (those in the checkpoint), chunk (actions a decision), obs_mean and
-    obs_std (of the data, `[obs_dim]`; zeros and ones where the method doesn't normalise), document
-    (what the checkpoint says of itself: recipe, dataset, versions, gradient_steps, env_steps, …).
+    Attributes: obs_dim, action_dim, spaces, env (its id, arguments and limit; None, as env_id is,
+    where it was trained on a dataset alone), algo, seed (the one that acts), seeds (those in the
+    checkpoint), chunk (actions a decision), obs_mean and obs_std (of the data, `[obs_dim]`; zeros
+    and ones where the method doesn't normalise), document (what the checkpoint says of itself:
+    recipe, dataset, versions, gradient_steps, env_steps, …).
     Raises DataError for an observation of another shape, or that is not finite.
     """
 
@@ -130,7 +131,7 @@ class DeployedPolicy:
         self.spaces, self.document = one.spaces, one.document
         self.obs_dim, self.action_dim = one.spaces.obs_dim, one.spaces.action_dim
         self.env = EnvRef.of_document(one.document)
-        self.env_id = self.env.id
+        self.env_id = self.env and self.env.id
         self.algo = str(one.document["algo"])
         self.seed, self.seeds = one.seed, one.seeds
         self.obs_mean = one.inputs.obs_mean.numpy().copy()
@@ -157,7 +158,7 @@ class DeployedPolicy:
     def __repr__(self) -> str:
         among = "" if len(self.seeds) == 1 else f" of {', '.join(map(str, self.seeds))}"
         return (
-            f"<{self.algo} on {self.env}, seed {self.seed}{among}: "
+            f"<{self.algo} on {self.env or 'a dataset alone'}, seed {self.seed}{among}: "
             f"observations [{self.obs_dim}] to actions [{self.action_dim}]>"
         )
 
@@ -235,7 +236,7 @@ class DeployedPolicy:
         sizes = dict(self.spaces.obs_layout)
         if not sizes:
             raise DataError(
-                f"observations of {self.env} are one array of {self.obs_dim} numbers, not a dict"
+                f"the policy's observations are one array of {self.obs_dim} numbers, not a dict"
             )
         parts = {name: _array(_part(obs, name)) for name in sizes}
         count = _batch_of(parts, sizes)

@@ -13,6 +13,8 @@ from baq_cli.untrusted import check_arguments, check_plain_arguments, parse_json
 
 MOST_LABEL = 200
 """Letters of an environment's text form; longer ones are cut."""
+NOWHERE: dict[str, Any] = {"env_id": None, "env_args": {}, "max_episode_steps": None}
+"""What a checkpoint says that was made without an environment."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,13 @@ class EnvRef:
         return cls(env_id, texts, max_episode_steps)
 
     @classmethod
-    def of_document(cls, document: Mapping[str, Any]) -> EnvRef:
-        """Return the environment that a checkpoint names; older ones know an id alone."""
+    def of_document(cls, document: Mapping[str, Any]) -> EnvRef | None:
+        """Return the environment that a checkpoint names, None where it was made without one.
+
+        Older ones know an id alone.
+        """
+        if document["env_id"] is None:
+            return None
         args, limit = document.get("env_args"), document.get("max_episode_steps")
         return cls.of(str(document["env_id"]), args, limit)
 
@@ -100,6 +107,11 @@ class EnvChoice:
         limit = self.max_episode_steps
         limit = known.max_episode_steps if limit is None else limit
         return EnvRef.of(known.id, {**known.kwargs, **(self.args or {})}, limit)
+
+
+def document_of(env: EnvRef | None) -> dict[str, Any]:
+    """Return the entries by which a checkpoint names its environment, or says that it has none."""
+    return NOWHERE if env is None else env.document()
 
 
 def named(env: EnvRef | str) -> EnvRef:

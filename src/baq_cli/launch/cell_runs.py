@@ -8,8 +8,9 @@ from baq_cli.agents.registry import METHODS, method_configs, online_draws_from_d
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
-from baq_cli.engine.phases.origin import Origin, environment_on
+from baq_cli.engine.phases.origin import Origin, environment_on, named_nowhere
 from baq_cli.engine.phases.start import RunRequest
+from baq_cli.errors import EnvironmentMismatch
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import Layer, reopen
 from baq_cli.recipes.schema import Recipe
@@ -34,13 +35,20 @@ def beside(cell: Cell, episodes: Episodes) -> Cell:
     """Return the cell with its environment named whole, if its method sees no dataset to ask.
 
     It is the one, with the limit, in which methods that see the dataset act. Raises
-    EnvironmentMismatch as making it does.
+    EnvironmentMismatch as making it does, and where there is none: methods are compared as they
+    are fine-tuned.
     """
     recipe = recipe_of(cell)
+    reason = named_nowhere(recipe, episodes)
+    if reason is not None:
+        raise EnvironmentMismatch(
+            f"{reason}, and a comparison fine-tunes in one: name it with --env ID. Runs of 'baq "
+            "pretrain' alone are put beside each other by 'baq report'."
+        )
     if sees_data(recipe):
         return cell
     quiet: Observer = lambda event: None  # noqa: E731
-    env = Origin.make(environment_on(recipe, episodes, quiet), quiet, episodes.cut_after).env
+    env = Origin.make(environment_on(recipe, episodes, quiet), quiet, episodes.cut_after).acts_in
     named = {"env": env.id, "env_args": env.kwargs or None}
     limit = {"max_episode_steps": env.max_episode_steps}
     return replace(cell, recipe=cell.recipe | named | limit)

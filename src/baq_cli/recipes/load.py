@@ -19,6 +19,7 @@ Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
 SHARED, COMPARE = "shared", "compare"
 OF_ENVIRONMENT = ("env_args", "max_episode_steps")
+NO_ENV = "no_env"
 MOST_ERRORS = 20
 MOST_PARTS = 8
 """Parts of an override's key; recipes have three at most."""
@@ -30,7 +31,8 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
     that has them, unless a section of the same or a later layer sets them. Sections of other
     methods, and `compare`, are validated and dropped. A layer that names an environment names
-    it whole: its arguments and its limit in earlier layers don't hold for it.
+    it whole: its arguments and its limit in earlier layers don't hold for it, nor does that there
+    is none; a layer that says so drops what earlier ones say of any.
 
     Raises UsageError for unknown keys or methods, naming the nearest, and for values that don't
     fit.
@@ -41,8 +43,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
         aside = (SHARED, COMPARE, *methods)
         own = {key: value for key, value in layer.items() if key not in aside}
         comparison_of(layer)
-        if "env" in own:
-            run = {key: value for key, value in run.items() if key not in OF_ENVIRONMENT}
+        run = {key: value for key, value in run.items() if key not in _outdated(own)}
         run = merged(run, own)
         shared = _mapping(layer, SHARED)
         _check_shared(shared)
@@ -61,6 +62,15 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     return Recipe(
         run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, *methods]), method=parsed[algo]
     )
+
+
+def _outdated(layer: Layer) -> tuple[str, ...]:
+    """Return the keys of earlier layers that hold no longer beside what a layer says of its own."""
+    if layer.get(NO_ENV):
+        return ("env", *OF_ENVIRONMENT)
+    if "env" not in layer:
+        return ()
+    return OF_ENVIRONMENT if layer["env"] is None else (NO_ENV, *OF_ENVIRONMENT)
 
 
 def reopen(written: Layer, methods: Methods) -> Recipe:

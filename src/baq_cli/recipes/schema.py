@@ -42,6 +42,9 @@ class EvaluationConfig(Closed):
     background: bool | None = Field(
         None, description="in a process of its own, while training goes on; null: on free cores"
     )
+    estimate_updates: int = Field(
+        500, ge=1, le=MOST_COUNT, description="without an environment: updates of each estimate"
+    )
 
 
 class HarmBound(Closed):
@@ -90,6 +93,9 @@ class RunConfig(Closed):
     )
     max_episode_steps: int | None = Field(
         None, ge=1, le=MOST_COUNT, description="limit of an episode; null: the environment's"
+    )
+    no_env: bool = Field(
+        False, description="offline: no environment is made; what a policy is worth is estimated"
     )
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -143,6 +149,15 @@ class RunConfig(Closed):
     def _arguments_fit(cls, args: dict[str, Any] | None) -> dict[str, Any] | None:
         check_arguments(args or {})
         return args or None
+
+    @model_validator(mode="after")
+    def _acts_somewhere_or_nowhere(self) -> RunConfig:
+        said = [key for key in ("env", "env_args", "max_episode_steps") if getattr(self, key)]
+        if self.no_env and said:
+            raise ValueError(
+                f"no_env (--no-env) and {said[0]} exclude each other: give one of them"
+            )
+        return self
 
     @field_validator("seeds")
     @classmethod

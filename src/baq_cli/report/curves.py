@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.runs.log import SOURCE
 from baq_cli.units import UNITS, Phase
 
 Array = npt.NDArray[np.float64]
@@ -22,7 +23,8 @@ class Curve:
     """Raw returns of one phase of a method, one line a seed.
 
     `counters [T]` rise strictly and count `unit` within the phase; `returns [S, T]` are means over
-    each evaluation's episodes; `seeds` has S entries.
+    each evaluation's episodes; `seeds` has S entries. Where they are `estimated`, no episode was
+    played: they are discounted, and lie beside no return.
     """
 
     label: str
@@ -31,6 +33,7 @@ class Curve:
     counters: Counters
     returns: Array
     seeds: tuple[int, ...]
+    estimated: bool = False
 
 
 PhaseCurves = Mapping[Phase, Curve]
@@ -42,10 +45,17 @@ def phase_curves(rows: Sequence[Row], label: str) -> dict[Phase, Curve]:
 
     Rows of both phases may be mixed. A counter that one of the phase's seeds lacks (an evaluation
     that was cut off) is left out for all. Where a seed's counter goes back, a later fine-tuning
-    began: the last one counts.
+    began: the last one counts. Estimates are left out where there are returns: a run that began
+    without an environment has those of its pre-training.
     """
-    found = {phase: _phase_curve(rows, label, phase) for phase in UNITS}
+    played = [row for row in rows if not is_estimate(row)]
+    found = {phase: _phase_curve(played or rows, label, phase) for phase in UNITS}
     return {phase: curve for phase, curve in found.items() if curve is not None}
+
+
+def is_estimate(row: Row) -> bool:
+    """Return whether a row holds an estimate, and not what episodes returned."""
+    return row.get(SOURCE) == "estimate"
 
 
 def _phase_curve(rows: Sequence[Row], label: str, phase: Phase) -> Curve | None:
@@ -63,6 +73,7 @@ def _phase_curve(rows: Sequence[Row], label: str, phase: Phase) -> Curve | None:
         np.asarray(counters, dtype=np.int64),
         np.asarray(values, dtype=np.float64),
         tuple(by_seed),
+        estimated=is_estimate(rows[0]),
     )
 
 

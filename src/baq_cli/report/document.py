@@ -13,9 +13,9 @@ from baq_cli.errors import UsageError
 from baq_cli.report import estimates
 from baq_cli.report.across import across_tasks
 from baq_cli.report.curves import Curve
-from baq_cli.report.definitions import DEFINITIONS, Goals
+from baq_cli.report.definitions import DEFINITIONS, UNKNOWN, Goals
 from baq_cli.report.differences import recipe_differences
-from baq_cli.report.method_runs import Course, environment_name
+from baq_cli.report.method_runs import ESTIMATED, Course, environment_name
 from baq_cli.report.notes import notes_on
 from baq_cli.report.paired import against_base
 from baq_cli.report.protocol import check_same_protocol
@@ -125,10 +125,10 @@ def _task(courses: dict[str, Course], methods: Sequence[str], threshold: float |
     environment = next((c.environment for c in courses.values() if c.environment), None)
     return {
         "name": first.task,
-        "environment": environment and environment_name(environment),
+        "environment": environment_name(environment),
         "unit": unit,
         "reference": None if reference is None else asdict(reference),
-        "dataset": dataset if dataset is None or unit == "return" else _normalized(known[0]),
+        "dataset": _normalized(known[0]) if dataset and unit == "normalized score" else dataset,
         "threshold": goals.threshold,
         "optimum": goals.optimum,
         "protocol": _protocol(courses),
@@ -161,6 +161,8 @@ def _goals(courses: dict[str, Course], threshold: float | None) -> Goals:
     episodes; without a dataset, 90 of a normalised score.
     """
     first = next(iter(courses.values()))
+    if first.unit == ESTIMATED:
+        return UNKNOWN  # all of it is counted online
     normalized, reference = first.unit == "normalized score", _reference(courses)
     optimum = NORMALIZED_OPTIMUM if normalized else math.nan
     if not normalized and reference is not None:
@@ -185,6 +187,7 @@ def _protocol(courses: dict[str, Course]) -> Document:
         "gradient_steps": fields.get("gradient_steps"),
         "env_steps": fields.get("env_steps"),
         "evaluation_episodes": fields.get("evaluation.episodes"),
+        "estimate": fields.get("estimate"),
         "environment": fields.get("environment"),
         "steps_known": all(course.steps_known for course in courses.values()),
     }

@@ -34,6 +34,8 @@ NBSP = "\u00a0"
 HEIGHT = 4.3
 OFFLINE_SHARE = 0.4
 """Part of the width that the offline phase gets when there are both phases."""
+LONG_UNIT = 20
+"""Letters of a unit beside which nothing else fits along the axis."""
 MOST_MARKERS = 25
 DATASET: dict[str, Any] = {"color": FAINT, "lw": 1, "ls": (0, (4, 3)), "zorder": 1.5}
 """How the dataset's mean return looks."""
@@ -53,15 +55,18 @@ def draw(
     title: str,
     stem: str = "curves",
     dataset_return: float | None = None,
+    unit: str = "return",
 ) -> tuple[Path, Path]:
     """Draw methods' raw returns to `<stem>.png` and `<stem>.svg` in `out_dir`; return both paths.
 
-    `dataset_return` is the dataset's mean return. What is drawn: see `curves_figure`.
+    `dataset_return` is the dataset's mean return; `unit` says what both are. What is drawn: see
+    `curves_figure`.
     Raises DataError when there is nothing to draw, or the files can't be written.
     """
     if not any(curves_by_method.values()):
         raise DataError(f"no evaluation to draw in {out_dir}: every method's metrics are empty")
-    return save(curves_figure(curves_by_method, title, dataset_mean=dataset_return), out_dir, stem)
+    figure = curves_figure(curves_by_method, title, unit, dataset_return)
+    return save(figure, out_dir, stem)
 
 
 def curves_figure(
@@ -98,7 +103,7 @@ def curves_figure(
         if dataset_mean is not None:
             _draw_dataset(axes, dataset_mean)
         _draw_frame(axes, axis, title)
-        axes.set_ylabel(label)
+        axes.set_ylabel(label.replace(", ", ",\n") if len(unit) > LONG_UNIT else label)
         draw_legend(figure, entries)
     return figure
 

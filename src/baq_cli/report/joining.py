@@ -132,7 +132,7 @@ def _joined(courses: Sequence[Course]) -> Course:
         curves=curves,
         runs=tuple(run for course in courses for run in course.runs),
         reference=next((c.reference for c in courses if c.reference is not None), None),
-        notes=tuple(notes),
+        notes=(*first.notes, *notes),
     )
 
 

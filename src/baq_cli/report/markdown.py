@@ -39,6 +39,12 @@ MEANINGS = {
     "during training. Both of one seed alone.",
 }
 
+ESTIMATED = {
+    "estimated discounted return": "what a policy that was trained on data alone is said to be "
+    "worth: the sum of discounted rewards from a start state of the dataset on, by fitted Q "
+    "evaluation. No episode was played.",
+}
+
 
 def write_markdown(document: dict[str, Any], path: Path, figures: Sequence[Path] = ()) -> Path:
     """Write a document as Markdown and return the path.
@@ -261,4 +267,6 @@ def _definitions(document: Document) -> Iterator[str]:
     yield table(["statistic", "unit", "definition"], rows, text_columns=3)
     yield "A statistic's score is in the task's unit. ↑: higher is better; ↓: lower is better."
     meanings = MEANINGS if document["aggregates"] is None else OF_AGGREGATES | MEANINGS
+    if any(task["protocol"]["estimate"] for task in document["tasks"]):
+        meanings = meanings | ESTIMATED
     yield bullets(f"**{name}**: {meaning}" for name, meaning in meanings.items())

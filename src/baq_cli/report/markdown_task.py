@@ -63,7 +63,12 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
         ("env_steps", "environment steps online"),
         ("evaluation_episodes", "episodes an evaluation"),
     )
+    estimate = protocol["estimate"]
     parts = [f"{protocol[key]:,} {words}" for key, words in counted if protocol[key] is not None]
+    if estimate is not None:
+        parts.append(
+            f"{estimate['updates']:,} updates an estimate, discount {estimate['discount']}"
+        )
     if not protocol["steps_known"]:
         parts.append("steps are not known for all curves: those without count evaluations")
     return ", ".join(parts) or "not known"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.method_files import method_names
-from baq_cli.report.curves import PhaseCurves, phase_curves
+from baq_cli.report.curves import PhaseCurves, is_estimate, phase_curves
 from baq_cli.report.estimates import read_estimate
 from baq_cli.report.protocol import Protocol, protocol_of
 from baq_cli.runs.checked import Checked, Count, GuardEvent, Name, check_content
@@ -23,7 +23,13 @@ from baq_cli.untrusted import parse_yaml
 
 ONLINE_FIELDS = ("env_steps", "evaluation.every_env_steps")
 """What a protocol says of the online phase."""
-Unit = Literal["return", "normalized score"]
+ALONE = (
+    "pre-training had no environment: its estimates, which are discounted, don't lie beside these "
+    "returns; the report of its own run shows them."
+)
+Unit = Literal["return", "normalized score", "estimated discounted return"]
+"""What curves are in; estimates are of policies that weren't played."""
+ESTIMATED: Unit = "estimated discounted return"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,11 @@ class Course:
         """
         if self.unit == "normalized score":
             return self
+        if self.unit == ESTIMATED:
+            raise UsageError(
+                f"{self.task}: '{self.method}' was trained without an environment, and its "
+                "estimates lie beside no scores: report it apart"
+            )
         if self.reference is None:
             raise UsageError(
                 f"{self.task}: the returns of '{self.method}' can't be put beside normalised "
@@ -129,11 +140,18 @@ class _InterventionFields(Checked):
     failures: list[Count] = Field([])
 
 
+class _EstimateFields(Checked):
+    discount: Annotated[float, Field(ge=0, lt=1)]
+    updates: Count
+    behavior_mean: Score
+    behavior_std: Score
+
+
 class _ManifestFields(Checked):
     """Everything that a report takes from a manifest."""
 
     command: str
-    environment: _EnvironmentFields
+    environment: _EnvironmentFields | None
     dataset: _DatasetFields | None
     versions: dict[str, str] = Field({})
     hardware: dict[str, Plain] = Field({})
@@ -142,6 +160,7 @@ class _ManifestFields(Checked):
     ended: Name
     guard: _GuardFields | None = None
     intervention: _InterventionFields | None = None
+    estimate: _EstimateFields | None = None
 
 
 class _EvaluationFields(Checked):
@@ -203,21 +222,47 @@ def course_of(
         task = next(name for name in known if name)
     except (KeyError, TypeError) as error:
         raise DataError(f"{last.folder} can't be read as a run: {error!r} is missing") from error
-    curves = phase_curves(read_metrics(last.folder), label)
+    rows = read_metrics(last.folder)
+    curves = phase_curves(rows, label)
     if "online" not in curves:  # what its recipe says of an online phase was never done
         protocol = {key: v for key, v in protocol.items() if key not in ONLINE_FIELDS}
+    if any(curve.estimated for curve in curves.values()):
+        return _estimated(Course(task, label, curves, ESTIMATED, protocol, runs, dataset=dataset))
+    notes = (f"{task}, {label}: {ALONE}",) if any(map(is_estimate, rows)) else ()
     reference = reference_of(environment, dataset)
-    return Course(*(task, label, curves, "return", protocol, runs), environment, dataset, reference)
+    of_task = environment, dataset, reference
+    return Course(*(task, label, curves, "return", protocol, runs), *of_task, notes=notes)
 
 
-def environment_name(environment: dict[str, Any]) -> str:
-    """Return what a run's environment is called: its id, with the settings that it was given."""
-    return str(environment.get("name") or environment["id"])
+def _estimated(course: Course) -> Course:
+    """Return a course of estimates with what they are made by, and the data's discounted return.
+
+    Raises DataError where its manifest doesn't say.
+    """
+    last = course.runs[-1]
+    said = last.manifest.get("estimate")
+    if said is None or course.dataset is None:
+        raise DataError(f"{last.folder / MANIFEST} is damaged: it doesn't say how it estimates")
+    protocol = {k: value for k, value in course.protocol.items() if k != "evaluation.episodes"}
+    protocol["estimate"] = {key: said[key] for key in ("discount", "updates")}
+    known = {"return_mean": said["behavior_mean"], "return_std": said["behavior_std"]}
+    return replace(course, protocol=protocol, dataset=course.dataset | known)
 
 
-def reference_of(environment: dict[str, Any], dataset: dict[str, Any] | None) -> Reference | None:
+def environment_name(environment: Mapping[str, Any] | None) -> str | None:
+    """Return what a run's environment is called: its id, with the settings that it was given.
+
+    None where it has none.
+    """
+    return None if environment is None else str(environment.get("name") or environment["id"])
+
+
+def reference_of(
+    environment: dict[str, Any] | None, dataset: dict[str, Any] | None
+) -> Reference | None:
     """Return what returns of a task are measured against: the dataset's own reference first."""
     own = None if dataset is None else dataset.get("reference")
     if own is not None:
         return Reference(*(own[part.name] for part in fields(Reference)))
-    return known_reference(environment_name(environment))
+    name = environment_name(environment)
+    return None if name is None else known_reference(name)

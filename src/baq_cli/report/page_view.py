@@ -197,8 +197,13 @@ def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict
         places = decimals(_numbers(found.get("final") for found in of_task) or values)
     else:  # steps are whole
         places = 0 if about["unit"] == "env_steps" or not any(values) else decimals(values)
-    unit = about["unit"].replace("score", "return" if task["unit"] == "return" else "score")
+    unit = about["unit"].replace("score", "score" if is_normalized(task) else task["unit"])
     return {**about, "name": name, "unit": in_words(unit), "power": power, "decimals": places}
+
+
+def is_normalized(task: Mapping[str, Any]) -> bool:
+    """Return whether a task's scores are normalised; else they are returns, or estimates of any."""
+    return bool(task["unit"] == "normalized score")
 
 
 def _numbers(statistics: Iterable[Mapping[str, Any] | None]) -> list[float]:

@@ -93,15 +93,17 @@ class RunSummary:
 
     `statistics` has an entry for each of `DEFINITIONS`; `gradient_steps` and `env_steps` are the
     counters of the last offline and the last online evaluation, None where there is none.
+    `estimated` is what no episode was played for; then `environment` may be None.
     """
 
     label: str
-    environment: str
+    environment: str | None
     dataset: str | None
     seeds: tuple[int, ...]
     gradient_steps: int | None
     env_steps: int | None
     statistics: dict[str, Statistic]
+    estimated: bool = False
 
     def __getitem__(self, name: str) -> Statistic:
         return self.statistics[name]
@@ -110,7 +112,7 @@ class RunSummary:
 def summarise(
     label: str,
     curves: PhaseCurves,
-    environment: str,
+    environment: str | None,
     dataset: str | None = None,
     goals: Goals = UNKNOWN,
 ) -> RunSummary:
@@ -124,9 +126,9 @@ def summarise(
         name: Statistic(_at_seeds(definition, curves.get(definition.phase), goals, seeds))
         for name, definition in DEFINITIONS.items()
     }
-    return RunSummary(
-        label, environment, dataset, seeds, last.get("offline"), last.get("online"), statistics
-    )
+    counted = last.get("offline"), last.get("online")
+    estimated = any(curve.estimated for curve in curves.values())
+    return RunSummary(label, environment, dataset, seeds, *counted, statistics, estimated)
 
 
 def _at_seeds(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MISSING = "–"
+ESTIMATED = (
+    "Estimated discounted return at the dataset's start states, by fitted Q evaluation from the "
+    "data alone: no episode was played."
+)
 SHOWN = ("offline", "handover", "deepest_dip", "final")
 """The statistics that fit beside each other in a terminal; records have all of them."""
 
@@ -29,13 +33,15 @@ def run_table(summary: RunSummary) -> Group:
     table = _table()
     table.add_column("seed", no_wrap=True)
     for name in names:
-        table.add_column(DEFINITIONS[name].heading, justify="right")
+        heading = DEFINITIONS[name].heading + " (estimate)" * summary.estimated
+        table.add_column(heading, justify="right")
     for i, seed in enumerate(summary.seeds):
         cells = [_number(float(summary[name].values[i]), decimals) for name in names]
         table.add_row(str(seed), *cells)
     table.add_section()
     table.add_row("mean ± std", *(_mean_and_spread(summary[name], decimals) for name in names))
-    return _framed(_title([summary], summary.label), table, f"Raw return. {_notes([summary])}")
+    what = ESTIMATED if summary.estimated else "Raw return."
+    return _framed(_title([summary], summary.label), table, f"{what} {_notes([summary])}")
 
 
 def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
@@ -43,7 +49,8 @@ def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
 
     Each statistic has `mean`, `std` (over seeds), `low` and `high` (the 95 % bootstrap interval of
     the mean), `count` (of seeds with a value), `never` (of seeds that never got there: theirs is
-    None, and so is the mean) and `per_seed`, in the order of `seeds`. `gradient_steps` and
+    None, and so is the mean) and `per_seed`, in the order of `seeds`; `estimated` says that no
+    episode was played. `gradient_steps` and
     `env_steps` are those of the last evaluation.
     """
     return [
@@ -51,6 +58,7 @@ def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:
             "method": summary.label,
             "environment": summary.environment,
             "dataset": summary.dataset,
+            "estimated": summary.estimated,
             "seeds": list(summary.seeds),
             "gradient_steps": summary.gradient_steps,
             "env_steps": summary.env_steps,

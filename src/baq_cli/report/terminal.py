@@ -126,9 +126,11 @@ def _interval(numbers: Mapping[str, Any] | None, decimals: int) -> str:
 
 
 def _decimals(task: Mapping[str, Any]) -> int:
-    """Return one number of decimals for a task, by its largest final score."""
-    means = [entry["statistics"]["final"]["mean"] for entry in task["methods"].values()]
-    largest = max((abs(mean) for mean in means if mean is not None), default=0.0)
+    """Return one number of decimals for a task, by its largest final score, else offline."""
+    found = [entry["statistics"] for entry in task["methods"].values()]
+    of_phase = [[of[name]["mean"] for of in found] for name in ("final", "offline")]
+    known = [[abs(mean) for mean in means if mean is not None] for means in of_phase]
+    largest = max(known[0] or known[1], default=0.0)
     return 3 if largest < 10 else 1 if largest < 1000 else 0
 
 

@@ -31,11 +31,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation: raw returns `[S, episodes]` at a counter of the phase's unit."""
+    """An evaluation: raw returns `[S, episodes]` at a counter of the phase's unit.
+
+    Of one that is `estimated` they are discounted, from the dataset's start states.
+    """
 
     phase: Phase
     done: int
     returns: npt.NDArray[Any]
+    estimated: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from baq_cli.runs.log import Row
+from baq_cli.runs.log import LENGTH, SOURCE, Row
 
 Array = npt.NDArray[Any]
 
@@ -31,15 +31,19 @@ class History:
         self.inherited = len(self.rows)
         return self.rows
 
-    def add(self, counters: Sequence[Row], returns: Array, lengths: Array) -> list[Row]:
-        """Add an evaluation, returns and lengths `[S, episodes]`; return its rows."""
+    def add(self, counters: Sequence[Row], returns: Array, lengths: Array | None) -> list[Row]:
+        """Add an evaluation, returns and lengths `[S, episodes]`; return its rows.
+
+        Returns without lengths are estimates: no episode was played.
+        """
         rows: list[Row] = [
             {
                 **known,
                 "return_mean": float(returns[i].mean()),
                 "return_std": float(returns[i].std()),
-                "length_env_steps": float(lengths[i].mean()),
+                LENGTH: None if lengths is None else float(lengths[i].mean()),
                 "evaluation_episodes": returns.shape[1],
+                SOURCE: "estimate" if lengths is None else "evaluation",
             }
             for i, known in enumerate(counters)
         ]

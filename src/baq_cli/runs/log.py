@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from baq_cli.plain_files import MOST_LOG, appended, opened, read
 from baq_cli.runs.files import disk_errors, replace_file
@@ -26,10 +26,15 @@ METRICS = (
     "evaluation_episodes",
     "wall_seconds",
 )
+LENGTH = "length_env_steps"
 COUNTERS = ("seed", "gradient_steps", "env_steps", "episodes", "evaluation_episodes")
 DIAGNOSTICS = ("phase", "seed", "gradient_steps", "env_steps", "name", "value")
+Source = Literal["evaluation", "estimate"]
+SOURCE, SOURCES = "source", get_args(Source)
+"""The column of metrics that says where a return is from: episodes that were played, or an estimate
+from the dataset (discounted, and without a length). A row without it is of an evaluation."""
 Log = Literal["metrics", "diagnostics"]
-LOGS: dict[Log, tuple[str, ...]] = {"metrics": METRICS, "diagnostics": DIAGNOSTICS}
+LOGS: dict[Log, tuple[str, ...]] = {"metrics": (*METRICS, SOURCE), "diagnostics": DIAGNOSTICS}
 MOST_SCORE = 1e30
 """The size of a return: whatever is computed of smaller ones is finite."""
 
@@ -79,7 +84,8 @@ class RunLog:
         """Take the file back to where it was at a checkpoint, which knows its seals.
 
         Where it is no longer what was written, it is written anew from `rows`; without any, what a
-        checkpoint before knew is kept. Returns what was done then, in words.
+        checkpoint before knew is kept. Returns what was done then, in words. The columns stay those
+        that the file was begun with: an earlier version may have had fewer.
         """
         content, mended = _as_it_was(self.path, known), None
         if len(content) < known["bytes"]:
@@ -88,6 +94,7 @@ class RunLog:
                 mended = f"{len(content.splitlines()) - 1} lines are kept"
             else:
                 content = _csv_bytes([self._header]) + _rows_bytes(self._header, rows)
+        self._header = next(csv.reader([content.partition(b"\n")[0].decode()]), self._header)
         self._write(content)
         self._seals = [seal for seal in _seals(known) if seal["bytes"] <= len(content)]
         return mended
@@ -145,7 +152,13 @@ def _numbers(row: dict[str, Any]) -> Row:
         raise ValueError(f"a line has more or fewer cells than the header: {list(row.values())}")
     if row["phase"] not in UNITS:
         raise ValueError(f"a phase is '{row['phase']}', expected one of {', '.join(UNITS)}")
-    found = {key: row[key] if key == "phase" else float(row[key]) for key in METRICS}
+    source = row.get(SOURCE, SOURCES[0])
+    if source not in SOURCES:
+        raise ValueError(f"a {SOURCE} is '{source}', expected one of {', '.join(SOURCES)}")
+    played = source == SOURCES[0]
+    numbers = [key for key in METRICS if key != "phase" and (played or key != LENGTH)]
+    found = {"phase": row["phase"], LENGTH: None, SOURCE: source}
+    found |= {key: float(row[key]) for key in numbers}
     if not abs(found["return_mean"]) <= MOST_SCORE:
         raise ValueError(f"a return is {row['return_mean']}, expected a number")
     for key in COUNTERS:
@@ -159,7 +172,12 @@ def _cell(value: Any) -> Any:
 
 
 def _rows_bytes(header: Sequence[str], rows: Iterable[Row]) -> bytes:
-    return _csv_bytes([[_cell(row[key]) for key in header] for row in rows])
+    return _csv_bytes(
+        [
+            [_cell(row.get(key, SOURCES[0]) if key == SOURCE else row[key]) for key in header]
+            for row in rows
+        ]
+    )
 
 
 def _csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:

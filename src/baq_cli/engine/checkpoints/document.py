@@ -19,6 +19,7 @@ from baq_cli.errors import DataError, Unreadable, UsageError
 from baq_cli.recipes.load import reopen
 from baq_cli.recipes.schema import MOST_SEEDS
 from baq_cli.runs.checked import Checked, Count, Finite, Logs, Name, Size, check_content
+from baq_cli.runs.log import Source
 from baq_cli.units import Phase
 from baq_cli.untrusted import check_arguments
 
@@ -75,9 +76,10 @@ class _Evaluation(Checked):
     episodes: Count
     return_mean: float
     return_std: float
-    length_env_steps: float
+    length_env_steps: float | None
     evaluation_episodes: Count
     wall_seconds: float
+    source: Source = "evaluation"
 
 
 class _Document(Checked):
@@ -85,7 +87,7 @@ class _Document(Checked):
     phase: Phase
     recipe: dict[str, Any]
     seeds: list[Count] = Field(min_length=1, max_length=MOST_SEEDS)
-    env_id: Name
+    env_id: Name | None
     env_args: dict[str, Any] = Field({})
     max_episode_steps: Annotated[int, Field(ge=1, lt=2**63)] | None = None
     spaces: _Spaces

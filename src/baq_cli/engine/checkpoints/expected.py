@@ -10,6 +10,8 @@ from torch import Tensor
 
 from baq_cli.errors import DataError
 
+ESTIMATE = "estimate."
+"""How the tensors are named that an estimate goes on from; what they have to be, it knows."""
 Shape = tuple[tuple[int, ...], torch.dtype]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baq_cli.agents.base import Agent
 from baq_cli.engine.checkpoints.document import bare_agent
-from baq_cli.engine.checkpoints.expected import Shape, check_shapes, damaged, shape_of
+from baq_cli.engine.checkpoints.expected import ESTIMATE, Shape, check_shapes, damaged, shape_of
 from baq_cli.engine.checkpoints.intervention_state import intervention_tensors
 from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.store import Layout
@@ -182,6 +182,7 @@ def _check_training(agent: Agent, state: dict[str, Any], training: Tensors, fold
     for name in changing:
         _check_priorities(training[name], f"'{name}'", len(agent.spec.seeds), folder)
     found = {n: shape_of(tensor) for n, tensor in training.items() if n not in streams | changing}
+    found = {name: shape for name, shape in found.items() if not name.startswith(ESTIMATE)}
     check_shapes(found, expected, folder)
 
 

@@ -38,6 +38,12 @@ def check_dataset(dataset_id: str, choice: EnvChoice) -> list[Finding]:
     return every_finding(read_episodes(open_minari(dataset_id)), choice)
 
 
+def names_no_environment(dataset_id: str) -> bool:
+    """Return whether a dataset names no environment, of its recording or for evaluation."""
+    dataset = open_minari(dataset_id)
+    return dataset.env_spec is None and dataset.eval_env_spec is None
+
+
 def build(
     reference: ReferenceDataset,
     observer: Observer,

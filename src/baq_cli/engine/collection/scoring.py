@@ -85,6 +85,7 @@ def _check_measured_in(dataset: StoredDataset, env: EnvRef) -> None:
     if not isinstance(said, dict) or not isinstance(said.get("env_args"), dict):
         return
     measured = EnvRef.of_document({"env_id": env.id} | said)
+    assert measured is not None
     if replace(measured, id=env.id) != env:
         raise UsageError(
             f"the references stored with '{dataset.dataset_id}' were measured in {measured}, and "

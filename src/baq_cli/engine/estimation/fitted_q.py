@@ -124,6 +124,26 @@ class FittedQ:
             found.append(self._critics.value(states, chosen).cpu().numpy())
         return np.concatenate(found, axis=1).astype(np.float64)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return all that `fit` goes on from, by name: critics, moments, random streams."""
+        streams = {"batch": self._replay.stream, "act": self._noise}
+        return {
+            **self._critics.state_dict(),
+            **self._learner.state(),
+            **{f"stream.{name}": stream.state() for name, stream in streams.items()},
+        }
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state` returned.
+
+        Raises RuntimeError for tensors of other names or shapes, and for what is no random stream.
+        """
+        networks = {name: state[name] for name in self._critics.state_dict()}
+        self._critics.load_state_dict(networks, strict=True)
+        self._learner.restore(state, 0)
+        self._replay.stream.restore(state["stream.batch"])
+        self._noise.restore(state["stream.act"])
+
     def _on_device(self, rows: Tensor, seeds: int) -> Tensor:
         return rows.float().to(self._spec.device).expand(seeds, -1, -1)
 

@@ -7,6 +7,7 @@ import multiprocessing
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -54,7 +55,20 @@ def acting_tensors(agent: Agent) -> dict[str, Tensor]:
     }
 
 
-class SnapshotEvaluator:
+class _Stateless:
+    """What measures each policy anew: a checkpoint keeps nothing of it."""
+
+    in_background = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps of it."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        """Go on from what `tensors` returned."""
+
+
+class SnapshotEvaluator(_Stateless):
     """Evaluate the parts of a policy that act, as they were once; here, when it is asked for.
 
     It has an agent of its own on the CPU: acting for a few episodes is little work.
@@ -92,13 +106,15 @@ class SnapshotEvaluator:
         self._evaluator.close()
 
 
-class BackgroundEvaluator:
+class BackgroundEvaluator(_Stateless):
     """Evaluate snapshots of a policy in a process of its own; one at a time.
 
     The episodes, their start states and their returns are those of a `SnapshotEvaluator` here.
     When the process is gone (it was killed, or it can't make an environment that only this process
     knows), evaluations are made here from then on.
     """
+
+    in_background = True
 
     def __init__(
         self,

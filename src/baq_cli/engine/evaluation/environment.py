@@ -9,6 +9,7 @@ from baq_cli.envs.faults import let_go
 from baq_cli.envs.limits import with_limit
 from baq_cli.envs.making import as_registered, check_trusted, make_env
 from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
+from baq_cli.errors import EnvironmentMismatch
 from baq_cli.runs.events import Note, Observer
 
 
@@ -34,12 +35,16 @@ def limited(env: EnvRef, observer: Observer, known: EnvRef | None = None) -> Env
 def environment_of(document: Mapping[str, Any], choice: EnvChoice, where: str) -> EnvRef:
     """Return the environment to act in: what a command says, over what a checkpoint says.
 
-    `where` names the checkpoint. Raises EnvironmentMismatch when the checkpoint's id would import a
-    module, or one of its arguments could name a file.
+    `where` names the checkpoint. Raises EnvironmentMismatch when neither names one, when the
+    checkpoint's id would import a module, or one of its arguments could name a file.
     """
     known = EnvRef.of_document(document)
     env = choice.over(known)
-    assert env is not None
+    if env is None:
+        raise EnvironmentMismatch(
+            f"{where} was trained on a dataset alone, without an environment to act in: name one "
+            "with --env ID. What it is worth is estimated without one by 'baq ope'."
+        )
     if choice.id is None:
         check_trusted(env.id, where)
         check_inherited(env, where, choice.args)

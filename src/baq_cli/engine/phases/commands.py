@@ -130,6 +130,7 @@ def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interrup
             "hardware": hardware(learner.agent.spec.device.type),
             "dataset": origin.dataset,
             "environment": origin.environment,
+            "estimate": None if start.estimator is None else start.estimator.facts(),
         }
         directory.begin(to_yaml(recipe, order.command), manifest)
     run = Run(
@@ -142,6 +143,7 @@ def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interrup
         directory,
         order.observer,
         interruption,
+        start.estimator,
     )
     if saved is None:
         run.trackers.begin()

@@ -245,7 +245,7 @@ class RunningEpisodes:
 def make_pool(run: Run) -> EnvPool:
     """Make the environments of a run, one a seed."""
     timeout = run.recipe.run.env_timeout_seconds
-    return EnvPool(run.origin.env, len(run.spec.seeds), _in_workers(run), timeout)
+    return EnvPool(run.origin.acts_in, len(run.spec.seeds), _in_workers(run), timeout)
 
 
 def _renewed(run: Run, pool: EnvPool, fault: EnvironmentFault) -> EnvPool:
@@ -282,4 +282,4 @@ def _in_workers(run: Run) -> bool:
         return asked
     if usable_cores() == 1 or (seeds == 1 and not run.recipe.run.overlap):
         return False
-    return seeds * seconds_a_step(run.origin.env) > SLOW_STEP_SECONDS
+    return seeds * seconds_a_step(run.origin.acts_in) > SLOW_STEP_SECONDS

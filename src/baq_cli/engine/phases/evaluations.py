@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy.typing as npt
 import torch
@@ -45,6 +46,46 @@ class Pending:
     acting: Tensors
 
 
+class Evaluating(Protocol):
+    """What measures a policy: begun with the parts that act, it is asked for what came of it."""
+
+    in_background: bool
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has begun."""
+        ...
+
+    def begin(self, acting: Tensors, number: str) -> None:
+        """Take the parts that act; `number` decides the episodes' start states."""
+
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array | None] | None:
+        """Return returns and lengths, `[S, episodes]`; None once `stop` says so.
+
+        Without lengths the returns are estimates.
+        """
+
+    def tensors(self) -> Tensors:
+        """Return what a checkpoint keeps of it."""
+
+    def restore(self, tensors: Tensors, folder: Path) -> None:
+        """Go on from what `tensors` returned; raises DataError, naming the checkpoint's folder."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+def player_of(
+    recipe: Recipe, phase: Phase, agent: Agent, env: EnvRef, inputs: Inputs, observer: Observer
+) -> Evaluating:
+    """Return what plays a policy's episodes: here, or in a process beside where cores are free."""
+    spec = replace(agent.spec, device=torch.device("cpu"))
+    arguments = recipe, phase, spec, env, save(inputs.tensors())
+    if evaluates_in_background(recipe, agent.spec.device):
+        return BackgroundEvaluator(*arguments, observer)
+    return SnapshotEvaluator(*arguments)
+
+
 class Evaluations:
     """Evaluate the policy as it was when each evaluation began, one after the other.
 
@@ -54,26 +95,17 @@ class Evaluations:
 
     def __init__(
         self,
-        recipe: Recipe,
         phase: Phase,
         agent: Agent,
-        env: EnvRef,
-        inputs: Inputs,
-        observer: Observer,
+        evaluator: Evaluating,
         faults: Faults,
         stop: Callable[[], bool],
     ):
         self._phase, self._agent, self._faults, self._stop = phase, agent, faults, stop
         self.count = 0
         self.pending: list[Pending] = []
-        spec = replace(agent.spec, device=torch.device("cpu"))
-        arguments = recipe, phase, spec, env, save(inputs.tensors())
-        self.in_background = evaluates_in_background(recipe, agent.spec.device)
-        self._evaluator: BackgroundEvaluator | SnapshotEvaluator
-        if self.in_background:
-            self._evaluator = BackgroundEvaluator(*arguments, observer)
-        else:
-            self._evaluator = SnapshotEvaluator(*arguments)
+        self._evaluator = evaluator
+        self.in_background = evaluator.in_background
 
     def begin(self, done: int, counters: list[Row]) -> None:
         """Begin an evaluation of the parameters as they are now."""
@@ -82,10 +114,11 @@ class Evaluations:
         self.pending.append(Pending(done, number, counters, acting_tensors(self._agent)))
         self._hand_over()
 
-    def end(self) -> tuple[Pending, Array, Array] | None:
+    def end(self) -> tuple[Pending, Array, Array | None] | None:
         """Wait for the oldest evaluation that has begun; return it with returns and lengths.
 
-        Shapes `[S, episodes]`. None when none has begun, or the run was asked to stop meanwhile.
+        Shapes `[S, episodes]`; estimates have no lengths. None when none has begun, or the run was
+        asked to stop meanwhile.
         """
         if not self.pending:
             return None
@@ -96,7 +129,7 @@ class Evaluations:
         first = self.pending.pop(0)
         return first, *found
 
-    def _returns(self, pending: Pending) -> tuple[Array, Array] | None:
+    def _returns(self, pending: Pending) -> tuple[Array, Array | None] | None:
         """Wait for returns and lengths; when environments fail, begin again with others."""
         while True:
             try:
@@ -125,16 +158,17 @@ class Evaluations:
         }
 
     def tensors(self) -> Tensors:
-        """Return the parameters that act in what has begun."""
-        return {
+        """Return the parameters that act in what has begun, and what the evaluator keeps."""
+        return self._evaluator.tensors() | {
             f"pending.{i}.{name}": tensor
             for i, pending in enumerate(self.pending)
             for name, tensor in pending.acting.items()
         }
 
-    def restore(self, state: dict[str, Any], tensors: Tensors) -> None:
+    def restore(self, state: dict[str, Any], tensors: Tensors, folder: Path) -> None:
         """Continue from what `state()` and `tensors()` returned."""
         self.count = int(state["evaluations"])
+        self._evaluator.restore(tensors, folder)
         for i, kept in enumerate(state["pending"]):
             prefix = f"pending.{i}."
             acting = {

@@ -10,6 +10,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import spaces_of
+from baq_cli.engine.evaluation.environment import environment_of
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.limits import own_limit, with_limit
 from baq_cli.envs.making import as_registered, check_trusted, make_env
@@ -28,13 +29,20 @@ from baq_cli.runs.folder import MANIFEST, RunDirectory
 class Origin:
     """Where a run's experience comes from: an environment, and a dataset in numbers.
 
-    `environment` is what a manifest says of the environment, as it was made.
+    `environment` is what a manifest says of the environment, as it was made. Both it and `env` are
+    None for a run that knows a dataset alone.
     """
 
-    env: EnvRef
+    env: EnvRef | None
     spaces: Spaces
-    environment: dict[str, Any]
+    environment: dict[str, Any] | None
     dataset: dict[str, Any] | None = None
+
+    @property
+    def acts_in(self) -> EnvRef:
+        """The environment of a run that has one."""
+        assert self.env is not None
+        return self.env
 
     @classmethod
     def make(cls, env: EnvRef, observer: Observer, cut_after: int | None = None) -> Origin:
@@ -56,11 +64,19 @@ class Origin:
         settings = {"id": env.id, "max_episode_steps": limit, "kwargs": kwargs}
         return cls(env, spaces, settings | ({} if str(env) == env.id else {"name": str(env)}))
 
+    @classmethod
+    def of_log(cls, episodes: Episodes, observer: Observer) -> Origin:
+        """Return the origin of a run without an environment: spaces are those of the dataset."""
+        for finding in episodes.findings:
+            observer(Note(f"{episodes.dataset_id}: {finding.text}"))
+        return cls(None, episodes.spaces, None).with_data(episodes)
+
     def with_data(self, episodes: Episodes) -> Origin:
         """Return the origin with a dataset, after checking that its spaces are the same."""
-        episodes.spaces.check_same(
-            self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env}'"
-        )
+        if self.env is not None:
+            episodes.spaces.check_same(
+                self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env}'"
+            )
         kept = stored(open_minari(episodes.dataset_id).metadata, episodes.dataset_id)
         dataset = {
             "id": episodes.dataset_id,
@@ -81,6 +97,16 @@ def choice_of(recipe: Recipe) -> EnvChoice:
     return EnvChoice(run.env, run.env_args, run.max_episode_steps)
 
 
+def named_nowhere(recipe: Recipe, episodes: Episodes) -> str | None:
+    """Say why a run on a dataset has no environment; None where one is named."""
+    if recipe.run.no_env:
+        return "no_env asks for no environment"
+    known = episodes.origin.eval_env or episodes.origin.env
+    if choice_of(recipe).over(known) is None:
+        return f"dataset '{episodes.dataset_id}' names no environment"
+    return None
+
+
 def environment_on(recipe: Recipe, episodes: Episodes, observer: Observer) -> EnvRef:
     """Return the environment of a run on a dataset: the recipe's, else the dataset's own.
 
@@ -91,10 +117,8 @@ def environment_on(recipe: Recipe, episodes: Episodes, observer: Observer) -> En
     data, choice = f"the dataset '{episodes.dataset_id}'", choice_of(recipe)
     recorded, evaluated = episodes.origin.env, episodes.origin.eval_env
     env = choice.over(evaluated or recorded)
-    if env is None:
-        raise EnvironmentMismatch(
-            f"dataset '{episodes.dataset_id}' names no environment: give one with --env ID"
-        )
+    if env is None or recipe.run.no_env:
+        raise EnvironmentMismatch(f"{named_nowhere(recipe, episodes)}: give one with --env ID")
     check_trusted(env.id, data if choice.id is None else "the recipe")
     if choice.id is None:
         env = as_registered(env)
@@ -108,6 +132,31 @@ def environment_on(recipe: Recipe, episodes: Episodes, observer: Observer) -> En
 
 
 def offline_origin(recipe: Recipe, episodes: Episodes, observer: Observer) -> Origin:
+    """Return the origin of a pre-training: with the environment of `acting_origin`, or without one.
+
+    It has none where the recipe says so (`no_env`), and where neither it nor the dataset names any.
+    An environment that is named and can't be made is none of these cases: whoever has forgotten to
+    install it would learn too late that no episode was played.
+    """
+    if recipe.run.no_env:
+        return Origin.of_log(episodes, observer)
+    reason = named_nowhere(recipe, episodes)
+    if reason is not None and choice_of(recipe) == EnvChoice():
+        observer(Note(f"{reason}, so no episode will be played (--env ID names one)"))
+        return Origin.of_log(episodes, observer)
+    try:
+        made = Origin.make(environment_on(recipe, episodes, observer), observer, episodes.cut_after)
+    except EnvironmentMismatch as error:
+        if recipe.run.env is not None:
+            raise
+        raise EnvironmentMismatch(
+            f"{str(error).rstrip('.')}. Or add --no-env to do without: what a policy is worth is "
+            "estimated from the data then."
+        ) from error
+    return checked_origin(made, episodes, observer)
+
+
+def acting_origin(recipe: Recipe, episodes: Episodes, observer: Observer) -> Origin:
     """Return the origin of a run on a dataset, see `environment_on`; the data are checked."""
     env = environment_on(recipe, episodes, observer)
     return checked_origin(Origin.make(env, observer, episodes.cut_after), episodes, observer)
@@ -119,7 +168,7 @@ def checked_origin(origin: Origin, episodes: Episodes, observer: Observer) -> Or
     What the checks warn of is passed on, and kept with the origin.
     """
     origin.with_data(episodes)  # other spaces are refused before anything is compared in them
-    found = (*episodes.findings, *environment_findings(episodes, origin.env))
+    found = (*episodes.findings, *environment_findings(episodes, origin.acts_in))
     for finding in found:
         observer(Note(f"{episodes.dataset_id}: {finding.text}"))
     return origin.with_data(replace(episodes, findings=found))
@@ -136,7 +185,7 @@ def online_origin(
     Raises UsageError when nothing names an environment.
     """
     if source is None and episodes is not None:
-        return offline_origin(recipe, episodes, observer)
+        return acting_origin(recipe, episodes, observer)
     if source is None:
         env = choice_of(recipe).over(None)
         if env is None:
@@ -156,9 +205,12 @@ def _continued(recipe: Recipe, source: ckpt.Checkpoint) -> EnvRef:
     """Return the environment in which a recipe continues a checkpoint.
 
     A recipe that asks for the same as the checkpoint's did has the same environment, with a limit
-    that was found for it then.
+    that was found for it then. Raises EnvironmentMismatch where neither names one.
     """
-    known, choice = EnvRef.of_document(source.document), choice_of(recipe)
+    choice = choice_of(recipe)
+    known = EnvRef.of_document(source.document)
+    if known is None:
+        return environment_of(source.document, choice, "the checkpoint")
     asked = {key: recipe.as_dict()[key] for key in ("env", *OF_ENVIRONMENT)}
     before = source.document["recipe"]
     env = known
@@ -177,14 +229,16 @@ def check_same_environment(directory: RunDirectory, saved: ckpt.Checkpoint, orig
     """
     if "env_args" not in saved.document:
         return
-    before = read_json(directory.path / MANIFEST)["environment"]
+    before = read_json(directory.path / MANIFEST)["environment"] or {}
+    now = origin.environment or dict.fromkeys(before)
     changed = [
         f"{key} was {clipped(before.get(key))}, it is {clipped(value)} now"
-        for key, value in origin.environment.items()
+        for key, value in now.items()
         if key != "name" and before.get(key) != value
     ]
     if changed:
         raise UsageError(
-            f"cannot resume {directory.path}: its environment is another one now ({origin.env}; "
-            f"{'; '.join(changed)}). Bring back the one it was begun in, or choose another --out."
+            f"cannot resume {directory.path}: its environment is another one now "
+            f"({origin.env or 'none'}; {'; '.join(changed)}). Bring back the one it was begun in, "
+            "or choose another --out."
         )

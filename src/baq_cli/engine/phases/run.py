@@ -18,13 +18,14 @@ from baq_cli.engine.checkpoints.retention import prune, worth_keeping
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.experience.stores import Stores
 from baq_cli.engine.phases.diagnostics import Diagnostics
-from baq_cli.engine.phases.evaluations import Evaluations, Pending
+from baq_cli.engine.phases.evaluations import Evaluating, Evaluations, Pending, player_of
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.phases.origin import Origin
 from baq_cli.engine.phases.taken import TakenOver
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.envs.ref import document_of
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -48,6 +49,7 @@ Array = npt.NDArray[Any]
 class Run:
     """One phase of S seeds, on its way.
 
+    The `estimator` measures policies in the place of episodes where there is no environment.
     Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
     of the online phase.
     """
@@ -61,6 +63,7 @@ class Run:
     directory: RunDirectory
     observer: Observer
     interruption: Interruption
+    estimator: Evaluating | None = None
     history: History = field(default_factory=History)
     env_steps: int = 0
 
@@ -79,9 +82,12 @@ class Run:
         self.faults = Faults(
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
         )
+        evaluator = self.estimator or player_of(
+            *(self.recipe, self.phase, self.agent, self.origin.acts_in, self.inputs),
+            self.observer,
+        )
         self.evaluations = Evaluations(
-            *(self.recipe, self.phase, self.agent, self.origin.env, self.inputs),
-            *(self.observer, self.faults),
+            *(self.phase, self.agent, evaluator, self.faults),
             stop=lambda: self.interruption.requested is not None,
         )
         self.guard = Guard(self.recipe.run.guard, self.learner, self.observer)
@@ -168,10 +174,10 @@ class Run:
             for i, seed in enumerate(self.spec.seeds)
         ]
 
-    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array) -> None:
+    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array | None) -> None:
         rows = self.history.add(pending.counters, returns, lengths)
         self._log("metrics", rows)
-        self.observer(Evaluated(self.phase, pending.done, returns))
+        self.observer(Evaluated(self.phase, pending.done, returns, lengths is None))
         if self.phase == "online":
             self.guard.evaluated(pending.done, returns)
 
@@ -254,7 +260,7 @@ class Run:
             "phase": self.phase,
             "recipe": self.recipe.as_dict(),
             "seeds": list(self.spec.seeds),
-            **self.origin.env.document(),
+            **document_of(self.origin.env),
             "spaces": asdict(self.origin.spaces),
             "return_range": list(self.spec.return_range),
             "dataset": self.origin.dataset,
@@ -278,7 +284,7 @@ class Run:
                 f"those of another device ({error})"
             ) from error
         self.env_steps = int(saved.document["env_steps"])
-        self.evaluations.restore(state, saved.training)
+        self.evaluations.restore(state, saved.training, saved.folder or self.directory.path)
         self.faults.count = int(state["faults"])
         self.guard.restore(state["guard"], saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)

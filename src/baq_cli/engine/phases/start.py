@@ -19,6 +19,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
 from baq_cli.engine.collection.datasets import open_dataset
+from baq_cli.engine.estimation.running import RunningEstimate
 from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.inputs import RETURNS_RANGE, Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader
@@ -133,7 +134,8 @@ class Start:
     """What a phase begins or goes on with.
 
     `store` is the dataset, where it is drawn from; `saved` the checkpoint of this phase that it
-    goes on from; `other` who may act in the policy's place.
+    goes on from; `other` who may act in the policy's place; `estimator` what measures policies
+    where there is no environment.
     """
 
     recipe: Recipe
@@ -143,6 +145,7 @@ class Start:
     inputs: Inputs
     store: Store | None
     other: Somebody | None = None
+    estimator: RunningEstimate | None = None
 
 
 def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
@@ -156,7 +159,11 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     learner = Learner(agent)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount)
-    return Start(recipe, saved, origin, learner, inputs, store)
+    start = Start(recipe, saved, origin, learner, inputs, store)
+    if origin.env is None:
+        start.estimator = RunningEstimate(recipe, agent, episodes, inputs)
+        order.observer(Note(f"{start.estimator} (evaluation.estimate_updates)"))
+    return start
 
 
 def open_online(

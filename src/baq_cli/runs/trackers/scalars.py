@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from baq_cli.runs.log import METRICS, Row
+from baq_cli.runs.log import METRICS, SOURCE, Row
 from baq_cli.units import UNITS, Phase
 
 Fact = str | int | float | bool
@@ -29,7 +29,10 @@ class Scalars:
 
 
 def metric_scalars(rows: Iterable[Row]) -> list[Scalars]:
-    """Return rows of metrics.csv as `<phase>/<column>/seed_<seed>` and, over seeds, `…/mean`."""
+    """Return rows of metrics.csv as `<phase>/<column>/seed_<seed>` and, over seeds, `…/mean`.
+
+    What is estimated is called so: `offline/estimate_mean/…`.
+    """
     return _moments(rows, _metrics)
 
 
@@ -40,7 +43,10 @@ def diagnostic_scalars(rows: Iterable[Row]) -> list[Scalars]:
 
 def _metrics(row: Row) -> dict[str, float]:
     aside = ("phase", "seed", UNITS[row["phase"]])
-    return {f"{row['phase']}/{key}": float(row[key]) for key in METRICS if key not in aside}
+    kept = {key: row[key] for key in METRICS if key not in aside and row[key] is not None}
+    if row.get(SOURCE) == "estimate":  # no chart puts it beside returns
+        kept = {key.replace("return_", "estimate_"): value for key, value in kept.items()}
+    return {f"{row['phase']}/{key}": float(value) for key, value in kept.items()}
 
 
 def _diagnostic(row: Row) -> dict[str, float]:
