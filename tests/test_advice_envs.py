@@ -127,12 +127,20 @@ def test_a_module_that_is_trusted_is_imported(terminal: Terminal, evaluate: list
     terminal.done(*evaluate, "--trust-env")
 
 
-@follows("dataset '{}' names no environment: give one with --env ID")
+@follows("{}: give one with --env ID", "{}, so no episode will be played (--env ID names one)")
 def test_a_dataset_without_an_environment_is_given_one(terminal: Terminal, tmp_path: Path) -> None:
     save(OTHER)
     words = [OTHER if word == LOG else word for word in pretrain("bc", tmp_path / "run")]
-    terminal.told(*words, status=4)
-    terminal.done(*words, "--env", "Counting-v0", "--max-episode-steps", "3")
+    words += ["--max-episode-steps", "3"]
+    assert "names no environment" in terminal.told(*words, status=4)
+    terminal.done(*words, "--env", "Counting-v0")
+    words = [OTHER if word == LOG else word for word in pretrain("bc", tmp_path / "alone")]
+    words += ["evaluation.estimate_updates=2"]
+    assert "no episode will be played (--env ID" in terminal.done(*words)
+    words[words.index(str(tmp_path / "alone"))] = str(tmp_path / "named")
+    assert "no episode" not in terminal.done(
+        *words, "--env", "Counting-v0", "--max-episode-steps", "3"
+    )
 
 
 @follows("{} has {} {}, but {} has {}. Choose an environment with the same spaces, or another da")
