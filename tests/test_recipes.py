@@ -56,7 +56,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(
 
 def test_a_key_like_no_other_is_refused_with_the_keys_there_are() -> None:
     message = refusal({"evaluation": {"qqqq": 3}})
-    assert "known: background, episodes, every_env_steps, every_gradient_steps" in message
+    assert "known: background, episodes, estimate_updates, every_env_steps" in message
 
 
 def test_every_unknown_key_is_named_at_once() -> None:

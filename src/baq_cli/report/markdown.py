@@ -267,6 +267,6 @@ def _definitions(document: Document) -> Iterator[str]:
     yield table(["statistic", "unit", "definition"], rows, text_columns=3)
     yield "A statistic's score is in the task's unit. ↑: higher is better; ↓: lower is better."
     meanings = MEANINGS if document["aggregates"] is None else OF_AGGREGATES | MEANINGS
-    if any(task["protocol"]["estimate"] for task in document["tasks"]):
+    if any(task["protocol"].get("estimate") for task in document["tasks"]):
         meanings = meanings | ESTIMATED
     yield bullets(f"**{name}**: {meaning}" for name, meaning in meanings.items())

@@ -63,7 +63,7 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
         ("env_steps", "environment steps online"),
         ("evaluation_episodes", "episodes an evaluation"),
     )
-    estimate = protocol["estimate"]
+    estimate = protocol.get("estimate")
     parts = [f"{protocol[key]:,} {words}" for key, words in counted if protocol[key] is not None]
     if estimate is not None:
         parts.append(

@@ -125,6 +125,7 @@ def context(document: Mapping[str, Any]) -> dict[str, Any]:
         "styles": method_styles(document["methods"]),
         "compared": compared(document),
         "tasks": tasks,
+        "estimates": any(task["task"]["protocol"].get("estimate") for task in tasks),
         "switch": any(task["seeds"] != "1" for task in tasks),
         "aggregates": document["aggregates"] and aggregates_view(document),
         "against_base": document["against_base"],
