@@ -16,7 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from advice import Terminal, follows
+from advice import Terminal, follows, quoted
 from odd_envs import STEADY
 from recordings import own_folders
 from runs import assert_same_end, execute, last_tensors, recipe_of, states, stop_at
@@ -235,7 +235,10 @@ def test_acting_needs_an_environment_to_be_named(
 ) -> None:
     write_logs()
     watched = ["--checkpoint", str(run), "--episodes", "1"]
-    assert "name one with --env ID" in terminal.told("eval", *watched, status=4)
+    said = terminal.told("eval", *watched, status=4)
+    assert "name one with --env ID" in said
+    estimating = [*quoted(said, "baq ope"), "--checkpoint", str(run), "--dataset", LOG]
+    assert "estimate" in terminal.done(*estimating, "--steps", "2")
     terminal.done("eval", *watched, "--env", STEADY)
     tuned = ["finetune", "--checkpoint", str(run), "--env-steps", "6", *SMALL[:1]]
     tuned += ["evaluation.background=false", "--out", str(tmp_path / "on")]
