@@ -65,7 +65,7 @@ class SomebodyAtHand:
                 f"somebody at a {config.kind} watches one robot, and there are {len(seeds)} seeds: "
                 "run one (--seeds 1)"
             )
-        settings = [Setting(origin.env, s, spaces.obs_dim, spaces.action_dim) for s in seeds]
+        settings = [Setting(origin.acts_in, s, spaces.obs_dim, spaces.action_dim) for s in seeds]
         if config.kind == "keyboard":
             keys = config.keys or KeysConfig()
             opens, said = keyboard(keys, spaces.action_dim), legend(keys, spaces.action_dim)
