@@ -114,6 +114,7 @@ def _card(run: Path, manifest: dict[str, Any]) -> Card:
     if RECORDED_IN in manifest:
         return parse_card(json.dumps(manifest[RECORDED_IN]))
     env = EnvRef.of_document(ckpt.load(run).document)
+    assert env is not None  # it has acted
     return parse_card(json.dumps(card_of_env(Made.of(env))))
 
 
