@@ -42,6 +42,7 @@ class AdaptiveBC(TD3BC):
     name = "adaptive_bc"
     title = "AdaptiveBC"
     family = "adaptive constraint"
+    constraint_online = "relaxes"
 
     class Config(TD3BC.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share", "alpha"})

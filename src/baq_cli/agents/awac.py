@@ -44,6 +44,7 @@ class AWAC(Adaptable, Conditioned):
     name = "awac"
     title = "AWAC"
     family = "policy constraint"
+    constraint_online = "stays"
 
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {

@@ -99,6 +99,7 @@ class BAQ(Wrapper):
     name = "baq"
     title = "BAQ"
     family = "adaptive constraint"
+    constraint_online = "relaxes"
     needs_own_pretraining: ClassVar[bool] = True
     BASES = ADAPTED
     ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {

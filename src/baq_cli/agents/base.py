@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ FAMILIES = (
 )
 """What keeps a method's policy near its data, or what it adds to actor-critic learning."""
 
+Constraint = Literal["stays", "relaxes", "ends", "none"]
+"""It holds as before; holds less, at once or by and by; goes with the hand-over; isn't there."""
+
 
 def frozen_copy(module: Module) -> Module:
     """Return a copy whose parameters take no gradients: a target network, or a kept policy."""
@@ -46,6 +49,9 @@ class Agent(nn.Module, ABC):
     title: ClassVar[str]
     family: ClassVar[str]
     """One of FAMILIES."""
+    constraint_online: ClassVar[Constraint] = "none"
+    """What its defaults make online of what holds it to its data offline: a term of its losses, a
+    penalty, the pessimism of an ensemble. A method that has both phases says one of the others."""
     learns_offline: ClassVar[bool] = True
     learns_online: ClassVar[bool] = True
     needs_own_pretraining: ClassVar[bool] = False

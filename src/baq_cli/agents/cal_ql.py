@@ -35,6 +35,7 @@ class CalQL(CQL):
     name = "cal_ql"
     title = "Cal-QL"
     family = "conservative critic"
+    constraint_online = "stays"
     data_columns = ("mc_return",)
 
     class Config(CQL.Config):

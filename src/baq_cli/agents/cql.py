@@ -44,6 +44,7 @@ class CQL(SoftActorCritic):
     name = "cql"
     title = "CQL"
     family = "conservative critic"
+    constraint_online = "stays"
 
     class Config(SoftActorCritic.Config):
         former: ClassVar[dict[str, Any]] = SoftActorCritic.Config.former | {

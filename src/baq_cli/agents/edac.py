@@ -40,6 +40,7 @@ class EDAC(SACN):
     name = "edac"
     title = "EDAC"
     family = "ensemble"
+    constraint_online = "stays"
 
     class Config(SACN.Config):
         critics: int = Field(10, ge=2)

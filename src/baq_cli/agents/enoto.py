@@ -45,6 +45,7 @@ class ENOTO(CQL):
     name = "enoto"
     title = "ENOTO"
     family = "ensemble"
+    constraint_online = "ends"
 
     class Config(CQL.Config):
         unused: ClassVar[frozenset[str]] = frozenset(

@@ -135,6 +135,7 @@ class FamO2O(Wrapper):
     name = "famo2o"
     title = "FamO2O"
     family = "adaptive constraint"
+    constraint_online = "relaxes"
     needs_own_pretraining: ClassVar[bool] = True
     Config = FamO2OConfig
 

@@ -44,6 +44,7 @@ class FQL(Agent):
     name = "fql"
     title = "FQL"
     family = "generative policy"
+    constraint_online = "stays"
 
     class Config(AgentConfig):
         hidden: Widths = (512, 512, 512, 512)

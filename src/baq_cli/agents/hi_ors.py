@@ -52,6 +52,7 @@ class HiORS(Agent):
     name = "hi_ors"
     title = "Hi-ORS"
     family = "imitation"
+    constraint_online = "stays"
     needs_own_pretraining: ClassVar[bool] = True
     inherits: ClassVar[dict[str, dict[str, str]]] = {"bc": {}}
     data_columns = ("episode_return", "episode_length", "intervention")

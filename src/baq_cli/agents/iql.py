@@ -46,6 +46,7 @@ class IQL(Adaptable, Conditioned):
     name = "iql"
     title = "IQL"
     family = "policy constraint"
+    constraint_online = "stays"
 
     class Config(AgentConfig):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {"reward_scale": 1.0}

@@ -56,6 +56,7 @@ class MOORe(SoftActorCritic, ModelBased):
     name = "moore"
     title = "MOORe-style"
     family = "model-based"
+    constraint_online = "stays"
     ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "sampling": ("uniform", "half", "online_only")
     }

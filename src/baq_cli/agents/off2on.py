@@ -55,6 +55,7 @@ class Off2On(CQLMembers):
     name = "off2on"
     title = "Off2On"
     family = "ensemble"
+    constraint_online = "ends"
     needs_own_pretraining = True
     fresh_online = ("ratio", "greatest")
 

@@ -47,6 +47,7 @@ class PEX(IQL):
     name = "pex"
     title = "PEX"
     family = "policy expansion"
+    constraint_online = "stays"
     needs_own_pretraining = True
     inherits: ClassVar[dict[str, dict[str, str]]] = {
         "pex": {"policy.": "prior."},

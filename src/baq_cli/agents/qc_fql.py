@@ -42,6 +42,7 @@ class QCFQL(FQL):
     name = "qc_fql"
     title = "QC-FQL"
     family = "generative policy"
+    constraint_online = "stays"
 
     class Config(FQL.Config):
         alpha: float = Field(100.0, ge=0, description="weight of the distance to the flow's chunk")

@@ -48,6 +48,7 @@ class ReBRAC(TD3, Adaptable):
     name = "rebrac"
     title = "ReBRAC"
     family = "policy constraint"
+    constraint_online = "relaxes"
     norm: ClassVar[Norm] = "after"
 
     class Config(TD3.Config):

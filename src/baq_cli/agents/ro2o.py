@@ -56,6 +56,7 @@ class RO2O(SACN):
     name = "ro2o"
     title = "RO2O"
     family = "ensemble"
+    constraint_online = "stays"
 
     class Config(SACN.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})

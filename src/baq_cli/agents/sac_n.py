@@ -35,6 +35,7 @@ class SACN(SoftActorCritic):
     name = "sac_n"
     title = "SAC-N"
     family = "ensemble"
+    constraint_online = "stays"
     log_std_range: ClassVar[tuple[float, float]] = (-5.0, 2.0)
 
     class Config(SoftActorCritic.Config):

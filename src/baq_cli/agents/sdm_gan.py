@@ -72,6 +72,7 @@ class SDMGAN(ModelBased):
     name = "sdm_gan"
     title = "SDM-GAN"
     family = "model-based"
+    constraint_online = "relaxes"
 
     class Config(ModelBased.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share", "target_reduction"})

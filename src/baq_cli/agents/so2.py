@@ -52,6 +52,7 @@ class SO2(EDAC):
     name = "so2"
     title = "SO2"
     family = "ensemble"
+    constraint_online = "ends"
 
     class Config(EDAC.Config):
         own: ClassVar[dict[str, str]] = EDAC.Config.own | {

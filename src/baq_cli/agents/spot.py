@@ -50,6 +50,7 @@ class SPOT(TD3):
     name = "spot"
     title = "SPOT"
     family = "policy constraint"
+    constraint_online = "relaxes"
     needs_own_pretraining = True
     reads_clock = frozenset({"env_steps"})
 

@@ -109,6 +109,7 @@ class SUNG(Wrapper):
     name = "sung"
     title = "SUNG"
     family = "adaptive constraint"
+    constraint_online = "relaxes"
     needs_own_pretraining: ClassVar[bool] = True
     BASES = {"td3_bc": TD3BC, "cql": CQL}  # noqa: RUF012
     Config = SUNGConfig

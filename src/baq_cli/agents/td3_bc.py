@@ -40,6 +40,7 @@ class TD3BC(TD3, Adaptable):
     name = "td3_bc"
     title = "TD3+BC"
     family = "policy constraint"
+    constraint_online = "stays"
 
     class Config(TD3.Config):
         former: ClassVar[dict[str, Any]] = AgentConfig.former | {

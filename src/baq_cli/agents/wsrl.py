@@ -49,6 +49,7 @@ class WSRL(CalQL):
     name = "wsrl"
     title = "WSRL"
     family = "conservative critic"
+    constraint_online = "ends"
 
     class Config(CalQL.Config):
         own: ClassVar[dict[str, str]] = {"online_share": "it keeps no dataset online"}

@@ -12,6 +12,7 @@ import typer
 
 from baq_cli import __version__
 from baq_cli.cli import (
+    advise,
     bench,
     compare,
     completion,
@@ -55,6 +56,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("finetune")(finetune.finetune)
 app.command("eval")(evaluate.evaluate)
 app.command("ope")(ope.ope)
+app.command("advise")(advise.advise)
 app.command("export")(export.export)
 app.command("report")(report.report)
 app.command("bench")(bench.bench)

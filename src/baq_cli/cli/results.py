@@ -119,6 +119,13 @@ def show_comparison(document: Document, page: Path) -> None:
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
+def show_advice(document: dict[str, Any]) -> None:
+    """Print advice: what it rests on, what follows, and what speaks against it."""
+    from baq_cli.advice.terminal import advice_text
+
+    _console().print(advice_text(document))
+
+
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
     from baq_cli.report.figure import draw

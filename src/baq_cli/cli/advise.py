@@ -1,0 +1,55 @@
+"""`baq advise`: which way to go with a dataset, and with a policy that was trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baq_cli.cli import completion
+from baq_cli.cli import options as opt
+
+EPISODES = 20
+
+
+def advise(
+    dataset: Annotated[
+        str, typer.Option(help="The data.", autocompletion=completion.dataset, metavar="ID")
+    ],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="The policy: a run, a checkpoint folder or an agent.safetensors; none: which to "
+            "pre-train.",
+            autocompletion=completion.checkpoint,
+        ),
+    ] = None,
+    env: Annotated[
+        str | None,
+        typer.Option(help="Gymnasium id to play in; default: the checkpoint's environment."),
+    ] = None,
+    env_arg: opt.EnvArg = None,
+    max_episode_steps: opt.MaxEpisodeSteps = None,
+    episodes: Annotated[int, typer.Option(help="Episodes to play, a seed.", min=2)] = EPISODES,
+    number: Annotated[
+        int, typer.Option(help="Which set of start states; the same number repeats them.", min=0)
+    ] = 0,
+    margin: Annotated[
+        float,
+        typer.Option(help="The share of the scale of returns that is no difference.", min=0, max=1),
+    ] = 0.05,
+    json: opt.Json = False,
+) -> None:
+    """Compare a policy with its data: what to keep close to, how sure that is. Changes nothing."""
+    from baq_cli.advice.document import Question
+    from baq_cli.advice.document import advise as answer
+    from baq_cli.cli.progress import told
+    from baq_cli.cli.results import print_json, show_advice
+
+    choice = opt.environment(env, env_arg, max_episode_steps)
+    found = answer(Question(dataset, checkpoint, choice, episodes, number, margin), told)
+    if json:
+        print_json(found)
+    else:
+        show_advice(found)
