@@ -1,8 +1,8 @@
 """Which regime of fine-tuning a policy and its data are in, and how sure that is.
 
 After "The Three Regimes of Offline-to-Online Reinforcement Learning" (Li, Ni, Sun, Bacon 2025,
-arXiv 2510.01460): J(π), the return of the pre-trained policy, is compared with J(D), the mean return of
-the dataset's episodes. What is better of the two is what a fine-tuning should not lose.
+arXiv 2510.01460): J(π), the return of the pre-trained policy, is compared with J(D), the mean return
+of the dataset's episodes. What is better of the two is what a fine-tuning should not lose.
 """
 
 from __future__ import annotations
