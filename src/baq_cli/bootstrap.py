@@ -79,19 +79,23 @@ def mean_interval(values: Array, level: float = LEVEL, seed: int = 0) -> Interva
     (scores,) = scored_runs([values])
     if not can_resample([scores]):
         return Interval(float(scores.mean()) if len(scores) else np.nan, np.nan, np.nan)
-    rng, n = np.random.default_rng(seed), len(scores)
+    low, high = bounds(resampled_means(scores, np.random.default_rng(seed)), level)
+    return Interval(float(scores.mean()), float(low), float(high))
+
+
+# -- parts of a bootstrap
+
+
+def resampled_means(scores: Array, rng: np.random.Generator) -> Array:
+    """Return the means of resamples of values `[n]`, `[RESAMPLES]`, a block of them at a time."""
+    n = len(scores)
     rows = max(1, BLOCK_NUMBERS // n)
-    means = np.concatenate(
+    return np.concatenate(
         [
             scores[rng.integers(n, size=(min(rows, RESAMPLES - start), n))].mean(-1)
             for start in range(0, RESAMPLES, rows)
         ]
     )
-    low, high = bounds(means, level)
-    return Interval(float(scores.mean()), float(low), float(high))
-
-
-# -- parts of a bootstrap
 
 
 def scored_runs(strata: Strata) -> list[Array]:

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from baq_cli.advice.evidence import Evidence, check_same_spaces, played
+from baq_cli.advice.doubts import doubts, same_task, trained_on
+from baq_cli.advice.evidence import Evidence, Question, gather
 from baq_cli.advice.following import Continued, follow
 from baq_cli.advice.pretraining import candidates
-from baq_cli.advice.regimes import REGIMES, Comparison, compare
+from baq_cli.advice.regimes import Comparison, compare
 from baq_cli.advice.traits import Traits, scale_of_returns, traits_of
+from baq_cli.bootstrap import Interval
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.engine.checkpoints.folder import load_agent_file
 from baq_cli.engine.collection.datasets import open_dataset
 from baq_cli.envs.making import as_registered
-from baq_cli.envs.ref import EnvChoice
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.scores import Reference, known_reference, stored
-from baq_cli.report.bootstrap import Interval
 from baq_cli.runs.events import Observer
 from baq_cli.surroundings import in_shell
 
 Document = dict[str, Any]
 NEAR_RANDOM = 10.0
 """A normalised score up to which there is little in a policy that could be lost."""
-PAPER = "Li, Ni, Sun, Bacon 2025, arXiv 2510.01460"
 RECORD = (
     "the rule named the better kind of fine-tuning in 45 of its authors' 63 cases, a neighbouring "
-    f"one in 15, the opposite in 3 ({PAPER})"
+    "one in 15, the opposite in 3 (Li, Ni, Sun, Bacon 2025, arXiv 2510.01460)"
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """What advice is asked about.
-
-    episodes: to play, a seed; number: which start states. margin: the share of the scale of returns
-    that counts as no difference. play: whether the policy may act in an environment.
-    """
-
-    dataset: str
-    checkpoint: Path | None
-    choice: EnvChoice
-    episodes: int
-    number: int
-    margin: float
-    play: bool = True
 
 
 def advise(question: Question, observer: Observer) -> Document:
     """Answer a question: look at the data, play the policy where there is one, compare, conclude.
 
-    Nothing is trained, written or changed. Raises DataError for a dataset or checkpoint that can't
-    be read, EnvironmentMismatch for spaces that differ.
+    No policy is trained, nothing is written or changed. Raises DataError for a dataset or a
+    checkpoint that can't be read, EnvironmentMismatch for spaces that differ.
     """
     episodes = open_dataset(question.dataset, observer)
     metadata = open_minari(question.dataset).metadata
@@ -69,15 +51,12 @@ def advise(question: Question, observer: Observer) -> Document:
     }
     if question.checkpoint is None:
         return about | _of_data_alone(question, traits)
-    return about | _of_policy(question, episodes, traits, reference, observer)
+    return about | _of_policy(question, question.checkpoint, episodes, traits, reference, observer)
 
 
 def _facts(traits: Traits) -> Document:
     said = ("rewarded", "sparse", "deterministic", "alike")
     return asdict(traits) | {name: getattr(traits, name) for name in said}
-
-
-# -- data alone
 
 
 def _of_data_alone(question: Question, traits: Traits) -> Document:
@@ -100,101 +79,80 @@ def _pretraining(dataset: str, method: str) -> list[str]:
     ]
 
 
-# -- a policy beside its data
-
-
 def _of_policy(
     question: Question,
+    checkpoint: Path,
     episodes: Episodes,
     traits: Traits,
     reference: Reference | None,
     observer: Observer,
 ) -> Document:
-    checkpoint = question.checkpoint
-    assert checkpoint is not None
-    document = load_agent_file(checkpoint).document
-    check_same_spaces(checkpoint, document, episodes)
-    evidence = _evidence(question, checkpoint, document, episodes, observer)
-    scale, scale_of = traits.scale, traits.scale_of
-    if evidence.estimated or reference is None:
-        scale, scale_of = scale_of_returns(evidence.data, None)
-    margin = question.margin * scale
-    found = compare(evidence.policy, evidence.data, margin, evidence.estimated)
+    saved = load_agent_file(checkpoint).document
+    evidence = gather(question, checkpoint, saved, episodes, observer)
+    if evidence.estimated or not same_task(evidence, episodes):
+        reference = None
+    scale, scale_of = scale_of_returns(evidence.data, reference)
+    how = question.margin * scale, evidence.estimated is not None
+    found = compare(evidence.policy, evidence.data, *how)
     by_seed = {
-        seed: compare(evidence.policy[[row]], evidence.data, margin, evidence.estimated)
-        for row, seed in enumerate(document["seeds"])
+        seed: compare(evidence.policy[[row]], evidence.data, *how)
+        for row, seed in enumerate(saved["seeds"])
     }
-    scores = None if evidence.estimated else _scores(found, reference)
+    scores = _scores(found, reference)
     little = scores is not None and max(scores["policy"], scores["data"]) < NEAR_RANDOM
-    trained = document["dataset"] or {}
-    same = trained.get("sha256") == episodes.content_hash
-    env = evidence.environment
-    continued = Continued(checkpoint, document, episodes.dataset_id, same, env)
-    doubts = [
-        *evidence.doubts,
-        *_of_origin(document, same),
-        *_of_seeds(by_seed),
-        *_of_rewards(traits),
-    ]
+    env = evidence.environment or question.choice.over(_known_environment(saved))
+    same = trained_on(saved, episodes)
+    continued = Continued(checkpoint, saved, episodes.dataset_id, same, env)
     return {
         "checkpoint": str(checkpoint),
-        "algo": document["algo"],
-        "phase": document["phase"],
-        "environment": None if evidence.environment is None else str(evidence.environment),
-        "unit": evidence.unit,
-        "estimated": evidence.estimated,
-        "comparison": _compared(found) | {"margin_share": question.margin, "margin_of": scale_of},
+        "algo": saved["algo"],
+        "phase": saved["phase"],
+        **_compared(evidence, found),
+        "margin": {"value": found.margin, "share": question.margin, "of": scale_of},
         "seeds": [_of_seed(seed, each) for seed, each in by_seed.items()],
         "scores": scores,
-        "regime": found.regime,
-        "possible": found.possible,
         **follow(found, continued, little),
-        "doubts": doubts,
+        "doubts": doubts(evidence, saved, episodes, traits, by_seed),
         "rule": RECORD,
     }
 
 
-def _evidence(
-    question: Question,
-    checkpoint: Path,
-    document: Mapping[str, Any],
-    episodes: Episodes,
-    observer: Observer,
-) -> Evidence:
-    how = question.choice, question.episodes, question.number, observer
-    return played(checkpoint, document, episodes, *how)
+def _known_environment(saved: Document) -> EnvRef | None:
+    return None if saved["env_id"] is None else EnvRef.of_document(saved)
 
 
-def _compared(found: Comparison) -> Document:
+def _compared(evidence: Evidence, found: Comparison) -> Document:
+    played = evidence.environment
     return {
-        "policy": _interval(found.policy) | {"std": found.policy_std},
-        "data": _interval(found.data) | {"std": found.data_std},
+        "environment": None if played is None else str(played),
+        "unit": evidence.unit,
+        "estimated": evidence.estimated is not None,
+        "policy": _side(found.policy, found.policy_std, found.policy_episodes),
+        "data_return": _side(found.data, found.data_std, found.data_episodes),
         "difference": _interval(found.difference),
-        "policy_episodes": found.policy_episodes,
-        "data_episodes": found.data_episodes,
-        "margin": found.margin,
         "probability_policy_above_data": found.above,
         "chances": found.chances,
+        "regime": found.regime,
+        "possible": found.possible,
         "more_episodes": found.more_episodes,
     }
 
 
+def _side(found: Interval, std: float, episodes: int) -> Document:
+    return _interval(found) | {"std": _known(std), "episodes": episodes}
+
+
 def _interval(found: Interval) -> Document:
-    known = found.low == found.low
-    return {
-        "mean": found.value,
-        "low": found.low if known else None,
-        "high": found.high if known else None,
-    }
+    return {"mean": found.value, "low": _known(found.low), "high": _known(found.high)}
+
+
+def _known(number: float) -> float | None:
+    return number if number == number else None
 
 
 def _of_seed(seed: int, found: Comparison) -> Document:
-    return {
-        "seed": seed,
-        **_interval(found.policy),
-        "probability_policy_above_data": found.above,
-        "regime": found.regime,
-    }
+    about = {"probability_policy_above_data": found.above, "regime": found.regime}
+    return {"seed": seed, **_interval(found.policy), **about}
 
 
 def _scores(found: Comparison, reference: Reference | None) -> Document | None:
@@ -206,38 +164,3 @@ def _scores(found: Comparison, reference: Reference | None) -> Document | None:
         "policy": float(reference.normalize(found.policy.value)),
         "data": float(reference.normalize(found.data.value)),
     }
-
-
-# -- doubts
-
-
-def _of_origin(document: Mapping[str, Any], same: bool) -> list[str]:
-    trained = document["dataset"]
-    if trained is None or same:
-        return []
-    return [
-        f"the checkpoint was trained on {trained['id']}, not on these data: this says whether they "
-        "are better than the policy, not whether it learned from them"
-    ]
-
-
-def _of_seeds(by_seed: Mapping[int, Comparison]) -> list[str]:
-    kinds = {seed: found.regime for seed, found in by_seed.items() if found.regime}
-    if len(set(kinds.values())) < 2:
-        return []
-    said = [
-        f"{regime}: {', '.join(str(seed) for seed, found in kinds.items() if found == regime)}"
-        for regime in REGIMES
-        if regime in kinds.values()
-    ]
-    return [
-        f"seeds are in different regimes ({'; '.join(said)}): their mean describes none of them"
-    ]
-
-
-def _of_rewards(traits: Traits) -> list[str]:
-    if not traits.sparse:
-        return []
-    return [
-        "rewards are sparse: a policy of a low return may come far, and explore well, all the same"
-    ]

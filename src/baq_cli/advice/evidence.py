@@ -1,4 +1,4 @@
-"""The returns of a policy beside those of its data, and what speaks against comparing them."""
+"""The returns of a policy beside those of its data: played, else estimated."""
 
 from __future__ import annotations
 
@@ -7,33 +7,59 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine.checkpoints.restore import evaluate_checkpoint, spaces_of
+from baq_cli.engine.checkpoints.restore import evaluate_checkpoint, load_agent, spaces_of
+from baq_cli.engine.estimation.estimate import (
+    STEPS,
+    discount_of,
+    discounted_returns,
+    fitted_q,
+)
 from baq_cli.engine.evaluation.environment import environment_of, limited
 from baq_cli.envs.ref import EnvChoice, EnvRef
-from baq_cli.runs.events import Observer
+from baq_cli.errors import EnvironmentMismatch
+from baq_cli.runs.events import Note, Observer
 
 Array = npt.NDArray[Any]
-FEW_EPISODES = 10
-"""With fewer of them an interval is too narrow to lean on."""
+NOT_PLAYED = "nothing was played, as asked"
+NOWHERE = "the checkpoint was made without an environment"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What advice is asked about.
+
+    episodes: to play, a seed; number: which start states. play: whether the policy may act in an
+    environment; where it doesn't, `gradient_steps` of fitted Q evaluation estimate what it is
+    worth. margin: the share of the scale of returns that counts as no difference.
+    """
+
+    dataset: str
+    checkpoint: Path | None
+    choice: EnvChoice
+    episodes: int
+    number: int
+    margin: float
+    play: bool = True
+    gradient_steps: int = STEPS
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What a comparison rests on.
 
-    policy `[S, n]` by seed and data `[K]`: raw returns of episodes, discounted where they are
-    `estimated`; then episode k of both begins alike. environment: where the policy played.
+    policy `[S, n]` by seed and data `[K]`: raw returns of episodes. lengths: the policy's, in
+    env_steps `[S, n]`, and environment: where it played. Where it didn't, `estimated` says why:
+    returns are discounted then, and episode k of both begins alike.
     """
 
     policy: Array
     data: Array
-    estimated: bool
-    environment: EnvRef | None
-    doubts: tuple[str, ...]
+    lengths: Array | None = None
+    environment: EnvRef | None = None
+    estimated: str | None = None
 
     @property
     def unit(self) -> str:
@@ -41,54 +67,48 @@ class Evidence:
         return "discounted raw return, estimated" if self.estimated else "raw return"
 
 
-def played(
+def gather(
+    question: Question,
     checkpoint: Path,
     document: Mapping[str, Any],
     episodes: Episodes,
-    choice: EnvChoice,
-    count: int,
-    number: int,
     observer: Observer,
 ) -> Evidence:
-    """Play `count` episodes a seed with a checkpoint's policies, beside the data's episodes.
+    """Let a checkpoint's policies play where they may and can; else estimate what they are worth.
 
-    Raises EnvironmentMismatch where there is no such environment, or its spaces are others.
+    Raises EnvironmentMismatch where spaces differ, or the environment that was asked for can't be
+    made; one that the checkpoint alone names is done without.
     """
-    asked = environment_of(document, choice, f"the checkpoint {checkpoint}")
-    env = limited(asked, observer, EnvRef.of_document(document))
-    returns, lengths, _ = evaluate_checkpoint(checkpoint, env, count, number, observer)
-    doubts = [*_of_counts(returns, episodes), *_of_lengths(lengths, episodes, env)]
-    return Evidence(returns, episodes.returns, False, env, tuple(doubts))
-
-
-def check_same_spaces(checkpoint: Path, document: Mapping[str, Any], episodes: Episodes) -> None:
-    """Raise EnvironmentMismatch unless a checkpoint acts in the dataset's spaces."""
     there = f"dataset '{episodes.dataset_id}'"
     spaces_of(dict(document)).check_same(episodes.spaces, f"the checkpoint {checkpoint}", there)
+    env, why = _environment(question, checkpoint, document, observer)
+    if env is not None:
+        how = question.episodes, question.number, observer
+        returns, lengths, _ = evaluate_checkpoint(checkpoint, env, *how)
+        return Evidence(returns, episodes.returns, lengths, env)
+    steps = question.gradient_steps
+    observer(Note(f"{why}: estimating from {episodes.dataset_id} ({steps:,} gradient steps)"))
+    agent, inputs, _ = load_agent(checkpoint)
+    fitted = fitted_q(agent, episodes, inputs)
+    fitted.fit(agent.act, steps)
+    returns = discounted_returns(episodes, discount_of(agent))
+    return Evidence(fitted.values(), returns, estimated=why)
 
 
-def _of_counts(returns: Array, episodes: Episodes) -> list[str]:
-    sides = {
-        "the policy's": returns.shape[1],
-        "the data's": len(episodes.lengths),
-    }
-    return [
-        f"{count} of {whose} episodes are few: intervals from so few are too narrow"
-        for whose, count in sides.items()
-        if count < FEW_EPISODES
-    ]
-
-
-def _of_lengths(lengths: Array, episodes: Episodes, env: EnvRef) -> list[str]:
-    """Doubt returns of episodes that are cut elsewhere than the environment cuts them."""
-    limit, cut = env.max_episode_steps, episodes.cut_after
-    ran_on = float((lengths == lengths.max()).mean())
-    if cut is None or np.array_equal(lengths, np.full_like(lengths, cut)):
-        return []
-    longest = int(limit or lengths.max())
-    if longest == cut or (limit is None and ran_on < 0.5):
-        return []
-    return [
-        f"the data's longest episodes are cut after {cut:,} steps, the policy's after {longest:,}: "
-        "returns of episodes of other lengths are not the same thing"
-    ]
+def _environment(
+    question: Question, checkpoint: Path, document: Mapping[str, Any], observer: Observer
+) -> tuple[EnvRef | None, str]:
+    """Return where the policy is to play, or None and why it isn't."""
+    asked = question.choice.id is not None
+    if not question.play:
+        return None, NOT_PLAYED
+    if document["env_id"] is None and not asked:
+        return None, NOWHERE
+    env = environment_of(document, question.choice, f"the checkpoint {checkpoint}")
+    known = None if document["env_id"] is None else EnvRef.of_document(document)
+    try:
+        return limited(env, observer, known), ""
+    except EnvironmentMismatch as error:
+        if asked:
+            raise
+        return None, str(error).rstrip(".")

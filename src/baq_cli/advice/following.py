@@ -20,6 +20,7 @@ from baq_cli.advice.anchors import (
 from baq_cli.advice.regimes import Comparison, Regime
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import METHODS
+from baq_cli.engine.checkpoints.document import BEHAVIOR
 from baq_cli.engine.checkpoints.handover import carried
 from baq_cli.envs.ref import EnvRef
 from baq_cli.surroundings import in_shell
@@ -108,20 +109,27 @@ def follow(found: Comparison, continued: Continued, little_to_lose: bool) -> dic
 def options(stance: Stance, continued: Continued) -> list[Option]:
     """Return the fine-tunings of a stance, the checkpoint's own method first.
 
-    Then come those that need no setting, as the registry has them; from scratch beside the data
-    goes before all where the data are held on to, and behind it the loosest constraint first.
+    Then come those that need no setting, where the policy is held on to by the length of its
+    warm-up, else as the registry has them. Where the data are, from scratch beside them goes before
+    all, and behind it the loosest constraint first.
     """
     ways = list(_continuing(stance, continued))
     if stance == "data":
         ways.sort(key=lambda option: LOOSENESS.index(option.anchors.constraint))
         return [*_scratch(continued), *ways]
-    ways.sort(key=lambda option: (option.method != continued.algo, bool(option.settings)))
-    return ways
+
+    def rank(option: Option) -> tuple[bool, bool, int]:
+        held = option.anchors.warmup_env_steps if stance == "policy" else 0
+        return option.method != continued.algo, bool(option.settings), -held
+
+    return sorted(ways, key=rank)
 
 
 def _continuing(stance: Stance, continued: Continued) -> Iterator[Option]:
     held: Callable[[type[Agent], Mapping[str, Any]], Settings | None]
     held = without_data if stance == "policy" else with_data
+    if continued.document.get("kind") == BEHAVIOR:
+        return
     for name in can_go_on(continued.algo):
         method, section = METHODS[name], continued.section(name)
         if not method.learns_offline:  # it would begin with a policy that it isn't made for

@@ -1,21 +1,27 @@
 """Which regime of fine-tuning a policy and its data are in, and how sure that is.
 
 After "The Three Regimes of Offline-to-Online Reinforcement Learning" (Li, Ni, Sun, Bacon 2025,
-arXiv 2510.01460): J(π), the return of the pre-trained policy, is compared with J(D), the mean return
-of the dataset's episodes. What is better of the two is what a fine-tuning should not lose.
+arXiv 2510.01460): J(π), the return of the pre-trained policy, is compared with J(D), the mean
+return of the dataset's episodes. What is better of the two is what a fine-tuning should not lose.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.report.bootstrap import FEWEST_RUNS, LEVEL, RESAMPLES, Interval, bounds
+from baq_cli.bootstrap import (
+    FEWEST_RUNS,
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    bounds,
+    resampled_means,
+)
 
 Array = npt.NDArray[Any]
 Regime = Literal["superior", "comparable", "inferior"]
@@ -25,8 +31,9 @@ REGIMES: tuple[Regime, ...] = get_args(Regime)
 MARGIN = 0.05
 """The share of a scale of returns below which a difference counts as none, as the authors have it.
 """
-MANY, AT_ONCE = 5_000, 2_000_000
-"""Episodes whose mean is as good as normal; numbers that are drawn at once."""
+FEWEST = 5
+"""Episodes, of the policy's a seed and of the data's, below which no regime is named: an interval
+from fewer holds the truth in less than 84 of 100 cases (docs/statistics.md)."""
 ONE_SIDED, TWO_SIDED = 1.645, 1.960
 """Normal quantiles that leave 5 % beyond them, on one side and on both."""
 MOST_EPISODES = 1_000_000
@@ -37,11 +44,10 @@ MOST_EPISODES = 1_000_000
 class Comparison:
     """A policy against its data, in the units of their returns.
 
-    policy, data, difference: means with 95 % bootstrap intervals; bounds are NaN where one episode
-    says nothing of its spread.
+    policy, data, difference: means with 95 % bootstrap intervals; bounds are NaN with one episode.
     policy_std, data_std: over episodes, within a seed. policy_episodes: of all seeds.
     above: the probability that the policy's mean return is above the data's. chances: that of each
-    regime. Both are None where an interval isn't known.
+    regime. Both are None where either has fewer than five episodes (the policy: a seed).
     regime: the one that has 95 % of the chances or more; None: too close to tell.
     more_episodes: about how many more of the policy's episodes would tell, a seed (of the data's
     where both are paired); None where none would, or none are needed.
@@ -79,56 +85,42 @@ def compare(policy: Array, data: Array, margin: float, paired: bool = False) -> 
     within each seed, and from the data. Where `paired`, episode k of the policy began as the data's
     k-th did, and pairs are drawn.
     """
-    rng = np.random.default_rng(0)
-    mean_policy, mean_data = float(policy.mean()), float(data.mean())
-    value = mean_policy - mean_data
-    drawn_data = _means(data, rng)
-    if paired:
-        drawn_policy = _means(policy.mean(0), rng)
-        drawn = _means(policy.mean(0) - data, rng)
-        variances = 0.0, float((policy.mean(0) - data).var(ddof=1)) if len(data) > 1 else math.nan
-    else:
-        drawn_policy = np.mean([_means(of_seed, rng) for of_seed in policy], axis=0)
-        drawn = drawn_policy - drawn_data
-        variances = _variance(policy) / len(policy), _variance(data[None])
-    chances = None if np.isnan(drawn).any() else _chances(drawn, margin)
+    value, spreads = float(policy.mean() - data.mean()), _Spreads.of(policy, data, paired)
+    drawn_policy, drawn_data, drawn = _drawn(policy, data, paired)
+    known = min(policy.shape[1], len(data)) >= FEWEST
+    chances = _chances(drawn, margin) if known else None
     regime = next((r for r in REGIMES if chances and chances[r] >= LEVEL), None)
-    counts = policy.shape[1], len(data)
     return Comparison(
-        policy=_interval(mean_policy, drawn_policy),
-        data=_interval(mean_data, drawn_data),
+        policy=_interval(float(policy.mean()), drawn_policy),
+        data=_interval(float(data.mean()), drawn_data),
         difference=_interval(value, drawn),
-        policy_std=math.sqrt(_variance(policy)),
-        data_std=math.sqrt(_variance(data[None])),
+        policy_std=_std(policy),
+        data_std=_std(data[None]),
         policy_episodes=policy.size,
         data_episodes=len(data),
         margin=margin,
-        above=None if chances is None else float((drawn > 0).mean() + (drawn == 0).mean() / 2),
+        above=float((drawn > 0).mean() + (drawn == 0).mean() / 2) if known else None,
         chances=chances,
         regime=regime,
-        more_episodes=None if regime or chances is None
-        else _more(value, margin, variances, counts, paired),
-    )  # fmt: skip
+        more_episodes=None if regime else spreads.more(value, margin),
+    )
 
 
-def _variance(returns: Array) -> float:
-    """Return the variance over episodes `[S, n]`, averaged over seeds; NaN of one episode."""
-    return float(returns.var(axis=1, ddof=1).mean()) if returns.shape[1] > 1 else math.nan
+def _drawn(policy: Array, data: Array, paired: bool) -> tuple[Array, Array, Array]:
+    """Return resampled means of the policy, of the data and of their difference."""
+    rng = np.random.default_rng(0)
+    of_data = _means(data, rng)
+    if paired:
+        return _means(policy.mean(0), rng), of_data, _means(policy.mean(0) - data, rng)
+    of_policy = np.mean([_means(of_seed, rng) for of_seed in policy], axis=0)
+    return of_policy, of_data, of_policy - of_data
 
 
 def _means(values: Array, rng: np.random.Generator) -> Array:
-    """Return the means of resamples of `[n]`, `[RESAMPLES]`; NaN where n is one.
-
-    Those of many values are drawn from the normal distribution that they have then.
-    """
-    count = len(values)
-    if count < FEWEST_RUNS:
+    """Return the means of resamples of `[n]`, `[RESAMPLES]`; NaN where n is one."""
+    if len(values) < FEWEST_RUNS:
         return np.full(RESAMPLES, np.nan)
-    if count > MANY:
-        return rng.normal(values.mean(), values.std() / math.sqrt(count), RESAMPLES)
-    rows = max(1, AT_ONCE // count)
-    blocks = (min(rows, RESAMPLES - begun) for begun in range(0, RESAMPLES, rows))
-    return np.concatenate([values[rng.integers(count, size=(b, count))].mean(1) for b in blocks])
+    return resampled_means(values, rng)
 
 
 def _interval(value: float, drawn: Array) -> Interval:
@@ -145,26 +137,39 @@ def _chances(drawn: Array, margin: float) -> dict[Regime, float]:
     }
 
 
-def _more(
-    value: float,
-    margin: float,
-    variances: Sequence[float],
-    counts: Sequence[int],
-    paired: bool,
-) -> int | None:
-    """Return how many more episodes would tell if means and spreads stayed what they are.
+def _std(returns: Array) -> float:
+    """Return the std over episodes `[S, n]`, pooled over seeds; NaN of one episode."""
+    if returns.shape[1] < FEWEST_RUNS:
+        return math.nan
+    return math.sqrt(float(returns.var(axis=1, ddof=1).mean()))
 
-    A mean of so many episodes is taken for normal. `variances` of one episode of the policies' mean
-    and of the data; `counts` of episodes so far.
-    """
-    beyond = abs(value) - margin
-    error = beyond / ONE_SIDED if beyond > 0 else -beyond / TWO_SIDED
-    own, of_data = variances
-    if paired:
-        needed, before = of_data / error**2 if error else math.inf, counts[1]
-    else:
-        left = error**2 - of_data / counts[1]
-        needed, before = own / left if left > 0 else math.inf, counts[0]
-    if not needed < MOST_EPISODES:
-        return None
-    return max(1, math.ceil(needed) - before)
+
+@dataclass(frozen=True)
+class _Spreads:
+    """What the difference's standard error is made of, for n episodes a seed: √(own / n + rest)."""
+
+    own: float
+    rest: float
+    episodes: int
+    enough_data: bool
+
+    @classmethod
+    def of(cls, policy: Array, data: Array, paired: bool) -> _Spreads:
+        if paired:  # more episodes are the data's too
+            pairs = policy.mean(0) - data
+            return cls(_std(pairs[None]) ** 2, 0.0, len(data), True)
+        own, rest = _std(policy) ** 2 / len(policy), _std(data[None]) ** 2 / len(data)
+        return cls(own, rest, policy.shape[1], len(data) >= FEWEST)
+
+    def more(self, value: float, margin: float) -> int | None:
+        """Return how many more episodes would tell, if means and spreads stayed what they are.
+
+        A mean of so many is taken for normal.
+        """
+        beyond = abs(value) - margin
+        error = beyond / ONE_SIDED if beyond > 0 else -beyond / TWO_SIDED
+        left = error**2 - self.rest
+        if not self.enough_data or not left > 0:
+            return None
+        needed = max(FEWEST, self.own / left)
+        return max(1, math.ceil(needed) - self.episodes) if needed < MOST_EPISODES else None

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+UNTOLD = "too close to tell"
 SHOWN = 5
 """Fine-tunings that are shown; the JSON document has all."""
-COLORS = {"superior": "green", "comparable": "yellow", "inferior": "red", None: "yellow"}
+COLORS = {"superior": "green", "comparable": "yellow", "inferior": "red", None: "magenta"}
 
 
 def advice_text(document: Mapping[str, Any]) -> Group:
@@ -53,62 +54,56 @@ def _of_policy(document: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _numbers(document: Mapping[str, Any]) -> Table:
-    found = document["comparison"]
-    table = _table()
-    for heading in ("", document["unit"], "95 % interval", "std", "episodes"):
-        table.add_column(heading, justify="left" if heading == "" else "right")
-    decimals = _decimals([found[side]["mean"] for side in ("policy", "data")])
-    of_each = found["policy_episodes"] // len(document["seeds"])
-    seeds = f" ({of_each} × {len(document['seeds'])} seeds)" if len(document["seeds"]) > 1 else ""
-    counts = {
-        "policy": f"{found['policy_episodes']:,}{seeds}",
-        "data": f"{found['data_episodes']:,}",
-        "difference": "",
-    }
-    for side, count in counts.items():
-        each = found[side]
-        spread = f"{each['std']:,.{decimals}f}" if "std" in each else ""
-        value = f"{each['mean']:,.{decimals}f}"
-        table.add_row(side, value, _interval(each, decimals), spread, count)
-    if len(document["seeds"]) > 1:
-        for each in document["seeds"]:
-            value = f"{each['mean']:,.{decimals}f}"
-            name = f"seed {each['seed']}"
-            table.add_row(name, value, _interval(each, decimals), "", each["regime"] or "?")
+    sides = {"policy": document["policy"], "data": document["data_return"]}
+    decimals = _decimals([each["mean"] for each in sides.values()])
+    table, seeds = _table(), document["seeds"]
+    for heading in ("", document["unit"], "95 % interval", "std", "episodes", "regime"):
+        table.add_column(heading, justify="left" if heading in ("", "regime") else "right")
+
+    def row(name: str, each: Mapping[str, Any], *others: str) -> None:
+        table.add_row(name, f"{each['mean']:,.{decimals}f}", _interval(each, decimals), *others)
+
+    for name, each in sides.items():
+        spread = "–" if each["std"] is None else f"{each['std']:,.{decimals}f}"
+        row(name, each, spread, f"{each['episodes']:,}")
+    row("difference", document["difference"], "", "", document["regime"] or UNTOLD)
+    if len(seeds) > 1:
+        count = document["policy"]["episodes"] // len(seeds)
+        for each in seeds:
+            row(f"seed {each['seed']}", each, "", f"{count:,}", each["regime"] or UNTOLD)
     return table
 
 
 def _verdict(document: Mapping[str, Any]) -> Iterator[Text]:
-    found, regime = document["comparison"], document["regime"]
-    color = COLORS[regime]
+    regime, chances, margin = document["regime"], document["chances"], document["margin"]
+    left = "" if regime or chances is None else f" ({' or '.join(document['possible'])})"
+    yield _text(f"Regime: {regime or UNTOLD}{left}", f"bold {COLORS[regime]}")
+    if chances is None:
+        yield _text("Fewer than five episodes of either say too little.")
+    else:
+        above = _chance("P(policy > data)", document["probability_policy_above_data"])
+        said = ", ".join(_chance(name, p) for name, p in chances.items())
+        size = f"{margin['value']:,.{_decimals([margin['value']])}f}"
+        yield _text(
+            f"{above}; {said}, where a difference of up to {size} counts as "
+            f"none ({margin['share']:.0%} of the span {margin['of']})."
+        )
     if regime is None:
-        left = " or ".join(document["possible"])
-        yield _text(f"Regime: too close to tell ({left})", f"bold {color}")
-    else:
-        yield _text(f"Regime: {regime}", f"bold {color}")
-    margin = f"{found['margin']:,.{_decimals([found['margin']])}f}"
-    share = f"{found['margin_share']:.0%} of the span {found['margin_of']}"
-    if found["chances"] is None:
-        yield _text("One episode says nothing of how much returns vary.")
-    else:
-        chances = ", ".join(f"{name} {_chance(p)}" for name, p in found["chances"].items())
-        above = _chance(found["probability_policy_above_data"])
-        yield _text(f"P(policy > data) = {above}; {chances}, where a difference of up to {margin}")
-        yield _text(f"counts as none ({share}).")
-    if regime is None and found["chances"] is not None:
-        more = found["more_episodes"]
-        whose = "of the data" if document["estimated"] else "a seed"
-        yield _text(
-            f"About {more:,} more episodes {whose} would tell, if means and spreads stay."
-            if more is not None
-            else "No number of episodes of the policy would tell: the data are too few."
-        )
+        yield _text(_more(document))
     if document["scores"]:
-        scores = document["scores"]
         yield _text(
-            f"Normalised by {scores['reference']}: policy {scores['policy']:.1f}, data "
-            f"{scores['data']:.1f}."
+            "Normalised by {reference}: policy {policy:.1f}, data {data:.1f}.".format(
+                **document["scores"]
+            )
         )
+
+
+def _more(document: Mapping[str, Any]) -> str:
+    more = document["more_episodes"]
+    if more is None:
+        return "If means and spreads stay, no number of the policy's episodes would tell."
+    whose = "of the data" if document["estimated"] else "of the policy, a seed,"
+    return f"If means and spreads stay, about {more:,} more episodes {whose} would tell."
 
 
 def _options(options: Sequence[Mapping[str, Any]]) -> Table:
@@ -121,7 +116,7 @@ def _options(options: Sequence[Mapping[str, Any]]) -> Table:
         warmup = anchors["warmup_env_steps"]
         table.add_row(
             _text(option["method"] + (" (from scratch)" if option["scratch"] else "")),
-            settings or "its defaults" if option["scratch"] else settings or "as it is",
+            settings or "as it is",
             _share(anchors),
             f"{warmup:,} steps" if warmup else "–",
             anchors["constraint"] if anchors["constraint"] != "none" else "–",
@@ -203,8 +198,9 @@ def _interval(each: Mapping[str, Any], decimals: int) -> str:
     return f"[{each['low']:,.{decimals}f}, {each['high']:,.{decimals}f}]"
 
 
-def _chance(p: float) -> str:
-    return "> 0.999" if p > 0.999 else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _chance(name: str, p: float) -> str:
+    bound = "> 0.999" if p > 0.999 else "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return f"{name} {bound}"
 
 
 def _decimals(values: Sequence[float]) -> int:

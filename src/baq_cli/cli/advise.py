@@ -31,6 +31,10 @@ def advise(
     ] = None,
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
+    no_env: Annotated[
+        bool,
+        typer.Option("--no-env", help="Play nothing: estimate the policy's return from the data."),
+    ] = False,
     episodes: Annotated[int, typer.Option(help="Episodes to play, a seed.", min=2)] = EPISODES,
     number: Annotated[
         int, typer.Option(help="Which set of start states; the same number repeats them.", min=0)
@@ -39,16 +43,29 @@ def advise(
         float,
         typer.Option(help="The share of the scale of returns that is no difference.", min=0, max=1),
     ] = 0.05,
+    gradient_steps: Annotated[
+        int | None, typer.Option(help="Of the estimate, where nothing is played.", min=1)
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Compare a policy with its data: what to keep close to, how sure that is. Changes nothing."""
-    from baq_cli.advice.document import Question
     from baq_cli.advice.document import advise as answer
+    from baq_cli.advice.evidence import Question
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import print_json, show_advice
+    from baq_cli.engine.estimation.estimate import STEPS
 
-    choice = opt.environment(env, env_arg, max_episode_steps)
-    found = answer(Question(dataset, checkpoint, choice, episodes, number, margin), told)
+    question = Question(
+        dataset,
+        checkpoint,
+        opt.environment(env, env_arg, max_episode_steps),
+        episodes,
+        number,
+        margin,
+        not no_env,
+        gradient_steps or STEPS,
+    )
+    found = answer(question, told)
     if json:
         print_json(found)
     else:
