@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from baq_cli.agents.base import Agent, Constraint
+from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.plans import Plan
 from baq_cli.agents.registry import METHODS, make_agent
@@ -43,7 +43,7 @@ class Anchors:
     data_share: float | None
     warmup_env_steps: int
     keeps_policy: bool
-    constraint: Constraint
+    constraint: str
     scratch: bool
 
     @property

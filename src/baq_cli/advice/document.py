@@ -100,9 +100,7 @@ def _of_policy(
     }
     scores = _scores(found, reference)
     little = scores is not None and max(scores["policy"], scores["data"]) < NEAR_RANDOM
-    env = evidence.environment or question.choice.over(_known_environment(saved))
-    same = trained_on(saved, episodes)
-    continued = Continued(checkpoint, saved, episodes.dataset_id, same, env)
+    continued = _continued(question, checkpoint, saved, episodes)
     return {
         "checkpoint": str(checkpoint),
         "algo": saved["algo"],
@@ -117,8 +115,13 @@ def _of_policy(
     }
 
 
-def _known_environment(saved: Document) -> EnvRef | None:
-    return None if saved["env_id"] is None else EnvRef.of_document(saved)
+def _continued(
+    question: Question, checkpoint: Path, saved: Document, episodes: Episodes
+) -> Continued:
+    known = None if saved["env_id"] is None else EnvRef.of_document(saved)
+    env, same = question.choice.over(known), trained_on(saved, episodes)
+    same_env = known is not None and env == known
+    return Continued(checkpoint, saved, episodes.dataset_id, same, env, same_env)
 
 
 def _compared(evidence: Evidence, found: Comparison) -> Document:

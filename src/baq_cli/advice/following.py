@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from baq_cli.advice.anchors import (
     without_data,
 )
 from baq_cli.advice.regimes import Comparison, Regime
-from baq_cli.agents.base import Agent
+from baq_cli.agents.base import CONSTRAINTS, Agent
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.document import BEHAVIOR
 from baq_cli.engine.checkpoints.handover import carried
@@ -33,8 +34,6 @@ STANCES: dict[Regime | None, Stance] = {
 }
 """What a fine-tuning should hold on to. Where it is too close to tell: the middle, which is next to
 either."""
-LOOSENESS = ("none", "ends", "relaxes", "stays")
-"""Constraints, the loosest first: where the data are better, the policy may move."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Continued:
-    """What is fine-tuned: a checkpoint with its document, beside a dataset, in an environment."""
+    """What is fine-tuned: a checkpoint with its document, beside a dataset, in an environment.
+
+    same_dataset, same_env: whether the checkpoint itself names them. env: None where nobody does.
+    """
 
     checkpoint: Path
     document: Mapping[str, Any]
     dataset: str
     same_dataset: bool
     env: EnvRef | None
+    same_env: bool
 
     @property
     def algo(self) -> str:
@@ -82,13 +85,16 @@ class Continued:
         words = ["baq", "finetune", "--checkpoint", str(self.checkpoint)]
         words += [] if method == self.algo else ["--algo", method]
         words += [] if self.same_dataset else ["--dataset", self.dataset]
+        words += [] if self.same_env else self._env()
         return self._shell(words, method, settings)
 
     def from_scratch(self, method: str) -> str:
         """Return the command that begins anew beside the data."""
-        env = ["--env", "ID"] if self.env is None else self.env.flags().split()
-        words = ["baq", "finetune", "--algo", method, "--dataset", self.dataset, *env]
+        words = ["baq", "finetune", "--algo", method, "--dataset", self.dataset, *self._env()]
         return self._shell(words, method, {})
+
+    def _env(self) -> list[str]:
+        return ["--env", "ID"] if self.env is None else shlex.split(self.env.flags())
 
     def _shell(self, words: list[str], method: str, settings: Settings) -> str:
         out = ["--out", str(Path("runs") / f"{method}-online")]
@@ -102,27 +108,28 @@ def follow(found: Comparison, continued: Continued, little_to_lose: bool) -> dic
         "stability": stance,
         "dataset_in_batches": stance != "policy",
         "because": [*_because(found), *(_LITTLE if little_to_lose else ())],
-        "options": [option.facts() for option in options(stance, continued)],
+        "options": [option.facts() for option in options(stance, continued, little_to_lose)],
     }
 
 
-def options(stance: Stance, continued: Continued) -> list[Option]:
+def options(stance: Stance, continued: Continued, little_to_lose: bool = False) -> list[Option]:
     """Return the fine-tunings of a stance, the checkpoint's own method first.
 
     Then come those that need no setting, where the policy is held on to by the length of its
     warm-up, else as the registry has them. Where the data are, from scratch beside them goes before
-    all, and behind it the loosest constraint first.
+    all, and behind it the loosest constraint first: there the policy may move. With little to lose,
+    every start from scratch goes before all.
     """
-    ways = list(_continuing(stance, continued))
-    if stance == "data":
-        ways.sort(key=lambda option: LOOSENESS.index(option.anchors.constraint))
-        return [*_scratch(continued), *ways]
+    scratch = list(_scratch(continued))
+    if not little_to_lose:
+        scratch = [option for option in scratch if option.anchors.stance == stance]
 
-    def rank(option: Option) -> tuple[bool, bool, int]:
+    def rank(option: Option) -> tuple[int, bool, bool, int]:
+        loose = CONSTRAINTS.index(option.anchors.constraint) if stance == "data" else 0
         held = option.anchors.warmup_env_steps if stance == "policy" else 0
-        return option.method != continued.algo, bool(option.settings), -held
+        return -loose, option.method != continued.algo, bool(option.settings), -held
 
-    return sorted(ways, key=rank)
+    return [*scratch, *sorted(_continuing(stance, continued), key=rank)]
 
 
 def _continuing(stance: Stance, continued: Continued) -> Iterator[Option]:
@@ -144,10 +151,8 @@ def _continuing(stance: Stance, continued: Continued) -> Iterator[Option]:
 def _scratch(continued: Continued) -> Iterator[Option]:
     for name, method in METHODS.items():
         if not method.learns_offline:
-            anchors = anchors_of(method)
-            if anchors.stance == "data":
-                command = continued.from_scratch(name)
-                yield Option(name, method.title, True, {}, anchors, command)
+            command = continued.from_scratch(name)
+            yield Option(name, method.title, True, {}, anchors_of(method), command)
 
 
 # -- in words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ FAMILIES = (
 )
 """What keeps a method's policy near its data, or what it adds to actor-critic learning."""
 
-Constraint = Literal["stays", "relaxes", "ends", "none"]
+CONSTRAINTS = ("stays", "relaxes", "ends", "none")
 """It holds as before; holds less, at once or by and by; goes with the hand-over; isn't there."""
 
 
@@ -49,9 +49,9 @@ class Agent(nn.Module, ABC):
     title: ClassVar[str]
     family: ClassVar[str]
     """One of FAMILIES."""
-    constraint_online: ClassVar[Constraint] = "none"
-    """What its defaults make online of what holds it to its data offline: a term of its losses, a
-    penalty, the pessimism of an ensemble. A method that has both phases says one of the others."""
+    constraint_online: ClassVar[str] = "none"
+    """One of CONSTRAINTS: what its defaults make online of what holds it to its data offline, be it
+    a term of its losses, a penalty or the pessimism of an ensemble."""
     learns_offline: ClassVar[bool] = True
     learns_online: ClassVar[bool] = True
     needs_own_pretraining: ClassVar[bool] = False
