@@ -58,6 +58,7 @@ COMMANDS = {
     ),
     "finetune": command("finetune --checkpoint run --out new " + TUNE, "new"),
     "eval": command("eval --checkpoint run --episodes 1"),
+    "advise": command("advise --dataset {id} --checkpoint run --episodes 5"),
     "export": command("export --checkpoint run --format torchscript --out new.pt"),
     "report": command("report run --out new"),
     "compare": command(

@@ -99,6 +99,7 @@ def _facts(method: type[Agent], card: Card, cost: Cost) -> dict[str, Any]:
         "family": method.family,
         "phases": [phase for phase, learns in phases.items() if learns],
         "online_draws_from_data": draws,
+        "constraint_online": method.constraint_online,
         "cost": asdict(cost),
         "paper": card.paper,
         "arxiv": card.arxiv,
@@ -128,7 +129,7 @@ def _text(facts: dict[str, Any], card: Card) -> str:
 
     width = min(shutil.get_terminal_size((MOST_WIDTH, 0)).columns, MOST_WIDTH)
     parts = [_flowing(" ".join(text.split()), width) for text in card.summary.split("\n\n")]
-    parts.append("\n".join(f"{name:<8} {said}" for name, said in _about(facts)))
+    parts.append("\n".join(f"{name:<10} {said}" for name, said in _about(facts)))
     for heading, text in card.sections.items():
         begin, *rest = blocks(text)
         equations = begin[0] == " "
@@ -140,7 +141,7 @@ def _text(facts: dict[str, Any], card: Card) -> str:
 
 def _about(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return a card's facts in words, by name."""
-    cost = facts["cost"]
+    cost, held = facts["cost"], facts["constraint_online"]
     costs = {
         "a gradient step offline": cost["gradient_step"],
         "an environment step online": cost["env_step"],
@@ -151,6 +152,7 @@ def _about(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("family", facts["family"]),
         ("phases", ", ".join(facts["phases"])),
         *([("dataset", "online too")] if facts["online_draws_from_data"] else ()),
+        *([("constraint", f"{held} online")] if held != "none" else ()),
         ("cost", ", ".join(f"{_times(c)} {step}" for step, c in costs.items() if c) + ABOUT_COST),
         ("paper", link),
     ]
