@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from advice import Terminal
+from advice import Terminal, follows
 from logs import listing
 from recordings import own_folders
 from runs import execute, recipe_of
@@ -227,6 +227,39 @@ def test_a_behaviour_file_is_compared_but_no_fine_tuning_follows(
     found = advised(baq_here, "--dataset", log, "--checkpoint", "b.safetensors")
     assert all(option["scratch"] for option in found["options"])
     assert "a behaviour file holds a policy alone" in found["doubts"][-1]
+
+
+@follows("--no-env lets nothing play, and an environment is named: leave one out")
+def test_a_policy_plays_somewhere_or_nowhere(terminal: Terminal, log: str, run: str) -> None:
+    words = ("advise", "--dataset", log, "--checkpoint", run, "--gradient-steps", "5")
+    assert "leave one out" in terminal.told(*words, "--no-env", "--env", ENV)
+    terminal.done(*words, "--no-env")
+    terminal.done(*words, "--env", ENV)
+
+
+@follows("say how a policy plays: give it with --checkpoint, or leave them out")
+def test_without_a_policy_nothing_plays(
+    terminal: Terminal, log: str, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretraining, "costs", lambda names: {n: Cost(1.0, None) for n in names})
+    words = ("advise", "--dataset", log)
+    for flags in (("--env", ENV), ("--env-arg", "g=5"), ("--no-env",)):
+        assert "--checkpoint" in terminal.told(*words, *flags)
+    terminal.done(*words)
+    terminal.done(*words, "--checkpoint", run, "--env-arg", "g=5")
+
+
+def test_a_dataset_of_one_episode_is_shown_and_nothing_named(
+    baq_here: Run, terminal: Terminal, log: str, run: str
+) -> None:
+    one = "me/short/one-v0"
+    words = ("--env", ENV, "--behavior", "random", "--env-steps", "3")
+    terminal.done("data", "collect", one, *words)
+    found = advised(baq_here, "--dataset", one, "--checkpoint", run)
+    assert found["data_return"]["std"] is None
+    assert (found["regime"], found["chances"], found["more_episodes"]) == (None, None, None)
+    said = terminal.done("advise", "--dataset", one, "--checkpoint", run)
+    assert "too close to tell" in said
 
 
 def test_a_policy_of_other_spaces_is_refused(terminal: Terminal, run: str) -> None:

@@ -59,11 +59,16 @@ class Anchors:
         return "data" if self.data else "neither"
 
 
-def anchors_of(method: type[Agent], config: AgentConfig | None = None) -> Anchors:
-    """Return what a method is held by online, with a configuration or its defaults."""
+def anchors_of(
+    method: type[Agent], config: AgentConfig | None = None, scratch: bool = False
+) -> Anchors:
+    """Return what a method is held by online, with a configuration or its defaults.
+
+    What it does before its first update is its policy's, unless it begins from `scratch`.
+    """
     spec = Spec((0,), 1, 1, device=torch.device("meta"))
     plan = make_agent(method.name, config or method.Config(), spec, "online").online_plan()
-    scratch, share = not method.learns_offline, _share(plan)
+    share = _share(plan)
     return Anchors(
         data=share is None or share > 0,
         data_share=share,

@@ -115,19 +115,21 @@ def follow(found: Comparison, continued: Continued, little_to_lose: bool) -> dic
 def options(stance: Stance, continued: Continued, little_to_lose: bool = False) -> list[Option]:
     """Return the fine-tunings of a stance, the checkpoint's own method first.
 
-    Then come those that need no setting, where the policy is held on to by the length of its
-    warm-up, else as the registry has them. Where the data are, from scratch beside them goes before
-    all, and behind it the loosest constraint first: there the policy may move. With little to lose,
-    every start from scratch goes before all.
+    Then come those that have an offline phase themselves; of these those that need no setting; of
+    these, where the policy is held on to, those with the longest warm-up. Where the data are, from
+    scratch beside them goes before all, and behind it the loosest constraint first: there the
+    policy may move. With little to lose, every start from scratch goes before all.
     """
     scratch = list(_scratch(continued))
     if not little_to_lose:
         scratch = [option for option in scratch if option.anchors.stance == stance]
 
-    def rank(option: Option) -> tuple[int, bool, bool, int]:
+    def rank(option: Option) -> tuple[int, bool, bool, bool, int]:
         loose = CONSTRAINTS.index(option.anchors.constraint) if stance == "data" else 0
         held = option.anchors.warmup_env_steps if stance == "policy" else 0
-        return -loose, option.method != continued.algo, bool(option.settings), -held
+        made_for_it = METHODS[option.method].learns_offline
+        another = option.method != continued.algo
+        return -loose, another, not made_for_it, bool(option.settings), -held
 
     return [*scratch, *sorted(_continuing(stance, continued), key=rank)]
 
@@ -139,8 +141,6 @@ def _continuing(stance: Stance, continued: Continued) -> Iterator[Option]:
         return
     for name in can_go_on(continued.algo):
         method, section = METHODS[name], continued.section(name)
-        if not method.learns_offline:  # it would begin with a policy that it isn't made for
-            continue
         settings = held(method, section)
         if settings is not None:
             anchors = anchors_of(method, configured(name, {**section, **settings}))
@@ -152,7 +152,8 @@ def _scratch(continued: Continued) -> Iterator[Option]:
     for name, method in METHODS.items():
         if not method.learns_offline:
             command = continued.from_scratch(name)
-            yield Option(name, method.title, True, {}, anchors_of(method), command)
+            anchors = anchors_of(method, scratch=True)
+            yield Option(name, method.title, True, {}, anchors, command)
 
 
 # -- in words

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from baq_cli.envs.ref import EnvChoice
 
 EPISODES = 20
 
@@ -55,10 +59,12 @@ def advise(
     from baq_cli.cli.results import print_json, show_advice
     from baq_cli.engine.estimation.estimate import STEPS
 
+    choice = opt.environment(env, env_arg, max_episode_steps)
+    _check(checkpoint, choice, no_env)
     question = Question(
         dataset,
         checkpoint,
-        opt.environment(env, env_arg, max_episode_steps),
+        choice,
         episodes,
         number,
         margin,
@@ -70,3 +76,15 @@ def advise(
         print_json(found)
     else:
         show_advice(found)
+
+
+def _check(checkpoint: Path | None, choice: EnvChoice, no_env: bool) -> None:
+    """Raise UsageError for flags that don't go together."""
+    named = choice.id or choice.args or choice.max_episode_steps
+    if named and no_env:
+        raise UsageError("--no-env lets nothing play, and an environment is named: leave one out")
+    if checkpoint is None and (named or no_env):
+        raise UsageError(
+            "--env, --env-arg, --max-episode-steps and --no-env say how a policy plays: give it "
+            "with --checkpoint, or leave them out"
+        )
