@@ -17,11 +17,15 @@ from logs import listing
 from recordings import own_folders
 from runs import execute, recipe_of
 
-from baq_cli.advice import pretraining
+from baq_cli.advice import evidence, pretraining
+from baq_cli.advice.evidence import Question, gather
 from baq_cli.advice.terminal import SHOWN
 from baq_cli.bench.cost import Cost
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.suite import Uniform
+from baq_cli.engine.checkpoints.folder import load_agent_file
 from baq_cli.engine.collection.datasets import collect_dataset
+from baq_cli.engine.estimation.estimate import discounted_returns
 from baq_cli.envs.ref import EnvChoice
 
 LOG, ENV, RUN = "me/short/log-v0", "Short-v0", "runs/iql"
@@ -125,8 +129,6 @@ def test_the_better_one_is_held_on_to_by_the_commands_that_are_given(
     methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Returns of the policy are moved far from the data's; the commands are given as they stand."""
-    from baq_cli.advice import evidence
-
     play, sign = evidence.evaluate_checkpoint, 1 if better == "policy" else -1
 
     def moved(*words: Any) -> Any:
@@ -169,10 +171,7 @@ def test_data_alone_say_what_to_pre_train_and_the_commands_lead_back_here(
 def test_a_policy_that_may_not_play_is_estimated_and_that_is_said(
     baq_here: Run, terminal: Terminal, log: str, run: str
 ) -> None:
-    from baq_cli.data.minari.read import load_episodes
-    from baq_cli.engine.estimation.estimate import discounted_returns
-
-    words = ("--dataset", log, "--checkpoint", run, "--no-env", "--gradient-steps", "20")
+    words = ("--dataset", log, "--checkpoint", run, "--no-env", "--steps", "20")
     found = advised(baq_here, *words)
     data = discounted_returns(load_episodes(log), 0.99)
     assert found["estimated"] is True
@@ -186,10 +185,25 @@ def test_a_policy_that_may_not_play_is_estimated_and_that_is_said(
     assert "an estimate, by fitted Q evaluation" in " ".join(said.split())
 
 
+def test_a_checkpoint_that_names_no_environment_is_estimated_unless_one_is_named(
+    log: str, run: str
+) -> None:
+    episodes, document = load_episodes(log), load_agent_file(Path(run)).document
+    nowhere, notes = document | {"env_id": None}, []
+    for env, played in ((None, False), (ENV, True)):
+        question = Question(log, Path(run), EnvChoice(env), 2, 0, 0.05, steps=5)
+        found = gather(question, Path(run), nowhere, episodes, notes.append)
+        assert (found.environment is not None) == played
+        assert (found.estimated is None) == played
+        assert found.policy.shape == (2, 2 if played else 40)
+    (note,) = notes
+    assert "made without an environment" in note.text
+
+
 def test_an_environment_that_is_gone_is_done_without_but_not_one_that_was_asked_for(
     baq_here: Run, terminal: Terminal, log: str, run: str
 ) -> None:
-    words = ("advise", "--dataset", log, "--checkpoint", run, "--gradient-steps", "20")
+    words = ("advise", "--dataset", log, "--checkpoint", run, "--steps", "20")
     spec = gym.registry.pop(ENV)
     try:
         found = advised(baq_here, *words[1:])
@@ -231,7 +245,7 @@ def test_a_behaviour_file_is_compared_but_no_fine_tuning_follows(
 
 @follows("--no-env lets nothing play, and an environment is named: leave one out")
 def test_a_policy_plays_somewhere_or_nowhere(terminal: Terminal, log: str, run: str) -> None:
-    words = ("advise", "--dataset", log, "--checkpoint", run, "--gradient-steps", "5")
+    words = ("advise", "--dataset", log, "--checkpoint", run, "--steps", "5")
     assert "leave one out" in terminal.told(*words, "--no-env", "--env", ENV)
     terminal.done(*words, "--no-env")
     terminal.done(*words, "--env", ENV)

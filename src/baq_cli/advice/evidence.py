@@ -18,6 +18,7 @@ from baq_cli.engine.estimation.estimate import (
     fitted_q,
 )
 from baq_cli.engine.evaluation.environment import environment_of, limited
+from baq_cli.engine.updates.device import on_threads
 from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.errors import EnvironmentMismatch
 from baq_cli.runs.events import Note, Observer
@@ -32,7 +33,7 @@ class Question:
     """What advice is asked about.
 
     episodes: to play, a seed; number: which start states. play: whether the policy may act in an
-    environment; where it doesn't, `gradient_steps` of fitted Q evaluation estimate what it is
+    environment; where it doesn't, `steps` gradient steps of fitted Q evaluation estimate what it is
     worth. margin: the share of the scale of returns that counts as no difference.
     """
 
@@ -43,7 +44,7 @@ class Question:
     number: int
     margin: float
     play: bool = True
-    gradient_steps: int = STEPS
+    steps: int = STEPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,15 @@ def gather(
         how = question.episodes, question.number, observer
         returns, lengths, _ = evaluate_checkpoint(checkpoint, env, *how)
         return Evidence(returns, episodes.returns, lengths, env)
-    steps = question.gradient_steps
+    steps = question.steps
     observer(Note(f"{why}: estimating from {episodes.dataset_id} ({steps:,} gradient steps)"))
     agent, inputs, _ = load_agent(checkpoint)
-    fitted = fitted_q(agent, episodes, inputs)
-    fitted.fit(agent.act, steps)
+    with on_threads(1):  # batches are too small for several to share
+        fitted = fitted_q(agent, episodes, inputs)
+        fitted.fit(agent.act, steps)
+        values = fitted.values()
     returns = discounted_returns(episodes, discount_of(agent))
-    return Evidence(fitted.values(), returns, estimated=why)
+    return Evidence(values, returns, estimated=why)
 
 
 def _environment(

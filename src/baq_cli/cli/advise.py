@@ -47,8 +47,9 @@ def advise(
         float,
         typer.Option(help="The share of the scale of returns that is no difference.", min=0, max=1),
     ] = 0.05,
-    gradient_steps: Annotated[
-        int | None, typer.Option(help="Of the estimate, where nothing is played.", min=1)
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Gradient steps of the estimate, where nothing is played.", min=1),
     ] = None,
     json: opt.Json = False,
 ) -> None:
@@ -69,7 +70,7 @@ def advise(
         number,
         margin,
         not no_env,
-        gradient_steps or STEPS,
+        steps or STEPS,
     )
     found = answer(question, told)
     if json:
