@@ -9,9 +9,10 @@ from recordings import plain_recording
 from baq_cli.data.minari.write import write_minari
 
 
-def write_steady(dataset_id: str, episodes: int = 8) -> None:
-    """Save episodes of actions at random in `Steady-v0`."""
-    env, rng = Steady(), np.random.default_rng(0)
+def write_steady(dataset_id: str, episodes: int = 8, env: Steady | None = None) -> None:
+    """Save episodes of actions at random in `Steady-v0`, or in one like it."""
+    env, rng = env or Steady(), np.random.default_rng(0)
+    low, high = float(env.action_space.low[0]), float(env.action_space.high[0])
     parts: dict[str, list[object]] = {"obs": [], "action": [], "reward": [], "over": [], "cut": []}
     lengths = []
     for episode in range(episodes):
@@ -20,7 +21,7 @@ def write_steady(dataset_id: str, episodes: int = 8) -> None:
         lengths.append(0)
         over = cut = False
         while not (over or cut):
-            action = rng.uniform(-1, 1, size=1).astype(np.float32)
+            action = rng.uniform(low, high, size=1).astype(np.float32)
             obs, reward, over, cut, _ = env.step(action)
             cut = cut and not over
             lengths[-1] += 1
@@ -29,8 +30,8 @@ def write_steady(dataset_id: str, episodes: int = 8) -> None:
                 parts[name].append(value)
     recording = plain_recording(
         tuple(lengths),
-        observation_space=Steady.observation_space,
-        action_space=Steady.action_space,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
         observations={"": np.stack(parts["obs"])},
         actions=np.stack(parts["action"]),
         rewards=np.array(parts["reward"]),

@@ -15,6 +15,7 @@ class ExitStatus(IntEnum):
     DATA = 3
     ENVIRONMENT = 4
     NON_FINITE = 5
+    LIMIT = 6
     INTERRUPTED = 130
     PIPE = 141
 
@@ -51,6 +52,12 @@ class NonFiniteError(BaqError):
     """Training that produced NaN or infinity (status 5)."""
 
     status = ExitStatus.NON_FINITE
+
+
+class LimitReached(BaqError):
+    """A run that one of its limits stopped, after its checkpoint was written (status 6)."""
+
+    status = ExitStatus.LIMIT
 
 
 class Interrupted(BaqError):

@@ -58,6 +58,13 @@ def finetune(
             metavar="WHO",
         ),
     ] = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            help="Who acts at every step, while this policy proposes: policy:PATH.",
+            metavar="policy:PATH",
+        ),
+    ] = None,
     seeds: opt.Seeds = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
@@ -83,6 +90,7 @@ def finetune(
         algo=algo,
         dataset=dataset,
         intervention=None if intervene is None else {"by": intervene},
+        shadow=shadow,
         seeds=seeds,
         device=device,
         capture=False if no_capture else None,
@@ -114,7 +122,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     if "env" not in given and source.document["env_id"] is not None:
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
-    for key in ("track", "intervention", "keep_transitions"):  # no property of its policy
+    no_property = "track", "intervention", "shadow", "keep_transitions"
+    for key in no_property:  # of its policy
         recipe.pop(key, None)
     if source.document["phase"] == "online":
         recipe.pop("critic_updates", None)  # they were made

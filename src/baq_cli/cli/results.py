@@ -130,6 +130,7 @@ def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
     from baq_cli.report.figure import draw
     from baq_cli.report.method_runs import course_of, environment_name
+    from baq_cli.report.notes import held_in
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
 
@@ -145,6 +146,8 @@ def show_run(run: Path, as_json: bool) -> None:
         return
     console = _console()
     console.print(run_table(summary))
+    for said in held_in(course.runs[-1].manifest):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print(f"curves: {png} (and .svg)", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -13,6 +13,8 @@ from baq_cli.errors import EnvironmentMismatch, clipped
 
 EXECUTED = "executed_action"
 """The entry of a step's info, in the units of the action space; None is as if it were not there."""
+HAND_OVER = "hand_over"
+"""The entry of a step's info that asks for somebody to act in the policy's place, and says why."""
 
 
 class EnvironmentFault(EnvironmentMismatch):
@@ -24,9 +26,9 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
 
     Observations are copies: an environment may write the next one into the same array, which it
     may share with others. Of an info only `executed_action` is passed on, what was done in place of
-    the action asked for: the rest may hold what can't be sent to another process, or be laid beside
-    that of another environment. It is closed once, and what it raises then is passed over, for
-    nothing more is wanted of it.
+    the action asked for, and `hand_over` where it is a text: the rest may hold what can't be sent
+    to another process, or be laid beside that of another environment. It is closed once, and what
+    it raises then is passed over, for nothing more is wanted of it.
     Raises EnvironmentFault when it raises, or returns another shape than its space has, a reward
     that is no number, flags that are no truth values, or an executed action that its space doesn't
     contain.
@@ -56,25 +58,30 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
             if not isinstance(flag, bool | np.bool_):
                 raise EnvironmentFault(f"step returned {name} = {flag!r}, expected True or False")
-        return obs, float(reward), bool(terminated), bool(truncated), self._executed(info)
+        return obs, float(reward), bool(terminated), bool(truncated), self._said(info)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             let_go(self.env)
 
-    def _executed(self, info: Any) -> dict[str, Any]:
-        """Return what was done in place of the action asked for, where the info says so."""
-        found = info.get(EXECUTED) if isinstance(info, Mapping) else None
-        if found is None:
+    def _said(self, info: Any) -> dict[str, Any]:
+        """Return what was done in place of the action asked for, and why somebody else should act,
+        where the info says so.
+        """
+        if not isinstance(info, Mapping):
             return {}
+        found, reason = info.get(EXECUTED), info.get(HAND_OVER)
+        asks = {HAND_OVER: clipped(reason)} if isinstance(reason, str) else {}
+        if found is None:
+            return asks
         space = self.action_space
         assert isinstance(space, gym.spaces.Box)
         with contextlib.suppress(TypeError, ValueError), np.errstate(over="ignore"):
             action = np.asarray(found)
             typed = action.astype(space.dtype)
             if action.dtype.kind in "fiu" and space.contains(typed):
-                return {EXECUTED: typed}
+                return asks | {EXECUTED: typed}
         raise EnvironmentFault(
             f"step returned info['{EXECUTED}'] = {clipped(repr(found))}, expected an action in "
             f"{clipped(str(space))}"

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baq_cli.envs.faults import EXECUTED, Checked, EnvironmentFault, let_go
+from baq_cli.envs.faults import EXECUTED, HAND_OVER, Checked, EnvironmentFault, let_go
 from baq_cli.envs.limits import bounded
 from baq_cli.envs.making import make_env, quiet_simulator, requirements_of
 from baq_cli.envs.ref import EnvRef, named
+from baq_cli.envs.safety import Limits, Rules
 from baq_cli.envs.spaces import Spaces
 from baq_cli.envs.workers import Workers
 from baq_cli.errors import BaqError
@@ -90,9 +91,13 @@ class EnvPool:
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
     `given` are the last observations in the environment's own type, `before` those that the last
-    step began at. `made` is what one says of itself. `executed` is what the last
-    step did in place of the actions asked for, where an environment said so, `[K, action_dim]`
-    float64 in its units, the other rows NaN; None where all did what they were asked to.
+    step began at. `made` is what one says of itself. `executed` is what the last step did in place
+    of the actions asked for, where a limit or an environment decided so, `[K, action_dim]` float64
+    in its units, the other rows NaN; None where all did what they were asked to. `did_other [K]`
+    says which environments said that they did other than they were told, `limited [K]` which were
+    told other than was asked, by a limit.
+    With `rules`, `limits` hold in every copy, see `safety.py`, but not where steps are repeated;
+    `cut [K]` says whose episode the last step truncated because a limit ended it.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
     dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
     two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
@@ -104,6 +109,7 @@ class EnvPool:
         count: int,
         workers: bool = False,
         timeout_seconds: float | None = None,
+        rules: Rules | None = None,
     ):
         self._timeout = timeout_seconds
         self.env = named(env)
@@ -113,7 +119,12 @@ class EnvPool:
         self.given: Array = np.empty(0)
         self.before: Array = self.given
         self.executed: Array | None = None
-        self._begun: Array | None = None
+        self.did_other: Array = np.zeros(count, dtype=np.bool_)
+        self.limited: Array = np.zeros(count, dtype=np.bool_)
+        self.cut: Array = np.zeros(count, dtype=np.bool_)
+        self._reasons: list[str | None] = [None] * count
+        self._begun: Array = np.empty(0)
+        self._limits_hold = False
         self._asked: Array = np.empty(0)
         self._under_way = False
         make = partial(make_playable, self.env)
@@ -126,10 +137,12 @@ class EnvPool:
                 self.made = Made.of(self.env)
                 self.spaces = self.made.spaces
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+        self.limits = None if rules is None else Limits(rules, count, self.spaces.action_dtype)
 
     def again(self) -> EnvPool:
         """Return as many environments in place of these."""
-        return EnvPool(self.env, self.count, self.workers, self._timeout)
+        rules = None if self.limits is None else self.limits.rules
+        return EnvPool(self.env, self.count, self.workers, self._timeout, rules)
 
     def reset(self, seeds: Sequence[int], mask: npt.NDArray[np.bool_] | None = None) -> Array:
         """Reset the masked environments (all by default) with their seeds, `[K, obs_dim]`."""
@@ -140,6 +153,10 @@ class EnvPool:
                 obs, _ = self._envs.reset_wait(timeout=self._timeout)
             else:
                 obs, _ = self._envs.reset(seed=[int(s) for s in seeds], options=options)
+        begun = np.ones(self.count, dtype=np.bool_) if mask is None else mask
+        self._reasons = [None if b else r for r, b in zip(self._reasons, begun, strict=True)]
+        if self.limits is not None:
+            self.limits.began(obs, begun)
         return self._known(obs)
 
     def _known(self, obs: Array) -> Array:
@@ -169,17 +186,27 @@ class EnvPool:
         finally:
             gym.logger.min_level = level
 
-    def begin_step(self, action: Array, executed: Array | None = None) -> None:
+    def begin_step(
+        self,
+        action: Array,
+        executed: Array | None = None,
+        others: Array | None = None,
+        late_seconds: float | None = None,
+    ) -> None:
         """Hand the actions over; with workers the environments step from now on.
 
         Rows of `executed` that are not NaN, as the attribute has them, are done in place of those
-        of `action`, digit for digit.
+        of `action`, digit for digit: a step is repeated, and no limit holds. `others` and
+        `late_seconds` are for the limits, see `Limits.before`.
         """
         self.before = self.given
         self._asked, self._begun = action, self.spaces.to_env(action)
+        self._limits_hold = self.limits is not None and executed is None
         if executed is not None:
             told = _told(executed)
             self._begun = np.where(told, executed, self._begun).astype(self._begun.dtype)
+        elif self.limits is not None:
+            self._begun = self.limits.before(self._begun, others, late_seconds)
         if isinstance(self._envs, Workers):
             with self._faults():
                 self._envs.step_async(self._begun)
@@ -193,7 +220,10 @@ class EnvPool:
                 obs, reward, terminated, truncated, infos = self._envs.step_wait(self._timeout)
             else:
                 obs, reward, terminated, truncated, infos = self._envs.step(self._begun)
-        self.executed = self._executed(infos) if EXECUTED in infos else None
+        done = self._take(infos)
+        if self._limits_hold and self.limits is not None:
+            self.cut = self.limits.after(done, obs) & ~(terminated | truncated)
+            truncated = truncated | self.cut
         return self._known(obs), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
@@ -201,24 +231,38 @@ class EnvPool:
         self.begin_step(action)
         return self.end_step()
 
-    def _executed(self, infos: dict[str, Any]) -> Array | None:
-        """Return what was not what was asked for; saying that it was is saying nothing."""
-        found = np.asarray(infos[EXECUTED], dtype=np.float64)
-        other = infos[f"_{EXECUTED}"] & (found != self.spaces.to_env(self._asked)).any(axis=1)
-        return np.where(other[:, None], found, np.nan) if other.any() else None
+    def _take(self, infos: dict[str, Any]) -> Array:
+        """Read what the environments said of a step; return what was done, `[K, action_dim]`.
+
+        Saying that it was what was asked for is saying nothing.
+        """
+        done = self._begun.astype(np.float64)
+        if EXECUTED in infos:
+            found = np.asarray(infos[EXECUTED], dtype=np.float64)
+            done = np.where(infos[f"_{EXECUTED}"][:, None], found, done)
+        self.did_other = (done != self._begun).any(axis=1)
+        asked = self.spaces.to_env(self._asked)
+        self.limited = (self._begun != asked).any(axis=1)
+        other = (done != asked).any(axis=1)
+        self.executed = np.where(other[:, None], done, np.nan) if other.any() else None
+        self._reasons = [None] * self.count
+        if HAND_OVER in infos:
+            said = zip(infos[HAND_OVER], infos[f"_{HAND_OVER}"], strict=True)
+            self._reasons = [str(reason) if is_said else None for reason, is_said in said]
+        return done
+
+    @property
+    def hand_over(self) -> list[str | None]:
+        """Why somebody should act in the policy's place now, of each; None where nobody need."""
+        if self.limits is None:
+            return self._reasons
+        return [own or limit for own, limit in zip(self._reasons, self.limits.asks(), strict=True)]
 
     def executed_by(self, number: int) -> Array | None:
         """Return that row of `executed`, where there is an action in it."""
         if self.executed is None or not _told(self.executed)[number]:
             return None
         return np.asarray(self.executed[number])
-
-    @property
-    def did_other(self) -> Array:
-        """Return which environments said that they did other than they were asked to, `[K]`."""
-        if self.executed is None:
-            return np.zeros(self.count, dtype=np.bool_)
-        return _told(self.executed)[:, 0]
 
     def done(self, action: Array) -> Array:
         """Return what the last step did, in [−1, 1]: `action`, unless it said that it did other."""

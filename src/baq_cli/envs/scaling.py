@@ -44,6 +44,12 @@ class ActionScale:
         # These ends are numbers of the type: rounding to it can't pass them any more.
         return (scaled / self._unit).astype(self._dtype)
 
+    def nearest(self, action: Array) -> Array:
+        """Return the numbers of the type nearest to actions within the bounds, as float64."""
+        first, last = self._first / self._unit, self._last / self._unit
+        typed = np.minimum(np.maximum(action, first), last).astype(self._dtype)
+        return np.asarray(typed.astype(np.float64))
+
     def from_env(self, action: Array) -> Array:
         """Scale actions `[..., action_dim]` from the bounds to [−1, 1], float32."""
         with np.errstate(over="ignore"):  # what is far outside is found by the checks

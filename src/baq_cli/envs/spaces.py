@@ -82,6 +82,10 @@ class Spaces:
         """Scale actions `[..., action_dim]` from the environment's bounds to [−1, 1]."""
         return self.scale.from_env(action)
 
+    def nearest(self, action: Array) -> Array:
+        """Return actions within the bounds as numbers of the space's type, in float64."""
+        return self.scale.nearest(action)
+
     def unscaled(self, action: Array) -> Array:
         """Scale actions `[..., action_dim]` from [−1, 1] back, in float64 and not clipped."""
         low, high = np.asarray(self.action_low), np.asarray(self.action_high)

@@ -190,6 +190,7 @@ FREE_ON_RESUME = (
         "env_workers",
         "env_timeout_seconds",
         "env_restarts",
+        "safety",
         "track",
     ),
 )

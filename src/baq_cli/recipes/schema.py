@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
 from baq_cli.recipes.intervention import InterventionConfig
+from baq_cli.recipes.safety import SafetyConfig
 from baq_cli.untrusted import MOST_NAME, check_arguments, is_dataset_id
 
 MOST_SEEDS = 10_000
@@ -134,6 +135,10 @@ class RunConfig(Closed):
     evaluation: EvaluationConfig = EvaluationConfig()
     guard: GuardConfig = GuardConfig()
     intervention: InterventionConfig | None = None
+    safety: SafetyConfig | None = None
+    shadow: str | None = Field(
+        None, max_length=MOST_NAME, description="policy:PATH acts at every step; this one proposes"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     keep_transitions: bool = Field(
@@ -169,6 +174,23 @@ class RunConfig(Closed):
         if max(seeds) >= 2**63:
             raise ValueError(f"seeds are below 2^63, found {max(seeds)}")
         return seeds
+
+    @field_validator("shadow")
+    @classmethod
+    def _another_acts(cls, shadow: str | None, known: ValidationInfo) -> str | None:
+        kind, _, path = (shadow or "policy:x").partition(":")
+        if kind != "policy" or not path:
+            raise ValueError("expected policy:PATH")
+        if shadow is not None and known.data.get("intervention") is not None:
+            raise ValueError("another acts at every step already: leave 'intervention' out")
+        return shadow
+
+    @property
+    def takes_over(self) -> InterventionConfig | None:
+        """Who acts in the policy's place, and when: beside a shadow at every step."""
+        if self.shadow is None:
+            return self.intervention
+        return InterventionConfig(by=self.shadow, step_probability=1.0, steps=None)
 
 
 class CompareConfig(Closed):

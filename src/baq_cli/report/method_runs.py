@@ -92,6 +92,7 @@ class RunFacts:
 
 
 Score = Annotated[float, Field(ge=-MOST_SCORE, le=MOST_SCORE)]
+Distance = Annotated[float, Field(ge=0, le=2)]
 Plain = str | int | float | bool | None
 
 
@@ -147,6 +148,19 @@ class _EstimateFields(Checked):
     behavior_std: Score
 
 
+class _LimitFields(Checked):
+    env_steps: Count
+    acted: dict[Name, list[Count]]
+    stops: list[GuardEvent]
+
+
+class _ShadowFields(Checked):
+    env_steps: Count
+    near: Distance
+    difference: list[Distance] = Field(min_length=1)
+    agreed: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+
+
 class _ManifestFields(Checked):
     """Everything that a report takes from a manifest."""
 
@@ -160,6 +174,8 @@ class _ManifestFields(Checked):
     ended: Name
     guard: _GuardFields | None = None
     intervention: _InterventionFields | None = None
+    limits: _LimitFields | None = None
+    shadow: _ShadowFields | None = None
     estimate: _EstimateFields | None = None
 
 

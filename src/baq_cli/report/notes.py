@@ -29,6 +29,12 @@ def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
         *_steps(courses),
         *_versions(courses),
         *(note for course in courses for note in (*course.notes, *_guard(course), *_taken(course))),
+        *(
+            f"{course.task}, {course.method}: {said}"
+            for course in courses
+            for run in course.runs
+            for said in held_in(run.manifest)
+        ),
     ]
 
 
@@ -130,3 +136,31 @@ def _by_quarter(found: Sequence[dict[str, Any]]) -> list[float]:
         taken += np.diff(np.interp(QUARTERS * whole, [0, *at], [0, *counts]))
         steps += whole * len(each["taken_over"]) / len(taken)
     return list(taken / steps) if steps else []
+
+
+def held_in(manifest: dict[str, Any]) -> list[str]:
+    """Return what a run's limits did, and how near a shadow's proposals were, a sentence each."""
+    said = []
+    limits, shadow = manifest.get("limits"), manifest.get("shadow")
+    if limits:
+        each = [
+            _acted(name, counts, limits["env_steps"]) for name, counts in limits["acted"].items()
+        ]
+        stopped = len(limits["stops"])
+        stops = f"; {stopped} stop{'s' if stopped > 1 else ''} of the run" if stopped else ""
+        said.append(f"limits: {'; '.join(each)}{stops}.")
+    if shadow:
+        count = len(shadow["agreed"])
+        agreed, apart = (sum(shadow[name]) / count for name in ("agreed", "difference"))
+        said.append(
+            f"another acted, this policy proposed: within {shadow['near']:g} of what was done at "
+            f"{agreed:.1%} of steps, {apart:.3f} apart on average (of [-1, 1])."
+        )
+    return said
+
+
+def _acted(name: str, counts: list[int], env_steps: int) -> str:
+    """Return the share of steps of all seeds in which a limit acted, and each seed's count."""
+    share = sum(counts) / max(env_steps * len(counts), 1)
+    each = f"; by seed {', '.join(f'{c:,}' for c in counts)}" if len(counts) > 1 else ""
+    return f"{name} acted in {share:.1%} of online steps ({sum(counts):,} env_steps{each})"

@@ -53,6 +53,11 @@ class RunDirectory:
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         replace_file(self.path / MANIFEST, json_bytes(manifest))
 
+    def note(self, facts: dict[str, Any]) -> None:
+        """Add to the manifest of a run that goes on."""
+        with disk_errors(f"write the manifest in {self.path}"):
+            self.write_manifest(read_json(self.path / MANIFEST) | facts)
+
     def add_to_manifest(self, facts: dict[str, Any]) -> None:
         """Note what the manifest doesn't say yet."""
         manifest = read_json(self.path / MANIFEST)

@@ -59,6 +59,13 @@ class _Reference(Checked):
         return self
 
 
+class _Observations(Checked):
+    """What a dataset's observations are like, a number a dimension."""
+
+    mean: list[Finite]
+    std: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
 class DatasetFields(Checked):
     """The entry of a dataset in a checkpoint or a manifest."""
 
@@ -66,6 +73,7 @@ class DatasetFields(Checked):
     sha256: Name
     return_mean: Finite | None = None
     reference: _Reference | None = None
+    observations: _Observations | None = None
 
 
 class _Evaluation(Checked):
@@ -109,6 +117,9 @@ class _Document(Checked):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("it names a seed twice")
         check_arguments(self.env_args)
+        known = None if self.dataset is None else self.dataset.observations
+        if known and {len(known.mean), len(known.std)} != {self.spaces.obs_dim}:
+            raise ValueError("its dataset's statistics are of other observations than its spaces")
         return self
 
 

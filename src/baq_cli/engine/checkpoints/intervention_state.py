@@ -28,8 +28,10 @@ def intervention_tensors(
 
     Raises DataError where they, or the random stream, are missing or can't be what was saved.
     """
-    rule = document["recipe"].get("intervention")
-    if rule is None or not rule["by"].startswith("policy:"):  # people keep nothing
+    recipe = document["recipe"]
+    rule = recipe.get("intervention")
+    by_policy = rule is not None and rule["by"].startswith("policy:")  # people keep nothing
+    if not by_policy and recipe.get("shadow") is None:
         return frozenset()
     seeds, action_dim = len(document["seeds"]), len(document["spaces"]["action_low"])
     stream, rows = training.get(f"stream.{STREAM}"), replay.get(STATE)

@@ -18,6 +18,7 @@ from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.document import BEHAVIOR
 from baq_cli.engine.evaluation.environment import environment_of, limited
 from baq_cli.engine.evaluation.evaluator import Evaluator
+from baq_cli.engine.evaluation.limits import rules_of_document
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.device import on_threads, prepare
 from baq_cli.envs.ref import EnvChoice, EnvRef
@@ -92,7 +93,8 @@ def evaluate_checkpoint(
     trained_for = spaces_of(saved.document)
     env = env or environment_of(saved.document, EnvChoice(), f"the checkpoint {path}")
     env = limited(env, observer, EnvRef.of_document(saved.document))
-    evaluator = Evaluator(env, agent.spec.seeds, episodes)
+    rules = rules_of_document(saved.document, trained_for)
+    evaluator = Evaluator(env, agent.spec.seeds, episodes, rules=rules)
     trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
     with on_threads(1):  # too few observations at a time for several to share
         returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")

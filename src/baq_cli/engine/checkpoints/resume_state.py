@@ -18,6 +18,7 @@ from baq_cli.engine.experience.columns import columns_of
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.experience.stores import make_stores, own_columns
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.envs.safety import LimitName
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checked import (
     Checked,
@@ -76,6 +77,31 @@ _Point = Annotated[tuple[Count, list[Count]], Field(strict=False)]
 """env_steps of the run, and a count of each seed."""
 
 
+class _LimitStop(Checked):
+    env_steps: Count
+    seed: Count
+    limit: Name
+    why: str = Field(max_length=1000)
+
+
+class _Limits(Checked):
+    """How often limits acted, by seed, and where one stopped the run."""
+
+    acted: dict[LimitName, list[Count]]
+    stops: list[_LimitStop]
+
+
+class _LimitsNear(Checked):
+    outside: list[Count]
+    waiting: list[bool]
+
+
+class _Shadow(Checked):
+    steps: Count
+    difference: list[Finite]
+    near: list[Count]
+
+
 class _Kept(Checked):
     """A state that a run goes on from."""
 
@@ -86,6 +112,8 @@ class _Kept(Checked):
     guard: _Guard
     episodes: list[Count]
     taken_over: list[Count] | None = None
+    limits: _Limits | None = None
+    shadow: _Shadow | None = None
     taken_over_course: list[_Point] | None = None
     marks: tuple[list[Count], list[Count]] | None = Field(None, strict=False)
     metrics_sum: dict[str, list[Finite]]
@@ -113,6 +141,7 @@ class _KeptOnline(_Kept):
     intervention: _Intervention | None = None
     acting: Literal["cpu", "device"]
     running: list[_Running]
+    limits_near: _LimitsNear | None = None
     transitions: Count | None = None
 
 
@@ -141,6 +170,8 @@ def check_resumable(
         found = [block for block in blocks if block is not None]
         _check_store(agent, document, state, found, folder)
         others_own = intervention_tensors(document, state, training, replay, folder)
+        if document["recipe"].get("shadow") is not None and state.get("shadow") is None:
+            raise damaged(folder, "it lacks how near what was done was to what was proposed")
         alone = {name: tensor for name, tensor in replay.items() if name not in others_own}
         _check_episodes(agent, state, alone, sum(b["rows"].shape[1] for b in found), folder)
         _check_done(agent, document, replay, folder)
@@ -157,6 +188,9 @@ def _check_lengths(state: dict[str, Any], seeds: int, folder: Path) -> None:
         **{f"metrics '{name[:80]}'": sums for name, sums in state["metrics_sum"].items()},
         **{f"counts '{name[:80]}'": counts for name, counts in state["metrics_count"].items()},
     }
+    kept = {name: state.get(name) or {} for name in ("limits", "limits_near", "shadow")}
+    by_seed = kept["limits"].get("acted", {}) | kept["limits_near"] | kept["shadow"]
+    lists |= {f"limits '{n}'": each for n, each in by_seed.items() if n != "steps"}
     lists |= {f"guard.arrays.{k}": array for k, array in enumerate(state["guard"]["arrays"])}
     lists |= {f"pending.{k}": kept["counters"] for k, kept in enumerate(state["pending"])}
     for name, values in lists.items():

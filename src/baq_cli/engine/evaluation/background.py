@@ -22,6 +22,7 @@ from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.device import on_threads
 from baq_cli.envs.ref import EnvRef
+from baq_cli.envs.safety import Rules
 from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
 from baq_cli.machine import usable_cores
@@ -74,12 +75,21 @@ class SnapshotEvaluator(_Stateless):
     It has an agent of its own on the CPU: acting for a few episodes is little work.
     """
 
-    def __init__(self, recipe: Recipe, phase: Phase, spec: Spec, env: EnvRef | str, inputs: bytes):
+    def __init__(
+        self,
+        recipe: Recipe,
+        phase: Phase,
+        spec: Spec,
+        env: EnvRef | str,
+        inputs: bytes,
+        rules: Rules | None = None,
+    ):
         self._agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
         self._inputs = Inputs.from_tensors(load(inputs))
         self._evaluator = Evaluator(
             *(env, spec.seeds, recipe.run.evaluation.episodes),
             timeout_seconds=recipe.run.env_timeout_seconds,
+            rules=rules,
         )
         self._begun: tuple[dict[str, Tensor], str] | None = None
 
@@ -123,11 +133,13 @@ class BackgroundEvaluator(_Stateless):
         spec: Spec,
         env: EnvRef | str,
         inputs: bytes,
+        rules: Rules | None = None,
+        *,
         observer: Observer,
     ):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._arguments = recipe, phase, spec, env, inputs
+        self._arguments = recipe, phase, spec, env, inputs, rules
         self._observer = observer
         self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
@@ -194,13 +206,14 @@ def _serve(
     spec: Spec,
     env: EnvRef | str,
     inputs: bytes,
+    rules: Rules | None,
 ) -> None:
     """Evaluate what comes, until the other end is closed."""
     leave_signals_to_main()
     torch.set_flush_denormal(True)
     with (
         contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself
-        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env, inputs)) as evaluator,
+        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env, inputs, rules)) as evaluator,
     ):
         while True:
             number = connection.recv_bytes().decode()

@@ -15,6 +15,7 @@ from baq_cli.engine.evaluation.acting import Player
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvRef
+from baq_cli.envs.safety import Rules
 from baq_cli.errors import NonFiniteError
 from baq_cli.nets.streams import derive_seed
 
@@ -41,7 +42,8 @@ class Evaluator:
 
     The environments are not the training ones, and each evaluation's start states are new: they
     depend on the seed, the evaluation's number and the episode's alone; so does the noise of a
-    method that samples. With `timeout_seconds`, environments step in processes, one a seed.
+    method that samples. With `timeout_seconds`, environments step in processes, one a seed; with
+    `rules`, limits hold in them.
     Raises EnvironmentFault when one fails (asking again makes them anew), and NotFinite.
     """
 
@@ -52,13 +54,14 @@ class Evaluator:
         episodes: int,
         width: int = 10,
         timeout_seconds: float | None = None,
+        rules: Rules | None = None,
     ):
         self.seeds = seeds
         self.episodes = episodes
         in_workers = timeout_seconds is not None
         self.width = 1 if in_workers else min(width, episodes)
         count = len(seeds) * self.width
-        self._make_pool = partial(EnvPool, env, count, in_workers, timeout_seconds)
+        self._make_pool = partial(EnvPool, env, count, in_workers, timeout_seconds, rules)
         self.pool = self._make_pool()
         self._failed = False
 

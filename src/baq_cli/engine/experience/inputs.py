@@ -20,6 +20,9 @@ Array = npt.NDArray[Any]
 RETURNS_RANGE = 1000.0
 """Between the least and the greatest return of a dataset, in update units (IQL's authors)."""
 
+STATISTICS_ROWS = 65_536
+"""Observations that are widened to float64 at a time."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -82,6 +85,22 @@ class Inputs:
         """Read what `tensors()` returned."""
         scale, shift = tensors["inputs.reward"].tolist()
         return cls(tensors["inputs.obs_mean"], tensors["inputs.obs_std"], scale, shift)
+
+
+def observation_statistics(episodes: Episodes) -> dict[str, list[float]]:
+    """Return the `mean` and `std` of each dimension of a dataset's observations, `[obs_dim]`.
+
+    Of the observations that somebody acted at, in float64 whatever their size.
+    """
+    total, squares, count = 0.0, 0.0, len(episodes)
+    rows = np.arange(count) + episodes.episode
+    blocks = [rows[i : i + STATISTICS_ROWS] for i in range(0, count, STATISTICS_ROWS)]
+    for block in blocks:
+        total = total + episodes.observations[block].sum(0, dtype=np.float64)
+    mean = np.asarray(total / count)
+    for block in blocks:
+        squares = squares + np.square(episodes.observations[block] - mean).sum(0)
+    return {"mean": mean.tolist(), "std": np.sqrt(squares / count).tolist()}
 
 
 def offline_store(

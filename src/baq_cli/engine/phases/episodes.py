@@ -74,12 +74,15 @@ class RunningEpisodes:
             episode.append(action[i], self.pool.executed_by(i), float(reward[i]), slot)
         self.obs, self.action = next_obs, None
         self.queue.done()
+        self._see_limits(self._run.env_steps + 1)
 
     def end(self, over: Array, terminated: Array, cut: bool = False) -> None:
-        """End the episodes that are over, `[S]`, or `cut` short, and begin others instead."""
+        """End the episodes that are over, `[S]`, all or some `cut` short, and begin others."""
         if not over.any():
             return
-        self._close(over, terminated, cut)
+        short = over & (self.pool.cut | cut)
+        self._close(short, terminated, cut=True)
+        self._close(over & ~short, terminated, cut=False)
         try:
             self.obs = self._reset(over)
         except EnvironmentFault as fault:
@@ -183,7 +186,12 @@ class RunningEpisodes:
         """Return observations, `[S, obs_dim]`, after resetting the masked environments, or all."""
         obs = self.pool.reset([episode.start_seed for episode in self._running], mask)
         self._run.faults.check_transition({"observation": obs}, self._run.env_steps)
+        self._see_limits(self._run.env_steps)
         return obs
+
+    def _see_limits(self, env_steps: int) -> None:
+        run = self._run
+        run.counts.limited.see(self.pool.limits, env_steps, run.interruption, run.observer)
 
     def close(self) -> None:
         """Let go of the environments."""
@@ -204,6 +212,10 @@ class RunningEpisodes:
             tensors |= {f"running.{i}.{name}": t for name, t in episode.tensors().items()}
         return tensors
 
+    def limits_state(self) -> dict[str, Any]:
+        """Return how near the environments are to their limits, for a checkpoint."""
+        return {} if self.pool.limits is None else {"limits_near": self.pool.limits.state()}
+
     def restore(self, saved: Checkpoint) -> None:
         """Go on with the episodes of a checkpoint, whose transitions are in the store.
 
@@ -222,6 +234,9 @@ class RunningEpisodes:
             self.action = saved.replay["action"].numpy()
         self.queue.restore(saved.replay)
         self.obs, stray = self._insist(lambda: repeat_actions(self.pool, self._running))
+        if self.pool.limits is not None:
+            last = np.stack([episode.last_done(self.pool.spaces) for episode in self._running])
+            self.pool.limits.restore(saved.state.get("limits_near"), last)
         before = saved.replay["obs"].numpy()
         self._end_strays(stray | ((self.obs != before) & ~np.isnan(before)).any(axis=1))
 
@@ -245,7 +260,9 @@ class RunningEpisodes:
 def make_pool(run: Run) -> EnvPool:
     """Make the environments of a run, one a seed."""
     timeout = run.recipe.run.env_timeout_seconds
-    return EnvPool(run.origin.acts_in, len(run.spec.seeds), _in_workers(run), timeout)
+    return EnvPool(
+        *(run.origin.acts_in, len(run.spec.seeds), _in_workers(run), timeout), run.origin.rules
+    )
 
 
 def _renewed(run: Run, pool: EnvPool, fault: EnvironmentFault) -> EnvPool:

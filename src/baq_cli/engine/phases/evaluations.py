@@ -22,8 +22,8 @@ from baq_cli.engine.evaluation.background import (
 from baq_cli.engine.evaluation.evaluator import NotFinite
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases.faults import Faults
+from baq_cli.engine.phases.origin import Origin
 from baq_cli.envs.faults import EnvironmentFault
-from baq_cli.envs.ref import EnvRef
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Observer
 from baq_cli.runs.log import Row
@@ -76,13 +76,14 @@ class Evaluating(Protocol):
 
 
 def player_of(
-    recipe: Recipe, phase: Phase, agent: Agent, env: EnvRef, inputs: Inputs, observer: Observer
+    recipe: Recipe, phase: Phase, agent: Agent, origin: Origin, inputs: Inputs, observer: Observer
 ) -> Evaluating:
     """Return what plays a policy's episodes: here, or in a process beside where cores are free."""
     spec = replace(agent.spec, device=torch.device("cpu"))
-    arguments = recipe, phase, spec, env, save(inputs.tensors())
+    rules = None if origin.rules is None else origin.rules.apart()
+    arguments = recipe, phase, spec, origin.acts_in, save(inputs.tensors()), rules
     if evaluates_in_background(recipe, agent.spec.device):
-        return BackgroundEvaluator(*arguments, observer)
+        return BackgroundEvaluator(*arguments, observer=observer)
     return SnapshotEvaluator(*arguments)
 
 

@@ -72,11 +72,12 @@ def who_takes_over(
     `named` is what the command line itself says of it: a class is imported because of that alone.
     Raises DataError, EnvironmentMismatch and UsageError where they are not there, or don't fit.
     """
-    config = recipe.run.intervention
+    config, shadow = recipe.run.takes_over, recipe.run.shadow
     if config is None:
         return None
     if config.kind != "policy":
         return SomebodyAtHand.find(recipe, origin, named, observer)
     other = TakeOver.read(config.policy_path, recipe.run.seeds, origin)
-    observer(Note(f"takes over now and then: {other.about}"))
+    how = "takes over now and then" if shadow is None else "acts at every step, this one proposes"
+    observer(Note(f"{how}: {other.about}"))
     return other

@@ -77,7 +77,7 @@ class TakeOver:
 
     def begin(self, run: Run) -> Intervention:
         """Return it in a run, by the rule of its recipe."""
-        config = run.recipe.run.intervention
+        config = run.recipe.run.takes_over
         assert config is not None
         return Intervention(config, self, run.streams[STREAM])
 

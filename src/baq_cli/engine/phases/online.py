@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
+from baq_cli.runs.transitions import LIMIT, POLICY, SOMEBODY
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +76,7 @@ class OnlineLoop:
         self.updater = Updater(run.learner, replay, run.recipe.run.capture)
         self.intervention: InPlace | None = None if other is None else other.begin(run)
         self.owed = False
+        self.proposed: Array | None = None
         self.ended_at_resume = False
         self.episodes = RunningEpisodes(run, self.online)
         self.recorder = Recorder(run, self.episodes)
@@ -121,7 +124,8 @@ class OnlineLoop:
         run.faults.check_transition({"action": asked}, run.env_steps + 1)
         laps.lap("act")
         try:
-            episodes.pool.begin_step(asked)
+            others = None if self.intervention is None else self.intervention.taken
+            episodes.pool.begin_step(asked, others=others)
             if self.owed:
                 self._update()
             next_obs, reward, terminated, truncated = episodes.pool.end_step()
@@ -139,8 +143,9 @@ class OnlineLoop:
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         marks = None if self.intervention is None else self.intervention.marks
-        run.taken.add(taken, marks)
-        self.recorder.add(asked, reward, (terminated, truncated), taken, marks)
+        run.counts.add(taken, marks, self.proposed, action)
+        by = np.where(taken, SOMEBODY, np.where(episodes.pool.limited, LIMIT, POLICY))
+        self.recorder.add(asked, reward, (terminated, truncated), by, marks)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
         self.owed = run.env_steps > self.plan.warmup_env_steps
@@ -169,10 +174,11 @@ class OnlineLoop:
 
         None when they stop the run.
         """
-        own = self.recorder.proposed = self._own_action()
+        own = self.proposed = self.recorder.proposed = self._own_action()
         if self.intervention is None:
             return own
-        chosen = self.intervention.choose(own, self.episodes.obs, self.run.episodes)
+        moment = self.episodes.obs, self.run.episodes, self.episodes.pool.hand_over
+        chosen = self.intervention.choose(own, *moment)
         self.episodes.queue.drop(self.intervention.taken)  # what was decided before is out of date
         return chosen
 
@@ -232,6 +238,7 @@ class OnlineLoop:
             "owed": self.owed,
             "acting": self.acting,
             "running": self.episodes.state(),
+            **self.episodes.limits_state(),
             **self.stages.state(),
             **self.recorder.state(),
         }

@@ -11,10 +11,12 @@ from baq_cli.data.minari.folder import open_minari
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import spaces_of
 from baq_cli.engine.evaluation.environment import environment_of
+from baq_cli.engine.experience.inputs import observation_statistics
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.limits import own_limit, with_limit
 from baq_cli.envs.making import as_registered, check_trusted, make_env
 from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
+from baq_cli.envs.safety import Rules
 from baq_cli.envs.scores import stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch, UsageError, clipped
@@ -29,14 +31,15 @@ from baq_cli.runs.folder import MANIFEST, RunDirectory
 class Origin:
     """Where a run's experience comes from: an environment, and a dataset in numbers.
 
-    `environment` is what a manifest says of the environment, as it was made. Both it and `env` are
-    None for a run that knows a dataset alone.
+    `environment` is what a manifest says of the environment, as it was made; `rules` are the limits
+    that hold in it. Both it and `env` are None for a run that knows a dataset alone.
     """
 
     env: EnvRef | None
     spaces: Spaces
     environment: dict[str, Any] | None
     dataset: dict[str, Any] | None = None
+    rules: Rules | None = None
 
     @property
     def acts_in(self) -> EnvRef:
@@ -87,6 +90,7 @@ class Origin:
             "return_std": float(episodes.returns.std()),
             "warnings": [finding.text for finding in episodes.findings],
             "reference": None if kept is None else asdict(kept),
+            "observations": observation_statistics(episodes),
         }
         return replace(self, dataset=dataset)
 

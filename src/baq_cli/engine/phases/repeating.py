@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.envs.pool import EnvPool
+from baq_cli.envs.spaces import Spaces
 
 Array = npt.NDArray[Any]
 
@@ -35,6 +36,13 @@ class RunningEpisode:
         self.actions.append(action)
         self.rewards.append(reward)
         self.slots.append(slot)
+
+    def last_done(self, spaces: Spaces) -> Array:
+        """Return what was done last, `[action_dim]` float64 in the environment's units, or NaN."""
+        if not self.actions:
+            return np.full(spaces.action_dim, np.nan)
+        told = self.executed.get(len(self.actions) - 1)
+        return spaces.to_env(self.actions[-1]).astype(np.float64) if told is None else told
 
     def state(self) -> dict[str, Any]:
         """Return where the episode started and is stored, for a checkpoint."""

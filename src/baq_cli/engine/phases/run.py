@@ -17,12 +17,12 @@ from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.retention import prune, worth_keeping
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.experience.stores import Stores
+from baq_cli.engine.phases.counts import Counts
 from baq_cli.engine.phases.diagnostics import Diagnostics
 from baq_cli.engine.phases.evaluations import Evaluating, Evaluations, Pending, player_of
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.phases.origin import Origin
-from baq_cli.engine.phases.taken import TakenOver
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.ref import document_of
@@ -77,13 +77,13 @@ class Run:
         if plan.first or plan.routines:
             self.streams["routine"] = SeedStream(spec.seeds, f"routine/{self.phase}", spec.device)
         self.episodes = np.zeros(len(spec.seeds), dtype=np.int64)
-        self.taken = TakenOver(spec.seeds)
+        self.counts = Counts(self.recipe, self.phase, self.origin.rules)
         restarts = self.recipe.run.env_restarts
         self.faults = Faults(
             *(self.directory.path, self.phase, spec.seeds, restarts), self.observer
         )
         evaluator = self.estimator or player_of(
-            *(self.recipe, self.phase, self.agent, self.origin.acts_in, self.inputs),
+            *(self.recipe, self.phase, self.agent, self.origin, self.inputs),
             self.observer,
         )
         self.evaluations = Evaluations(
@@ -135,7 +135,7 @@ class Run:
         steps = self.learner.gradient_steps - self._first_step
         left = (total - done) * elapsed / max(done - self._first_done, 1)
         counts = self.phase, done, total, steps, steps / elapsed, left
-        self.observer(Progress(*counts, taken_over=self.taken.share(done)))
+        self.observer(Progress(*counts, taken_over=self.counts.taken.share(done)))
 
     # -- at evaluations
 
@@ -195,8 +195,8 @@ class Run:
             "gradient_steps": self.learner.gradient_steps,
             "env_steps": self.env_steps,
         }
-        self.taken.note(self.env_steps)
-        rows = [counters | row for row in (*self.diagnostics.take(), *self.taken.rows())]
+        self.counts.taken.note(self.env_steps)
+        rows = [counters | row for row in (*self.diagnostics.take(), *self.counts.rows())]
         self._log("diagnostics", rows)
 
     def _log(self, log: Log, rows: list[Row]) -> None:
@@ -229,7 +229,7 @@ class Run:
             "faults": self.faults.count,
             "guard": self.guard.state(),
             "episodes": self.episodes.tolist(),
-            **self.taken.state(),
+            **self.counts.state(),
             **self.diagnostics.state(),
             "wall_seconds": self._wall_seconds(),
             "inherited": self.history.inherited,
@@ -288,7 +288,7 @@ class Run:
         self.faults.count = int(state["faults"])
         self.guard.restore(state["guard"], saved.training)
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
-        self.taken.restore(state)
+        self.counts.restore(state)
         self.diagnostics.restore(state)
         self._earlier_seconds = float(state["wall_seconds"])
         self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
@@ -304,7 +304,7 @@ class Run:
     def finish(self) -> None:
         """Note the end of the run."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
-        found = self.guard.facts() | self.taken.facts(self.env_steps)
+        found = self.guard.facts() | self.counts.facts(self.env_steps)
         self.directory.finish({"seconds_of_last_session": seconds} | found)
         self.trackers.close(done=True)
 
@@ -314,8 +314,9 @@ class Run:
         self.trackers.close(done=False)
 
     def stop_if_asked(self, resume_command: str) -> None:
-        """Raise Interrupted, after the checkpoint was written, when a signal asked for it."""
+        """Raise Interrupted or LimitReached, after the checkpoint was written, when it is asked."""
         if self.interruption.requested:
+            self.counts.limited.stop_if_reached(self.directory, self.env_steps, resume_command)
             raise Interrupted(
                 f"stopped by {self.interruption.requested}; everything is saved. "
                 f"Continue with:\n  {resume_command}"

@@ -27,6 +27,7 @@ from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.in_place import Somebody, who_takes_over
+from baq_cli.engine.phases.limits import check_somebody_is_there, with_limits
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
@@ -153,6 +154,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "offline")
     episodes = open_checked(dataset, saved, order.observer)
     origin = offline_origin(recipe, episodes, order.observer)
+    origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
     _check_schedule(agent, recipe, saved)
@@ -179,6 +181,8 @@ def open_online(
     origin = online_origin(recipe, source, episodes, order.observer)
     if source is not None and episodes is not None:
         origin = checked_origin(origin, episodes, order.observer)
+    check_somebody_is_there(recipe)
+    origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
     _check_schedule(agent, recipe, saved)
