@@ -22,7 +22,7 @@ from baq_cli.runs.transitions import Layout, Tail, TransitionLog, read, scan
 
 LAYOUT = Layout(obs_dim=3, action_dim=2, seeds=(0, 7))
 SIZE = LAYOUT.record.itemsize
-START = len(LAYOUT.header())
+START = len(LAYOUT.header)
 
 
 def fields(number: int) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def test_cut_drops_what_a_checkpoint_does_not_know(tmp_path: Path) -> None:
     log.cut(3)
     log.append(**fields(3))
     same(read(path), range(4))
-    with pytest.raises(DataError, match="has 4 transitions, and a checkpoint knows of 5"):
+    with pytest.raises(DataError, match="has 4 records, and a checkpoint knows of 5"):
         log.cut(5)
     path.write_bytes(copy)
     TransitionLog.open(path, LAYOUT).cut(5)
