@@ -6,32 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from baq_cli.agents.interface import ONLINE
-from baq_cli.agents.plans import StoreName
-from baq_cli.data.episodes import INTERVENTION
 from baq_cli.engine.checkpoints.folder import Checkpoint
-from baq_cli.engine.experience.columns import DATA_COLUMNS, data_layout
-from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.store import PRIORITY, Store
-from baq_cli.engine.experience.stores import (
-    Stores,
-    annotate,
-    make_stores,
-    model_store,
-    odds_of,
-    own_columns,
-)
-from baq_cli.engine.experience.windows import Window
+from baq_cli.engine.experience.store import Store
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.in_place import InPlace, Somebody
+from baq_cli.engine.phases.intake import Intake
 from baq_cli.engine.phases.recorder import Recorder
 from baq_cli.engine.phases.run import Run
-from baq_cli.engine.phases.stages import Stages
-from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.transitions import LIMIT, POLICY, SOMEBODY
@@ -45,40 +28,21 @@ class OnlineLoop:
     def __init__(
         self,
         run: Run,
-        offline: Store | None,
         from_scratch: bool,
         acting: ActingOn,
-        own: Tensor | None = None,
+        intake: Intake,
         other: Somebody | None = None,
     ):
         self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
         self.actor = Actor(recipe, learner, inputs, run.streams["explore"], acting)
         self.from_scratch = from_scratch
-        self.plan, method = learner.plan, recipe.method
-        env_steps = max(run.recipe.run.env_steps, run.env_steps)
-        reached, self.online = make_stores(run.agent, self.plan, offline, env_steps, own)
-        model = model_store(run.agent, self.plan, self.online.layout)
-        self.stores = Stores(reached, self.online, model)
-        self.stages = Stages(run, self.plan, self.stores)
-        self.own = own_columns(run.agent)
-        self.known = data_layout(self.online.layout)
-        self.discount = learner.discount
-        replay = Replay(
-            self.plan.draws,
-            self.stores.by_name(),
-            run.streams["batch"],
-            method.batch_size,
-            self.discount,
-            odds_of(run.agent, self.plan),
-            Window.of(self.plan),
-        )
-        self.updater = Updater(run.learner, replay, run.recipe.run.capture)
+        self.plan, self.intake = learner.plan, intake
         self.intervention: InPlace | None = None if other is None else other.begin(run)
         self.owed = False
         self.proposed: Array | None = None
         self.ended_at_resume = False
-        self.episodes = RunningEpisodes(run, self.online)
+        self.episodes = RunningEpisodes(run, intake.online)
         self.recorder = Recorder(run, self.episodes)
 
     @classmethod
@@ -88,7 +52,7 @@ class OnlineLoop:
         """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
         acting = faster_place(run.recipe, run.learner, run.inputs)
         _own_streams(run, acting, other)
-        loop = cls(run, offline, from_scratch, acting, other=other)
+        loop = cls(run, from_scratch, acting, Intake(run, offline), other)
         loop.recorder.begin()
         return loop
 
@@ -105,9 +69,7 @@ class OnlineLoop:
         acting: ActingOn = saved.state["acting"]
         _own_streams(run, acting, other)
         run.restore(saved)  # before the stores: what isn't kept of them, the method computes
-        kept = [block["own"] for block in saved.kept()["offline"]]
-        own = torch.cat(kept, dim=1).to(run.spec.device) if kept else None
-        loop = cls(run, offline, from_scratch, acting, own, other)
+        loop = cls(run, from_scratch, acting, Intake.restored(run, offline, saved), other)
         loop._restore(saved)
         return loop
 
@@ -139,7 +101,8 @@ class OnlineLoop:
             reward, terminated, truncated = self.intervention.judged(*ended)
         parts = {"observation": next_obs, "reward": reward, "action": action}
         run.faults.check_transition(parts, run.env_steps + 1)
-        slot = self._store(action, reward, next_obs, terminated, taken)
+        stepped = episodes.obs, action, reward, next_obs, terminated
+        slot = self.intake.store(*stepped, taken)
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         marks = None if self.intervention is None else self.intervention.marks
@@ -158,14 +121,10 @@ class OnlineLoop:
         When they overlap the next one, they are owed until it has begun. The first time there are
         those that the plan asks for at once, of critics alone and of all.
         """
-        learner, config = self.run.learner, self.run.recipe.run
-        learner.env_steps, learner.share = self.run.env_steps, self.run.env_steps / config.env_steps
         first = self.run.env_steps == self.plan.warmup_env_steps + 1
-        if first and self.plan.fit:
-            replay, capture = self.updater.replay, config.capture
-            self.stages.fit(Updater(learner, replay, capture, stage=self.plan.fit))
-        for _ in range(self.plan.utd + (self.plan.first_updates if first else 0)):
-            self.run.after_update(self.updater.step())
+        if first:
+            self.intake.fit()
+        self.intake.update(self.plan.utd + (self.plan.first_updates if first else 0))
         self.owed = False
         self.run.laps.lap("update")
 
@@ -197,31 +156,6 @@ class OnlineLoop:
             return random.cpu().numpy()
         return self.episodes.queue.head(self.actor.act(self.episodes.obs))
 
-    def _store(
-        self, action: Array, reward: Array, next_obs: Array, terminated: Array, taken: Array
-    ) -> int:
-        run = self.run
-        device = run.spec.device
-        fields = {
-            "obs": run.inputs.obs(self.episodes.obs),
-            "action": torch.from_numpy(action),
-            "next_obs": run.inputs.obs(next_obs),
-            "reward": torch.from_numpy(run.inputs.reward(reward)),
-            "bootstrap": torch.from_numpy(~terminated),
-        }
-        for name in self.known.columns:
-            fields[name] = torch.full((len(run.spec.seeds),), DATA_COLUMNS[name].running)
-        if INTERVENTION in fields:
-            fields[INTERVENTION] = torch.from_numpy(taken)
-        row = self.known.pack(fields).to(device)  # one transfer
-        if not self.own:
-            return self.online.append(row)
-        source = torch.full((len(run.spec.seeds), 1), ONLINE, device=device)
-        batch = self.known.batch(row.unsqueeze(1), source, self.discount)
-        annotated = {n: c.squeeze(1) for n, c in annotate(run.agent, batch).items()}
-        whole = self.online.layout.pack(self.known.unpack(row) | annotated)
-        return self.online.append(whole, annotated.get(PRIORITY))
-
     # -- starting and continuing
 
     def close(self) -> None:
@@ -234,28 +168,23 @@ class OnlineLoop:
     def save(self) -> None:
         """Write a checkpoint: the run, the store, and what the running episodes have done."""
         state = {
-            "written": self.online.written,
+            "written": self.intake.online.written,
             "owed": self.owed,
             "acting": self.acting,
             "running": self.episodes.state(),
             **self.episodes.limits_state(),
-            **self.stages.state(),
+            **self.intake.stages.state(),
             **self.recorder.state(),
         }
         tensors = self.episodes.tensors()
         if self.intervention is not None:
             state |= self.intervention.state()
             tensors |= self.intervention.tensors()
-        self.run.save(self.run.env_steps, tensors, state, self.stores)
+        self.run.save(self.run.env_steps, tensors, state, self.intake.stores)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and repeat the running episodes."""
         self.owed = bool(saved.state["owed"])
-        state = saved.state
-        self.stages.restore(state)
-        written: dict[StoreName, int]
-        written = {"online": state["written"], "model": state.get("model_written", 0)}
-        self.stores.refill(saved.kept(), written, saved.training)
         if self.intervention is not None:
             self.intervention.restore(saved)
         self.episodes.restore(saved)
@@ -294,10 +223,10 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         if run.interruption.requested:
             loop.save()
             run.stop_if_asked(resume_command)
-    loop.stages.first(loop.save, lambda: run.stop_if_asked(resume_command))
+    loop.intake.stages.first(loop.save, lambda: run.stop_if_asked(resume_command))
     while run.env_steps < total and not run.guard.stopped:
         before = run.env_steps
-        loop.stages.routines(before, total)
+        loop.intake.stages.routines(before, total)
         loop.step()
         done = run.env_steps
         run.tick(done, total)
