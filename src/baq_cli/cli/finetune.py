@@ -65,6 +65,12 @@ def finetune(
             metavar="policy:PATH",
         ),
     ] = None,
+    control_hz: Annotated[
+        float | None,
+        typer.Option(
+            help="Act on the wall clock, so many times a second, while another process learns."
+        ),
+    ] = None,
     seeds: opt.Seeds = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
@@ -91,6 +97,7 @@ def finetune(
         dataset=dataset,
         intervention=None if intervene is None else {"by": intervene},
         shadow=shadow,
+        control=None if control_hz is None else {"hz": control_hz},
         seeds=seeds,
         device=device,
         capture=False if no_capture else None,
@@ -122,8 +129,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     if "env" not in given and source.document["env_id"] is not None:
         env = EnvRef.of(source.document["env_id"], recipe.get("env_args"))
         check_inherited(env, "the checkpoint", given.get("env_args"))
-    no_property = "track", "intervention", "shadow", "keep_transitions"
-    for key in no_property:  # of its policy
+    own = "track", "intervention", "shadow", "control", "keep_transitions"
+    for key in own:  # of its run, and not of its policy
         recipe.pop(key, None)
     if source.document["phase"] == "online":
         recipe.pop("critic_updates", None)  # they were made

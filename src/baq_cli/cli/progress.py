@@ -182,5 +182,7 @@ def counter_cells(progress: Progress) -> list[RenderableType]:
         f"{progress.done:,} / {progress.total:,} {unit}",
         f"{progress.updates_per_second:.0f} updates/s",
         f"{left} left",
+        *([] if progress.utd is None else [f"UTD {progress.utd:.2f}"]),
+        *([] if progress.late is None else [f"{progress.late:.2%} late"]),
         *([] if progress.taken_over is None else [f"{progress.taken_over:.1%} taken over"]),
     ]

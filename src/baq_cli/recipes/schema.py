@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
+from baq_cli.recipes.control import ControlConfig
 from baq_cli.recipes.intervention import InterventionConfig
 from baq_cli.recipes.safety import SafetyConfig
 from baq_cli.untrusted import MOST_NAME, check_arguments, is_dataset_id
@@ -139,6 +140,7 @@ class RunConfig(Closed):
     shadow: str | None = Field(
         None, max_length=MOST_NAME, description="policy:PATH acts at every step; this one proposes"
     )
+    control: ControlConfig | None = None
     keep_checkpoints: int = Field(2, ge=1, description="complete checkpoints kept a phase")
     keep_agents: bool = Field(False, description="keep agent.safetensors of older checkpoints")
     keep_transitions: bool = Field(

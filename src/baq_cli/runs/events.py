@@ -16,7 +16,9 @@ class Progress:
     """Where a phase is: `done` of `total` in the phase's unit, and gradient steps a second.
 
     With a `stage`, where that is: `done` and `total` are its updates. `taken_over` is the share of
-    env_steps in which somebody acted in the policy's place, None where nobody did.
+    env_steps in which somebody acted in the policy's place, None where nobody did. On the wall
+    clock `late` is the share of deadlines that were missed, and `utd` the updates a step, as
+    reached.
     """
 
     phase: Phase
@@ -27,6 +29,8 @@ class Progress:
     seconds_left: float
     stage: str = ""
     taken_over: float | None = None
+    late: float | None = None
+    utd: float | None = None
 
 
 @dataclass(frozen=True)

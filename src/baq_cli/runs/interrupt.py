@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -14,9 +14,10 @@ from baq_cli.signals import Stopped, answered
 
 @dataclass
 class Interruption:
-    """Whether a signal has asked the run to stop, and which."""
+    """Whether a signal has asked the run to stop, and which; `heard` is called when one does."""
 
     requested: str | None = None
+    heard: Callable[[], None] | None = None
 
 
 @contextmanager
@@ -34,6 +35,8 @@ def listen() -> Iterator[Interruption]:
         if interrupts > 1 and number == signal.SIGINT:
             raise KeyboardInterrupt
         interruption.requested = interruption.requested or signal.Signals(number).name
+        if interruption.heard is not None:
+            interruption.heard()
 
     with answered(note):
         yield interruption

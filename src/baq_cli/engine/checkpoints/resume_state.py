@@ -135,9 +135,20 @@ class _Intervention(Checked):
     sha256: Name
 
 
+class _Control(Checked):
+    """Where a run on the wall clock is in its logs."""
+
+    updates: Count
+    version: Count
+    turns: Count
+    episode: int = Field(ge=-1, lt=2**63)
+    ended: list[tuple[Finite, Count]] = Field(strict=False)
+
+
 class _KeptOnline(_Kept):
     written: Count
     owed: bool
+    control: _Control | None = None
     intervention: _Intervention | None = None
     acting: Literal["cpu", "device"]
     running: list[_Running]

@@ -10,14 +10,18 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
 from baq_cli.engine.phases.origin import check_same_environment
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.start import RunRequest, Start, open_offline, open_online, settle
+from baq_cli.engine.phases.turns import ClockedLearner
+from baq_cli.engine.robot.chooser import Policy
 from baq_cli.engine.updates.device import hardware, prepare
 from baq_cli.engine.updates.threads import choose_threads
 from baq_cli.errors import UsageError, listed
+from baq_cli.machine import usable_cores
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note
@@ -59,6 +63,7 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
     A dataset is opened only for a method that draws from it online.
     """
     _check_online(recipe, source)
+    check_clocked(recipe)
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
     start = open_online(recipe, order, source, device)
@@ -68,11 +73,25 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
         if source is not None and saved is None:
             run.inherit_history(source.document["history"])
         with closing(run):
-            of_loop = run, start.store, source is None, start.other
-            loop = OnlineLoop.resume(*of_loop, saved) if saved else OnlineLoop.start(*of_loop)
-            with closing(loop):
-                finetune(loop, order.resume_command)
-            run.finish()
+            run.finish(_finetuned(run, start, order, source is None))
+
+
+def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) -> dict[str, object]:
+    """Fine-tune in a run; return what is to be said of it beside what it says itself."""
+    saved, store = start.saved, start.store
+    if run.recipe.run.control is not None:
+        begin = (
+            ClockedLearner.resume(run, store, saved) if saved else ClockedLearner.start(run, store)
+        )
+        with closing(begin) as learner:
+            clocked = ClockedLoop(learner, Policy, from_scratch)
+            clocked.finetune(order.resume_command)
+            return clocked.facts()
+    of_loop = run, store, from_scratch, start.other
+    loop = OnlineLoop.resume(*of_loop, saved) if saved else OnlineLoop.start(*of_loop)
+    with closing(loop):
+        finetune(loop, order.resume_command)
+    return {}
 
 
 def _offline_methods() -> str:
@@ -108,6 +127,8 @@ def _set_threads(
     if recipe.run.threads is not None or spec.device.type != "cpu":
         return
     count = int(saved.state["threads"]) if saved else choose_threads(recipe, spec)
+    if recipe.run.control is not None and saved is None:
+        count = min(count, max(1, usable_cores() - 1))  # one core acts
     torch.set_num_threads(count)
     order.observer(Note(f"{count} CPU thread{'s' if count > 1 else ''} (threads=N sets them)"))
 

@@ -75,10 +75,36 @@ class Evaluating(Protocol):
         """Let go of what it holds."""
 
 
+class Unplayed:
+    """Stands where no episodes are played apart: a robot is one, and acts by its own clock."""
+
+    idle, in_background = True, False
+
+    def begin(self, acting: Tensors, number: str) -> None:
+        """Raise AssertionError: nobody may ask."""
+        raise AssertionError("a robot plays no episodes apart")
+
+    def end(self, stop: Callable[[], bool]) -> tuple[Array, Array] | None:
+        """Return nothing."""
+        return None
+
+    def tensors(self) -> Tensors:
+        """Return nothing."""
+        return {}
+
+    def restore(self, tensors: Tensors, folder: Path) -> None:
+        """Go on from nothing."""
+
+    def close(self) -> None:
+        """Let go of nothing."""
+
+
 def player_of(
     recipe: Recipe, phase: Phase, agent: Agent, origin: Origin, inputs: Inputs, observer: Observer
 ) -> Evaluating:
     """Return what plays a policy's episodes: here, or in a process beside where cores are free."""
+    if recipe.run.control is not None and phase == "online":
+        return Unplayed()
     spec = replace(agent.spec, device=torch.device("cpu"))
     rules = None if origin.rules is None else origin.rules.apart()
     arguments = recipe, phase, spec, origin.acts_in, save(inputs.tensors()), rules

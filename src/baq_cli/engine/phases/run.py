@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,17 +151,17 @@ class Run:
         if self._batch is not None:
             self.faults.check_losses(self.learner.metrics, self._batch, self.learner.gradient_steps)
         self.collect()
-        self.evaluations.begin(done, self._counters())
-        self._log_diagnostics()
+        self.evaluations.begin(done, self.counters())
+        self.log_diagnostics()
         if wait or self.guard.is_on or not self.evaluations.in_background:
             self.collect()
 
     def collect(self) -> None:
         """Wait for the evaluations that have begun, and log them."""
         while found := self.evaluations.end():
-            self._log_evaluation(*found)
+            self.log_evaluation(*found)
 
-    def _counters(self) -> list[Row]:
+    def counters(self) -> list[Row]:
         """Return what is known of an evaluation before its episodes, a row a seed."""
         return [
             {
@@ -174,7 +175,7 @@ class Run:
             for i, seed in enumerate(self.spec.seeds)
         ]
 
-    def _log_evaluation(self, pending: Pending, returns: Array, lengths: Array | None) -> None:
+    def log_evaluation(self, pending: Pending, returns: Array, lengths: Array | None) -> None:
         rows = self.history.add(pending.counters, returns, lengths)
         self._log("metrics", rows)
         self.observer(Evaluated(self.phase, pending.done, returns, lengths is None))
@@ -189,7 +190,7 @@ class Run:
         """Return the seconds that the phase has taken, over all its sessions."""
         return self._earlier_seconds + time.monotonic() - self._started
 
-    def _log_diagnostics(self) -> None:
+    def log_diagnostics(self) -> None:
         counters = {
             "phase": self.phase,
             "gradient_steps": self.learner.gradient_steps,
@@ -248,9 +249,11 @@ class Run:
         self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
         run = self.recipe.run
         place = self.directory.path, self.phase
-        pending = {pending.done for pending in self.evaluations.pending}
-        spared = worth_keeping(*place, self.history.own, pending)
-        prune(*place, run.keep_checkpoints, run.keep_agents, spared)
+        spared = {pending.done for pending in self.evaluations.pending}
+        if run.control is not None:
+            spared.add(0)  # its training can be repeated from there
+        stay = worth_keeping(*place, self.history.own, spared)
+        prune(*place, run.keep_checkpoints, run.keep_agents, stay)
 
     def document(self) -> dict[str, Any]:
         """Describe the agent file: everything needed to use it without this run."""
@@ -301,10 +304,10 @@ class Run:
         self.collect()
         return done
 
-    def finish(self) -> None:
-        """Note the end of the run."""
+    def finish(self, facts: Mapping[str, Any] | None = None) -> None:
+        """Note the end of the run, and these facts of it."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
-        found = self.guard.facts() | self.counts.facts(self.env_steps)
+        found = self.guard.facts() | self.counts.facts(self.env_steps) | dict(facts or {})
         self.directory.finish({"seconds_of_last_session": seconds} | found)
         self.trackers.close(done=True)
 
