@@ -71,6 +71,10 @@ def finetune(
             help="Act on the wall clock, so many times a second, while another process learns."
         ),
     ] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(help="Make the training of a run with --control-hz again, from its logs."),
+    ] = None,
     seeds: opt.Seeds = None,
     device: opt.Device = None,
     no_capture: opt.NoCapture = False,
@@ -83,8 +87,9 @@ def finetune(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
     from baq_cli.engine.checkpoints import folder as ckpt
-    from baq_cli.engine.phases.commands import run_finetune
+    from baq_cli.engine.phases.commands import run_finetune, run_repeat
     from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.errors import UsageError
     from baq_cli.runs.interrupt import before_training
 
     source = None if checkpoint is None else ckpt.load(checkpoint)
@@ -103,6 +108,16 @@ def finetune(
         capture=False if no_capture else None,
         track=track,
     )
+    if repeat is not None:
+        if given or overrides or source is not None or recipe is not None:
+            raise UsageError(
+                "--repeat makes a run's training again as it was: leave out all but --out"
+            )
+        with watch(f"{repeat} again") as observer:
+            command = opt.command_line(), opt.resume_command()
+            run_repeat(repeat, RunRequest(Path(out), observer, *command, resume))
+        show_run(Path(out), json)
+        return
     method = opt.method_named(recipe, given, overrides)
     resolved = opt.build_recipe(inherited(source, method, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:

@@ -162,6 +162,10 @@ class ClockedLoop:
         learner.take_the_rest()
         run.interruption.requested = run.interruption.requested or robot.stopped_by or None
 
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._learner.save()
+
     def _save(self, always: bool = False) -> None:
         """Write a checkpoint where one is due, and say how the clock was kept."""
         if self._learner.due:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -10,6 +12,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.phases.again import as_begun, copy_beginning, repeat
 from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
@@ -74,6 +77,29 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
             run.inherit_history(source.document["history"])
         with closing(run):
             run.finish(_finetuned(run, start, order, source is None))
+
+
+def run_repeat(run: Path, order: RunRequest) -> None:
+    """Make the training of a run on the wall clock again, from its logs.
+
+    Raises UsageError where it has none, and DataError where that comes to other parameters.
+    """
+    if not order.resume:
+        copy_beginning(run, order.out)
+    recipe, saved, origin = as_begun(order.out)
+    device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
+    resuming = replace(order, resume=True)
+    start = open_online(recipe, resuming, saved, device, origin)
+    with listen() as interruption, held(order.out, observer=order.observer):
+        again = _begin("online", start, resuming, interruption)
+        assert start.saved is not None
+        with (
+            closing(again),
+            closing(ClockedLearner.resume(again, start.store, start.saved)) as learner,
+        ):
+            loop = ClockedLoop(learner, Policy, from_scratch=False)
+            repeat(loop, run, order)
+            again.finish(loop.facts())
 
 
 def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) -> dict[str, object]:

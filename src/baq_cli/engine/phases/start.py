@@ -169,17 +169,22 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
 
 
 def open_online(
-    recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | None, device: torch.device
+    recipe: Recipe,
+    order: RunRequest,
+    source: ckpt.Checkpoint | None,
+    device: torch.device,
+    known_origin: Origin | None = None,
 ) -> Start:
     """Open a fine-tuning: its run, the checkpoint it continues and the dataset, checked together.
 
-    A run that begins takes over what the source holds; one that is resumed has it already.
+    A run that begins takes over what the source holds; one that is resumed has it already. With a
+    known origin no environment is made.
     """
     saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
     known = saved or source
     episodes = _episodes(recipe, known, source is None, order.observer)
-    origin = online_origin(recipe, source, episodes, order.observer)
-    if source is not None and episodes is not None:
+    origin = known_origin or online_origin(recipe, source, episodes, order.observer)
+    if source is not None and episodes is not None and known_origin is None:
         origin = checked_origin(origin, episodes, order.observer)
     check_somebody_is_there(recipe)
     origin = with_limits(origin, recipe, episodes, order.observer)
