@@ -21,6 +21,7 @@ from bad_disk import bad_disk
 from odd_envs import STEADY
 from recordings import ID
 from runs import execute, recipe_of
+from timed_envs import TIMED
 
 from baq_cli.engine.checkpoints import document as claims
 from baq_cli.engine.evaluation.background import SnapshotEvaluator
@@ -28,6 +29,7 @@ from baq_cli.engine.experience import store, sumtree
 from baq_cli.engine.phases import evaluations
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.recipes.schema import Recipe
+from baq_cli.untrusted import TRUST_VARIABLE
 
 STEPS, EVERY = 20, 7
 KINDS = ("baq", "ring")
@@ -67,9 +69,22 @@ def both_phases(kind: str, out: Path) -> None:
     execute(recipe(kind), out / "online", resume=True, source=out / "offline")
 
 
-def _child(kind: str, out: Path, kill_at: int | None) -> None:
+def on_the_clock(out: Path) -> None:
+    """Step a robot for `$STEPS` at 100 Hz, from where it is."""
+    watched = {"episodes": 1, "every_env_steps": 40}
+    control = {"hz": 100, "publish_every_updates": 3}
+    run = {"env": TIMED, "seeds": [0], "control": control, "evaluation": watched}
+    steps = {"env_steps": int(os.environ["STEPS"]), "keep_checkpoints": 2}
+    execute(recipe_of("sac", {"warmup_env_steps": 10}, **run, **steps), out, resume=True)
+
+
+def _child(kind: str, out: Path, kill_at: int | None, told: dict[str, str]) -> None:
     status = 1
     try:
+        os.environ.update(told)
+        if kind == "clocked":
+            on_the_clock(out)
+            os._exit(0)
         with bad_disk(out, kill_at, "killed") as disk:
             both_phases(kind, out)
         (out / "calls").write_text(str(len(disk.asked)))
@@ -85,7 +100,7 @@ def _serve() -> None:
         order = json.loads(line)
         child = os.fork()
         if child == 0:
-            _child(order["kind"], Path(order["out"]), order["kill_at"])
+            _child(*(order["kind"], Path(order["out"]), order["kill_at"], order.get("told", {})))
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
@@ -95,7 +110,7 @@ class Processes:
 
     def __enter__(self) -> Processes:
         command = [sys.executable, __file__]
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", TRUST_VARIABLE), "1")
         path = os.pathsep.join(p for p in sys.path if p)
         self._server = subprocess.Popen(
             command,
@@ -127,6 +142,21 @@ class Processes:
         timer.cancel()
         assert status in (0, -signal.SIGKILL), f"the process ended with {status}"
         return status != 0
+
+    def begin(self, kind: str, out: Path, told: dict[str, str]) -> int:
+        """Run in a folder, with variables of its environment; return its process's id."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        out.mkdir(exist_ok=True)
+        order = {"kind": kind, "out": str(out), "kill_at": None, "told": told}
+        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.flush()
+        return int(self._server.stdout.readline())
+
+    def ended(self) -> int:
+        """Wait until that process has ended; return its status."""
+        assert self._server.stdout is not None
+        return int(self._server.stdout.readline())
 
     def __exit__(self, *_: Any) -> None:
         assert self._server.stdin is not None

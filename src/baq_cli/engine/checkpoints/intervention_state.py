@@ -29,9 +29,9 @@ def intervention_tensors(
     Raises DataError where they, or the random stream, are missing or can't be what was saved.
     """
     recipe = document["recipe"]
-    rule = recipe.get("intervention")
-    by_policy = rule is not None and rule["by"].startswith("policy:")  # people keep nothing
-    if not by_policy and recipe.get("shadow") is None:
+    rule, shadow, control = (recipe.get(key) for key in ("intervention", "shadow", "control"))
+    by_policy = rule is not None and rule["by"].startswith("policy:")
+    if control is not None or not (by_policy or shadow):  # people keep nothing
         return frozenset()
     seeds, action_dim = len(document["seeds"]), len(document["spaces"]["action_low"])
     stream, rows = training.get(f"stream.{STREAM}"), replay.get(STATE)

@@ -13,6 +13,7 @@ from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import continuing
 from baq_cli.engine.phases.again import as_begun, copy_beginning, repeat
+from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
@@ -110,7 +111,7 @@ def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) ->
             ClockedLearner.resume(run, store, saved) if saved else ClockedLearner.start(run, store)
         )
         with closing(begin) as learner:
-            clocked = ClockedLoop(learner, Policy, from_scratch)
+            clocked = ClockedLoop(learner, chooser_of(run.recipe, run.origin), from_scratch)
             clocked.finetune(order.resume_command)
             return clocked.facts()
     of_loop = run, store, from_scratch, start.other

@@ -32,11 +32,11 @@ class Clock:
     ):
         self.period_ns = round(1e9 / hz)
         self._now, self._sleep = now, sleep
-        self._due: int | None = None
+        self._due, self._begins = self._now(), True
 
     def restart(self) -> None:
-        """Let the next deadline be at once, as in an episode that begins."""
-        self._due = None
+        """Let the next deadline be now where it is over, as in an episode that begins."""
+        self._begins = True
 
     def wait(self, goes_on: Callable[[], bool]) -> int | None:
         """Wait for the next deadline; return by how many nanoseconds it is over.
@@ -44,7 +44,8 @@ class Clock:
         None as soon as `goes_on` says no.
         """
         now = self._now()
-        due = now if self._due is None else self._due
+        due = max(self._due, now) if self._begins else self._due
+        self._begins = False
         while True:
             if not goes_on():
                 return None
