@@ -349,7 +349,7 @@ def words(run: Path, *more: str) -> list[str]:
 
 
 @follows(
-    "the policy can't keep {} actions a second here: deciding on one takes {} of {} ms, as measured;"
+    "the policy can't keep {} actions a second here: deciding on one takes {} of {} ms, as measured"
 )
 def test_a_rate_that_the_policy_cannot_keep_is_refused_before_anything_moves(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -133,7 +133,14 @@ def show_run(run: Path, as_json: bool) -> None:
     from baq_cli.report.notes import held_in
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
+    from baq_cli.runs.folder import read_metrics
 
+    if not read_metrics(run):
+        if as_json:
+            print_json({"run": str(run), "curves": None, "results": []})
+        else:
+            say(f"{run}: no episode has ended yet, so there is no return to draw")
+        return
     course = course_of([run])
     label, environment = course.method, environment_name(course.environment)
     dataset = course.dataset or {}

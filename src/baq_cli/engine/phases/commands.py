@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from baq_cli.agents.interface import Spec
+from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import continuing
@@ -145,16 +145,17 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
 
 
 def _set_threads(
-    recipe: Recipe, spec: Spec, order: RunRequest, saved: ckpt.Checkpoint | None
+    recipe: Recipe, agent: Agent, order: RunRequest, saved: ckpt.Checkpoint | None
 ) -> None:
     """Use the threads that the recipe names, or the resumed run used, or that are faster here.
 
     The order of a sum, and with it the last bit of a number, may depend on them.
     """
+    spec = agent.spec
     if recipe.run.threads is not None or spec.device.type != "cpu":
         return
     count = int(saved.state["threads"]) if saved else choose_threads(recipe, spec)
-    if recipe.run.control is not None and saved is None:
+    if recipe.run.control is not None and agent.phase == "online" and saved is None:
         count = min(count, max(1, usable_cores() - 1))  # one core acts
     torch.set_num_threads(count)
     order.observer(Note(f"{count} CPU thread{'s' if count > 1 else ''} (threads=N sets them)"))
@@ -167,7 +168,7 @@ def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interrup
     settle(directory, saved, order)
     if saved is not None:
         check_same_environment(directory, saved, origin)
-    _set_threads(recipe, learner.agent.spec, order, saved)
+    _set_threads(recipe, learner.agent, order, saved)
     if saved is None:
         manifest = {
             "command": order.command,
