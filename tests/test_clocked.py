@@ -368,6 +368,7 @@ def test_a_rate_that_the_policy_cannot_keep_is_refused_before_anything_moves(
 @follows(
     "--control-hz steps one robot, and there are {} seeds ({}): give one of them, as in --seeds {},"
 )
+@follows("{} is no run whose training can be repeated: expected one of 'baq finetune --control-hz")
 @follows("--repeat makes a run's training again as it was: leave out all but --out")
 def test_several_seeds_and_more_words_are_refused(terminal: Terminal, tmp_path: Path) -> None:
     run = words(tmp_path / "run", "--env-steps", "5", "--control-hz", "20", "sac.hidden=[8]")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from baq_cli.agents.base import Agent
 from baq_cli.engine.robot.acting import ActingConfig, Mind, NotFinite, Robot, is_gone
 from baq_cli.engine.robot.snapshot import Snapshot
+from baq_cli.engine.updates.device import keep_freed_memory
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.workers import leave_signals_to_main, signals_held
 from baq_cli.errors import BaqError
@@ -125,6 +126,7 @@ def serve(connection: Connection, config: ActingConfig, snapshot: Snapshot) -> N
     leave_signals_to_main()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     try:
         mind = Mind(config, snapshot)
         connection.send((READY, mind.latency(config.spec)))
