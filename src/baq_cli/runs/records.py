@@ -199,14 +199,21 @@ def _block(record: Kind) -> int:
 
 def _first_bad(records: Array, first: int) -> int:
     """Return how many records, numbered from `first`, have the right checksum before one hasn't."""
-    for i, record in enumerate(records):
-        if record[CHECKSUM] != _checksum(record.tobytes(), first + i):
+    for i, right in enumerate(_right(records, first)):
+        if not right:
             return i
     return len(records)
 
 
 def _any_good(records: Array, first: int) -> bool:
-    return any(r[CHECKSUM] == _checksum(r.tobytes(), first + i) for i, r in enumerate(records))
+    return any(_right(records, first))
+
+
+def _right(records: Array, first: int) -> Iterator[bool]:
+    """Yield for each record, numbered from `first`, whether its checksum is right."""
+    raw, size = memoryview(records.tobytes()), records.itemsize
+    for i, said in enumerate(records[CHECKSUM].tolist()):
+        yield said == _checksum(raw[i * size : (i + 1) * size], first + i)
 
 
 def _checksum(record: bytes | memoryview, number: int) -> int:

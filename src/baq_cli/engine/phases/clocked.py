@@ -57,6 +57,9 @@ class ClockedLoop:
         """
         learner, run = self._learner, self._run
         self.repeat(resume_command)
+        if learner.logged >= run.recipe.run.env_steps:
+            learner.take_the_rest()  # of a robot that was done
+            self._save()
         if self._over:
             return
         run.stop_if_asked(resume_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class ClockedLearner:
     """What one seed's run learns. In a turn, transitions are stored, then updates are made.
 
     All that it does depends on the log of transitions and on that of turns, never on the time:
-    `repeat` does again what these say, bit for bit. `due` says that a checkpoint is.
+    `repeat` does again what these say, bit for bit. `due` says that a checkpoint is, and `logged`
+    how many transitions there were when the log was opened.
     """
 
     def __init__(self, run: Run, intake: Intake):
@@ -34,9 +36,9 @@ class ClockedLearner:
         self._endings = Endings(run, intake.online)
         self._episode, self._number = RunningEpisode(0), -1
         self._ended: list[tuple[float, int]] = []
-        self._late_ns: list[int] = []
+        self._late_ns = array("q")
         self.updates = self.version = self._published = self._events = 0
-        self.due = False
+        self.due, self.logged = False, 0
         folder = run.directory.path
         self.log_path, self._turns_path = folder / transitions.NAME, folder / interleaving.NAME
 
@@ -73,6 +75,7 @@ class ClockedLearner:
     def _open(self, turns: int) -> None:
         """Open the logs, of which a checkpoint knows so many transitions and turns."""
         known = transitions.read(self.log_path)
+        self.logged = len(known)
         log = transitions.TransitionLog(self.log_path, known.layout, len(known))
         log.cut(max(len(known), self.run.env_steps))  # raises where it has fewer
         log.close()
@@ -185,7 +188,10 @@ class ClockedLearner:
             self._number = int(record["episode"])
         obs, next_obs = (record[n].astype(np.float32)[None] for n in ("obs", "next_obs"))
         action, reward = record["action"][None].copy(), float(record["reward"])
-        terminated, taken = bool(record["terminated"]), np.array([record["intervention"] != 0])
+        terminated, taken = (
+            bool(record["terminated"]),
+            np.array([record["intervention"] == transitions.SOMEBODY]),
+        )
         ended = np.array([terminated])
         slot = self.intake.store(obs, action, np.array([reward]), next_obs, ended, taken)
         self._episode.append(action[0], None, reward, slot)
@@ -219,13 +225,13 @@ class ClockedLearner:
     # -- the clock
 
     def _note_late(self, records: Array) -> None:
-        self._late_ns += records["late_ns"][records["step_in_episode"] > 0].tolist()
+        self._late_ns.extend(records["late_ns"][records["step_in_episode"] > 0].tolist())
 
     def lateness(self) -> Lateness:
         """Return what is said of the deadlines so far; the first of an episode is none."""
         control = self.run.recipe.run.control
         assert control is not None
-        return Lateness.of(np.array(self._late_ns), control.tolerance_ms)
+        return Lateness.of(np.array(self._late_ns, dtype=np.int64), control.tolerance_ms)
 
     # -- checkpoints
 

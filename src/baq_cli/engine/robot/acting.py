@@ -119,8 +119,7 @@ class Robot:
         self._goes_on: Callable[[], bool] = lambda: not (snapshot.stopped or gone())
         spec = config.spec
         layout = Layout(spec.obs_dim, spec.action_dim, spec.seeds)
-        self._log = TransitionLog.open(config.log, layout)
-        before = read(config.log).records[-1:]
+        self._log, before = TransitionLog.open(config.log, layout), read(config.log).records[-1:]
         self._env_step = self._log.count
         self._episode = int(before["episode"][0]) + 1 if len(before) else 0
         self._began_ns = time.perf_counter_ns() - int(before["time_ns"].sum())
