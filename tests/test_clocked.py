@@ -44,6 +44,8 @@ from baq_cli.untrusted import TRUST_VARIABLE
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
 SPEC = Spec((0,), 3, 1)
+DEATH = 23
+"""The step of the acting process at which that dies, before the environment has answered."""
 HZ, ENV_STEPS, EVERY, WARMUP = 50, 60, 30, 10
 
 
@@ -164,11 +166,12 @@ def test_lateness_is_counted_from_the_tolerance_on() -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """A run from scratch whose environment raises once, and the file of its steps."""
+    """A run from scratch whose acting process dies once, and the file of its steps."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TRUST_VARIABLE, "1")
         patch.setenv(LOG, str(folder / "steps"))
+        patch.setenv(PLAN, f"dies {DEATH} {folder / 'died'}")
         slow = {"slow_every": 9, "slow_ms": 45}
         seen: list[Event] = []
         clocked(recipe(env_args=slow), folder / "run", seen.append)
@@ -186,7 +189,10 @@ def test_every_step_of_the_environment_is_in_the_log(whole: tuple[Path, Path]) -
     within = found.step_in_episode[1:] > 0
     assert (found.obs[1:][within] == found.next_obs[:-1][within]).all()
     over = (found.terminated | found.truncated)[:-1] > 0
-    assert (over == ~within).all()
+    cut = np.arange(1, ENV_STEPS) == DEATH - 1
+    assert ((over | cut) == ~within).all()
+    fault = json.loads((run / "faults.jsonl").read_text())
+    assert (fault["env_steps"], "status -9" in fault["fault"]) == (DEATH - 1, True)
     assert (found.action == found.proposed).all()
     assert (np.diff(found.time_ns) > 0).all()
     assert (np.diff(found.policy_version) >= 0).all()
@@ -201,7 +207,7 @@ def test_rows_are_returns_of_the_episodes_that_ended_since_the_row_before(
     run, _ = whole
     found = transitions.read(run / transitions.NAME)
     for row, first in zip(read_metrics(run), (0, EVERY), strict=True):
-        ended = (found.terminated | found.truncated) > 0
+        ended = (found.terminated | found.truncated) > 0  # not the one that was cut
         ended &= (found.env_step >= first) & (found.env_step < first + EVERY)
         each = [found.reward[found.episode == e].sum() for e in found.episode[ended]]
         assert row["return_mean"] == pytest.approx(np.mean(each))
@@ -232,8 +238,10 @@ def test_late_steps_are_counted_and_the_manifest_says_so(whole: tuple[Path, Path
     later = found.step_in_episode > 0
     assert said["deadlines"] == later.sum()
     assert said["missed"] == (found.late_ns[later] > 1e6).sum()
-    slow = np.flatnonzero((found.env_step + 1) % 9 == 0) + 1
+    of_process = np.where(found.env_step < DEATH - 1, found.env_step, found.env_step - DEATH + 1)
+    slow = np.flatnonzero((of_process + 1) % 9 == 0) + 1
     slow = slow[(slow < ENV_STEPS) & later[np.minimum(slow, ENV_STEPS - 1)]]
+    assert len(slow)
     assert (found.late_ns[slow] > 20e6).all()  # 45 ms of a step are 25 beyond the period
     assert said["worst_ms"] == round(found.late_ns[later].max() / 1e6, 3)
 
@@ -247,12 +255,12 @@ def test_training_from_the_logs_is_the_same_bit_for_bit(
     assert_repeats(run, tmp_path / "again")
 
 
+@pytest.mark.torture
+@pytest.mark.skipif(not TORTURE, reason="each kind starts two processes; another test sees one die")
 @pytest.mark.parametrize("kind", ["raises", "dies", "hangs", "nan"])
 def test_an_environment_that_fails_costs_an_episode_and_no_transition(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind != "dies" and not TORTURE:
-        pytest.skip("each kind starts two processes")
     monkeypatch.setenv(PLAN, f"{kind} 13 {tmp_path / 'failed'}")
     limit = {"env_timeout_seconds": 1.0} if kind == "hangs" else {}
     asked = recipe(env="odd_envs:Odd-v0", **limit)
@@ -351,11 +359,19 @@ def words(run: Path, *more: str) -> list[str]:
 @follows(
     "the policy can't keep {} actions a second here: deciding on one takes {} of {} ms, as measured"
 )
-def test_a_rate_that_the_policy_cannot_keep_is_refused_before_anything_moves(
+@follows(
+    "--control-hz steps one robot, and there are {} seeds ({}): give one of them, as in --seeds {},"
+)
+@follows("{} is no run whose training can be repeated: expected one of 'baq finetune --control-hz")
+@follows("--repeat makes a run's training again as it was: leave out all but --out")
+def test_what_cannot_be_is_refused_before_anything_moves(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(LOG, str(tmp_path / "steps"))
     run = words(tmp_path / "run", "--env-steps", "5", "sac.hidden=[8]")
+    said = terminal.told(*run, "--seeds", "4,2", "--control-hz", "90000")
+    assert "there are 2 seeds (4, 2): give one of them, as in --seeds 4," in said
+    run += ["--seeds", "4,"]
     said = terminal.told(*run, "--control-hz", "90000")
     assert "can't keep 90000 actions a second" in said
     assert not (tmp_path / "steps").exists()
@@ -363,23 +379,11 @@ def test_a_rate_that_the_policy_cannot_keep_is_refused_before_anything_moves(
     run[2] = str(tmp_path / "slower")
     terminal.done(*run, "--control-hz", str(min(rate, 40.0)))
     assert len(transitions.read(tmp_path / "slower" / transitions.NAME)) == 5
-
-
-@follows(
-    "--control-hz steps one robot, and there are {} seeds ({}): give one of them, as in --seeds {},"
-)
-@follows("{} is no run whose training can be repeated: expected one of 'baq finetune --control-hz")
-@follows("--repeat makes a run's training again as it was: leave out all but --out")
-def test_several_seeds_and_more_words_are_refused(terminal: Terminal, tmp_path: Path) -> None:
-    run = words(tmp_path / "run", "--env-steps", "5", "--control-hz", "20", "sac.hidden=[8]")
-    said = terminal.told(*run, "--seeds", "4,2")
-    assert "there are 2 seeds (4, 2): give one of them, as in --seeds 4," in said
-    terminal.done(*run, "--seeds", "4,")
-    again = ["finetune", "--repeat", str(tmp_path / "run"), "--out", str(tmp_path / "again")]
-    assert "leave out all but --out" in terminal.told(*again, "--env-steps", "9")
-    assert "bit for bit" in terminal.done(*again)
     said = terminal.told("finetune", "--repeat", str(tmp_path), "--out", str(tmp_path / "other"))
     assert "is no run whose training can be repeated" in said
+    again = ["finetune", "--repeat", run[2], "--out", str(tmp_path / "again")]
+    assert "leave out all but --out" in terminal.told(*again, "--env-steps", "9")
+    assert "bit for bit" in terminal.done(*again)
 
 
 @follows("Repeat it on the machine and with the versions that it was made on")

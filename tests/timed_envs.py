@@ -1,17 +1,19 @@
 """An environment on the wall clock, in a process of its own: `timed_envs:Timed-v0`.
 
 Every step adds a line with its observation to the file `$TIMED_LOG` before it returns, where that
-is set. Of its steps every `slow_every`-th takes `slow_ms` longer.
+is set. Of its steps every `slow_every`-th takes `slow_ms` longer; it dies where `odd_envs` is told.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from odd_envs import told
 
 TIMED, LOG = "timed_envs:Timed-v0", "TIMED_LOG"
 
@@ -34,6 +36,8 @@ class Timed(gym.Env[Any, Any]):
         self._steps, self._time = self._steps + 1, self._time + 1
         if self._every and self._steps % self._every == 0:
             time.sleep(self._ms / 1e3)
+        if told("step", self._steps) == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
         push = np.array([0.15, -0.1]) * float(action[0])
         self._place = 0.8 * self._place + push + 0.1 * self.np_random.normal(size=2)
         obs, over = self._obs(), bool(self._place[0] > 0.6)

@@ -188,10 +188,8 @@ class ClockedLearner:
             self._number = int(record["episode"])
         obs, next_obs = (record[n].astype(np.float32)[None] for n in ("obs", "next_obs"))
         action, reward = record["action"][None].copy(), float(record["reward"])
-        terminated, taken = (
-            bool(record["terminated"]),
-            np.array([record["intervention"] == transitions.SOMEBODY]),
-        )
+        terminated = bool(record["terminated"])
+        taken = np.array([record["intervention"] == transitions.SOMEBODY])
         ended = np.array([terminated])
         slot = self.intake.store(obs, action, np.array([reward]), next_obs, ended, taken)
         self._episode.append(action[0], None, reward, slot)
