@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,13 +31,19 @@ from timed_envs import LOG, TIMED
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.folder import load
+from baq_cli.engine.checkpoints.restore import load_agent
+from baq_cli.engine.phases.again import as_begun
+from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain, run_repeat
 from baq_cli.engine.phases.start import RunRequest
 from baq_cli.engine.robot.clock import Clock, Lateness
 from baq_cli.engine.robot.snapshot import Snapshot, acting_parts
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, Interrupted, NonFiniteError
+from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
+from baq_cli.report.method_runs import read_run
+from baq_cli.report.notes import notes_on
 from baq_cli.runs import interleaving, transitions
 from baq_cli.runs.events import Event, Note, Observer, Progress, ignore
 from baq_cli.runs.files import read_json
@@ -244,6 +252,35 @@ def test_late_steps_are_counted_and_the_manifest_says_so(whole: tuple[Path, Path
     assert len(slow)
     assert (found.late_ns[slow] > 20e6).all()  # 45 ms of a step are 25 beyond the period
     assert said["worst_ms"] == round(found.late_ns[later].max() / 1e6, 3)
+
+
+def test_a_report_says_how_the_clock_was_kept(whole: tuple[Path, Path]) -> None:
+    facts = read_run(whole[0])
+    course: Any = SimpleNamespace(
+        task="t", method="sac", runs=(facts,), notes=(), seeds=(0,), steps_known=True
+    )
+    said = facts.manifest["control"]
+    begins = f"t, sac: acted on the wall clock, {HZ} times a second. {said['missed']} of "
+    (note,) = (note for note in notes_on([course], 1) if note.startswith(begins))
+    assert "Online returns are those of the robot's own episodes" in note
+
+
+def test_another_policy_takes_over_in_the_process_that_acts(whole: tuple[Path, Path]) -> None:
+    """It is made there, from what was sent; nothing of it is there before."""
+    _, _, origin = as_begun(whole[0])
+    rule = {"by": f"policy:{whole[0]}", "step_probability": 1.0, "steps": 2}
+    sent = pickle.dumps(chooser_of(recipe(intervention=rule), origin))
+    chooser = pickle.loads(sent)(0, ignore)
+    own, obs = np.zeros(1, np.float32), np.ones(3, np.float32)
+    found = []
+    for _ in range(3):
+        found.append(chooser.choose(own, obs, 0))
+        chooser.done()
+    assert [choice.label for choice in found] == [transitions.SOMEBODY] * 3
+    agent, inputs, _ = load_agent(whole[0])
+    with torch.no_grad():
+        expected = agent.act(inputs.obs(obs[None]).unsqueeze(1), SeedStream((0,), "act"))
+    assert found[0].action.tolist() == expected[0, 0].tolist()
 
 
 def test_training_from_the_logs_is_the_same_bit_for_bit(

@@ -15,7 +15,7 @@ from baq_cli.recipes.method_files import method_names
 from baq_cli.report.curves import PhaseCurves, is_estimate, phase_curves
 from baq_cli.report.estimates import read_estimate
 from baq_cli.report.protocol import Protocol, protocol_of
-from baq_cli.runs.checked import Checked, Count, GuardEvent, Name, check_content
+from baq_cli.runs.checked import Checked, Count, Finite, GuardEvent, Name, check_content
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import MANIFEST, RECIPE, read_logged, read_metrics
 from baq_cli.runs.log import MOST_SCORE
@@ -161,6 +161,16 @@ class _ShadowFields(Checked):
     agreed: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
 
 
+class _ControlFields(Checked):
+    hz: Finite
+    deadlines: Count
+    missed: Count
+    worst_ms: Finite
+    p99_ms: Finite
+    utd: Count
+    utd_reached: Finite
+
+
 class _ManifestFields(Checked):
     """Everything that a report takes from a manifest."""
 
@@ -177,6 +187,7 @@ class _ManifestFields(Checked):
     limits: _LimitFields | None = None
     shadow: _ShadowFields | None = None
     estimate: _EstimateFields | None = None
+    control: _ControlFields | None = None
 
 
 class _EvaluationFields(Checked):

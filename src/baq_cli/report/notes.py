@@ -35,6 +35,7 @@ def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
             for run in course.runs
             for said in held_in(run.manifest)
         ),
+        *(note for course in courses for note in _clock(course)),
     ]
 
 
@@ -164,3 +165,21 @@ def _acted(name: str, counts: list[int], env_steps: int) -> str:
     share = sum(counts) / max(env_steps * len(counts), 1)
     each = f"; by seed {', '.join(f'{c:,}' for c in counts)}" if len(counts) > 1 else ""
     return f"{name} acted in {share:.1%} of online steps ({sum(counts):,} env_steps{each})"
+
+
+def _clock(course: Course) -> list[str]:
+    """Say how the runs of a course that stepped a robot kept its clock."""
+    found: list[dict[str, Any]] = [run.manifest.get("control") or {} for run in course.runs]
+    clocks = [each for each in found if each]
+    if not clocks:
+        return []
+    missed, due = (sum(each[name] for each in clocks) for name in ("missed", "deadlines"))
+    worst, p99 = (max(each[name] for each in clocks) for name in ("worst_ms", "p99_ms"))
+    utd = min(each["utd_reached"] for each in clocks)
+    return [
+        f"{course.task}, {course.method}: acted on the wall clock, {clocks[0]['hz']:g} times a "
+        f"second. {missed:,} of {due:,} deadlines were missed ({missed / max(due, 1):.2%}; worst "
+        f"{worst:.2f} ms late, 99th percentile {p99:.2f} ms), and {utd:.2f} of "
+        f"{clocks[0]['utd']} updates a step were made. Online returns are those of the robot's own "
+        "episodes, none played apart."
+    ]
