@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from advice import Terminal, follows
 from hypothesis import given
@@ -32,13 +33,17 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.restore import load_agent
+from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases.again import as_begun
 from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain, run_repeat
 from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.robot.acting import ActingConfig, Mind, Robot
+from baq_cli.engine.robot.chooser import Choice
 from baq_cli.engine.robot.clock import Clock, Lateness
 from baq_cli.engine.robot.snapshot import Snapshot, acting_parts
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, Interrupted, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
@@ -281,6 +286,58 @@ def test_another_policy_takes_over_in_the_process_that_acts(whole: tuple[Path, P
     with torch.no_grad():
         expected = agent.act(inputs.obs(obs[None]).unsqueeze(1), SeedStream((0,), "act"))
     assert found[0].action.tolist() == expected[0, 0].tolist()
+
+
+class Scripted:
+    """Somebody who wants one thing after another."""
+
+    def __init__(self, env_step: int, observer: Observer):
+        person = np.array([0.25], np.float32)
+        wants: list[dict[str, Any]] = [
+            {"action": person, "label": transitions.SOMEBODY},
+            *({"pause": True},) * 3,
+            {"mark": transitions.SUCCESS, "reward": 5.0},
+            {"end": True},
+            {"mark": transitions.FAILURE, "action": person, "label": transitions.SOMEBODY},
+            {"stop": "the person"},
+        ]
+        self.wants, self.made = iter(wants), 0
+
+    def choose(self, own: Any, obs: Any, episode: int) -> Choice:
+        return Choice(**({"action": own} | next(self.wants)))
+
+    def done(self) -> None:
+        self.made += 1
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_somebody_wants_is_done_and_logged(tmp_path: Path) -> None:
+    asked, context = recipe(), multiprocessing.get_context("spawn")
+    log = tmp_path / transitions.NAME
+    transitions.TransitionLog.create(log, transitions.Layout(3, 1, (0,))).close()
+    inputs = safetensors.torch.save(Inputs.fit(asked.method, 3, None).tensors())
+    config = ActingConfig(asked, SPEC, inputs, EnvRef("Pendulum-v1"), log, 60, 0, Scripted)
+    snapshot = Snapshot(make_agent("sac", asked.method, SPEC, "online"), context)
+    robot = Robot(config, Mind(config, snapshot), snapshot, ignore, lambda: False)
+    robot.act()
+    robot.close()
+    assert robot.stopped_by == "the person"
+    found = transitions.read(log)
+    assert found.intervention.tolist() == [1, 0, 0, 1]
+    assert found.success.tolist() == [0, 1, 0, -1]
+    assert found.terminated.tolist() == [0, 1, 0, 1]
+    assert found.truncated.tolist() == [0, 0, 1, 0]
+    assert found.episode.tolist() == [0, 0, 1, 2]
+    assert found.action[[0, 3]].tolist() == [[0.25], [0.25]]
+    assert (found.proposed[[0, 3]] != 0.25).all()
+    assert (found.action[1:3] == found.proposed[1:3]).all()
+    cos, sin, speed = found.obs[1]
+    cost = np.arctan2(sin, cos) ** 2 + 0.1 * speed**2 + 0.001 * (2 * found.action[1, 0]) ** 2
+    assert found.reward[1] == pytest.approx(5 - cost, abs=1e-4)
+    assert np.diff(found.time_ns)[0] > 3 * 1e9 / HZ - 1e6  # three pauses between the first two
+    assert found.late_ns[1] == 0  # and no deadline was missed by them
 
 
 def test_training_from_the_logs_is_the_same_bit_for_bit(
