@@ -274,7 +274,7 @@ def test_another_policy_takes_over_in_the_process_that_acts(whole: tuple[Path, P
     """It is made there, from what was sent; nothing of it is there before."""
     _, _, origin = as_begun(whole[0])
     rule = {"by": f"policy:{whole[0]}", "step_probability": 1.0, "steps": 2}
-    sent = pickle.dumps(chooser_of(recipe(intervention=rule), origin))
+    sent = pickle.dumps(chooser_of(recipe(intervention=rule), origin, None))
     chooser = pickle.loads(sent)(0, ignore)
     own, obs = np.zeros(1, np.float32), np.ones(3, np.float32)
     found = []
@@ -391,7 +391,7 @@ def test_a_signal_stops_the_robot_and_saves_and_a_resume_goes_on(tmp_path: Path)
     clocked(recipe(), run, resume=True)
     found = transitions.read(run / transitions.NAME)
     assert len(found) == ENV_STEPS
-    assert (found.records[: len(done)] == done.records).all()
+    assert found.records[: len(done)].tobytes() == done.records.tobytes()
     assert found.episode[len(done)] == done.episode[-1] + 1
     assert_repeats(run, tmp_path / "again")
 

@@ -106,7 +106,7 @@ class ClockedLoop:
         spec = replace(run.spec, device=torch.device("cpu"))
         random = learner.intake.plan.warmup_env_steps if self._from_scratch else 0
         config = ActingConfig(
-            *(run.recipe, spec, save(run.inputs.tensors()), run.origin.env, learner.log_path),
+            *(run.recipe, spec, save(run.inputs.tensors()), run.origin.acts_in, learner.log_path),
             *(run.recipe.run.env_steps, random, self._chooser),
         )
         with closing(ActingProcess(config, run.agent, learner.publish())) as robot:

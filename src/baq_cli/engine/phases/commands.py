@@ -111,7 +111,9 @@ def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) ->
             ClockedLearner.resume(run, store, saved) if saved else ClockedLearner.start(run, store)
         )
         with closing(begin) as learner:
-            clocked = ClockedLoop(learner, chooser_of(run.recipe, run.origin), from_scratch)
+            clocked = ClockedLoop(
+                learner, chooser_of(run.recipe, run.origin, start.other), from_scratch
+            )
             clocked.finetune(order.resume_command)
             return clocked.facts()
     of_loop = run, store, from_scratch, start.other

@@ -198,7 +198,7 @@ class Robot:
         action = self._pool.done(asked)
         reward = reward + choice.reward
         _check_finite({"observation": obs, "reward": reward, "action": action})
-        label = choice.label
+        executed, label = self._pool.executed_by(0), choice.label
         if label == POLICY and self._pool.did_other[0]:
             label = SOMEBODY
         ended = bool(terminated[0]) or choice.mark != 0
@@ -208,6 +208,7 @@ class Robot:
             obs=given,
             action=action[0],
             proposed=own[0],
+            executed=np.nan if executed is None else executed,
             reward=reward[0],
             next_obs=self._pool.given[0],
             terminated=ended,
