@@ -18,6 +18,7 @@ from typed import LIMIT, Typist
 
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import ExitStatus
+from baq_cli.runs.transitions import NAME, read
 
 SMALL = (
     *("threads=1", "device=cpu", "shared.hidden=[8,8]", "shared.batch_size=8"),
@@ -146,3 +147,44 @@ def test_without_a_terminal_nothing_is_begun(
     person = typist(*words, "evaluation.episodes=1", "evaluation.background=false")
     assert person.done()[0] == 0
     assert json.loads((tmp_path / "run" / "manifest.json").read_text())["ended"]
+
+
+def test_a_person_steers_a_robot_that_keeps_its_clock(
+    typist: Callable[..., Typist], tmp_path: Path
+) -> None:
+    """The process that acts reads the keys itself; its log has the actions that were executed."""
+    run = tmp_path / "run"
+    person = typist(
+        *("--trust-env", "finetune", "--algo", "sac", "--env", "typed:Noting-v0", "--out", run),
+        *("--intervene", "keyboard", "--env-steps", "5000", "--control-hz", "50", *SMALL),
+        "intervention.success_reward=10",
+    )
+    person.sees("space take over")
+    person.sees("the policy acts")
+    person.type(" ")
+    person.sees("you act")
+    person.type("\x1b[C")
+    time.sleep(0.2)
+    person.type("y")
+    person.sees("the policy acts")
+    person.type("p")
+    person.sees("paused")
+    still = len(person.executed())
+    time.sleep(0.5)
+    assert len(person.executed()) == still
+    person.type("p")
+    person.sees("the policy acts")
+    person.type("q")
+    status, seen = person.done()
+    assert status == ExitStatus.INTERRUPTED
+    assert "stopped by the keyboard; everything is saved" in seen
+    assert person.echoes()
+    records = read(run / NAME).records
+    executed = person.executed()[:, 1:].astype(np.float32)
+    assert_array_equal(records["action"], executed)
+    mine = (executed == 0).all(1) | (executed == [0.5, 0]).all(1)
+    assert_array_equal(records["intervention"], mine)
+    (marked,) = np.flatnonzero(records["success"])
+    assert records["terminated"].nonzero()[0].tolist() == [marked]
+    assert records["reward"][marked] == -1 + 10
+    assert states(run)[list(states(run))[-1]]["marks"] == [[1], [0]]

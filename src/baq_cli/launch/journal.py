@@ -17,7 +17,7 @@ from pydantic import Field
 from baq_cli.errors import DataError
 from baq_cli.plain_files import appended, opened, replaced
 from baq_cli.runs.checked import Checked, Name, check_content
-from baq_cli.runs.events import Acting, Evaluated, Event, Note, Progress
+from baq_cli.runs.events import Acting, Evaluated, Event, Limited, Note, Progress
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.runs.provenance import now
 from baq_cli.surroundings import in_utf8
@@ -99,8 +99,8 @@ class Journal:
         self._progress_at = float("-inf")
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Acting):
-            return  # nobody is at a cell
+        if isinstance(event, Acting | Limited):
+            return  # nobody is at a cell, and no robot
         if isinstance(event, Progress):
             self._note_progress(event)
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from baq_cli.envs.safety import LimitName, Trip
 from baq_cli.units import Phase
 
 
@@ -61,7 +62,16 @@ class Acting:
     person: bool
 
 
-Event = Progress | Evaluated | Note | Acting
+@dataclass(frozen=True)
+class Limited:
+    """What limits did at an environment step, or a reset after it, in a process that acts alone."""
+
+    env_steps: int
+    acted: tuple[LimitName, ...]
+    trips: tuple[Trip, ...]
+
+
+Event = Progress | Evaluated | Note | Acting | Limited
 Observer = Callable[[Event], None]
 
 

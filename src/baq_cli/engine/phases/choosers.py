@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 def chooser_of(recipe: Recipe, origin: Origin, other: Somebody | None) -> MakeChooser:
     """Return what makes who acts by a recipe, in the process that acts."""
-    if recipe.run.intervention is None:
+    if recipe.run.takes_over is None:
         return Policy
     if isinstance(other, SomebodyAtHand):
         return partial(ByHand, other)
@@ -42,12 +42,12 @@ class ByHand:
         self._hand = somebody.opens(somebody.settings[0])
         self._episode, self._step, self._shown = -1, 0, ""
 
-    def choose(self, own: Array, obs: Array, episode: int) -> Choice:
+    def choose(self, own: Array, obs: Array, episode: int, hand_over: str | None = None) -> Choice:
         """Return what they want of the step."""
         if episode != self._episode:
             self._episode, self._step = episode, 0
         try:
-            wanted = self._hand.decide(Moment(obs, own, episode, self._step))
+            wanted = self._hand.decide(Moment(obs, own, episode, self._step, hand_over or ""))
         except HandFault as fault:
             return Choice(own, stop=str(fault))
         if wanted.stop:
@@ -84,15 +84,16 @@ class ByRule:
     """Another policy that takes over as a recipe says, by chance; see `Intervention`."""
 
     def __init__(self, recipe: Recipe, origin: Origin, env_step: int, observer: Observer):
-        rule, seeds = recipe.run.intervention, recipe.run.seeds
+        rule, seeds = recipe.run.takes_over, recipe.run.seeds
         assert rule is not None
         other = TakeOver.read(rule.policy_path, seeds, origin)
         stream = SeedStream(seeds, f"{STREAM}/online/{env_step}", "cpu")
         self._intervention = Intervention(rule, other, stream)
 
-    def choose(self, own: Array, obs: Array, episode: int) -> Choice:
+    def choose(self, own: Array, obs: Array, episode: int, hand_over: str | None = None) -> Choice:
         """Return the other's action where it has taken over."""
-        chosen = self._intervention.choose(own[None], obs[None], np.array([episode]))
+        moment = own[None], obs[None], np.array([episode]), [hand_over]
+        chosen = self._intervention.choose(*moment)
         taken = bool(self._intervention.taken[0])
         return Choice(chosen[0], SOMEBODY if taken else POLICY)
 

@@ -19,7 +19,7 @@ from baq_cli.engine.robot.process import ActingProcess
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import UsageError, listed
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Note, Progress
+from baq_cli.runs.events import Limited, Note, Progress
 
 IDLE_SECONDS = 1e-3
 """Between two looks at the log where there is nothing to learn from it."""
@@ -107,7 +107,7 @@ class ClockedLoop:
         random = learner.intake.plan.warmup_env_steps if self._from_scratch else 0
         config = ActingConfig(
             *(run.recipe, spec, save(run.inputs.tensors()), run.origin.acts_in, learner.log_path),
-            *(run.recipe.run.env_steps, random, self._chooser),
+            *(run.recipe.run.env_steps, random, self._chooser, run.origin.rules),
         )
         with closing(ActingProcess(config, run.agent, learner.publish())) as robot:
             self._check_latency(robot)
@@ -153,7 +153,10 @@ class ClockedLoop:
         while not robot.ended:
             moved = learner.turn()
             for event in robot.heard():
-                run.observer(event)
+                if isinstance(event, Limited):
+                    run.counts.limited.hear(event, run.interruption, run.observer)
+                else:
+                    run.observer(event)
             if learner.publishes:
                 robot.publish(learner.publish())
             self._save()
@@ -200,7 +203,7 @@ class ClockedLoop:
         run.observer(
             Progress(
                 *(run.phase, done, total, *counts),
-                taken_over=run.taken.share(done),
+                taken_over=run.counts.taken.share(done),
                 late=learner.lateness().share,
                 utd=learner.utd,
             )

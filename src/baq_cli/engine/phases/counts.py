@@ -25,7 +25,8 @@ class Counts:
 
     def __init__(self, recipe: Recipe, phase: Phase, rules: Rules | None):
         seeds, online = recipe.run.seeds, phase == "online"
-        self.taken, self.limited = TakenOver(seeds), LimitsActed(seeds, rules if online else None)
+        self.taken, told = TakenOver(seeds), recipe.run.control is not None
+        self.limited = LimitsActed(seeds, rules if online else None, told)
         has_shadow = online and recipe.run.shadow is not None
         self.agreement = Agreement(seeds) if has_shadow else None
         self._all: list[TakenOver | LimitsActed | Agreement] = [self.taken, self.limited]

@@ -194,7 +194,8 @@ class ClockedLearner:
         slot = self.intake.store(obs, action, np.array([reward]), next_obs, ended, taken)
         self._episode.append(action[0], None, reward, slot)
         run.env_steps += 1
-        run.taken.add(taken, np.array([record["success"]]))
+        marks, proposed = np.array([record["success"]]), record["proposed"][None]
+        run.counts.add(taken, marks, proposed, action)
         if terminated or record["truncated"]:
             self._end(terminated, cut=False)
 

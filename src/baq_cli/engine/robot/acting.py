@@ -25,10 +25,11 @@ from baq_cli.engine.robot.clock import Clock
 from baq_cli.engine.robot.snapshot import Snapshot
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvRef
+from baq_cli.envs.safety import Rules
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Observer
-from baq_cli.runs.transitions import POLICY, SOMEBODY, Layout, TransitionLog, read
+from baq_cli.runs.events import Limited, Observer
+from baq_cli.runs.transitions import LIMIT, POLICY, SOMEBODY, Layout, TransitionLog, read
 
 Array = npt.NDArray[Any]
 TRIALS, FIRST_TRIALS = 300, 50
@@ -51,6 +52,7 @@ class ActingConfig:
     env_steps: int
     random_env_steps: int
     chooser: MakeChooser
+    rules: Rules | None = None
 
     @property
     def hz(self) -> float:
@@ -127,7 +129,8 @@ class Robot:
         self._queue = ActionQueue(1, mind.chunk, spec.action_dim)
         self._clock = Clock(config.hz)
         self._chooser = config.chooser(self._env_step, say)
-        self._pool = EnvPool(config.env, 1)
+        self._pool = EnvPool(config.env, 1, rules=config.rules)
+        self._say = say
         self._stopped, self.stopped_by = False, ""
 
     def act(self) -> None:
@@ -143,6 +146,8 @@ class Robot:
         with self._snapshot.waiting():
             obs = self._pool.reset([start_seed])
         _check_finite({"observation": obs})
+        if self._see_limits():
+            return
         self._queue.drop()
         self._clock.restart()
         over, step = False, 0
@@ -174,7 +179,9 @@ class Robot:
     def _choose(self, own: Array, obs: Array) -> Choice | None:
         """Return what is done, after a pause where somebody wants one; None: nothing any more."""
         while True:
-            choice = self._chooser.choose(own.copy(), obs.copy(), self._episode)
+            choice = self._chooser.choose(
+                own.copy(), obs.copy(), self._episode, self._pool.hand_over[0]
+            )
             if choice.stop:
                 self.stopped_by = choice.stop
                 return None
@@ -194,13 +201,17 @@ class Robot:
         asked = np.asarray(choice.action, dtype=np.float32)[None]
         _check_finite({"action": asked})
         with self._snapshot.waiting():
-            obs, reward, terminated, truncated = self._pool.step(asked)
+            others, late_seconds = np.array([choice.label != POLICY]), known["late_ns"] / 1e9
+            self._pool.begin_step(asked, others=others, late_seconds=late_seconds)
+            obs, reward, terminated, truncated = self._pool.end_step()
         action = self._pool.done(asked)
         reward = reward + choice.reward
         _check_finite({"observation": obs, "reward": reward, "action": action})
         executed, label = self._pool.executed_by(0), choice.label
         if label == POLICY and self._pool.did_other[0]:
             label = SOMEBODY
+        elif label == POLICY and self._pool.limited[0]:
+            label = LIMIT
         ended = bool(terminated[0]) or choice.mark != 0
         cut = bool(truncated[0]) or choice.end
         self._log.append(
@@ -220,7 +231,21 @@ class Robot:
         self._env_step += 1
         self._queue.done()
         self._chooser.done()
+        self._see_limits()
         return obs, ended or cut
+
+    def _see_limits(self) -> bool:
+        """Tell what limits did; return whether one stops the run."""
+        if self._pool.limits is None:
+            return False
+        acted, trips = self._pool.limits.take()
+        names = tuple(name for name, where in acted.items() if where[0])
+        if names or trips:
+            self._say(Limited(self._env_step, names, tuple(trips)))
+        stopping = [trip.limit for trip in trips if trip.stops]
+        if stopping:
+            self._stopped, self.stopped_by = True, stopping[0]
+        return bool(stopping)
 
     def close(self) -> None:
         """Command nothing any more, and let go of the environment."""

@@ -36,10 +36,11 @@ class Choice:
 class Chooser(Protocol):
     """Somebody who is asked before each step. It must not wait: the clock goes on."""
 
-    def choose(self, own: Array, obs: Array, episode: int) -> Choice:
+    def choose(self, own: Array, obs: Array, episode: int, hand_over: str | None = None) -> Choice:
         """Return what is done where the policy would do `own [action_dim]`.
 
-        `obs [obs_dim]` is raw, `episode` the number of the episode.
+        `obs [obs_dim]` is raw, `episode` the number of the episode, `hand_over` why a limit or the
+        environment asks for somebody, where it does.
         """
 
     def done(self) -> None:
@@ -61,7 +62,7 @@ class Policy:
     def __init__(self, env_step: int, observer: Observer):
         pass
 
-    def choose(self, own: Array, obs: Array, episode: int) -> Choice:
+    def choose(self, own: Array, obs: Array, episode: int, hand_over: str | None = None) -> Choice:
         """Return what the policy would do."""
         return Choice(own)
 
