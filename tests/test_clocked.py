@@ -303,7 +303,7 @@ class Scripted:
         ]
         self.wants, self.made = iter(wants), 0
 
-    def choose(self, own: Any, obs: Any, episode: int) -> Choice:
+    def choose(self, own: Any, obs: Any, episode: int, hand_over: str | None) -> Choice:
         return Choice(**({"action": own} | next(self.wants)))
 
     def done(self) -> None:
