@@ -191,14 +191,16 @@ def test_marks_and_limits_come_along(
     """Whoever decides on a step says so, and may mark it."""
     add, codes = recorder.Recorder.add, np.array([2, 0], dtype=np.uint8)
 
-    def marked(this: Any, asked: Any, reward: Any, ends: Any, by: Any) -> None:
+    def marked(this: Any, asked: Any, reward: Any, ends: Any, by: Any, told: Any) -> None:
         over = ends[0] | ends[1]
         add(this, asked, reward, ends, codes, np.where(over, [1, -1], 0))
 
     monkeypatch.setattr(recorder.Recorder, "add", marked)
     execute(recipe_for(), tmp_path / "run")
     done, recording = dataset_from_run(tmp_path / "run", NEW), stored()
-    assert_array_equal(recording.infos["intervention"], np.repeat([2, 0], ENV_STEPS))
+    assert not recording.infos["intervention"].any()  # nobody else acted: a limit did
+    assert_array_equal(recording.infos["limited"], np.repeat([1, 0], ENV_STEPS))
+    assert f"a limit changed what was done in {ENV_STEPS} of {2 * ENV_STEPS} steps" in done.notes
     marks, seed = recording.infos["success"], recording.infos["run_seed"]
     last = np.cumsum(recording.lengths) - 1
     running = (marks[last] == 0).sum()

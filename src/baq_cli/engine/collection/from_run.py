@@ -30,12 +30,12 @@ from baq_cli.plain_files import read as read_bytes
 from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.files import hash_of, read_errors, read_json
 from baq_cli.runs.folder import MANIFEST, RECIPE
-from baq_cli.runs.transitions import NAME, Transitions, read
+from baq_cli.runs.transitions import LIMIT, NAME, SOMEBODY, Transitions, read
 
 Array = npt.NDArray[Any]
 RECORDED_IN = "recorded_in"
 """The entry of a run's manifest that describes the environment of its transitions: a `Card`."""
-RUN_SEED, PROPOSED = "run_seed", "proposed_action"
+RUN_SEED, PROPOSED, LIMITED = "run_seed", "proposed_action", "limited"
 """Infos of each step: which of the run's seeds it is of, and what its policy asked for."""
 KEPT = ("policy_version", "time_ns", "late_ns")
 """Fields of records that are infos where a run has them."""
@@ -156,7 +156,8 @@ def _played(transitions: Transitions, places: Sequence[int], path: Path) -> _Pla
 def _notes(played: _Played) -> tuple[str, ...]:
     """Say what isn't plain of episodes, and who acted in them."""
     steps, of = played.steps, len(played.lengths)
-    taken, marks = int((steps[INTERVENTION] != 0).sum()), steps[SUCCESS]
+    marks = steps[SUCCESS]
+    taken, held = (int((steps[INTERVENTION] == by).sum()) for by in (SOMEBODY, LIMIT))
     said = {
         f"{played.running} of {of:,} episodes were under way: they are kept, and end truncated "
         "where they stood": played.running,
@@ -164,6 +165,7 @@ def _notes(played: _Played) -> tuple[str, ...]:
         "there": played.cut,
         f"{played.headless} episodes are left out: their beginning was not kept": played.headless,
         f"somebody acted in the policy's place in {taken:,} of {len(steps):,} steps": taken,
+        f"a limit changed what was done in {held:,} of {len(steps):,} steps": held,
         f"marked as a success: {int((marks > 0).sum()):,} steps, as a failure: "
         f"{int((marks < 0).sum()):,}": (marks != 0).any(),
     }
@@ -237,7 +239,10 @@ def _observations(played: _Played, space: gym.Space[Any]) -> dict[str, Array]:
 
 
 def _infos(steps: Array, spaces: Spaces, seeds: Array) -> dict[str, Array]:
-    infos = {INTERVENTION: steps[INTERVENTION], RUN_SEED: seeds[steps["seed_index"]]}
+    by = steps[INTERVENTION]
+    infos = {INTERVENTION: (by == SOMEBODY).astype(by.dtype), RUN_SEED: seeds[steps["seed_index"]]}
+    if (by == LIMIT).any():
+        infos[LIMITED] = (by == LIMIT).astype(by.dtype)
     infos |= {name: steps[name] for name in (SUCCESS, *KEPT) if steps[name].any()}
     if not np.array_equal(steps["proposed"], steps["action"]):
         infos[PROPOSED] = spaces.to_env(steps["proposed"])

@@ -26,6 +26,7 @@ from baq_cli.runs.folder import MANIFEST, RECIPE, RunDirectory
 from baq_cli.runs.log import LOGS
 
 COPIED = (RECIPE, transitions.NAME, interleaving.NAME, *(f"{name}.csv" for name in LOGS))
+OF_ITS_END = ("ended", "control", "limits")
 BLOCK_BYTES = 2**20
 
 
@@ -41,7 +42,7 @@ def copy_beginning(run: Path, out: Path) -> None:
             f"{run} is no run whose training can be repeated: expected one of 'baq finetune "
             "--control-hz HZ', with its first checkpoint and its logs"
         )
-    manifest = {k: v for k, v in read_json(run / MANIFEST).items() if k not in ("ended", "control")}
+    manifest = {k: v for k, v in read_json(run / MANIFEST).items() if k not in OF_ITS_END}
     with disk_errors(f"start a run in {out}"):
         make_folder(out)
         for name in COPIED:

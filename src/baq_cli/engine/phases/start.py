@@ -186,8 +186,9 @@ def open_online(
     origin = known_origin or online_origin(recipe, source, episodes, order.observer)
     if source is not None and episodes is not None and known_origin is None:
         origin = checked_origin(origin, episodes, order.observer)
-    check_somebody_is_there(recipe)
-    origin = with_limits(origin, recipe, episodes, order.observer)
+    if known_origin is None:
+        check_somebody_is_there(recipe)
+        origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
     _check_schedule(agent, recipe, saved)
