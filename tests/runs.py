@@ -72,9 +72,9 @@ def execute(
 def noting(found: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a method that notes its name before it does what it did."""
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **known: Any) -> Any:
         found.append(name)
-        return method(*args)
+        return method(*args, **known)
 
     return noted
 

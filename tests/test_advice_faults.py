@@ -229,7 +229,7 @@ def test_a_run_whose_environments_a_signal_took_is_resumed(
 ) -> None:
     from launching import ask_to_stop
 
-    def taken(*given: Any) -> None:
+    def taken(*given: Any, **known: Any) -> None:
         ask_to_stop()
         raise EnvironmentFault("gone")
 

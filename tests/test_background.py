@@ -103,7 +103,7 @@ def test_a_lone_agent_file_of_the_end_knows_every_evaluation(finetuned: dict[boo
 class HereLater:
     """Stands for a `BackgroundEvaluator`: answers with the number that it was handed."""
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         self.number = ""
 
     @property

@@ -161,9 +161,9 @@ def test_an_action_that_is_not_finite_reaches_no_environment(
         action = act(actor, obs)
         return np.full_like(action, np.inf) if len(calls) == BAD_STEP - 4 else action
 
-    def noted(pool: EnvPool, action: Any) -> None:
+    def noted(pool: EnvPool, action: Any, **known: Any) -> None:
         stepped.append(action)
-        begin(pool, action)
+        begin(pool, action, **known)
 
     with monkeypatch.context() as patch:
         patch.setattr(Actor, "act", broken)

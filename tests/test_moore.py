@@ -395,8 +395,8 @@ def test_fine_tuning_begins_without_model_rows_and_makes_them_before_the_first_s
         refresh(this, routine, data, noise)
 
     def stepped(this: OnlineLoop) -> None:
-        assert this.stores.model is not None
-        seen.append(("step", this.stores.model.size, this.online.size, 0.0))
+        assert this.intake.stores.model is not None
+        seen.append(("step", this.intake.stores.model.size, this.intake.online.size, 0.0))
         step(this)
 
     monkeypatch.setattr(OnlineLoop, "step", stepped)

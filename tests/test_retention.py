@@ -30,7 +30,7 @@ class Scored:
     scores: dict[str, float]
     in_background = False
 
-    def __init__(self, *_: Any):
+    def __init__(self, *_: Any, **__: Any):
         self._number = ""
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,5 +201,5 @@ def test_a_command_without_a_dataset_is_told_which_one_is_meant(
     shown = json.loads(terminal.done("methods", "show", "rlpd", "--json"))
     assert (shown["phases"], shown["online_draws_from_data"]) == (["online"], True)
     card = terminal.done("methods", "show", "rlpd")
-    assert "dataset  online too" in card
-    assert "dataset  " not in terminal.done("methods", "show", "sac")
+    assert re.search(r"^dataset +online too$", card, re.MULTILINE)
+    assert not re.search(r"^dataset ", terminal.done("methods", "show", "sac"), re.MULTILINE)

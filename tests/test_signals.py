@@ -40,7 +40,7 @@ def gone(*_: Any) -> Any:
     raise EnvironmentFault("the simulator went away")
 
 
-def signalled(*_: Any) -> Any:
+def signalled(*_: Any, **__: Any) -> Any:
     """A signal, and environments that go with it."""
     os.kill(os.getpid(), signal.SIGTERM)
     gone()

@@ -237,10 +237,10 @@ def _default(value: ast.expr | None) -> tuple[str | None, str]:
     meaning = ""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "Field":
         said = {word.arg: word.value for word in value.keywords}
-        meaning = str(ast.literal_eval(said["description"])) if "description" in said else ""
+        meaning = str(_plain(said["description"]) or "") if "description" in said else ""
         value = value.args[0] if value.args else None
     try:
-        text = json.dumps(ast.literal_eval(value), separators=(",", ":")) if value else None
+        text = json.dumps(_plain(value), separators=(",", ":")) if value else None
     except (ValueError, TypeError):
         return None, meaning
     return text if text is None or text[0] != '"' else text[1:-1], meaning
@@ -284,3 +284,11 @@ def _words(module: str, value: ast.expr) -> Iterator[str]:
         elif isinstance(node, ast.Attribute) and node.attr == "unused":
             owner = _as_class(module, node.value)
             yield from _unused(owner) if owner else ()
+
+
+def _plain(node: ast.expr) -> Any:
+    """Return a value that is written out; None where a name stands for it."""
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
