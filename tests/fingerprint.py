@@ -109,7 +109,7 @@ def of_run(run: Path) -> dict[str, Any]:
                 float(f"{number:.6g}") for number in (value.mean(), size)
             ]
     for row in read_metrics(run):
-        kept = {key: value for key, value in row.items() if key != "wall_seconds"}
+        kept = {key: value for key, value in row.items() if key not in ("wall_seconds", "source")}
         digest.update(json.dumps(kept, sort_keys=True).encode())
     return {"sha256": digest.hexdigest(), "tensors": numbers}
 
