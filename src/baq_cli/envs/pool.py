@@ -219,7 +219,8 @@ class EnvPool:
                 self._under_way = False
                 obs, reward, terminated, truncated, infos = self._envs.step_wait(self._timeout)
             else:
-                obs, reward, terminated, truncated, infos = self._envs.step(self._begun)
+                theirs = self._begun.copy()  # they may write into it
+                obs, reward, terminated, truncated, infos = self._envs.step(theirs)
         done = self._take(infos)
         if self._limits_hold and self.limits is not None:
             self.cut = self.limits.after(done, obs) & ~(terminated | truncated)
