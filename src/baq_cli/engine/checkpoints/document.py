@@ -116,6 +116,8 @@ class _Document(Checked):
             raise ValueError("its recipe is not whole")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("it names a seed twice")
+        if self.phase == "online" and self.env_id is None:
+            raise ValueError("it acted online, and names no environment")
         check_arguments(self.env_args)
         known = None if self.dataset is None else self.dataset.observations
         if known and {len(known.mean), len(known.std)} != {self.spaces.obs_dim}:
