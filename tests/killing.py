@@ -29,6 +29,7 @@ from baq_cli.engine.experience import store, sumtree
 from baq_cli.engine.phases import evaluations
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.events import Observer
 from baq_cli.untrusted import TRUST_VARIABLE
 
 STEPS, EVERY = 20, 7
@@ -40,8 +41,9 @@ class Later(SnapshotEvaluator):
 
     in_background = True
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments[:-1])  # the last one is the observer
+    def __init__(self, *arguments: Any, observer: Observer):
+        del observer  # no process can be lost
+        super().__init__(*arguments)
 
 
 def recipe(kind: str) -> Recipe:

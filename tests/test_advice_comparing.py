@@ -67,9 +67,8 @@ def test_an_extra_that_a_message_names_brings_the_package_that_was_missing(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     if extra == "robotics":
-        monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
         for name in [name for name in gym.registry if name.startswith("PointMaze")]:
-            gym.registry.pop(name)
+            monkeypatch.delitem(gym.registry, name)
     status, _, said = terminal.run(*words.get(extra, tracked))
     assert status in (2, 3, 4)
     (named,) = re.findall(r"pip install 'baq-cli\[(\w+)\]'", said)

@@ -106,7 +106,9 @@ def stopped() -> Iterator[Stopped]:
     inputs = Inputs.fit(recipe.method, 3, None)
     note = lambda event: notes.append(event.text)  # noqa: E731
     packed = save(inputs.tensors())
-    evaluator = BackgroundEvaluator(recipe, "online", agent.spec, "Pendulum-v1", packed, note)
+    evaluator = BackgroundEvaluator(
+        recipe, "online", agent.spec, "Pendulum-v1", packed, observer=note
+    )
     halt(evaluator)
     yield evaluator, agent, inputs, notes
     evaluator._process.kill()
