@@ -13,6 +13,8 @@ from test_clocked import ENV_STEPS, WARMUP, assert_no_process_is_left, assert_re
 from test_clocked import clocked as run_clocked
 from test_clocked import recipe as clocked_recipe
 
+from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.envs.safety import ENDED
 from baq_cli.errors import LimitReached
 from baq_cli.runs import transitions
 from baq_cli.untrusted import TRUST_VARIABLE
@@ -47,6 +49,7 @@ def test_the_acting_process_keeps_to_the_largest_change_and_training_can_be_repe
     assert found["acted"]["max_action_change"] == [int(limited.sum())]
     assert found["env_steps"] == ENV_STEPS
     assert_repeats(tmp_path / "run", tmp_path / "again")
+    assert acted(tmp_path / "again") == found, "what limits did is in the log"
 
 
 def test_a_late_action_stops_the_robot_and_saves_everything(tmp_path: Path) -> None:
@@ -61,3 +64,5 @@ def test_a_late_action_stops_the_robot_and_saves_everything(tmp_path: Path) -> N
     assert records["intervention"][-1] == transitions.LIMIT
     (stop,) = acted(tmp_path)["stops"]
     assert stop["limit"] == "watchdog"
+    assert records["limits"][-1] & ENDED
+    assert ckpt.load(tmp_path).state["control"]["ended"] == [], "its return is not the policy's"

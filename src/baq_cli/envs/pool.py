@@ -19,7 +19,7 @@ from baq_cli.envs.faults import EXECUTED, HAND_OVER, Checked, EnvironmentFault, 
 from baq_cli.envs.limits import bounded
 from baq_cli.envs.making import make_env, quiet_simulator, requirements_of
 from baq_cli.envs.ref import EnvRef, named
-from baq_cli.envs.safety import Limits, Rules
+from baq_cli.envs.safety import ENDED, Limits, Rules
 from baq_cli.envs.spaces import Spaces
 from baq_cli.envs.workers import Workers
 from baq_cli.errors import BaqError
@@ -97,7 +97,8 @@ class EnvPool:
     says which environments said that they did other than they were told, `limited [K]` which were
     told other than was asked, by a limit.
     With `rules`, `limits` hold in every copy, see `safety.py`, but not where steps are repeated;
-    `cut [K]` says whose episode the last step truncated because a limit ended it.
+    `cut [K]` says whose episode the last step truncated because a limit ended it, and
+    `limits_acted [K]` uint8 which limits did anything in that step: `Limits.bits`, and `ENDED`.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
     dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
     two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
@@ -122,6 +123,7 @@ class EnvPool:
         self.did_other: Array = np.zeros(count, dtype=np.bool_)
         self.limited: Array = np.zeros(count, dtype=np.bool_)
         self.cut: Array = np.zeros(count, dtype=np.bool_)
+        self.limits_acted: Array = np.zeros(count, dtype=np.uint8)
         self._reasons: list[str | None] = [None] * count
         self._begun: Array = np.empty(0)
         self._limits_hold = False
@@ -225,6 +227,7 @@ class EnvPool:
         if self._limits_hold and self.limits is not None:
             self.cut = self.limits.after(done, obs) & ~(terminated | truncated)
             truncated = truncated | self.cut
+            self.limits_acted = self.limits.bits() | self.cut * np.uint8(ENDED)
         return self._known(obs), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:

@@ -14,6 +14,13 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 LimitName = Literal["max_action_change", "observation_envelope", "watchdog"]
 LIMITS: tuple[LimitName, ...] = ("max_action_change", "observation_envelope", "watchdog")
+ENDED = 1 << 7
+"""Beside a bit for each of the limits that acted in a step: one of them ended the episode."""
+
+
+def acted_in(bits: Array) -> dict[LimitName, Mask]:
+    """Return in which steps each limit acted, of what `Limits.bits` returned of each."""
+    return {name: (bits & 1 << i) > 0 for i, name in enumerate(LIMITS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +110,7 @@ class Limits:
         self._since = np.full(count, np.nan)
         self._stopping = np.zeros(count, dtype=np.bool_)
         self.waiting = np.zeros(count, dtype=np.bool_)
-        self._acted: dict[LimitName, Mask] = {}
+        self._acted = {name: np.zeros(count, dtype=np.bool_) for name in LIMITS}
         self._trips: list[Trip] = []
         self._reasons: dict[int, str] = {}
 
@@ -158,13 +165,14 @@ class Limits:
             self._acted["observation_envelope"] |= self._outside == envelope.after_steps
         return self._stopping
 
-    def take(self) -> tuple[dict[LimitName, Mask], list[Trip]]:
-        """Return in which environments each limit acted, `[K]`, and which limits were come to.
+    def bits(self) -> Array:
+        """Return which limits acted in the last step, a bit each in their order, `[K]` uint8."""
+        acted = [self._acted[name].astype(np.uint8) << i for i, name in enumerate(LIMITS)]
+        return np.asarray(np.bitwise_or.reduce(acted))
 
-        Both since they were taken last, or since the last step began.
-        """
-        found = self._acted, self._trips
-        self._acted, self._trips = {}, []
+    def take(self) -> list[Trip]:
+        """Return which limits were come to since they were taken last, or the last step began."""
+        found, self._trips = self._trips, []
         return found
 
     def asks(self) -> list[str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from baq_cli.envs.safety import LimitName, Trip
+from baq_cli.envs.safety import Trip
 from baq_cli.units import Phase
 
 
@@ -64,10 +64,9 @@ class Acting:
 
 @dataclass(frozen=True)
 class Limited:
-    """What limits did at an environment step, or a reset after it, in a process that acts alone."""
+    """Limits come to at an environment step, or a reset after it, in a process that acts alone."""
 
     env_steps: int
-    acted: tuple[LimitName, ...]
     trips: tuple[Trip, ...]
 
 

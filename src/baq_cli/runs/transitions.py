@@ -29,7 +29,7 @@ POLICY, SOMEBODY, LIMIT = range(3)
 """Who decided on an action (`intervention`): the policy, somebody else, a limit of `safety`."""
 FAILURE, UNMARKED, SUCCESS = -1, 0, 1
 """What somebody said of an episode (`success`)."""
-VERSION = 1
+VERSION = 2
 MOST_NUMBERS = 10**6
 """Of an observation or an action, far above any robot's."""
 
@@ -38,7 +38,7 @@ class _Header(Checked):
     """The first line of a file."""
 
     format: Literal["baq-transitions"]
-    version: Literal[1]
+    version: Literal[2]
     obs_dim: int = Field(ge=1, le=MOST_NUMBERS)
     action_dim: int = Field(ge=1, le=MOST_NUMBERS)
     seeds: list[int] = Field(min_length=1, max_length=10_000)
@@ -61,8 +61,9 @@ class Layout:
         `obs` and `next_obs` are as the environment gave them; `action` is what was done and
         `proposed` what the policy asked for, in [−1, 1]; `executed` is what was done in the
         environment's own digits and units, where it said that it did other than it was asked to,
-        else NaN. Counts begin at 0. `time_ns` passed since the run's first record, `late_ns` since
-        the moment at which the action was due.
+        else NaN. `limits` says which limits acted (`EnvPool.limits_acted`). Counts begin at 0.
+        `time_ns` passed since the run's first record, `late_ns` since the moment at which the
+        action was due.
         """
         obs, action = self.obs_dim, self.action_dim
         return [
@@ -81,6 +82,7 @@ class Layout:
             ("truncated", "|u1", 0),
             ("intervention", "|u1", 0),
             ("success", "|i1", 0),
+            ("limits", "|u1", 0),
             ("policy_version", "<i8", 0),
             ("time_ns", "<i8", 0),
             ("late_ns", "<i8", 0),

@@ -154,7 +154,8 @@ class ClockedLoop:
             moved = learner.turn()
             for event in robot.heard():
                 if isinstance(event, Limited):
-                    run.counts.limited.hear(event, run.interruption, run.observer)
+                    told = event.trips, event.env_steps
+                    run.counts.limited.tell(*told, run.interruption, run.observer)
                 else:
                     run.observer(event)
             if learner.publishes:

@@ -25,20 +25,29 @@ class Counts:
 
     def __init__(self, recipe: Recipe, phase: Phase, rules: Rules | None):
         seeds, online = recipe.run.seeds, phase == "online"
-        self.taken, told = TakenOver(seeds), recipe.run.control is not None
-        self.limited = LimitsActed(seeds, rules if online else None, told)
+        self.taken = TakenOver(seeds)
+        self.limited = LimitsActed(seeds, rules if online else None)
         has_shadow = online and recipe.run.shadow is not None
         self.agreement = Agreement(seeds) if has_shadow else None
         self._all: list[TakenOver | LimitsActed | Agreement] = [self.taken, self.limited]
         self._all += [] if self.agreement is None else [self.agreement]
 
-    def add(self, taken: Array, marks: Array | None, proposed: Array | None, done: Array) -> None:
+    def add(
+        self,
+        taken: Array,
+        marks: Array | None,
+        proposed: Array | None,
+        done: Array,
+        limits: Array,
+    ) -> None:
         """Count a step of each seed: `[S]` whether it was taken over, and how it was marked.
 
         What was proposed and done, `[S, action_dim]`, is in [−1, 1]; where what was proposed isn't
-        known any more, after a failure, nothing is compared.
+        known any more, after a failure, nothing is compared. `limits [S]` uint8 are the limits that
+        acted, as `EnvPool.limits_acted` has them.
         """
         self.taken.add(taken, marks)
+        self.limited.add(limits)
         if self.agreement is not None and proposed is not None:
             self.agreement.add(proposed, done)
 

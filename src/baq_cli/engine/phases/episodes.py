@@ -143,7 +143,9 @@ class RunningEpisodes:
 
     def _see_limits(self, env_steps: int) -> None:
         run = self._run
-        run.counts.limited.see(self.pool.limits, env_steps, run.interruption, run.observer)
+        if self.pool.limits is not None:
+            told = self.pool.limits.take(), env_steps
+            run.counts.limited.tell(*told, run.interruption, run.observer)
 
     def close(self) -> None:
         """Let go of the environments."""

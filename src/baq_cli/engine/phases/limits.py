@@ -7,20 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.collection.datasets import open_dataset
 from baq_cli.engine.evaluation.limits import constant_dimensions, rules_of
 from baq_cli.engine.experience.inputs import observation_statistics
 from baq_cli.engine.phases.origin import Origin
-from baq_cli.envs.safety import LIMITS, LimitName, Limits, Rules, Trip
+from baq_cli.envs.safety import LIMITS, LimitName, Rules, Trip, acted_in
 from baq_cli.errors import LimitReached, UsageError, listed
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Limited, Note, Observer
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.interrupt import Interruption
 from baq_cli.runs.log import Row
 
+Array = npt.NDArray[Any]
 MOST_SAID = 3
 """Trips of a limit that are said one by one; all are counted."""
 
@@ -64,44 +66,26 @@ def check_somebody_is_there(recipe: Recipe) -> None:
 
 
 class LimitsActed:
-    """How often each limit acted, `env_steps [S]` by its name, and where one stopped the run.
+    """How often each limit acted, `env_steps [S]` by its name, and where one stopped the run."""
 
-    What another process tells of its limits stands in no log, so that diagnostics, which can be
-    made again from the logs, say nothing of it.
-    """
-
-    def __init__(self, seeds: tuple[int, ...], rules: Rules | None, told: bool = False):
-        self._seeds, self._told = seeds, told
+    def __init__(self, seeds: tuple[int, ...], rules: Rules | None):
+        self._seeds = seeds
         on = () if rules is None else _held(rules)
         self.env_steps = {name: np.zeros(len(seeds), dtype=np.int64) for name in on}
         self.stops: list[dict[str, Any]] = []
         self._said = dict.fromkeys(LIMITS, 0)
         self._reached: str | None = None
 
-    def see(
-        self, limits: Limits | None, env_steps: int, interruption: Interruption, observer: Observer
-    ) -> None:
-        """Count what limits did at a step of each seed, or where episodes began.
-
-        A limit that stops asks the run to stop as a signal would.
-        """
-        if limits is None:
-            return
-        acted, trips = limits.take()
+    def add(self, limits: Array) -> None:
+        """Count the limits that acted in a step of each seed, `[S]` uint8 as pools have them."""
+        acted = acted_in(limits)
         for name, count in self.env_steps.items():
-            if name in acted:
-                count += acted[name]
-        self._tell(trips, env_steps, interruption, observer)
+            count += acted[name]
 
-    def hear(self, event: Limited, interruption: Interruption, observer: Observer) -> None:
-        """Count what the limits of another process did, which acts in one environment."""
-        for name in event.acted:
-            self.env_steps[name] += 1
-        self._tell(event.trips, event.env_steps, interruption, observer)
-
-    def _tell(
+    def tell(
         self, trips: Sequence[Trip], env_steps: int, interruption: Interruption, observer: Observer
     ) -> None:
+        """Say which limits were come to; one that stops asks the run to, as a signal would."""
         for trip in trips:
             seed = self._seeds[trip.number]
             why = f"{trip.limit}, seed {seed}, environment step {env_steps}: {trip.reason}"
@@ -127,8 +111,6 @@ class LimitsActed:
 
     def rows(self) -> list[Row]:
         """Return a row a seed and limit for `diagnostics.csv`: env_steps in which it acted."""
-        if self._told:
-            return []
         return [
             {"seed": seed, "name": f"{name}_env_steps", "value": float(count)}
             for name, counts in self.env_steps.items()

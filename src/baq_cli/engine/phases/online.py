@@ -106,7 +106,7 @@ class OnlineLoop:
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         marks = None if self.intervention is None else self.intervention.marks
-        run.counts.add(taken, marks, self.proposed, action)
+        run.counts.add(taken, marks, self.proposed, action, episodes.pool.limits_acted)
         by = np.where(taken, SOMEBODY, np.where(episodes.pool.limited, LIMIT, POLICY))
         self.recorder.add(asked, reward, (terminated, truncated), by, marks)
         episodes.end(terminated | truncated, terminated)

@@ -29,7 +29,7 @@ WAIT_SECONDS, MOST_STEPS = 1.0, 1_000
 
 _ARRAYS = (
     *("episode", "obs", "action", "proposed", "reward", "next_obs"),
-    *("terminated", "truncated", "intervention", "success"),
+    *("terminated", "truncated", "intervention", "success", "limits"),
 )
 """The fields of a step that have a row a seed."""
 
@@ -50,6 +50,7 @@ class _Step(NamedTuple):
     truncated: Array
     intervention: Array
     success: Array
+    limits: Array
 
 
 class Recorder:
@@ -143,6 +144,7 @@ class Recorder:
                 *(pool.before, pool.done(asked), pool.executed),
                 *(asked if self.proposed is None else self.proposed, reward, pool.given, *ends),
                 *(by, np.zeros_like(by, dtype=np.int8) if marks is None else marks.copy()),
+                pool.limits_acted,
             )
         )
         self.proposed = None

@@ -18,6 +18,7 @@ from baq_cli.engine.phases.intake import Intake
 from baq_cli.engine.phases.repeating import RunningEpisode
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.robot.clock import Lateness
+from baq_cli.envs.safety import ENDED
 from baq_cli.runs import interleaving, transitions
 
 Array = npt.NDArray[Any]
@@ -195,9 +196,10 @@ class ClockedLearner:
         self._episode.append(action[0], None, reward, slot)
         run.env_steps += 1
         marks, proposed = np.array([record["success"]]), record["proposed"][None]
-        run.counts.add(taken, marks, proposed, action)
+        limits = record["limits"][None]
+        run.counts.add(taken, marks, proposed, action, limits)
         if terminated or record["truncated"]:
-            self._end(terminated, cut=False)
+            self._end(terminated, cut=bool(limits & ENDED))
 
     def _end(self, terminated: bool, cut: bool) -> None:
         """End the running episode, where it has a step."""

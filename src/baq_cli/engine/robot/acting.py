@@ -226,6 +226,7 @@ class Robot:
             truncated=cut,
             intervention=label,
             success=choice.mark,
+            limits=self._pool.limits_acted[0],
             **known,
         )
         self._env_step += 1
@@ -235,13 +236,12 @@ class Robot:
         return obs, ended or cut
 
     def _see_limits(self) -> bool:
-        """Tell what limits did; return whether one stops the run."""
+        """Tell which limits were come to; return whether one stops the run."""
         if self._pool.limits is None:
             return False
-        acted, trips = self._pool.limits.take()
-        names = tuple(name for name, where in acted.items() if where[0])
-        if names or trips:
-            self._say(Limited(self._env_step, names, tuple(trips)))
+        trips = self._pool.limits.take()
+        if trips:
+            self._say(Limited(self._env_step, tuple(trips)))
         stopping = [trip.limit for trip in trips if trip.stops]
         if stopping:
             self._stopped, self.stopped_by = True, stopping[0]
