@@ -184,7 +184,7 @@ def test_a_killed_writer_leaves_what_it_had_said(tmp_path: Path) -> None:
     [
         ({"obs_dim": 10**9}, "obs_dim"),
         ({"obs_dim": 4}, "other fields"),
-        ({"version": 2}, "version"),
+        ({"version": 3}, "version"),
         ({"seeds": []}, "seeds"),
     ],
 )
