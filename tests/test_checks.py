@@ -17,6 +17,7 @@ from baq_cli.data.checks import content_findings, refuse
 from baq_cli.data.env_checks import environment_findings
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.data.recording import Recording
+from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch
 
@@ -375,6 +376,14 @@ def test_other_keyword_arguments_than_the_environments_are_worth_a_warning() -> 
     findings = environment_findings(in_pendulum(kwargs={"g": "5.0"}), "Pendulum-v1")
     text = only(findings, "warning", "settings")
     assert "recorded with keyword arguments {'g': '5.0'}; Pendulum-v1 is made here with {}" in text
+
+
+def test_of_keyword_arguments_those_that_differ_are_shown() -> None:
+    made = EnvRef.of("Pendulum-v1", {"g": 5.0})
+    recorded = {"render_fps": list(range(100)), "g": 5.0}
+    text = only(environment_findings(in_pendulum(kwargs=recorded), made), "warning", "settings")
+    assert "recorded with keyword arguments {'render_fps'" in text
+    assert "'g'" not in text
 
 
 def test_the_limit_of_another_environment_is_not_compared() -> None:

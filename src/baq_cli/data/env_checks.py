@@ -77,7 +77,7 @@ def _settings(origin: DataOrigin, spec: Any) -> Iterator[Finding]:
     kwargs = {k: v for k, v in _as_json(spec.kwargs).items() if k != "render_mode"}
     for name, recorded, made in (
         ("max_episode_steps", origin.max_episode_steps, spec.max_episode_steps),
-        ("keyword arguments", origin.kwargs, kwargs),
+        ("keyword arguments", _without(origin.kwargs, kwargs), _without(kwargs, origin.kwargs)),
     ):
         if recorded != made:
             yield _warning(
@@ -85,6 +85,11 @@ def _settings(origin: DataOrigin, spec: Any) -> Iterator[Finding]:
                 f"recorded with {name} {clipped(recorded)}; {spec.id} is made here with "
                 f"{clipped(made)}: another task.",
             )
+
+
+def _without(kwargs: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments less those that others have alike, which may be long."""
+    return {name: v for name, v in kwargs.items() if name not in others or others[name] != v}
 
 
 def _as_json(kwargs: dict[str, Any]) -> dict[str, Any]:
