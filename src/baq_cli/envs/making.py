@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
-import io
 import json
 import re
 import sys
@@ -19,6 +18,7 @@ import gymnasium as gym
 
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.ref import EnvRef, named
+from baq_cli.envs.registered import mend_joints, register_more
 from baq_cli.errors import EnvironmentMismatch, clipped, nearest
 from baq_cli.untrusted import trusted
 
@@ -42,6 +42,7 @@ def quiet_simulator() -> Iterator[None]:
         undo.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", module="mujoco")
+        warnings.filterwarnings("ignore", module="glfw")
         warnings.filterwarnings("ignore", module="gymnasium.*")
         yield
 
@@ -77,11 +78,13 @@ def make_env(env: EnvRef | str, render_mode: str | None = None) -> gym.Env[Any, 
     limit = env.max_episode_steps
     try:
         with quiet_simulator():
+            mend_joints(env.id)
             try:
                 return gym.make(env.id, max_episode_steps=limit, **kwargs)
             except gym.error.NameNotFound:
-                if not _register_robotics():
+                if not register_more(env.id):
                     raise
+                mend_joints(env.id)
                 return gym.make(env.id, max_episode_steps=limit, **kwargs)
     except (gym.error.Error, ImportError) as error:
         raise EnvironmentMismatch(
@@ -113,8 +116,8 @@ def as_registered(env: EnvRef) -> EnvRef:
     Where it isn't registered here, it is returned as it is; no module is imported for its id.
     """
     name = env.id.rpartition(":")[2]
-    if name not in gym.registry and ":" not in env.id:
-        _register_robotics()
+    if ":" not in env.id:
+        register_more(name)
     spec = gym.registry.get(name)
     if spec is None:
         return env
@@ -129,17 +132,6 @@ def _text(value: Any) -> str | None:
         return json.dumps(value, sort_keys=True)
     except (TypeError, ValueError):
         return None
-
-
-def _register_robotics() -> bool:
-    """Register Gymnasium-Robotics' environments; return whether it is installed."""
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            import gymnasium_robotics
-    except ImportError:
-        return False
-    gym.register_envs(gymnasium_robotics)
-    return True
 
 
 def _advice(env: EnvRef, error: Exception) -> str:
@@ -165,8 +157,8 @@ def _advice(env: EnvRef, error: Exception) -> str:
         return "Install that package, or name another environment with --env ID."
     return (
         "Check the id (it is case-sensitive), or install the package that registers it "
-        "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit); your own is "
-        "found as MODULE:ID with --trust-env; '--env ID' names another."
+        "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit, 'baq-cli[ogbench]' "
+        "for OGBench's); your own is found as MODULE:ID with --trust-env; '--env ID' names another."
     )
 
 
