@@ -42,12 +42,14 @@ def ope(
     from baq_cli.cli.estimates import prepare_folder, save_estimate, show_estimate
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import print_json
+    from baq_cli.engine.checkpoints.folder import load_agent_file
     from baq_cli.engine.collection.datasets import open_dataset
     from baq_cli.engine.estimation.assessment import assess
     from baq_cli.engine.estimation.estimate import STEPS
     from baq_cli.runs.events import Note
 
-    episodes = open_dataset(dataset, told)
+    document = load_agent_file(checkpoint).document
+    episodes = open_dataset(dataset, told, document["recipe"].get("end_at_reward"))
     if out is not None:
         prepare_folder(out)
     told(Note(f"fitting the values of its policies: {steps or STEPS:,} gradient steps"))

@@ -74,17 +74,59 @@ _MEASURED = {
 }
 
 
+_TASKS = {
+    "PointMaze_UMaze": ("maze2d-umaze-v1", 23.85, 161.86),
+    "PointMaze_Medium": ("maze2d-medium-v1", 13.13, 277.39),
+    "PointMaze_Large": ("maze2d-large-v1", 6.7, 273.99),
+    "PointMaze_UMazeDense": ("maze2d-umaze-dense-v1", 68.537689, 193.66285),
+    "PointMaze_MediumDense": ("maze2d-medium-dense-v1", 44.264742, 297.4552),
+    "PointMaze_LargeDense": ("maze2d-large-dense-v1", 30.569041, 303.4857),
+}
+"""D4RL's sets whose task an environment has where its maze has one goal that stays, by its name."""
+KITCHEN_TASKS = 4
+"""Tasks of each of D4RL's kitchen sets."""
+
+
 def known_reference(env: EnvRef | str) -> Reference | None:
     """Return D4RL's reference for an environment, else this tool's own for its suite, or None.
 
-    One that is made with arguments or a limit of its own is another task, and has none.
+    One that is made with arguments or a limit of its own is another task, and has none, unless
+    these make it D4RL's task: see `_as_d4rl_has_it`.
     """
     env = named(env)
-    if env != EnvRef(env.id):
-        return None
+    found = _as_d4rl_has_it(env)
+    if found is not None or env.id.startswith("AntMaze_") or env != EnvRef(env.id):
+        return found
     if env.id in _MEASURED:
         return Reference(f"baq {env.id}", *_MEASURED[env.id], MEASURED_SOURCE)
     return published(env.id)
+
+
+def _as_d4rl_has_it(env: EnvRef) -> Reference | None:
+    """Return D4RL's reference for an environment whose arguments decide what a return is.
+
+    AntMaze: an episode ends at the goal, so its return is 1 or 0; as it is registered it goes on,
+    and returns count steps at the goal. PointMaze: it goes on, at one goal, in as many steps as it
+    is registered with. Kitchen: each of four tasks counts once.
+    """
+    name, args = env.id.rpartition("-v")[0], env.kwargs
+    if name.startswith("AntMaze_") and args.get("continuing_task", True) is False:
+        return published(env.id)
+    goes_on = args.get("continuing_task", True) and not args.get("reset_target", False)
+    if name in _TASKS and goes_on and _goals(args) == 1 and env.max_episode_steps is None:
+        label, random, expert = _TASKS[name]
+        return Reference(f"D4RL {label}", random, expert, D4RL_SOURCE)
+    tasks, once = args.get("tasks_to_complete"), args.get("remove_task_when_completed", True)
+    if name == "FrankaKitchen" and once and tasks is not None and len(tasks) == KITCHEN_TASKS:
+        return Reference("D4RL kitchen", 0.0, float(KITCHEN_TASKS), D4RL_SOURCE)
+    return None
+
+
+def _goals(args: dict[str, Any]) -> int:
+    """Return how many cells of a maze are named as its goal; as registered, none is."""
+    maze = args.get("maze_map")
+    rows = maze if isinstance(maze, list) else []
+    return sum(cell == "g" for row in rows if isinstance(row, list) for cell in row)
 
 
 def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:
@@ -98,12 +140,13 @@ def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:
     return Reference(dataset_id, float(low), float(high), str(source))
 
 
-def published_or_refuse(env_id: str) -> Reference:
-    """Return D4RL's reference for an environment.
+def published_or_refuse(env: EnvRef) -> Reference:
+    """Return D4RL's reference for an environment, or for one with other arguments.
 
     Raises UsageError when there is none, with the command that measures one.
     """
-    found = published(env_id)
+    env_id = env.id
+    found = _as_d4rl_has_it(env) or published(env_id)
     if found is None:
         raise UsageError(
             f"D4RL published no reference scores for {env_id}: measure them with "

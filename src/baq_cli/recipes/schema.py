@@ -96,6 +96,11 @@ class RunConfig(Closed):
     max_episode_steps: int | None = Field(
         None, ge=1, le=MOST_COUNT, description="limit of an episode; null: the environment's"
     )
+    end_at_reward: float | None = Field(
+        None,
+        description="the dataset's episodes end, terminated, at their first reward of at least "
+        "this; null: as they were recorded",
+    )
     no_env: bool = Field(
         False, description="offline: no environment is made; what a policy is worth is estimated"
     )
@@ -199,7 +204,9 @@ class CompareConfig(Closed):
     """A recipe's section `compare`: a matrix of runs, of which the recipe's other keys are true."""
 
     algos: tuple[str, ...] = Field(
-        ("baq", "awac", "iql", "cql"), min_length=1, description="methods; all: every one"
+        ("baq", "awac", "iql", "cql"),
+        min_length=1,
+        description="methods; all: every one; published: BAQ and those that are",
     )
     recipes: tuple[str, ...] = Field((), description="a task each; this file's own keys go first")
     datasets: tuple[DatasetId, ...] = Field((), description="a task each, by one recipe")

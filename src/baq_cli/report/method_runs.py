@@ -38,7 +38,8 @@ class Course:
 
     `curves` are in `unit`. `runs` are the runs that made them, by phase, one after the other where
     seeds were trained apart; a course from a file of curves has none, and no protocol but what its
-    counters say. `notes` are what a reader must know of it.
+    counters say. `published` is one that ships with the tool, whose protocol is its authors' own.
+    `notes` are what a reader must know of it.
     """
 
     task: str
@@ -51,6 +52,7 @@ class Course:
     dataset: dict[str, Any] | None = None
     reference: Reference | None = None
     steps_known: bool = True
+    published: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -96,12 +98,6 @@ Distance = Annotated[float, Field(ge=0, le=2)]
 Plain = str | int | float | bool | None
 
 
-class _EnvironmentFields(Checked):
-    id: Name = Field(min_length=1)
-    name: Name | None = None
-    max_episode_steps: Count | None = None
-
-
 class _ReferenceFields(Checked):
     label: str
     random: Score
@@ -113,6 +109,13 @@ class _ReferenceFields(Checked):
         if abs(self.expert - self.random) * MOST_SCORE < 1:
             raise ValueError("random and expert are the same")
         return self
+
+
+class _EnvironmentFields(Checked):
+    id: Name = Field(min_length=1)
+    name: Name | None = None
+    max_episode_steps: Count | None = None
+    reference: _ReferenceFields | None = None
 
 
 class _DatasetFields(Checked):
@@ -289,6 +292,7 @@ def reference_of(
 ) -> Reference | None:
     """Return what returns of a task are measured against: the dataset's own reference first."""
     own = None if dataset is None else dataset.get("reference")
+    own = own or (environment or {}).get("reference")
     if own is not None:
         return Reference(*(own[part.name] for part in fields(Reference)))
     name = environment_name(environment)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from baq_cli.data.door import every_finding, save
 from baq_cli.data.episodes import Episodes, Finding
+from baq_cli.data.goals import ended_at
 from baq_cli.data.minari.commit import check_place
 from baq_cli.data.minari.folder import check_new_id, dataset_path, open_minari
 from baq_cli.data.minari.read import load_episodes, read_episodes
@@ -19,14 +20,22 @@ from baq_cli.errors import UsageError, nearest
 from baq_cli.runs.events import Note, Observer
 
 
-def open_dataset(dataset_id: str, observer: Observer) -> Episodes:
+def open_dataset(
+    dataset_id: str, observer: Observer, end_at_reward: float | None = None
+) -> Episodes:
     """Load a dataset from the user's Minari folder; a reference one is built when missing.
 
+    With `end_at_reward`, its episodes end where their task was done (`ended_at`).
     Raises DataError when it is neither there nor a reference dataset, is damaged, or has errors.
     """
     if dataset_id in SUITE and not dataset_path(dataset_id).exists():
         build(SUITE[dataset_id], observer)
-    return load_episodes(dataset_id, lambda text: observer(Note(text)))
+    episodes = load_episodes(dataset_id, lambda text: observer(Note(text)))
+    if end_at_reward is None:
+        return episodes
+    episodes, said = ended_at(episodes, end_at_reward)
+    observer(Note(f"{dataset_id}: {said}"))
+    return episodes
 
 
 def check_dataset(dataset_id: str, choice: EnvChoice) -> list[Finding]:

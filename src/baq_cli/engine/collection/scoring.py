@@ -131,7 +131,7 @@ def find_reference(name: str, env: EnvRef) -> Reference:
     Raises UsageError when there is none.
     """
     if name == "d4rl":
-        return published_or_refuse(env.id)
+        return published_or_refuse(env)
     kept_with = open_minari(name)
     _check_made_in(kept_with, env)
     _check_measured_in(kept_with, env)

@@ -17,7 +17,7 @@ from baq_cli.envs.limits import own_limit, with_limit
 from baq_cli.envs.making import as_registered, check_trusted, make_env
 from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
 from baq_cli.envs.safety import Rules
-from baq_cli.envs.scores import stored
+from baq_cli.envs.scores import known_reference, stored
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import EnvironmentMismatch, UsageError, clipped
 from baq_cli.recipes.load import OF_ENVIRONMENT
@@ -65,7 +65,7 @@ class Origin:
             observer(Note(said))
         kwargs = {} if spec is None else {k: repr(v) for k, v in spec.kwargs.items()}
         settings = {"id": env.id, "max_episode_steps": limit, "kwargs": kwargs}
-        return cls(env, spaces, settings | ({} if str(env) == env.id else {"name": str(env)}))
+        return cls(env, spaces, settings | _named_whole(env))
 
     @classmethod
     def of_log(cls, episodes: Episodes, observer: Observer) -> Origin:
@@ -81,6 +81,8 @@ class Origin:
                 self.spaces, f"dataset '{episodes.dataset_id}'", f"environment '{self.env}'"
             )
         kept = stored(open_minari(episodes.dataset_id).metadata, episodes.dataset_id)
+        if kept is not None and self._acts_elsewhere(episodes):
+            kept = None
         dataset = {
             "id": episodes.dataset_id,
             "sha256": episodes.content_hash,
@@ -93,6 +95,24 @@ class Origin:
             "observations": observation_statistics(episodes),
         }
         return replace(self, dataset=dataset)
+
+    def _acts_elsewhere(self, episodes: Episodes) -> bool:
+        """Return whether the environment has other arguments than the dataset's for evaluation.
+
+        What the dataset keeps of returns was measured in that one.
+        """
+        theirs = episodes.origin.eval_env or episodes.origin.env
+        if self.env is None or theirs is None or self.env.id != theirs.id:
+            return False
+        return self.env.args != as_registered(theirs).args
+
+
+def _named_whole(env: EnvRef) -> dict[str, Any]:
+    """Return what a manifest says of an environment with settings: its text, and its reference."""
+    if str(env) == env.id:
+        return {}
+    reference = known_reference(env)
+    return {"name": str(env)} | ({} if reference is None else {"reference": asdict(reference)})
 
 
 def choice_of(recipe: Recipe) -> EnvChoice:

@@ -61,9 +61,11 @@ class RunRequest:
     hand: str | None = None
 
 
-def open_checked(dataset_id: str, known: ckpt.Checkpoint | None, observer: Observer) -> Episodes:
+def open_checked(
+    dataset_id: str, recipe: Recipe, known: ckpt.Checkpoint | None, observer: Observer
+) -> Episodes:
     """Open a dataset; raise DataError when it is not the one that a checkpoint was made with."""
-    episodes = open_dataset(dataset_id, observer)
+    episodes = open_dataset(dataset_id, observer, recipe.run.end_at_reward)
     before = None if known is None else known.document["dataset"]
     if known is not None and before and "obs_layout" not in known.document["spaces"]:
         raise DataError(
@@ -152,7 +154,7 @@ class Start:
 def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
     """Open a pre-training: its run and its dataset, checked against each other."""
     saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "offline")
-    episodes = open_checked(dataset, saved, order.observer)
+    episodes = open_checked(dataset, recipe, saved, order.observer)
     origin = offline_origin(recipe, episodes, order.observer)
     origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device)
@@ -235,7 +237,7 @@ def _episodes(
     continued = known is not None and not from_scratch
     if continued and not online_draws_from_data(recipe.run.algo, recipe.method):
         return None
-    return open_checked(dataset, known, observer)
+    return open_checked(dataset, recipe, known, observer)
 
 
 def _lacks_data(recipe: Recipe, source: ckpt.Checkpoint | None) -> str:
