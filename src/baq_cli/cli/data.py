@@ -10,6 +10,7 @@ import typer
 from baq_cli.cli import completion, exchange, suite
 from baq_cli.cli import options as opt
 from baq_cli.cli.from_run import from_run
+from baq_cli.cli.ogbench import import_ogbench
 from baq_cli.cli.say import say
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command("import")(exchange.import_dataset)
 app.command("export")(exchange.export_dataset)
+app.command("ogbench")(import_ogbench)
 app.command("download")(exchange.download_dataset)
 app.command("from-run")(from_run)
 app.add_typer(suite.app, name="suite")

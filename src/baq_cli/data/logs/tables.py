@@ -54,6 +54,19 @@ def read_npz(path: Path, mapping: Mapping | None) -> LogFile:
     return to_log_file(Columns(dict.fromkeys(names) | arrays), mapping, card)
 
 
+def read_arrays(path: Path, names: list[str]) -> dict[str, Array]:
+    """Return the arrays of an .npz archive that have these names, as far as it has them.
+
+    Nothing else in it is read, and nothing is unpickled. Raises DataError when it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in _readable(path, names)}
+    except UNREADABLE as error:
+        raise DataError(f"{path} can't be read as an .npz archive: {error}") from error
+    return found
+
+
 def _readable(path: Path, needed: list[str], may_be_odd: bool = False) -> list[str]:
     """Return the names of arrays that can be read: without infos that are no numbers.
 
