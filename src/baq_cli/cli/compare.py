@@ -44,7 +44,8 @@ def compare(
     algos: Annotated[
         str | None,
         typer.Option(
-            help="Methods, separated by commas, or all; default: baq,awac,iql,cql.",
+            help="Methods, separated by commas; all; published: BAQ and those whose settings the "
+            "recipe says are their authors'. Default: the recipe's, else baq,awac,iql,cql.",
             autocompletion=completion.methods,
         ),
     ] = None,
@@ -117,6 +118,7 @@ def compare(
             "--ope", help="Also estimate each pre-trained policy from its dataset ('baq ope')."
         ),
     ] = False,
+    curves: opt.Curves = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")
     ] = False,
@@ -154,11 +156,15 @@ def compare(
         overrides or [],
         out,
     )
+    if curves:
+        from baq_cli.report.external import curves_of
+
+        curves_of(curves, list(dict.fromkeys(cell.task for cell in cells)))  # before days are spent
     place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
     if dry_run:
         show_plan(cells, out, workers, json)
     else:
-        run_comparison(cells, out, place, json, ope)
+        run_comparison(cells, out, place, json, ope, curves or [])
 
 
 @app.command(STATUS)
@@ -251,17 +257,25 @@ def open_tasks(
     from baq_cli.launch.cell_runs import beside
     from baq_cli.launch.matrix import check_known
 
-    tasks = dict.fromkeys(cell.task for cell in cells)
-    data = {task: open_dataset(task, lambda event: watch("data", event)) for task in tasks}
+    ends = {cell.task: cell.recipe.get("end_at_reward") for cell in cells}
+    said: Callable[[Event], None] = lambda event: watch("data", event)  # noqa: E731
+    data = {task: open_dataset(task, said, reward) for task, reward in ends.items()}
     cells = [beside(cell, data[cell.task]) for cell in cells]
     check_known(cells, out)
     return cells, data
 
 
 def run_comparison(
-    cells: list[Cell], out: Path, place: Place, json: bool, ope: bool = False
+    cells: list[Cell],
+    out: Path,
+    place: Place,
+    json: bool,
+    ope: bool = False,
+    curves: Sequence[str] = (),
 ) -> None:
     """Run the cells of a comparison, then show its results; with `ope`, estimates beside them.
+
+    `curves` are those from elsewhere that the report shows beside them.
 
     Raises the first cell's failure after the others have finished.
     """
@@ -281,6 +295,6 @@ def run_comparison(
             from baq_cli.launch.cell_estimates import estimate_cells
 
             estimate_cells(cells, data, watcher)
-    write_and_show([Named(out)], [], out, None, None, json)
+    write_and_show([Named(out)], curves, out, None, None, json)
     if failures:
         raise next(iter(failures.values()))

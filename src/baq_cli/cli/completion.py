@@ -145,6 +145,22 @@ def recipe(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
 
 
 @_quietly
+def recipe_folder(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
+    """Offer the folders of shipped recipes."""
+    from baq_cli.recipes.names import recipe_names
+
+    return sorted({name.partition("/")[0] for name in recipe_names()})
+
+
+@_quietly
+def curves(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
+    """Offer curves that ship; where none begins so, the shell offers files."""
+    from baq_cli.report.names import PUBLISHED
+
+    return PUBLISHED
+
+
+@_quietly
 def dataset(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer the datasets in the Minari folder and those that can be built."""
     return _datasets()

@@ -51,6 +51,15 @@ Track = Annotated[
     str | None,
     typer.Option(help="Log to tensorboard, wandb or mlflow too; several, separated by commas."),
 ]
+Curves = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A CSV file of curves from elsewhere, or corl: those that CORL published of AntMaze. "
+        "Repeatable.",
+        metavar="FILE|corl",
+        autocompletion=completion.curves,
+    ),
+]
 Out = Annotated[Path, typer.Option(help="The run's folder; it must not hold a run yet.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,10 +32,7 @@ def report(
             autocompletion=completion.reported,
         ),
     ] = None,
-    curves: Annotated[
-        list[Path] | None,
-        typer.Option(help="A CSV file of curves from elsewhere. Repeatable.", metavar="FILE"),
-    ] = None,
+    curves: opt.Curves = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the report goes; default: the one comparison.")
     ] = None,
@@ -48,8 +45,9 @@ def report(
 ) -> None:
     """Write report.html, report.md, figures, results.csv and results.json; print the tables.
 
-    Curves have the columns dataset, algo, seed_index, phase (offline or online), eval_index, and
-    normalized_score or return; with gradient_steps and env_steps they stand beside own runs.
+    Files of curves have the columns dataset, algo, seed_index, phase (offline or online),
+    eval_index, and normalized_score or return; with gradient_steps and env_steps they stand beside
+    own runs.
 
     Runs of one method on one task with other seeds are one method with all of them; with other
     settings they get these behind their name, or are named by hand: NAME=RUN.
@@ -84,7 +82,7 @@ def _named(word: str) -> Named:
 
 def write_and_show(
     paths: list[Named],
-    curves: list[Path],
+    curves: Sequence[str],
     out: Path,
     threshold: float | None,
     title: str | None,
@@ -93,7 +91,7 @@ def write_and_show(
     """Write the report of what lies at paths, and print its tables."""
     from baq_cli.cli.results import print_json, show_comparison
     from baq_cli.report.document import ReportInfo, build_document
-    from baq_cli.report.external import read_curves
+    from baq_cli.report.external import curves_of
     from baq_cli.report.joining import Found, join
     from baq_cli.report.write import write_report
 
@@ -105,7 +103,8 @@ def write_and_show(
         there, missing = _gather(path, commands, order)
         found += there
         failures += missing
-    found += [Found(course) for file in curves for course in read_curves(file)]
+    tasks = list(dict.fromkeys(each.course.task for each in found))
+    found += [Found(course) for course in curves_of(curves, tasks)]
     courses, became = join(found)
     ordered = [name for asked in order for name in became.get(asked, [asked])]
     told = ReportInfo(

@@ -199,7 +199,7 @@ def _protocol(courses: dict[str, Course]) -> Document:
 def _entry(course: Course, goals: Goals) -> Document:
     summary = summarise(course.method, course.curves, course.task, None, goals)
     return {
-        "source": "run" if course.runs else "file",
+        "source": "run" if course.runs else "published" if course.published else "file",
         "seeds": list(course.seeds),
         "curves": {phase: _curve(curve) for phase, curve in course.curves.items()},
         "statistics": {name: _statistic(value) for name, value in summary.statistics.items()},

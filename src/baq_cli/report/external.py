@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from baq_cli.errors import DataError, clipped
 from baq_cli.report.curves import Curve
 from baq_cli.report.method_runs import Course, Unit
+from baq_cli.report.names import PUBLISHED
 from baq_cli.report.protocol import Protocol
+from baq_cli.report.published_curves import published_curves
 from baq_cli.runs.log import MOST_SCORE
 from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import read_text
@@ -27,6 +30,22 @@ MOST_LETTERS, MOST_COUNT = 200, 2**53
 Points = dict[int, tuple[int, float]]
 """Counter and score of a seed's evaluations, by their index."""
 Phases = dict[Phase, dict[int, Points]]
+
+
+def curves_of(words: Sequence[str], tasks: Sequence[str]) -> list[Course]:
+    """Return the courses of `--curves`: of files, and of what ships by a name, on these tasks.
+
+    A word that is a path as it stands is one. Raises UsageError and DataError as these do.
+    """
+    return [
+        course
+        for word in words
+        for course in (
+            published_curves(word, tasks)
+            if word in PUBLISHED and not Path(word).exists()
+            else read_curves(Path(word))
+        )
+    ]
 
 
 def read_curves(path: Path) -> list[Course]:

@@ -10,6 +10,8 @@ from baq_cli.report.markup import escaped, table, unbroken
 
 Document = Mapping[str, Any]
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+SOURCES = {"file": " (from a file)", "published": " (published by others)"}
+"""What stands behind a method's name beside own runs, by where its curves are from."""
 GROUPS = (
     ("higher", "How good: higher is better."),
     ("lower", "How safe and fast: lower is better."),
@@ -107,9 +109,9 @@ def _row(task: Mapping[str, Any], name: str, columns: Sequence[Mapping[str, Any]
     results = task["methods"].get(name)
     if results is None:
         return [escaped(name), "0", *(view.MISSING for _ in columns)]
-    beside_runs = results["source"] == "file" and len(_sources(task)) > 1
+    of_others = SOURCES.get(results["source"], "") * (len(_sources(task)) > 1)
     cells = [_cell(results, column) for column in columns]
-    label = escaped(name) + " (from a file)" * beside_runs
+    label = escaped(name) + of_others
     return [label, str(len(results["seeds"])), *cells]
 
 

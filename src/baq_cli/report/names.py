@@ -16,6 +16,8 @@ _NOT_TEXT = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff{_TURNING}{
 width: two names that look the same shall be the same."""
 _NOT_SAFE = re.compile(r"[^a-z0-9._]+")
 LONGEST_SLUG = 80
+PUBLISHED = ("corl",)
+"""What `--curves` calls those that ship with the tool."""
 
 
 def plain(text: str) -> str:
