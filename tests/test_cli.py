@@ -179,18 +179,15 @@ def test_flags_for_every_command_may_stand_anywhere(
     assert baq_here("--debug")[1:] == baq_here()[1:], "still no command"
 
 
-def test_every_shipped_recipe_is_valid_and_can_be_copied(tmp_path: Path) -> None:
-    from baq_cli.agents.registry import METHODS, method_configs
-    from baq_cli.recipes.load import resolve
+def test_every_shipped_recipe_says_its_command_and_can_be_copied(tmp_path: Path) -> None:
+    from baq_cli.agents.registry import METHODS
     from baq_cli.recipes.names import recipe_names
-    from baq_cli.recipes.shipped import find_recipe, open_recipe
+    from baq_cli.recipes.shipped import find_recipe
 
     names = recipe_names()
     for task in ("pendulum", "hopper"):
         assert {f"{task}/{algo}" for algo in METHODS} <= set(names)
     for name in names:
-        layer = {"algo": "baq", **open_recipe(name)}
-        resolve([layer], method_configs())
         assert find_recipe(name).read_text().startswith("# baq "), "the command that launches it"
     copied = tmp_path / "mine.yaml"
     baq("recipes", "copy", "pendulum/iql", copied, data=tmp_path)

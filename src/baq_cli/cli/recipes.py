@@ -10,7 +10,7 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
-from baq_cli.errors import UsageError
+from baq_cli.errors import UsageError, clipped, nearest
 from baq_cli.surroundings import UNANSWERED, refused
 
 app = typer.Typer(
@@ -24,14 +24,29 @@ Name = Annotated[
 
 
 @app.command("list")
-def list_recipes(json: opt.Json = False) -> None:
-    """List the shipped recipes."""
+def list_recipes(
+    folder: Annotated[
+        str | None,
+        typer.Argument(
+            help="Only those in a folder, with what is in them.",
+            autocompletion=completion.recipe_folder,
+        ),
+    ] = None,
+    json: opt.Json = False,
+) -> None:
+    """List the shipped recipes, by folder; of one folder, what each is of."""
     from baq_cli.cli.results import print_json, print_table
     from baq_cli.recipes.names import recipe_names
     from baq_cli.recipes.shipped import open_recipe
 
+    names = _in_folder(recipe_names(), folder)
+    if folder is None and not json:
+        folders = dict.fromkeys(name.partition("/")[0] for name in names)
+        print_table([_folder(name, _in_folder(names, name)) for name in folders])
+        say("What each is of: baq recipes list FOLDER")
+        return
     rows = []
-    for name in recipe_names():
+    for name in names:
         layer = open_recipe(name)
         keys = ("algo", "dataset", "gradient_steps", "env_steps")
         rows.append({"recipe": name, **{key: layer.get(key) for key in keys}})
@@ -39,6 +54,35 @@ def list_recipes(json: opt.Json = False) -> None:
         print_json(rows)
     else:
         print_table(rows)
+
+
+def _in_folder(names: list[str], folder: str | None) -> list[str]:
+    """Return the recipes of a folder; raises UsageError where there is none of that name."""
+    if folder is None:
+        return names
+    found = [name for name in names if name.startswith(f"{folder.rstrip('/')}/")]
+    if not found:
+        folders = list(dict.fromkeys(name.partition("/")[0] for name in names))
+        raise UsageError(f"no folder of recipes '{clipped(folder)}'; {nearest(folder, folders)}")
+    return found
+
+
+def _folder(name: str, recipes: list[str]) -> dict[str, object]:
+    """Return a folder's row: its recipes by name, variants in braces behind what they share."""
+    shown = [recipe.partition("/")[2] for recipe in recipes]
+    return {"folder": name, "recipes": len(shown), "names": ", ".join(_folded(shown))}
+
+
+def _folded(names: list[str]) -> list[str]:
+    """Return names, those of tasks of one environment together: cube-double-play[-task1,3,4,5]."""
+    stems: dict[str, list[str]] = {}
+    for name in names:
+        stem, _, task = name.partition("-task")
+        stems.setdefault(stem, []).append(task)
+    return [
+        stem + f"[-task{','.join(filter(None, tasks))}]" * any(tasks)
+        for stem, tasks in stems.items()
+    ]
 
 
 @app.command()

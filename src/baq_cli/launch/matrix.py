@@ -31,6 +31,8 @@ from baq_cli.report.protocol import check_same_protocol, environment_asked, prot
 from baq_cli.untrusted import parse_yaml
 
 MOST_CELLS = 10_000
+PUBLISHED = "published"
+"""A word of `algos`: all methods whose settings a recipe says are published for its task."""
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
@@ -66,7 +68,26 @@ def asked_for(recipes: Sequence[str], given: Layer) -> CompareConfig:
         )
     found: Layer = layers[0].get("compare") or {} if len(layers) == 1 else {}
     config = comparison_of({"compare": found | given})
-    return config.model_copy(update={"algos": tuple(named(config.algos))})
+    algos = [name for word in config.algos for name in _meant(word, layers)]
+    return config.model_copy(update={"algos": tuple(named(algos))})
+
+
+def _meant(word: str, layers: Sequence[Layer]) -> list[str]:
+    """Return the methods that a word of `algos` stands for: a name, all, or published.
+
+    Those published are BAQ and the methods that every recipe says are their authors'.
+    Raises UsageError where there is none.
+    """
+    if word != PUBLISHED:
+        return [word]
+    said = [named(comparison_of(layer).published) for layer in layers]
+    shared = [name for name in said[0] if all(name in each for each in said)] if said else []
+    if not shared:
+        raise UsageError(
+            "--algos published: no recipe here says of a method that its settings are its "
+            "authors' (compare.published). Name methods instead ('baq methods')."
+        )
+    return ["baq", *(name for name in shared if name != "baq")]
 
 
 def tasks_of(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
-from baq_cli.recipes.load import Layer, read_layer
+from baq_cli.recipes.load import Layer, merged, read_layer
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.untrusted import check_plain_arguments, trusted
+
+EXTENDS = "extends"
+MOST_FAMILIES = 4
+"""How many recipes one stands on, one upon the other."""
 
 
 def find_recipe(name: str) -> Path:
@@ -26,11 +30,13 @@ def find_recipe(name: str) -> Path:
 
 
 def open_recipe(name: str) -> Layer:
-    """Read a shipped recipe or a recipe file.
+    """Read a shipped recipe or a recipe file, with the shipped recipe that it `extends`.
 
-    Raises EnvironmentMismatch where its environment's arguments name files, unless that is trusted.
+    Keys of the file win over those of the one that it extends, key by key.
+    Raises UsageError where that isn't shipped, and EnvironmentMismatch where its environment's
+    arguments name files, unless that is trusted.
     """
-    layer = read_layer(find_recipe(name))
+    layer = _whole(read_layer(find_recipe(name)), name, MOST_FAMILIES)
     args = layer.get("env_args")
     for key, value in args.items() if isinstance(args, dict) and not trusted() else ():
         try:
@@ -43,3 +49,19 @@ def open_recipe(name: str) -> Layer:
                 "to the command."
             ) from error
     return layer
+
+
+def _whole(layer: Layer, name: str, most: int) -> Layer:
+    """Return a layer over those of the recipes that it extends."""
+    own = dict(layer)
+    family = own.pop(EXTENDS, None)
+    if family is None:
+        return own
+    if family not in recipe_names():
+        raise UsageError(
+            f"the recipe {name} extends '{clipped(family)}', which is no shipped recipe; "
+            f"{nearest(str(family), recipe_names())}"
+        )
+    if not most:
+        raise UsageError(f"the recipe {name} extends itself, or too many recipes in turn")
+    return merged(_whole(read_layer(recipe_folder() / f"{family}.yaml"), family, most - 1), own)
