@@ -57,7 +57,7 @@ def test_runs_of_other_phases_are_reported_alike_or_named(
 
 
 @follows(
-    "{}={}: a name is for a run, and {} is a comparison, whose methods have names: give it without",
+    "{}={}: a name is for a run, and {} is of a comparison, whose methods have names: give it",
 )
 def test_a_comparison_is_given_without_a_name(
     terminal: Terminal, compared: Path, tmp_path: Path

@@ -34,7 +34,8 @@ from baq_cli.launch.journal import read_state, write_state
 from baq_cli.launch.matrix import lay_out
 from baq_cli.recipes.load import read_layer
 from baq_cli.report.external import read_curves
-from baq_cli.report.method_runs import course_of, read_run
+from baq_cli.report.method_runs import course_of
+from baq_cli.report.run_facts import read_run
 from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Event, Note
 from baq_cli.runs.folder import RunDirectory, read_logged, read_metrics

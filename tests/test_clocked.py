@@ -47,8 +47,8 @@ from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, Interrupted, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.report.method_runs import read_run
 from baq_cli.report.notes import notes_on
+from baq_cli.report.run_facts import read_run
 from baq_cli.runs import interleaving, transitions
 from baq_cli.runs.events import Event, Note, Observer, Progress, ignore
 from baq_cli.runs.files import read_json

@@ -134,6 +134,6 @@ def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> N
 def test_the_document_is_json_without_nan_and_the_sheet_says_the_same(tmp_path: Path) -> None:
     document = build_document([course("a", HIGH), course("b", [1.0])], ReportInfo())
     assert json.loads(json.dumps(document, allow_nan=False)) == document
-    write_sheet(document, tmp_path / "results.csv")
+    write_sheet(document, [], ReportInfo(), tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + 5 + 1, "a row a seed"

@@ -26,8 +26,9 @@ from baq_cli.recipes.load import resolve
 from baq_cli.report.curves import Curve
 from baq_cli.report.document import ReportInfo, build_document
 from baq_cli.report.joining import Found, join
-from baq_cli.report.method_runs import Course, RunFacts
+from baq_cli.report.method_runs import Course
 from baq_cli.report.protocol import protocol_of
+from baq_cli.report.run_facts import RunFacts
 from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import TRUST_VARIABLE
 

@@ -11,8 +11,9 @@ import pytest
 
 from baq_cli.envs.scores import Reference
 from baq_cli.report.curves import Curve
-from baq_cli.report.method_runs import Course, RunFacts
+from baq_cli.report.method_runs import Course
 from baq_cli.report.paired import against_base
+from baq_cli.report.run_facts import RunFacts
 
 COUNTERS = np.array([0, 10, 20])
 

@@ -33,6 +33,7 @@ from baq_cli.launch.child import Child, run_in_child
 from baq_cli.launch.journal import Journal, Reader, read_progress, read_state, write_state
 from baq_cli.launch.ray.transfer import ARRIVED, finish_receiving
 from baq_cli.recipes.load import read_layer
+from baq_cli.report.document import ReportInfo
 from baq_cli.report.external import read_curves
 from baq_cli.report.write import write_report
 from baq_cli.runs.events import Note, Progress
@@ -74,7 +75,7 @@ def test_a_report_is_written_over_no_file_that_a_link_leads_to(
     for file in REPORT:
         (place / (name.format(file) if "{" in name else name)).unlink(missing_ok=True)
         (place / (name.format(file) if "{" in name else name)).symlink_to(victim)
-    write_report(documents.single(), place)
+    write_report(documents.single(), [], ReportInfo(), place)
     assert all((place / file).is_file() and not (place / file).is_symlink() for file in REPORT)
 
 
@@ -83,7 +84,7 @@ def test_a_report_draws_into_no_folder_that_a_link_leads_to(place: Path, tmp_pat
     outside.mkdir()
     (place / "figures").symlink_to(outside)
     with pytest.raises(DataError, match="figures is a link"):
-        write_report(documents.single(), place)
+        write_report(documents.single(), [], ReportInfo(), place)
     assert not list(outside.iterdir())
 
 

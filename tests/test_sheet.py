@@ -9,6 +9,7 @@ import documents
 import pytest
 
 from baq_cli.errors import DataError
+from baq_cli.report.document import ReportInfo
 from baq_cli.report.results_csv import column, write_sheet
 
 COLUMNS = {
@@ -25,7 +26,7 @@ COLUMNS = {
 
 
 def rows_of(document, folder):
-    path = write_sheet(document, folder / "results.csv")
+    path = write_sheet(document, [], ReportInfo(), folder / "results.csv")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file, strict=True))
 
@@ -89,7 +90,7 @@ def test_odd_names_leave_rows_whole(tmp_path, name):
 def test_a_sheet_that_cant_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write the results .*results\.csv"):
-        write_sheet(documents.single(), tmp_path / "file" / "results.csv")
+        write_sheet(documents.single(), [], ReportInfo(), tmp_path / "file" / "results.csv")
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "|", "\n", "; ", ';"', ";\t"])
@@ -99,7 +100,7 @@ def test_no_formula_begins_within_a_name_either(tmp_path, separator, begin):
     document = documents.single()
     (task,) = document["tasks"]
     task["name"] = f"d/t{separator}{begin}cmd|' /C calc'!A0;y"
-    write_sheet(document, tmp_path / "results.csv")
+    write_sheet(document, [], ReportInfo(), tmp_path / "results.csv")
     text = (tmp_path / "results.csv").read_text(encoding="utf-8")
     for cell in re.split(r"[;|\t\n]", text):
         assert not cell.strip(' "').startswith(begin), "but for numbers, which hold no letters"

@@ -1,4 +1,4 @@
-"""`baq report`: a page, tables and figures of comparisons, runs, and curves from elsewhere."""
+"""`baq report`: a page, tables and figures of comparisons, runs, results.csv, and other curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.report.names import plain
 
 if TYPE_CHECKING:
-    from baq_cli.report.document import Failure
+    from baq_cli.report.document import ReportInfo
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import Course
 
@@ -27,14 +27,16 @@ def report(
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Comparisons ('baq compare --out') and runs; NAME=RUN names a run.",
+            help="Comparisons ('baq compare --out'), runs, and a report's results.csv; NAME=RUN "
+            "names a run.",
             metavar="[NAME=]PATH",
             autocompletion=completion.reported,
         ),
     ] = None,
     curves: opt.Curves = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the report goes; default: the one comparison.")
+        Path | None,
+        typer.Option(help="Where the report goes; default: the one comparison's folder."),
     ] = None,
     threshold: Annotated[
         float | None,
@@ -50,7 +52,8 @@ def report(
     own runs.
 
     Runs of one method on one task with other seeds are one method with all of them; with other
-    settings they get these behind their name, or are named by hand: NAME=RUN.
+    settings they get these behind their name, or are named by hand: NAME=RUN. A report's
+    results.csv alone gives the same report again.
     """
     named, files = [_named(word) for word in paths or []], curves or []
     if not named and not files:
@@ -58,7 +61,7 @@ def report(
     if out is None:
         if len(named) != 1:
             raise UsageError("give --out DIR: where the report goes")
-        out = named[0].path
+        out = named[0].path.parent if named[0].path.is_file() else named[0].path
     write_and_show(named, files, out, threshold, title, json)
 
 
@@ -95,59 +98,72 @@ def write_and_show(
     from baq_cli.report.joining import Found, join
     from baq_cli.report.write import write_report
 
-    found: list[Found] = []
-    failures: list[Failure] = []
-    commands: list[str] = []
-    order: list[str] = []
-    for path in paths:
-        there, missing = _gather(path, commands, order)
-        found += there
-        failures += missing
+    sources = [_gather(path) for path in paths]
+    found = [each for source in sources for each in source.found]
     tasks = list(dict.fromkeys(each.course.task for each in found))
     found += [Found(course) for course in curves_of(curves, tasks)]
     courses, became = join(found)
-    ordered = [name for asked in order for name in became.get(asked, [asked])]
+    saids = [source.told for source in sources]
+    if len(saids) == 1 and not curves:  # the same report again, where it is of one results.csv
+        title = title or saids[0].title
+        threshold = saids[0].threshold if threshold is None else threshold
+    order = [name for said in saids for asked in said.order for name in became.get(asked, [asked])]
     told = ReportInfo(
-        title or _title(courses), tuple(dict.fromkeys(commands)), tuple(failures), threshold,
-        tuple(ordered),
-    )  # fmt: skip
+        title or _title(courses),
+        tuple(dict.fromkeys(command for said in saids for command in said.commands)),
+        tuple(failure for said in saids for failure in said.failures),
+        threshold,
+        tuple(order),
+        tuple(dict.fromkeys(note for said in saids for note in said.notes)),
+    )
     document = build_document(courses, told)
-    page = write_report(document, out)
+    page = write_report(document, courses, told, out)
     if json:
         print_json(document)
     else:
         show_comparison(document, page)
 
 
-def _gather(
-    named: Named, commands: list[str], order: list[str]
-) -> tuple[list[Found], list[Failure]]:
-    """Return what a comparison or a run holds, and note its commands and methods."""
+@dataclass(frozen=True)
+class _Source:
+    """What one path holds: courses, and what is to be said beside their numbers."""
+
+    found: list[Found]
+    told: ReportInfo
+
+
+def _gather(named: Named) -> _Source:
+    """Return what a comparison, a run or a results.csv holds."""
     from baq_cli.launch.cells import load_cells
     from baq_cli.launch.outcome import outcome
+    from baq_cli.report.document import ReportInfo
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import course_of
+    from baq_cli.report.results_csv import read_sheet
 
     path = named.path
-    cells = load_cells(path)
+    cells = [] if path.is_file() else load_cells(path)
+    if named.name is not None and (cells or path.is_file()):
+        raise UsageError(
+            f"{clipped(named.name)}={path}: a name is for a run, and {path} is of a comparison, "
+            f"whose methods have names: give it without one"
+        )
+    if path.is_file():
+        sheet = read_sheet(path)
+        return _Source([Found(course) for course in sheet.courses], sheet.told)
     if cells:
-        if named.name is not None:
-            raise UsageError(
-                f"{clipped(named.name)}={path}: a name is for a run, and {path} is a comparison, "
-                f"whose methods have names: give it without one"
-            )
-        commands += [cell.command for cell in cells]
-        order += [cell.method for cell in cells]
         courses, failures = outcome(cells)
-        return [Found(course) for course in courses], failures
+        commands, order = ([getattr(cell, key) for cell in cells] for key in ("command", "method"))
+        told = ReportInfo("", tuple(commands), tuple(failures), order=tuple(order))
+        return _Source([Found(course) for course in courses], told)
     if not (path / "manifest.json").exists():
         raise DataError(
             f"{path} holds neither a comparison nor a run: expected the --out of 'baq compare', "
-            "'baq pretrain' or 'baq finetune'"
+            "'baq pretrain' or 'baq finetune', or a report's results.csv"
         )
     course = course_of([path], named.name)
-    commands += [run.manifest["command"] for run in course.runs]
-    return [Found(course, by_hand=named.name is not None)], []
+    told = ReportInfo("", tuple(run.manifest["command"] for run in course.runs))
+    return _Source([Found(course, by_hand=named.name is not None)], told)
 
 
 def _title(courses: list[Course]) -> str:

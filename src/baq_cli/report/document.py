@@ -49,6 +49,8 @@ class ReportInfo:
     threshold: float | None = None
     order: tuple[str, ...] = field(default=())
     """Methods in the order they were asked for; others follow."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the report itself, before anything else."""
 
 
 def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
@@ -95,7 +97,7 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         "failures": [asdict(failure) for failure in told.failures],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
-        "notes": [*notes_on(courses, ENOUGH_SEEDS), *notes, *estimates.note(courses)],
+        "notes": [*told.notes, *notes_on(courses, ENOUGH_SEEDS), *notes, *estimates.note(courses)],
     }
     rounded: Document = _plain(document)
     return rounded
