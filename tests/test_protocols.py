@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from advice import follows
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import UsageError
@@ -13,7 +15,7 @@ from baq_cli.launch.cell_runs import recipe_of
 from baq_cli.launch.matrix import asked_for, lay_out, tasks_of
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.load import resolve
-from baq_cli.recipes.protocols import MATCHED, matched_keys, under
+from baq_cli.recipes.protocols import MATCHED, base_of, matched_keys, under
 
 SHIPPED = ("pendulum/compare", "hopper/compare", "antmaze/compare", "adroit/compare")
 
@@ -35,6 +37,74 @@ def test_matched_methods_agree_in_every_key_that_they_share(recipe: str) -> None
                 found.setdefault(key, set()).add(getattr(method, key))
     assert found.keys() == set(MATCHED)
     assert {key: values for key, values in found.items() if len(values) > 1} == {}
+
+
+def bases() -> list[tuple[str, str]]:
+    """Every method that is built on another, with each that it may be built on."""
+    configs = {
+        name: config for name, config in method_configs().items() if base_of(config(), METHODS)
+    }
+    return [(name, base) for name, config in configs.items() for base in config.bases]
+
+
+@pytest.mark.parametrize("recipe", ["hopper/compare", "antmaze/compare"])
+@pytest.mark.parametrize(("name", "base"), bases())
+def test_a_method_on_a_base_has_it_as_it_is_by_itself(name: str, base: str, recipe: str) -> None:
+    """What a method adds is all that the two differ in: keys that are the base's own, too."""
+    overrides = (f"{name}.base={base}", "shared.hidden=[48,48]", "shared.critics=6")
+    on, alone = (
+        recipe_of(cell).method for cell in cells("matched", recipe, *overrides, algos=[name, base])
+    )
+    inside: AgentConfig = on.base_config()
+    family = inside.unused - alone.unused  # what a family of policies has in their place
+    for key in type(alone).model_fields.keys() - alone.unused - family - on.own.keys():
+        assert getattr(inside, key) == getattr(alone, key), key
+    assert inside.hidden == (48, 48)
+
+
+def test_bases_that_are_tested_are_all_there_are() -> None:
+    assert {name for name, _ in bases()} == {"baq", "famo2o", "sung"}
+    assert ("baq", "sac_n") in bases()
+
+
+def test_what_is_a_methods_own_is_no_key_of_all() -> None:
+    """Nor is it of a method on that one; a method without it takes the shared value."""
+    algos = ["sac_n", "iql", "wsrl", "sung", "baq"]
+    overrides = ("shared.critics=3", "shared.online_share=0.3", "baq.base=sac_n")
+    for more in (overrides, ("baq.base=sac_n",)):
+        found = {c.method: recipe_of(c).method for c in cells("matched", "hopper/compare", *more,
+                                                              algos=algos)}  # fmt: skip
+        assert found["sac_n"].critics == found["baq"].critics == 200
+        assert found["wsrl"].online_share == 1.0
+        assert found["sung"].online_share == 0.9
+        assert found["iql"].critics == found["sung"].critics == (3 if more is overrides else 4)
+        assert found["baq"].online_share == (0.3 if more is overrides else 0.5)
+    (cell,) = cells(None, "hopper/compare", "shared.critics=3", algos=["sac_n"])
+    assert recipe_of(cell).method.critics == 3, "without a protocol it is one of all"
+
+
+def test_what_a_command_says_of_a_base_inside_a_method_stands() -> None:
+    overrides = ("baq.target_reduction=mean", "baq.td3_bc.alpha=9", "td3_bc.actor_q=min")
+    on, alone = (
+        recipe_of(cell).method
+        for cell in cells("matched", "hopper/compare", *overrides, algos=["baq", "td3_bc"])
+    )
+    assert (on.target_reduction, on.td3_bc.alpha, on.td3_bc.actor_q) == ("mean", 9, "min")
+    assert (alone.target_reduction, alone.alpha, alone.actor_q) == ("min", 2.5, "min")
+
+
+@follows(
+    "--protocol matched: '{}' is {} of '{}' and {} of '{}', which is built on it. Set {}.{} for"
+)
+def test_what_makes_a_base_is_set_for_it_and_the_method_on_it() -> None:
+    words, algos = ("matched", "hopper/compare", "baq.base=sac_n"), ["baq", "sac_n"]
+    with pytest.raises(UsageError, match="'critics' is 200 of 'sac_n' and 7 of 'baq'") as error:
+        cells(*words, "baq.critics=7", algos=algos)
+    (key,) = re.findall(r"Set (\S+) for both", str(error.value))
+    for cell in cells(*words, f"{key}=7", algos=algos):
+        assert recipe_of(cell).method.critics == 7
+    (cell,) = cells(*words, "baq.critics=7", algos=["baq"])  # there is none to differ from
+    assert recipe_of(cell).method.critics == 7
 
 
 def test_every_key_of_all_methods_is_matched_or_said_to_be_a_methods_own() -> None:

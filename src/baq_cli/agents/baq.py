@@ -17,6 +17,7 @@ from baq_cli.agents.objectives import spread_by_store, squared_distance
 from baq_cli.agents.parts.behavior import BehaviorModel
 from baq_cli.agents.parts.wrapper import Wrapper
 from baq_cli.agents.plans import Plan
+from baq_cli.nets.critics import Reduction
 from baq_cli.nets.streams import SeedStream
 
 REFERENCE_STATES = 10_000
@@ -27,7 +28,7 @@ class BAQConfig(Adapted):
 
     critics: int = Field(4, ge=2)
     layer_norm: bool = True
-    target_reduction: Literal["min", "mean", "min_of_two", "weighted_min_pair"] = "min_of_two"
+    target_reduction: Reduction = "min_of_two"
     normalize_observations: bool = True
     warmup_env_steps: int = Field(1_000, ge=0, description="steps of the frozen policy first")
     online_share: float | None = Field(

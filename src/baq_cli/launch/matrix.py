@@ -21,10 +21,9 @@ from baq_cli.recipes.load import (
     differences,
     merged,
     parse_overrides,
-    resolve,
 )
 from baq_cli.recipes.method_files import named
-from baq_cli.recipes.protocols import check_matched, under
+from baq_cli.recipes.protocols import check_matched, resolved, under
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
@@ -146,7 +145,7 @@ def lay_out(
             for settings in [*_settings(grid, algo), *(_without(algo) if algo in ablate else ())]
         ]
         if of_task[0].recipe["protocol"] == "matched":
-            check_matched({cell.method: recipe_of(cell) for cell in of_task})
+            check_matched({cell.method: recipe_of(cell) for cell in of_task}, method_configs())
         if of_task[0].task in {task for task, _ in cells}:
             raise UsageError(f"two tasks are on dataset '{of_task[0].task}': expected one")
         protocols = {
@@ -220,7 +219,7 @@ def _cell(
     layers: Sequence[Layer], algo: str, settings: dict[str, Any], out: Path, command: str
 ) -> Cell:
     asked = parse_overrides([f"{key}={json.dumps(value)}" for key, value in settings.items()])
-    recipe = resolve([NOT_KEPT, *layers, asked], method_configs()).as_dict()
+    recipe = resolved([NOT_KEPT, *layers, asked], method_configs()).as_dict()
     task = recipe["dataset"]
     if not isinstance(task, str):
         raise UsageError("a comparison needs a dataset: give --dataset ID ('baq data list')")

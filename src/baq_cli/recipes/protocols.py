@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from baq_cli.errors import UsageError
 from baq_cli.recipes.closed import AgentConfig
-from baq_cli.recipes.load import SHARED, Layer, Methods, comparison_of
+from baq_cli.recipes.load import SHARED, Layer, Methods, comparison_of, resolve
 from baq_cli.recipes.method_files import named
 from baq_cli.recipes.schema import ProtocolName, Recipe
 
@@ -34,7 +34,7 @@ MATCHED: Mapping[str, Any] = {
     "capacity": 1_000_000,
 }
 """What all methods have under `matched`, where they have it at all. A recipe's `shared` section
-and overrides of `shared` say other values, for all of them."""
+and overrides of `shared` say other values, for all of them that don't have it as their own."""
 
 
 def matched_keys(model: type[AgentConfig]) -> frozenset[str]:
@@ -77,18 +77,84 @@ def _stripped(layer: Layer, methods: Methods) -> Layer:
     return found
 
 
-def check_matched(recipes: Mapping[str, Recipe]) -> None:
+def resolved(layers: Sequence[Layer], methods: Methods) -> Recipe:
+    """Resolve layers that `under` made; under `matched`, with what is a method's own left as it is.
+
+    Keys of `own` are no layer's `shared` to set. A method that is built on another has its base as
+    that is by itself under the same layers: the keys that are the base's own, how it is pessimistic
+    and its section; so the two differ by what the one adds. What stands behind the protocol
+    (overrides, a grid) may say another value of these, of the method alone.
+    Raises UsageError as `resolve` does.
+    """
+    recipe = resolve(layers, methods)
+    said = {"protocol": recipe.run.protocol}
+    if recipe.run.protocol != "matched" or said not in layers:
+        return recipe
+    kept = {*type(recipe.method).own, *_own_of_base(recipe.method, methods)}
+    layers = [_sharing_none(layer, kept) for layer in layers]
+    base = base_of(recipe.method, methods)
+    if base is not None:
+        alone = resolved([*layers, {"algo": base}], methods)
+        at = layers.index(said) + 1
+        layers = [*layers[:at], _as_alone(recipe, alone), *layers[at:]]
+    return resolve(layers, methods)
+
+
+def base_of(method: AgentConfig, methods: Methods) -> str | None:
+    """Return the name of the method that one is built on, None where it stands by itself."""
+    base = getattr(method, "base", None)
+    return base if isinstance(base, str) and base in methods else None
+
+
+def _own_of_base(method: AgentConfig, methods: Methods) -> frozenset[str]:
+    base = base_of(method, methods)
+    return frozenset() if base is None else frozenset(methods[base].own) - frozenset(method.own)
+
+
+def _sharing_none(layer: Layer, keys: Collection[str]) -> Layer:
+    """Return a layer whose `shared` sets none of some keys."""
+    if not isinstance(shared := layer.get(SHARED), dict):
+        return layer
+    return layer | {SHARED: {key: value for key, value in shared.items() if key not in keys}}
+
+
+def _as_alone(recipe: Recipe, alone: Recipe) -> Layer:
+    """Return a layer that gives a method its base as that is by itself."""
+    method, base = recipe.method, alone.run.algo
+    inside = type(getattr(method, base))
+    shared = frozenset(AgentConfig.model_fields)
+    theirs = (shared - frozenset(MATCHED) | frozenset(alone.method.own)) - frozenset(method.own)
+    in_section = frozenset(inside.model_fields) - shared - inside.unused
+    values = alone.method.model_dump(mode="json")
+    own = {key: values[key] for key in values if key in theirs - method.unused}
+    section = {key: values[key] for key in values if key in in_section}
+    return {recipe.run.algo: own | {base: section}}
+
+
+def check_matched(recipes: Mapping[str, Recipe], methods: Methods) -> None:
     """Refuse recipes, by method, that say another value of a matched key.
 
+    Nor may a method on another have another value of what is that one's own.
     Raises UsageError that names the key and the methods.
     """
     seen: dict[str, tuple[str, Any]] = {}
     for method, recipe in recipes.items():
-        for key in sorted(matched_keys(type(recipe.method))):
+        of_base = _own_of_base(recipe.method, methods)
+        for key in sorted(matched_keys(type(recipe.method)) - of_base):
             value = getattr(recipe.method, key)
             first, expected = seen.setdefault(key, (method, value))
             if value != expected:
                 raise UsageError(
                     f"--protocol matched: '{key}' is {expected} of '{first}' and {value} of "
                     f"'{method}'. Set {SHARED}.{key} for all of them, or leave --protocol out."
+                )
+        base = base_of(recipe.method, methods)
+        alone = [other.method for other in recipes.values() if other.run.algo == base]
+        for key in sorted(of_base):
+            value, known = getattr(recipe.method, key), [getattr(each, key) for each in alone]
+            if known and value not in known:
+                raise UsageError(
+                    f"--protocol matched: '{key}' is {known[0]} of '{base}' and {value} of "
+                    f"'{method}', which is built on it. Set {base}.{key} for both of them, or "
+                    "leave --protocol out."
                 )
