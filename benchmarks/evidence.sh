@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The comparison of docs/results.md: methods on tasks that nothing was chosen on, with seeds that
+# nothing was chosen with, under both protocols. What is there already is kept and gone on with, so
+# the same command again continues. Needs pip install 'baq-cli[box2d,robotics]'.
+#
+#   benchmarks/evidence.sh --dry-run   the cells, and about how many hours are left
+#   benchmarks/evidence.sh             on CPUs, to the end
+#   benchmarks/evidence.sh --card      on a CUDA card, 100k + 100k everywhere: a piece of nine minutes,
+#                                      which saves and ends with status 130; again until it ends with 0
+#
+# The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
+# BASE, UTD and WIDTH as they were chosen; CHOICE, the file that says so, committed before any run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TASKS="
+cheap baq/lunarlander/medium-v0
+cheap baq/lunarlander/replay-v0
+cheap baq/bipedalwalker/medium-v0
+cheap baq/doublependulum/medium-v0
+cheap baq/doublependulum/replay-v0
+cheap baq/pointmaze-umaze/medium-v0
+cheap baq/pendulum/replay-v0
+dear  baq/walker2d/medium-v0
+dear  baq/walker2d/replay-v0
+dear  baq/hopper/replay-v0
+"
+BASE=${BASE:-td3_bc} UTD=${UTD:-4} WIDTH=${WIDTH:-128}
+PUBLISHED=$(printf '%s\n' baq "$BASE" awac iql cql cal_ql | awk '!seen[$0]++')
+MATCHED=$(printf '%s\n' $PUBLISHED rlpd wsrl rebrac so2 | awk '!seen[$0]++')
+TEN=10,11,12,13,14,15,16,17,18,19 FIVE=10,11,12,13,14
+BAQ=${BAQ:-baq} PIECE_SECONDS=${PIECE_SECONDS:-540} CHOICE=${CHOICE:-docs/results/development/choice.md}
+FEWEST_SECONDS=${FEWEST_SECONDS:-30} # a piece that has fewer left begins nothing
+
+listed() { local IFS=, && echo "$*"; }
+of_budget() { echo "$TASKS" | sed -n "s/^$1 *//p"; }
+
+status=0
+compare() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
+    local protocol=$1 methods=$2 tasks=$3 limit=() words
+    words=(--protocol "$protocol" --algos "$(listed $methods)" --dataset "$(listed $(of_budget "$tasks"))"
+        --seeds "$4" --gradient-steps "$5" --env-steps "$6" --out "$OUT/$protocol" "${words_of_mode[@]}"
+        "baq.base=$BASE" evaluation.episodes=10)
+    if [ "$protocol" = matched ]; then
+        words+=("shared.utd=$UTD" "shared.hidden=[$WIDTH,$WIDTH]" "baq.behavior_hidden=[$WIDTH,$WIDTH]")
+    fi
+    if [ "$mode" = --card ]; then
+        [ $((PIECE_SECONDS - SECONDS)) -gt $FEWEST_SECONDS ] || exit 130
+        limit=(timeout --foreground --signal=TERM $((PIECE_SECONDS - SECONDS)))
+    fi
+    local ended=0
+    ${limit[@]+"${limit[@]}"} "$BAQ" compare "${words[@]}" || ended=$?
+    case $ended in
+        0) ;;
+        124 | 130) exit 130 ;; # stopped, and saved
+        *) status=$ended ;;    # a cell failed: the others went on, and so do the other comparisons
+    esac
+}
+
+mode=${1:-}
+case $mode in
+    "") OUT=${OUT:-runs/evidence} words_of_mode=(--device cpu threads=1) ;;
+    --dry-run) OUT=${OUT:-runs/evidence} words_of_mode=(--device cpu threads=1 --dry-run) ;;
+    --card) OUT=${OUT:-runs/evidence-card} WORKERS=${WORKERS:-4} words_of_mode=(--device cuda) ;;
+    *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
+esac
+[ -z "${WORKERS:-}" ] || words_of_mode+=(--workers "$WORKERS")
+if [ "$mode" != --dry-run ]; then # what was chosen, and since when it is written down
+    if ! git ls-files --error-unmatch "$CHOICE" >/dev/null 2>&1 || ! git diff --quiet HEAD -- "$CHOICE"; then
+        echo "$CHOICE is not committed as it stands: write down what was chosen, then run the test tasks" >&2
+        exit 2
+    fi
+    git --no-pager log -1 --format="$CHOICE, %h of %cI:" -- "$CHOICE" && cat "$CHOICE"
+fi
+
+if [ "$mode" = --card ]; then
+    for tasks in cheap dear; do compare matched "$MATCHED" $tasks $TEN 100000 100000; done
+    for tasks in cheap dear; do compare published "$PUBLISHED" $tasks $TEN 100000 100000; done
+else
+    compare matched "$MATCHED" cheap $TEN 20000 50000
+    compare matched "$MATCHED" dear $FIVE 10000 20000
+    compare published "$PUBLISHED" cheap $TEN 20000 50000
+    compare published "$PUBLISHED" dear $FIVE 10000 20000
+fi
+exit $status
