@@ -35,7 +35,7 @@ from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.resume_state import check_resumable
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import make_stores
-from baq_cli.engine.phases import episodes, stages
+from baq_cli.engine.phases import episodes, timing
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.commands import run_pretrain
 from baq_cli.engine.phases.start import RunRequest
@@ -183,8 +183,7 @@ def test_a_step_that_is_tried_again_has_had_its_routines(
 def test_progress_names_the_stage_and_counts_its_updates(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (stages, engine_run):
-        monkeypatch.setattr(module, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "REPORT_SECONDS", 0.0)
     heard: list[Event] = []
     run_pretrain(recipe(), RunRequest(tmp_path, heard.append, "baq", "baq --resume"))
     found = [event for event in heard if isinstance(event, Progress)]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from baq_cli.engine.phases.run import REPORT_SECONDS
+from baq_cli.engine.phases.timing import Pace
 from baq_cli.engine.phases.turns import ClockedLearner
 from baq_cli.engine.robot.acting import ActingConfig, NotFinite
 from baq_cli.engine.robot.chooser import MakeChooser
@@ -47,8 +47,8 @@ class ClockedLoop:
         self._learner, self._run = learner, learner.run
         self._chooser, self._from_scratch = chooser, from_scratch
         self._latency_ms: tuple[float, float] | None = None
-        self._reported = self._synced = time.monotonic()
-        self._since = self._run.env_steps, learner.updates, time.monotonic()
+        self._synced = time.monotonic()
+        self._pace = Pace(self._run.env_steps, learner.updates)
 
     def finetune(self, resume_command: str) -> None:
         """Learn until the robot has made the recipe's `env_steps`, or the guard stops it.
@@ -192,15 +192,11 @@ class ClockedLoop:
 
     def _tick(self) -> None:
         """Report progress twice a second."""
-        now, run, learner = time.monotonic(), self._run, self._learner
-        if now - self._reported < REPORT_SECONDS:
+        run, learner = self._run, self._learner
+        if not self._pace.is_due():
             return
-        self._reported = now
         done, total = run.env_steps, run.recipe.run.env_steps
-        steps, updates, began = self._since
-        spent = max(now - began, 1e-9)
-        left = (total - done) * spent / max(done - steps, 1)
-        counts = updates, (learner.updates - updates) / spent, left
+        counts = self._pace.at(done, total, learner.updates)
         run.observer(
             Progress(
                 *(run.phase, done, total, *counts),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ from baq_cli.engine.phases.evaluations import Evaluating, Evaluations, Pending, 
 from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.phases.origin import Origin
-from baq_cli.engine.phases.timing import Laps
+from baq_cli.engine.phases.timing import Laps, Pace
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.ref import document_of
 from baq_cli.errors import DataError, Interrupted
@@ -41,7 +40,6 @@ from baq_cli.units import UNITS, Phase
 
 METRICS_EVERY = 100
 """Gradient steps between two readings of the metrics: each one waits for the device."""
-REPORT_SECONDS = 0.5
 
 Array = npt.NDArray[Any]
 
@@ -97,9 +95,7 @@ class Run:
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
         self._batch: Batch | None = None
-        self._earlier_seconds = 0.0
-        self._started = self._reported = time.monotonic()
-        self.count_from(0)
+        self.pace = Pace(0, self.learner.gradient_steps)
 
     @property
     def spec(self) -> Spec:
@@ -121,22 +117,12 @@ class Run:
         found = {**self.learner.metrics, **self.agent.diagnose(batch)}
         self.diagnostics.add(found)
 
-    def count_from(self, done: int) -> None:
-        """Let the rates that `tick` reports count from here, at this counter of the phase."""
-        self._counted = time.monotonic()
-        self._first_done, self._first_step = done, self.learner.gradient_steps
-
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
-        now = time.monotonic()
-        if now - self._reported < REPORT_SECONDS and done < total:
-            return
-        self._reported = now
-        elapsed = max(now - self._counted, 1e-9)
-        steps = self.learner.gradient_steps - self._first_step
-        left = (total - done) * elapsed / max(done - self._first_done, 1)
-        counts = self.phase, done, total, steps, steps / elapsed, left
-        self.observer(Progress(*counts, taken_over=self.counts.taken.share(done)))
+        if self.pace.is_due(done >= total):
+            counts = self.pace.at(done, total, self.learner.gradient_steps)
+            taken_over = self.counts.taken.share(done)
+            self.observer(Progress(self.phase, done, total, *counts, taken_over=taken_over))
 
     # -- at evaluations
 
@@ -170,7 +156,7 @@ class Run:
                 "gradient_steps": self.learner.gradient_steps,
                 "env_steps": self.env_steps,
                 "episodes": int(self.episodes[i]),
-                "wall_seconds": round(self._wall_seconds(), 3),
+                "wall_seconds": round(self.laps.in_all, 3),
             }
             for i, seed in enumerate(self.spec.seeds)
         ]
@@ -185,10 +171,6 @@ class Run:
     def inherit_history(self, rows: list[Row]) -> None:
         """Begin with the evaluations of the checkpoint that this run fine-tunes."""
         self._log("metrics", self.history.inherit(rows, self.spec.seeds))
-
-    def _wall_seconds(self) -> float:
-        """Return the seconds that the phase has taken, over all its sessions."""
-        return self._earlier_seconds + time.monotonic() - self._started
 
     def log_diagnostics(self) -> None:
         counters = {
@@ -232,7 +214,7 @@ class Run:
             "episodes": self.episodes.tolist(),
             **self.counts.state(),
             **self.diagnostics.state(),
-            "wall_seconds": self._wall_seconds(),
+            "wall_seconds": self.laps.in_all,
             "inherited": self.history.inherited,
             "threads": torch.get_num_threads(),
             "sizes": self.directory.sizes(),
@@ -293,13 +275,13 @@ class Run:
         self.episodes = np.asarray(state["episodes"], dtype=np.int64)
         self.counts.restore(state)
         self.diagnostics.restore(state)
-        self._earlier_seconds = float(state["wall_seconds"])
+        self.laps.earlier = float(state["wall_seconds"])
         self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
         self.directory.restore(state["sizes"], self.history.rows, self.observer)
         self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
-        self.count_from(done)
+        self.pace.count_from(done, self.learner.gradient_steps)
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
         self.collect()
         return done

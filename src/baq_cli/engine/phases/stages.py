@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,8 @@ from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.stores import Stores, odds_of
 from baq_cli.engine.experience.windows import Window
-from baq_cli.engine.phases.run import METRICS_EVERY, REPORT_SECONDS, Run
+from baq_cli.engine.phases.run import METRICS_EVERY, Run
+from baq_cli.engine.phases.timing import Pace
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.runs.events import Note, Progress
 
@@ -38,7 +38,6 @@ class Stages:
         self._updaters: dict[Stage, Updater] = {}
         self._done, self._steps = 0, 0
         self._routines: int | None = None
-        self._reported, self._reported_steps = time.monotonic(), 0
 
     @property
     def under_way(self) -> bool:
@@ -62,15 +61,15 @@ class Stages:
             self._make(stage, self._steps, pause)
             self._say(stage)
             self._run.laps.lap("stage")
-            self._run.count_from(0)
+            self._run.pace.count_from(0, self._run.learner.gradient_steps)
 
     def fit(self, updater: Updater) -> None:
         """Make the updates of critics alone that the plan asks for after the warm-up."""
         stage = self._plan.fit
         assert stage is not None
-        self._reported, self._reported_steps = time.monotonic(), 0
+        pace = Pace(0, 0)
         for steps in range(1, stage.steps + 1):
-            self._after_update(stage, updater.step(), steps)
+            self._after_update(stage, updater.step(), steps, pace)
         self._say(stage)
 
     def routines(self, done: int, total: int) -> None:
@@ -96,16 +95,16 @@ class Stages:
         updater = self._updaters.get(stage) or self._updater(stage)
         if begun == 0:
             self._run.agent.begin_stage(stage.name, self.reader)
-        self._reported, self._reported_steps = time.monotonic(), begun
+        pace = Pace(begun, begun)
         for steps in range(begun + 1, stage.steps + 1):
             batch = updater.step()
-            self._after_update(stage, batch, steps)
+            self._after_update(stage, batch, steps, pace)
             every = stage.assess_every or stage.steps
             if steps % every == 0 or steps == stage.steps:
                 self._run.agent.assess(self.reader, stage.name)
             pause(steps)
 
-    def _after_update(self, stage: Stage, batch: Batch, steps: int) -> None:
+    def _after_update(self, stage: Stage, batch: Batch, steps: int, pace: Pace) -> None:
         """Look at the losses of a stage's update, and report progress by its name.
 
         Raises NonFiniteError when a loss has become NaN or infinite.
@@ -114,14 +113,11 @@ class Stages:
         last = steps == stage.steps
         if run.spec.device.type == "cpu" or steps % METRICS_EVERY == 0 or last:
             run.faults.check_losses(learner.metrics, batch, learner.gradient_steps)
-        now = time.monotonic()
-        if now - self._reported < REPORT_SECONDS and not last:
-            return
-        rate = max(steps - self._reported_steps, 1) / max(now - self._reported, 1e-9)
-        self._reported, self._reported_steps = now, steps
-        left = (stage.steps - steps) / rate
-        counts = steps, stage.steps, learner.gradient_steps
-        run.observer(Progress(run.phase, *counts, rate, left, stage.name))
+        if pace.is_due(last):
+            _, rate, left = pace.at(steps, stage.steps, steps)
+            counts = steps, stage.steps, learner.gradient_steps
+            run.observer(Progress(run.phase, *counts, rate, left, stage.name))
+            pace.count_from(steps, steps)
 
     def _updater(self, stage: Stage) -> Updater:
         run, stream = self._run, self._run.streams["routine"]
