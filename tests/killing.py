@@ -24,7 +24,7 @@ from runs import execute, recipe_of
 from timed_envs import TIMED
 
 from baq_cli.engine.checkpoints import document as claims
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.evaluation.background import Setting, SnapshotEvaluator
 from baq_cli.engine.experience import store, sumtree
 from baq_cli.engine.phases import evaluations
 from baq_cli.engine.phases import run as engine_run
@@ -41,9 +41,9 @@ class Later(SnapshotEvaluator):
 
     in_background = True
 
-    def __init__(self, *arguments: Any, observer: Observer):
+    def __init__(self, setting: Setting, observer: Observer):
         del observer  # no process can be lost
-        super().__init__(*arguments)
+        super().__init__(setting)
 
 
 def recipe(kind: str) -> Recipe:

@@ -24,6 +24,7 @@ from baq_cli.engine.evaluation import background
 from baq_cli.engine.evaluation.background import (
     FREE_CORES,
     BackgroundEvaluator,
+    Setting,
     acting_tensors,
     evaluates_in_background,
 )
@@ -107,7 +108,7 @@ def stopped() -> Iterator[Stopped]:
     note = lambda event: notes.append(event.text)  # noqa: E731
     packed = save(inputs.tensors())
     evaluator = BackgroundEvaluator(
-        recipe, "online", agent.spec, "Pendulum-v1", packed, observer=note
+        Setting(recipe, "online", agent.spec, "Pendulum-v1", packed), observer=note
     )
     halt(evaluator)
     yield evaluator, agent, inputs, notes

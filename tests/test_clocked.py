@@ -29,6 +29,7 @@ from small_data import write_steady
 from small_methods import small
 from timed_envs import LOG, TIMED
 
+from baq_cli import hand
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.folder import load
@@ -296,9 +297,9 @@ class Scripted:
         wants: list[dict[str, Any]] = [
             {"action": person, "label": transitions.SOMEBODY},
             *({"pause": True},) * 3,
-            {"mark": transitions.SUCCESS, "reward": 5.0},
+            {"mark": hand.SUCCESS, "reward": 5.0},
             {"end": True},
-            {"mark": transitions.FAILURE, "action": person, "label": transitions.SOMEBODY},
+            {"mark": hand.FAILURE, "action": person, "label": transitions.SOMEBODY},
             {"stop": "the person"},
         ]
         self.wants, self.made = iter(wants), 0

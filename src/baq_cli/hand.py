@@ -12,6 +12,7 @@ from baq_cli.envs.ref import EnvRef
 
 Array = npt.NDArray[Any]
 FAILURE, UNMARKED, SUCCESS = -1, 0, 1
+"""What somebody says of an episode, as a run's transitions keep it (`success`)."""
 
 
 @dataclass(frozen=True)

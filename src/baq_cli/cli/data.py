@@ -9,6 +9,7 @@ import typer
 
 from baq_cli.cli import completion, exchange, suite
 from baq_cli.cli import options as opt
+from baq_cli.cli.added import warn
 from baq_cli.cli.from_run import from_run
 from baq_cli.cli.ogbench import import_ogbench
 from baq_cli.cli.say import say
@@ -216,7 +217,7 @@ def collect(
         episodes = collect_dataset(
             dataset, behaviors, choice, env_steps, seed, deterministic, observer
         )
-    exchange.warn(episodes)
+    warn(episodes)
     say(dataset)
 
 

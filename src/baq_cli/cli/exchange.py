@@ -11,11 +11,11 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.added import show_added, warn
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError, clipped, listed
 
 if TYPE_CHECKING:
-    from baq_cli.data.episodes import Episodes
     from baq_cli.data.logs.logfile import Setting
     from baq_cli.data.logs.mapping import Mapping
     from baq_cli.envs.ref import EnvChoice
@@ -116,7 +116,6 @@ def import_dataset(
     json: opt.Json = False,
 ) -> None:
     """Make a Minari dataset of a log: checked first, saved whole or not at all."""
-    from baq_cli.cli.results import print_json
     from baq_cli.data.exchange import import_files
     from baq_cli.data.logs.cutting import CutRules
     from baq_cli.data.logs.ends.roles import parse_ends
@@ -153,25 +152,12 @@ def import_dataset(
             "next observation the log doesn't hold or that you asked to drop",
             err=True,
         )
-    facts = {
-        "dataset": id,
-        "episodes": len(episodes.lengths),
-        "env_steps": len(episodes),
-        "left_out": done.lost,
-        "notes": list(done.notes),
-        "ends_from": done.account.get("ends_from", {}),
-        "columns_not_used": left,
-        "clipped_actions": None if done.clipped is None else done.clipped.facts,
-        "return_mean": float(episodes.returns.mean()),
-        "sha256": episodes.content_hash,
-        "warnings": [finding.text for finding in episodes.findings],
-    }
-    if json:
-        print_json(facts)
-        return
-    say(
-        f"{id}: {facts['episodes']:,} episodes, {facts['env_steps']:,} steps, "
-        f"mean return {facts['return_mean']:.1f}"
+    show_added(
+        *(id, episodes, done.notes, json),
+        left_out=done.lost,
+        ends_from=done.account.get("ends_from", {}),
+        columns_not_used=left,
+        clipped_actions=None if done.clipped is None else done.clipped.facts,
     )
 
 
@@ -264,9 +250,3 @@ def download_dataset(dataset: DatasetId) -> None:
     say(f"downloading {dataset} …", err=True)
     warn(download(dataset))
     say(dataset)
-
-
-def warn(episodes: Episodes) -> None:
-    """Say on stderr what the checks of a new dataset warn of."""
-    for finding in episodes.findings:
-        say(f"warning: {finding.text}", err=True)

@@ -9,7 +9,7 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
-from baq_cli.cli.exchange import warn
+from baq_cli.cli.added import show_added, warn
 from baq_cli.cli.say import say
 
 
@@ -30,7 +30,6 @@ def from_run(
     json: opt.Json = False,
 ) -> None:
     """Make a Minari dataset of what a run did online: checked first, saved whole or not at all."""
-    from baq_cli.cli.results import print_json
     from baq_cli.engine.collection.from_run import dataset_from_run
 
     done = dataset_from_run(run, id, seed)
@@ -38,19 +37,4 @@ def from_run(
     for note in done.notes:
         say(note, err=True)
     warn(episodes)
-    facts = {
-        "dataset": id,
-        "episodes": len(episodes.lengths),
-        "env_steps": len(episodes),
-        "notes": list(done.notes),
-        "return_mean": float(episodes.returns.mean()),
-        "sha256": episodes.content_hash,
-        "warnings": [finding.text for finding in episodes.findings],
-    }
-    if json:
-        print_json(facts)
-        return
-    say(
-        f"{id}: {facts['episodes']:,} episodes, {facts['env_steps']:,} steps, "
-        f"mean return {facts['return_mean']:.1f}"
-    )
+    show_added(id, episodes, done.notes, json)

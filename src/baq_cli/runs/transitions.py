@@ -27,8 +27,6 @@ Array = npt.NDArray[Any]
 NAME = "transitions.bin"
 POLICY, SOMEBODY, LIMIT = range(3)
 """Who decided on an action (`intervention`): the policy, somebody else, a limit of `safety`."""
-FAILURE, UNMARKED, SUCCESS = -1, 0, 1
-"""What somebody said of an episode (`success`)."""
 VERSION = 2
 MOST_NUMBERS = 10**6
 """Of an observation or an action, far above any robot's."""

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,21 @@ def acting_tensors(agent: Agent) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What policies of a run are played with away from it; it can be sent to another process.
+
+    `inputs` are the tensors of `Inputs`, packed; `rules` the limits that the environments have.
+    """
+
+    recipe: Recipe
+    phase: Phase
+    spec: Spec
+    env: EnvRef | str
+    inputs: bytes
+    rules: Rules | None = None
+
+
 class _Stateless:
     """What measures each policy anew: a checkpoint keeps nothing of it."""
 
@@ -75,21 +91,14 @@ class SnapshotEvaluator(_Stateless):
     It has an agent of its own on the CPU: acting for a few episodes is little work.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        phase: Phase,
-        spec: Spec,
-        env: EnvRef | str,
-        inputs: bytes,
-        rules: Rules | None = None,
-    ):
-        self._agent = make_agent(recipe.run.algo, recipe.method, spec, phase)
-        self._inputs = Inputs.from_tensors(load(inputs))
+    def __init__(self, setting: Setting):
+        recipe, spec = setting.recipe, setting.spec
+        self._agent = make_agent(recipe.run.algo, recipe.method, spec, setting.phase)
+        self._inputs = Inputs.from_tensors(load(setting.inputs))
         self._evaluator = Evaluator(
-            *(env, spec.seeds, recipe.run.evaluation.episodes),
+            *(setting.env, spec.seeds, recipe.run.evaluation.episodes),
             timeout_seconds=recipe.run.env_timeout_seconds,
-            rules=rules,
+            rules=setting.rules,
         )
         self._begun: tuple[dict[str, Tensor], str] | None = None
 
@@ -126,25 +135,14 @@ class BackgroundEvaluator(_Stateless):
 
     in_background = True
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        phase: Phase,
-        spec: Spec,
-        env: EnvRef | str,
-        inputs: bytes,
-        rules: Rules | None = None,
-        *,
-        observer: Observer,
-    ):
+    def __init__(self, setting: Setting, observer: Observer):
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._arguments = recipe, phase, spec, env, inputs, rules
-        self._observer = observer
+        self._setting, self._observer = setting, observer
         self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
         self._sending = threading.Thread()
-        self._process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, setting), daemon=True)
         with signals_held():
             self._process.start()
         theirs.close()
@@ -175,7 +173,7 @@ class BackgroundEvaluator(_Stateless):
                 found = load(self._connection.recv_bytes())
             except (EOFError, OSError):
                 self._observer(Note("the evaluation process is gone; evaluating in the run's own"))
-                self._here = SnapshotEvaluator(*self._arguments)
+                self._here = SnapshotEvaluator(self._setting)
             else:
                 self._begun = None
                 return found["returns"].numpy(), found["lengths"].numpy()
@@ -199,21 +197,13 @@ class BackgroundEvaluator(_Stateless):
             self._here.close()
 
 
-def _serve(
-    connection: Connection,
-    recipe: Recipe,
-    phase: Phase,
-    spec: Spec,
-    env: EnvRef | str,
-    inputs: bytes,
-    rules: Rules | None,
-) -> None:
+def _serve(connection: Connection, setting: Setting) -> None:
     """Evaluate what comes, until the other end is closed."""
     leave_signals_to_main()
     torch.set_flush_denormal(True)
     with (
         contextlib.suppress(EOFError, OSError, BaqError),  # the run will see for itself
-        contextlib.closing(SnapshotEvaluator(recipe, phase, spec, env, inputs, rules)) as evaluator,
+        contextlib.closing(SnapshotEvaluator(setting)) as evaluator,
     ):
         while True:
             number = connection.recv_bytes().decode()

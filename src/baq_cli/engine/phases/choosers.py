@@ -9,18 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.engine.checkpoints.intervention_state import STREAM
+from baq_cli.engine.phases.hands.asked import Asked, WhoActs
 from baq_cli.engine.phases.hands.hands import SomebodyAtHand
-from baq_cli.engine.phases.hands.module import HandFault
 from baq_cli.engine.phases.in_place import Somebody
 from baq_cli.engine.phases.intervention import Intervention, TakeOver
 from baq_cli.engine.phases.origin import Origin
 from baq_cli.engine.robot.chooser import Choice, MakeChooser, Policy
-from baq_cli.hand import Moment
+from baq_cli.hand import SUCCESS
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.intervention import PERSONS
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Acting, Observer
-from baq_cli.runs.transitions import POLICY, SOMEBODY, SUCCESS
+from baq_cli.runs.events import Observer
+from baq_cli.runs.transitions import POLICY, SOMEBODY
 
 Array = npt.NDArray[Any]
 
@@ -38,27 +37,19 @@ class ByHand:
     """Somebody at a device, or an object of the user's, asked before every step; see `Hand`."""
 
     def __init__(self, somebody: SomebodyAtHand, env_step: int, observer: Observer):
-        self._config, self._observer = somebody.config, observer
-        self._hand = somebody.opens(somebody.settings[0])
-        self._episode, self._step, self._shown = -1, 0, ""
+        self._config = somebody.config
+        self._asked = Asked(somebody.opens(somebody.settings[0]), somebody.config)
+        self._who_acts = WhoActs(somebody.config, observer)
 
     def choose(self, own: Array, obs: Array, episode: int, hand_over: str | None = None) -> Choice:
         """Return what they want of the step."""
-        if episode != self._episode:
-            self._episode, self._step = episode, 0
-        try:
-            wanted = self._hand.decide(Moment(obs, own, episode, self._step, hand_over or ""))
-        except HandFault as fault:
-            return Choice(own, stop=str(fault))
-        if wanted.stop:
-            return Choice(own, stop=f"the {self._config.by}")
+        wanted = self._asked.ask(own, obs, episode, hand_over or "")
+        if isinstance(wanted, str):
+            return Choice(own, stop=wanted)
+        self._who_acts.say([wanted])
         if wanted.pause:
-            self._show("paused: nothing moves")
             return Choice(own, pause=True)
         theirs = wanted.action is not None
-        person = self._config.kind in PERSONS
-        who = "you act" if person else f"{self._config.by} acts"
-        self._show(who if theirs else "the policy acts")
         reward = self._config.success_reward or 0.0
         return Choice(
             own if wanted.action is None else wanted.action,
@@ -66,18 +57,13 @@ class ByHand:
             *(wanted.mark, wanted.end, reward if wanted.mark == SUCCESS else 0.0),
         )
 
-    def _show(self, text: str) -> None:
-        if text != self._shown:
-            self._shown = text
-            self._observer(Acting(text, self._config.kind in PERSONS))
-
     def done(self) -> None:
         """Go on to the step after the one that was chosen."""
-        self._step += 1
+        self._asked.step += 1
 
     def close(self) -> None:
         """Let go of the device."""
-        self._hand.close()
+        self._asked.hand.close()
 
 
 class ByRule:

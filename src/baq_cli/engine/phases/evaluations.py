@@ -15,6 +15,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.engine.evaluation.background import (
     BackgroundEvaluator,
+    Setting,
     SnapshotEvaluator,
     acting_tensors,
     evaluates_in_background,
@@ -107,10 +108,10 @@ def player_of(
         return Unplayed()
     spec = replace(agent.spec, device=torch.device("cpu"))
     rules = None if origin.rules is None else origin.rules.apart()
-    arguments = recipe, phase, spec, origin.acts_in, save(inputs.tensors()), rules
+    setting = Setting(recipe, phase, spec, origin.acts_in, save(inputs.tensors()), rules)
     if evaluates_in_background(recipe, agent.spec.device):
-        return BackgroundEvaluator(*arguments, observer=observer)
-    return SnapshotEvaluator(*arguments)
+        return BackgroundEvaluator(setting, observer)
+    return SnapshotEvaluator(setting)
 
 
 class Evaluations:

@@ -1,4 +1,4 @@
-"""What a phase starts from: its folder, a checkpoint, its data and its method, checked together."""
+"""What a phase starts from: a checkpoint, its data and its method, checked together."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
-from baq_cli.agents.registry import (
-    METHODS,
-    make_agent,
-    method_configs,
-    online_draws_from_data,
-)
+from baq_cli.agents.registry import METHODS, make_agent, online_draws_from_data
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.handover import check_inputs, hand_over
@@ -29,14 +24,12 @@ from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.in_place import Somebody, who_takes_over
 from baq_cli.engine.phases.limits import check_somebody_is_there, with_limits
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
+from baq_cli.engine.phases.resuming import check_schedule, saved_run
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
-from baq_cli.recipes.load import as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.folder import RunDirectory
-from baq_cli.units import UNITS, Phase
 
 REWARD_AIMS: dict[object, str] = {
     "returns": f"the dataset's returns span {RETURNS_RANGE:.0f}",
@@ -81,57 +74,6 @@ def open_checked(
     return episodes
 
 
-def saved_run(
-    directory: RunDirectory, recipe: Recipe, order: RunRequest, phase: Phase
-) -> tuple[ckpt.Checkpoint | None, Recipe]:
-    """Return the checkpoint to resume from, or None to start; and the recipe of the run.
-
-    That is the one given, but for defaults that have changed since the run began: those stay.
-    Raises UsageError when the folder's run has another phase or recipe, or is there without
-    --resume.
-    """
-    directory.check_free(order.resume)
-    if not directory.holds_run:
-        return None, recipe
-    if not complete(directory.path):
-        order.observer(Note(f"no checkpoint in {directory.path} yet: starting from the beginning"))
-        return None, recipe
-    saved = ckpt.load_newest(directory.path, order.observer)
-    if saved.document["phase"] != phase:
-        raise UsageError(
-            f"cannot resume {directory.path}: it holds an {saved.document['phase']} phase, and "
-            f"this command runs an {phase} one. Choose another --out."
-        )
-    recipe = as_begun(recipe, reopen(saved.document["recipe"], method_configs()))
-    changed = differences(saved.document["recipe"], recipe.as_dict())
-    if changed:
-        raise UsageError(
-            f"cannot resume {directory.path} with another recipe: {'; '.join(changed)}. Give the "
-            "run's own values (its recipe.yaml), or choose another --out."
-        )
-    return saved, recipe
-
-
-def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunRequest) -> None:
-    """Look again at a folder that is held from now on, and put damaged checkpoints aside.
-
-    Raises UsageError when it is not as it was when `saved` was read.
-    """
-    directory.check_free(order.resume)
-    folders = complete(directory.path)
-    known = [] if saved is None else [saved.folder, *saved.damaged]
-    if folders[len(folders) - len(known) :] != known or (folders and not known):
-        raise UsageError(
-            f"{directory.path} has checkpoints that this command hasn't read: another process "
-            "wrote them meanwhile. Give the command again, or choose another --out."
-        )
-    if saved is None or saved.folder is None:
-        return
-    for folder in saved.damaged:
-        order.observer(Note(f"what can't be read is kept as {put_aside(folder)}"))
-    point_at(saved.folder)
-
-
 @dataclass
 class Start:
     """What a phase begins or goes on with.
@@ -159,7 +101,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
-    _check_schedule(agent, recipe, saved)
+    check_schedule(agent, recipe, saved)
     learner = Learner(agent)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount)
@@ -193,7 +135,7 @@ def open_online(
         origin = with_limits(origin, recipe, episodes, order.observer)
     spec = _spec(recipe, origin, episodes, device, known)
     agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
-    _check_schedule(agent, recipe, saved)
+    check_schedule(agent, recipe, saved)
     learner = Learner(agent, recipe.run.critic_updates or 0)
     if episodes is None and learner.plan.needs_offline:
         raise UsageError(_lacks_data(recipe, source))
@@ -252,27 +194,6 @@ def _lacks_data(recipe: Recipe, source: ckpt.Checkpoint | None) -> str:
         f"'{algo}' draws a share of every batch from a dataset, and there is none: give --dataset "
         f"ID ('baq data list'){command}{other}."
     )
-
-
-def _check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
-    """Raise UsageError when a resume would bend what a schedule has done."""
-    if saved is None:
-        return
-    unit = UNITS[agent.phase]
-    before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
-    if before == asked:
-        return
-    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
-    if cosine:
-        raise UsageError(
-            f"the run's cosine learning rate ends at {before} {unit}, and this command "
-            f"says {asked}: resume with {before}, or start a run of its own."
-        )
-    if "share" in agent.reads_clock:
-        raise UsageError(
-            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
-            f"and this command says {asked}: resume with {before}, or start a run of its own."
-        )
 
 
 def _spec(

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from baq_cli.hand import UNMARKED
 from baq_cli.runs.events import Observer
-from baq_cli.runs.transitions import POLICY, UNMARKED
+from baq_cli.runs.transitions import POLICY
 
 Array = npt.NDArray[Any]
 

@@ -18,15 +18,7 @@ from baq_cli.data.logs.ends.roles import Said
 from baq_cli.data.logs.layouts import constant_rewards, reward_notes
 from baq_cli.data.logs.logfile import LogFile
 from baq_cli.data.logs.mapping import Mapping
-from baq_cli.data.logs.robots.observed import (
-    CONTROL_HZ,
-    chosen,
-    control_hz,
-    names_of,
-    numbered_names,
-    observed_note,
-    side_by_side,
-)
+from baq_cli.data.logs.robots import observed as of_robots
 from baq_cli.data.logs.robots.robomimic_ends import DONES, REWARDS, terminations, until_done
 from baq_cli.data.logs.robots.robomimic_file import STATES, RobomimicFile, env_facts, is_robomimic
 from baq_cli.data.logs.success import asked_marks, no_reward
@@ -136,14 +128,18 @@ def _about(
 ) -> dict[str, Any]:
     """Return what is kept of a file in a dataset's metadata."""
     text = file.env_args()
-    rate = control_hz(env_facts(text)[1])
-    observation = [name for key, width in widths.items() for name in numbered_names(key, width)]
+    rate = of_robots.control_hz(env_facts(text)[1])
+    observation = [
+        name for key, width in widths.items() for name in of_robots.numbered_names(key, width)
+    ]
     return {
         "description": "Imported from robomimic's demonstrations.",
         **({} if text is None else {"robomimic": {"env_args": text}}),
-        **({} if rate is None else {CONTROL_HZ: rate}),
-        **names_of(
-            observation, numbered_names("action", action_dim), REWARDS if rewarded else None
+        **({} if rate is None else {of_robots.CONTROL_HZ: rate}),
+        **of_robots.names_of(
+            observation,
+            of_robots.numbered_names("action", action_dim),
+            REWARDS if rewarded else None,
         ),
     }
 
@@ -160,7 +156,7 @@ def _keys(file: RobomimicFile, demo: str, mapping: Mapping | None) -> list[str]:
             "it has no observations, only the simulator's states: extract observations with "
             "robomimic's dataset_states_to_obs.py, or take the states (--obs-keys states)"
         )
-    return chosen(mapping, usual, every)
+    return of_robots.chosen(mapping, usual, every)
 
 
 def _joined(file: RobomimicFile, names: list[str], keys: list[str], rewarded: bool) -> _Demos:
@@ -215,11 +211,11 @@ def _log(demos: _Demos, keys: list[str], constant: float | None) -> tuple[FlatLo
     observed = [columns[STATES if key == STATES else f"obs/{key}"] for key in keys]
     following = None
     if all(f"next_obs/{key}" in columns for key in keys):
-        following = {"": side_by_side([columns[f"next_obs/{key}"] for key in keys])}
+        following = {"": of_robots.side_by_side([columns[f"next_obs/{key}"] for key in keys])}
     actions = columns["actions"].reshape(int(lengths.sum()), -1)
     rewards = columns[REWARDS] if constant is None else constant_rewards(constant, actions)
     log = checked_log(
-        {"": side_by_side(observed)},
+        {"": of_robots.side_by_side(observed)},
         following,
         actions=actions,
         rewards=rewards,
@@ -248,7 +244,7 @@ def _masks(file: RobomimicFile, demos: _Demos) -> tuple[dict[str, Array], list[s
 def _notes(
     file: RobomimicFile, names: list[str], widths: dict[str, int], mask: str | None
 ) -> list[str]:
-    notes = [observed_note(widths)]
+    notes = [of_robots.observed_note(widths)]
     left = [f"obs/{key}" for key in file.keys(names[0]) if key not in widths]
     left += [name for name in file.others(names[0]) if name not in (*READ, *widths)]
     if left:

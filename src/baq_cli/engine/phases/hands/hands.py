@@ -12,24 +12,17 @@ import numpy.typing as npt
 from torch import Tensor
 
 from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.phases.hands.asked import Asked, WhoActs
 from baq_cli.engine.phases.hands.gamepad import LEGEND, gamepad
 from baq_cli.engine.phases.hands.keyboard import keyboard, legend
-from baq_cli.engine.phases.hands.module import HandFault, module_class
+from baq_cli.engine.phases.hands.module import module_class
 from baq_cli.engine.phases.origin import Origin
 from baq_cli.errors import UsageError
-from baq_cli.hand import (
-    SUCCESS,
-    UNMARKED,
-    Decision,
-    Hand,
-    Moment,
-    OpenHand,
-    Setting,
-)
+from baq_cli.hand import SUCCESS, UNMARKED, Decision, OpenHand, Setting
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.intervention import PERSON_HZ, InterventionConfig, KeysConfig
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Acting, Note, Observer
+from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.interrupt import Interruption
 
 if TYPE_CHECKING:
@@ -85,25 +78,6 @@ class SomebodyAtHand:
         return Hands(self, run.observer, run.interruption)
 
 
-def who_acts(config: InterventionConfig, decisions: Sequence[Decision], asked_for: str = "") -> str:
-    """Return in a line who acts by decisions of a step; `asked_for` is why a limit wants somebody.
-
-    One that is `pause` is given alone.
-    """
-    if decisions[0].pause:
-        return "paused: nothing moves"
-    count = sum(decision.action is not None for decision in decisions)
-    if count:
-        of = "" if len(decisions) == 1 else f" for {count} of {len(decisions)} seeds"
-        return f"{'you act' if config.is_person else f'{config.by} acts'}{of}"
-    return f"somebody is asked to take over: {asked_for}" if asked_for else "the policy acts"
-
-
-def who_stops(config: InterventionConfig) -> str:
-    """Return by whom a run was stopped, as a message says it."""
-    return f"the {config.by}" if config.is_person else config.by
-
-
 class Hands:
     """Somebody for each seed, asked before every step what they want of it.
 
@@ -121,15 +95,14 @@ class Hands:
         paced: bool = True,
     ):
         self._somebody, self._config = somebody, somebody.config
-        self._observer, self._interruption = observer, interruption
+        self._interruption = interruption
         self._paced = paced and self._config.is_person
         count = len(somebody.settings)
-        self._hands: list[Hand] = []
-        self._episode = np.full(count, -1, dtype=np.int64)
-        self._step = np.zeros(count, dtype=np.int64)
+        self._asked: list[Asked] = []
+        self._at = [(-1, 0)] * count
         self.taken, self._cut = (np.zeros(count, dtype=np.bool_) for _ in range(2))
         self.marks = np.zeros(count, dtype=np.int64)
-        self._shown, self._acted = "", -np.inf
+        self._who_acts, self._acted = WhoActs(self._config, observer), -np.inf
 
     def choose(
         self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()
@@ -140,15 +113,15 @@ class Hands:
         `asked_for` says why a limit wants somebody to take over, seed by seed, where it does. None:
         nothing is to be done any more, for the run is to stop.
         """
-        if not self._hands:
-            self._hands = [self._somebody.opens(setting) for setting in self._somebody.settings]
-        self._step[episode != self._episode] = 0
-        self._episode = episode.copy()
+        if not self._asked:
+            opened = map(self._somebody.opens, self._somebody.settings)
+            self._asked = [
+                Asked(hand, self._config, *at) for hand, at in zip(opened, self._at, strict=True)
+            ]
         decisions = []
-        for i, hand in enumerate(self._hands):
-            numbers = obs[i].copy(), own[i].copy(), int(episode[i]), int(self._step[i])
-            moment = Moment(*numbers, (asked_for[i] or "") if asked_for else "")
-            decision = self._ask(hand, moment)
+        for i, asked in enumerate(self._asked):
+            why = (asked_for[i] or "") if asked_for else ""
+            decision = self._wanted(asked, own[i].copy(), obs[i].copy(), int(episode[i]), why)
             if decision is None:
                 return None
             decisions.append(decision)
@@ -157,29 +130,27 @@ class Hands:
         ]
         return self._settle(decisions, own, next(filter(None, reasons), ""))
 
-    def _ask(self, hand: Hand, moment: Moment) -> Decision | None:
+    def _wanted(
+        self, asked: Asked, own: Array, obs: Array, episode: int, asked_for: str
+    ) -> Decision | None:
         """Return what somebody wants once they don't pause; None when the run is to stop."""
         while True:
-            try:
-                decision = hand.decide(moment)
-            except HandFault as fault:
-                self._ask_to_stop(str(fault))
+            wanted = asked.ask(own, obs, episode, asked_for)
+            if isinstance(wanted, str):
+                self._interruption.requested = self._interruption.requested or wanted
                 return None
-            if decision.stop:
-                self._ask_to_stop(who_stops(self._config))
-                return None
-            if not decision.pause:
-                return decision
+            if not wanted.pause:
+                return wanted
             if self._interruption.requested:
                 return None
-            self._show(who_acts(self._config, [decision]))
+            self._who_acts.say([wanted])
             time.sleep(ASK_SECONDS)
 
     def _settle(self, decisions: list[Decision], own: Array, asked_for: str) -> Array:
         self.taken = np.array([decision.action is not None for decision in decisions])
         self.marks = np.array([decision.mark for decision in decisions], dtype=np.int64)
         self._cut = np.array([decision.end for decision in decisions])
-        self._show(who_acts(self._config, decisions, asked_for))
+        self._who_acts.say(decisions, asked_for)
         if self._paced and self.taken.any():
             self._wait_for_a_person()
         theirs = [
@@ -203,12 +174,13 @@ class Hands:
 
     def done(self) -> None:
         """Go on to the step after the one that was chosen."""
-        self._step += 1
+        for asked in self._asked:
+            asked.step += 1
 
     def close(self) -> None:
         """Let go of the devices."""
-        while self._hands:
-            self._hands.pop().close()
+        while self._asked:
+            self._asked.pop().hand.close()
 
     # -- checkpoints
 
@@ -222,16 +194,5 @@ class Hands:
 
     def restore(self, saved: ckpt.Checkpoint) -> None:
         """Go on in the middle of the episodes of a checkpoint."""
-        self._episode = np.asarray(saved.state["episodes"], dtype=np.int64)
         steps = [len(running["rewards"]) for running in saved.state["running"]]
-        self._step = np.array(steps, dtype=np.int64)
-
-    # -- what is said
-
-    def _ask_to_stop(self, why: str) -> None:
-        self._interruption.requested = self._interruption.requested or why
-
-    def _show(self, text: str) -> None:
-        if text != self._shown:
-            self._shown = text
-            self._observer(Acting(text, self._config.is_person))
+        self._at = list(zip(saved.state["episodes"], steps, strict=True))
