@@ -24,6 +24,7 @@ from numpy.testing import assert_array_equal
 from runs import assert_same_end, recipe_of, states, stopped_at
 
 from baq_cli.engine.checkpoints.folder import load, load_newest
+from baq_cli.engine.phases.choosers import ByHand
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.hands import gamepad as gamepads
 from baq_cli.engine.phases.hands import keyboard as keyboards
@@ -390,6 +391,57 @@ def test_a_pause_waits_and_a_stop_or_a_signal_ends_it_without_a_step(
     hands = Hands(at_hand([pause])[0], ignore, signalled)
     assert hands.choose(own, obs, first) is None
     assert signalled.requested == "SIGTERM"
+
+
+WISHES = st.builds(
+    Decision,
+    st.none() | st.just(np.float32([0.5])),
+    st.sampled_from([-1, 0, 1]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(
+    wishes=st.lists(st.tuples(WISHES, st.booleans()), max_size=6),
+    by=st.sampled_from(["gamepad", "me:Class"]),
+)
+def test_the_clock_asks_and_does_as_the_loop_does(
+    wishes: list[tuple[Decision, bool]], by: str
+) -> None:
+    """Both are asked about the same steps, and do, mark, show and stop the same."""
+    decisions = [*(decision for decision, _ in wishes), Decision(), Decision(stop=True)]
+    new = iter([*(begins for decision, begins in wishes if not decision.pause), False])
+    somebody, (in_loop,) = at_hand(list(decisions), by=by, success_reward=2.5)
+    other, (on_clock,) = at_hand(list(decisions), by=by, success_reward=2.5)
+    shown: list[Event] = []
+    heard: list[Event] = []
+    interruption = Interruption()
+    hands, chooser = Hands(somebody, shown.append, interruption), ByHand(other, 0, heard.append)
+    episode, own, obs = 0, np.float32([0.1]), np.zeros(2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.sleep", lambda _: None)
+        while True:
+            chosen = hands.choose(own[None], obs[None], np.array([episode]))
+            choice = chooser.choose(own, obs, episode)
+            while choice.pause:
+                choice = chooser.choose(own, obs, episode)
+            if chosen is None:
+                break
+            judged = hands.judged(np.zeros(1), np.zeros(1, bool), np.zeros(1, bool))
+            reward, terminated, truncated = (float(each[0]) for each in judged)
+            assert_array_equal(choice.action, chosen[0])
+            assert (choice.label, choice.mark) == (hands.taken[0], hands.marks[0])
+            assert (choice.reward, choice.mark != 0) == (reward, terminated)
+            assert choice.end == truncated
+            hands.done()
+            chooser.done()
+            episode += next(new)
+    assert choice.stop == interruption.requested == ("the gamepad" if by == "gamepad" else by)
+    assert [(m.episode, m.step) for m in in_loop.asked] == [
+        (m.episode, m.step) for m in on_clock.asked
+    ]
+    assert shown == heard
 
 
 # -- a class of the user's
