@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from baq_cli.report.document import Failure, ReportInfo, build_document
 from baq_cli.report.joining import Found, join
 from baq_cli.report.markdown import write_markdown
 from baq_cli.report.method_runs import ONLINE_FIELDS, Course
-from baq_cli.report.packed import as_json
+from baq_cli.report.packed import _CourseFields, as_json
 from baq_cli.report.protocol import protocol_of
 from baq_cli.report.results_csv import REBUILT, SOURCE, _digest, read_sheet, write_sheet
 from baq_cli.report.run_facts import RunFacts
@@ -178,6 +178,11 @@ def test_seeds_trained_apart_stand_beside_their_runs_in_cells_that_spreadsheets_
         ((_, (kept,)),) = json.loads(f'{{"runs": {row["runs"]}}}').items()
         assert kept["recipe"]["seeds"] == [int(row["seed"])]
     assert max(len(cell) for row in rows for cell in row.values()) < EXCEL_LETTERS
+
+
+def test_all_of_a_course_is_kept_and_checked_where_it_is_read() -> None:
+    kept = {field.name for field in fields(Course)} - {"curves", "runs"}
+    assert set(_CourseFields.model_fields) == kept | {"place"}
 
 
 # -- the file

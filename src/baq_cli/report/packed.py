@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,12 @@ from baq_cli.units import UNITS, Phase
 CURVES: Mapping[Phase, str] = {"offline": "offline_curve", "online": "online_curve"}
 RUNS, FACTS = "runs", "facts"
 COLUMNS = (*CURVES.values(), RUNS, FACTS)
+PLAIN = tuple(
+    field.name
+    for field in fields(Course)
+    if field.name not in ("curves", "runs", "reference", "notes")
+)
+"""What of a course is JSON as it is."""
 IN_SHEETS = {";": "\\u003b", "|": "\\u007c"}
 """What many a spreadsheet divides cells at, as JSON may write it within its words."""
 MOST_WORDS = 10_000
@@ -150,23 +156,9 @@ def _run(run: RunFacts, place: int) -> dict[str, Any]:
 
 
 def _facts(course: Course, place: int) -> dict[str, Any]:
-    keys = (
-        "task",
-        "method",
-        "unit",
-        "protocol",
-        "environment",
-        "dataset",
-        "steps_known",
-        "published",
-        "notes",
-    )
     reference = None if course.reference is None else asdict(course.reference)
-    return {
-        "place": place,
-        **{key: getattr(course, key) for key in keys},
-        "reference": reference,
-    }
+    plain = {name: getattr(course, name) for name in PLAIN}
+    return {"place": place, **plain, "reference": reference, "notes": course.notes}
 
 
 # -- from cells
@@ -189,18 +181,8 @@ def unpacked(rows: Sequence[Row], file: Path) -> tuple[int, Course]:
     )  # fmt: skip
     found = ((phase, _curve(rows, phase, facts, file)) for phase in CURVES)
     curves: PhaseCurves = {phase: curve for phase, curve in found if curve is not None}
-    keys = (
-        "task",
-        "method",
-        "unit",
-        "protocol",
-        "environment",
-        "dataset",
-        "steps_known",
-        "published",
-    )
     return facts["place"], Course(
-        **{key: facts[key] for key in keys},
+        **{name: facts[name] for name in PLAIN if name in facts},
         curves=curves,
         runs=_runs(rows, file),
         reference=reference,
