@@ -117,8 +117,8 @@ def ran(draw: st.DrawFn, task: str, method: str, facts: dict[str, Any]) -> Cours
     reference = draw(st.none() | st.just(Reference("D4RL", -3.7, 91.3, "made up")))
     notes = draw(st.lists(NAMES, max_size=1))
     return Course(
-        task, method, curves, "return", protocol, runs, ENVIRONMENT, facts, reference, True,
-        tuple(notes),
+        task, method, curves, "return", protocol, runs, ENVIRONMENT, facts, reference,
+        notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -133,7 +133,8 @@ def filed(draw: st.DrawFn, task: str, unit: Any) -> Course:
         curves[phase] = Curve(
             "theirs", phase, "evaluations", np.arange(2), np.array(returns), tuple(range(count))
         )
-    return Course(task, "theirs", curves, unit, {}, steps_known=False)
+    published = draw(st.booleans())
+    return Course(task, "theirs", curves, unit, {}, steps_known=False, published=published)
 
 
 @st.composite

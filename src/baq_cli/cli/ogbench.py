@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from baq_cli.cli import options as opt
-from baq_cli.cli.exchange import warn
+from baq_cli.cli.added import warn
 from baq_cli.cli.say import say
 
 
