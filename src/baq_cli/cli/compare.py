@@ -83,34 +83,18 @@ def compare(
         ),
     ] = None,
     seeds: opt.Seeds = None,
-    gradient_steps: Annotated[
-        int | None, typer.Option(help="Offline gradient steps a seed.", min=1)
-    ] = None,
-    env_steps: Annotated[
-        int | None, typer.Option(help="Online environment steps a seed.", min=1)
-    ] = None,
-    env: Annotated[
-        str | None, typer.Option(help="Gymnasium id; default: the dataset's environment.")
-    ] = None,
+    gradient_steps: opt.GradientSteps = None,
+    env_steps: opt.EnvSteps = None,
+    env: opt.DatasetsEnv = None,
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
     device: opt.Device = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Cells run at once; default: one a CPU that is usable. 1: in this process.", min=1
-        ),
-    ] = None,
-    launcher: Annotated[str, typer.Option(help="local, ray or slurm.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Ray: the cluster's address, or auto; none: one of our own.")
-    ] = None,
-    cpus: Annotated[int | None, typer.Option(help="Ray, Slurm: CPUs of a cell.", min=1)] = None,
-    gpus: Annotated[float | None, typer.Option(help="Ray, Slurm: GPUs of a cell.", min=0)] = None,
-    slurm: Annotated[
-        list[str] | None,
-        typer.Option(help="Slurm: an option of sbatch, KEY=VALUE. Repeatable.", metavar="…"),
-    ] = None,
+    workers: opt.Workers = None,
+    launcher: opt.LauncherName = "local",
+    address: opt.Address = None,
+    cpus: opt.Cpus = None,
+    gpus: opt.Gpus = None,
+    slurm: opt.Slurm = None,
     track: opt.Track = None,
     ope: Annotated[
         bool,
@@ -176,13 +160,19 @@ def status(
     json: opt.Json = False,
 ) -> None:
     """Show how far a comparison is, from another terminal."""
-    from baq_cli.cli.results import print_json, print_table
     from baq_cli.launch.cells import load_cells
-    from baq_cli.launch.standing import standing_of
 
     cells = load_cells(out)
     if not cells:
         raise DataError(f"{out} holds no comparison: expected the --out of a 'baq compare'")
+    show_standing(cells, json)
+
+
+def show_standing(cells: Sequence[Cell], json: bool) -> None:
+    """Print how far cells are."""
+    from baq_cli.cli.results import print_json, print_table
+    from baq_cli.launch.standing import standing_of
+
     rows = [standing_of(cell) for cell in cells]
     if json:
         print_json([row.as_dict() for row in rows])

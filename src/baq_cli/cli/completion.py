@@ -27,7 +27,7 @@ VARIABLE = "_BAQ_COMPLETE"
 MOST_SECONDS = 2.0
 MOST_FOLDERS, MOST_DEPTH = 2_000, 10
 """Folders that are looked into for runs, and how far below the one that is typed."""
-RUN, COMPARISON = "recipe.yaml", "matrix.json"
+RUN, COMPARISON, SEARCH = "recipe.yaml", "matrix.json", "search.json"
 CHECKPOINTS, AGENT = "checkpoints", "agent.safetensors"
 _PLAIN = re.compile(r"[\w./+,@%-]+")
 """Names that mean nothing else to a shell. zsh evaluates what it is offered: others never are."""
@@ -192,6 +192,20 @@ def checkpoint(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
 def comparison(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer the folders of comparisons."""
     return _holding((COMPARISON,), incomplete)
+
+
+@_quietly
+def search(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
+    """Offer the folders of searches."""
+    return _holding((SEARCH,), incomplete)
+
+
+@_quietly
+def chosen_from(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
+    """Offer what a search may choose by."""
+    from baq_cli.recipes.method_files import tune_keys
+
+    return [word for key in tune_keys() if key.name == "chosen_from" for word in key.values()]
 
 
 @_quietly

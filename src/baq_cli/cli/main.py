@@ -26,6 +26,7 @@ from baq_cli.cli import (
     pretrain,
     recipes,
     report,
+    tune,
 )
 from baq_cli.cli.groups import DEBUG, TRUST, FlagsAnywhere
 from baq_cli.cli.say import say
@@ -62,6 +63,7 @@ app.command("report")(report.report)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.add_typer(compare.app, name="compare")
+app.add_typer(tune.app, name="tune")
 app.add_typer(data.app, name="data")
 app.add_typer(methods.app, name="methods")
 app.add_typer(recipes.app, name="recipes")

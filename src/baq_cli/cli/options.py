@@ -33,7 +33,8 @@ RecipeName = Annotated[
     ),
 ]
 Seeds = Annotated[
-    str | None, typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; one: 4,).")
+    str | None,
+    typer.Option(help="How many seeds (3 means 0,1,2), or which (4,7; 10..14; one: 4,)."),
 ]
 EnvArg = Annotated[
     list[str] | None,
@@ -60,6 +61,27 @@ Curves = Annotated[
         autocompletion=completion.curves,
     ),
 ]
+GradientSteps = Annotated[int | None, typer.Option(help="Offline gradient steps a seed.", min=1)]
+EnvSteps = Annotated[int | None, typer.Option(help="Online environment steps a seed.", min=1)]
+DatasetsEnv = Annotated[
+    str | None, typer.Option("--env", help="Gymnasium id; default: the dataset's environment.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Cells run at once; default: one a CPU that is usable. 1: in this process.", min=1
+    ),
+]
+LauncherName = Annotated[str, typer.Option("--launcher", help="local, ray or slurm.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray: the cluster's address, or auto; none: one of our own.")
+]
+Cpus = Annotated[int | None, typer.Option(help="Ray, Slurm: CPUs of a cell.", min=1)]
+Gpus = Annotated[float | None, typer.Option(help="Ray, Slurm: GPUs of a cell.", min=0)]
+Slurm = Annotated[
+    list[str] | None,
+    typer.Option(help="Slurm: an option of sbatch, KEY=VALUE. Repeatable.", metavar="…"),
+]
 Out = Annotated[Path, typer.Option(help="The run's folder; it must not hold a run yet.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
@@ -73,24 +95,31 @@ Overrides = Annotated[
 ]
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read `3` as seeds 0, 1, 2 and `4,7` as those.
+def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
+    """Read `3` as seeds 0, 1, 2, `4,7` as those, and `4..7` as 4, 5, 6, 7.
 
     Raises UsageError for anything else, before a list is made that no recipe may have.
     """
     from baq_cli.recipes.schema import MOST_SEEDS
 
     try:
-        if "," in text:
-            return [int(part) for part in text.split(",") if part.strip()]
-        count = int(text)
+        if "," not in text and ".." not in text:
+            parts = [range(int(text))]
+        else:
+            parts = [_seeds_of(part) for part in text.split(",") if part.strip()]
     except ValueError as error:
         raise UsageError(
-            f"--seeds {text}: expected a count (3) or a list of seeds (4,7)"
+            f"{flag} {clipped(text)}: expected a count (3), seeds (4,7) or a range of them (4..7)"
         ) from error
-    if not 1 <= count <= MOST_SEEDS:
-        raise UsageError(f"--seeds {text}: expected 1 to {MOST_SEEDS:,} seeds")
-    return list(range(count))
+    if not 1 <= sum(max(0, part.stop - part.start) for part in parts) <= MOST_SEEDS:
+        raise UsageError(f"{flag} {clipped(text)}: expected 1 to {MOST_SEEDS:,} seeds")
+    return [seed for part in parts for seed in part]
+
+
+def _seeds_of(part: str) -> range:
+    """Return the seeds of `4` or `4..7`; raises ValueError for other words."""
+    first, dots, last = part.partition("..")
+    return range(int(first), int(last if dots else first) + 1)
 
 
 def words(text: str | None) -> list[str]:

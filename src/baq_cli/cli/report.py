@@ -15,7 +15,7 @@ from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.report.names import plain
 
 if TYPE_CHECKING:
-    from baq_cli.report.document import ReportInfo
+    from baq_cli.report.document import Document, ReportInfo
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import Course
 
@@ -93,6 +93,18 @@ def write_and_show(
 ) -> None:
     """Write the report of what lies at paths, and print its tables."""
     from baq_cli.cli.results import print_json, show_comparison
+
+    document, page = write_document(paths, curves, out, threshold, title)
+    if json:
+        print_json(document)
+    else:
+        show_comparison(document, page)
+
+
+def write_document(
+    paths: list[Named], curves: list[Path], out: Path, threshold: float | None, title: str | None
+) -> tuple[Document, Path]:
+    """Write the report of what lies at paths; return its document, and the path of its page."""
     from baq_cli.report.document import ReportInfo, build_document
     from baq_cli.report.external import curves_of
     from baq_cli.report.joining import Found, join
@@ -117,11 +129,7 @@ def write_and_show(
         tuple(dict.fromkeys(note for said in saids for note in said.notes)),
     )
     document = build_document(courses, told)
-    page = write_report(document, courses, told, out)
-    if json:
-        print_json(document)
-    else:
-        show_comparison(document, page)
+    return document, write_report(document, courses, told, out)
 
 
 @dataclass(frozen=True)

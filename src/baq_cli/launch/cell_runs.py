@@ -63,7 +63,7 @@ def run_cell(cell: Cell, observer: Observer) -> None:
         observer(Note(f"{cell.name}: pre-training"))
         run_pretrain(recipe, _order(cell, "offline", observer))
         source = ckpt.load(cell.folder / "offline")
-    if method.learns_online:
+    if method.learns_online and not cell.offline_only:
         observer(Note(f"{cell.name}: fine-tuning"))
         order = _order(cell, "online", observer)
         run_finetune(recipe if sees_data(recipe) else _without_data(recipe), order, source)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from baq_cli.errors import DataError, clipped
+from baq_cli.launch.pruning import Pruning
 from baq_cli.runs.checked import Checked, check_content
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 
@@ -27,6 +28,8 @@ class _CellFields(Checked):
     method: str
     recipe: _RecipeFields
     command: str
+    offline_only: bool = False
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Cell:
 
     `task` is a dataset's id; `method` is a label, the algorithm with what a grid sets. `recipe`
     is a resolved recipe as a mapping; it names the dataset, and the environment where that isn't
-    the dataset's. `command` made the cell, and continues it.
+    the dataset's. `command` made the cell, and continues it. With `offline_only` it ends with its
+    pre-training; `pruning` says when a trial is stopped early (`launch.pruning.Pruning`).
     """
 
     task: str
@@ -43,6 +47,8 @@ class Cell:
     folder: Path
     recipe: dict[str, Any]
     command: str
+    offline_only: bool = False
+    pruning: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:

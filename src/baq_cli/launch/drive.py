@@ -124,7 +124,7 @@ class _Drive:
             self._settle(cell, read_state(cell.folder), how)
 
     def _settle(self, cell: Cell, state: State, how: str) -> None:
-        if state.stage == "done":
+        if state.stage in ("done", "pruned"):
             return
         if self.stopping or self.interruption.requested:  # which may have gone to the cell as well
             return

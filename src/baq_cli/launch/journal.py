@@ -28,7 +28,7 @@ STATE, EVENTS, PROGRESS = "state.json", "events.jsonl", "progress.json"
 PROGRESS_SECONDS = 1.0
 MOST_PROGRESS = 10_000
 
-Stage = Literal["waiting", "running", "done", "failed", "stopped"]
+Stage = Literal["waiting", "running", "done", "failed", "stopped", "pruned"]
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cell_runs import run_cell
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import Journal, read_state, write_state
+from baq_cli.launch.pruning import is_pruned
 from baq_cli.outlets import guard
 from baq_cli.report.names import printable_lines
-from baq_cli.runs.events import Event, Observer
+from baq_cli.runs.events import Evaluated, Event, Observer
 from baq_cli.runs.lock import held
 from baq_cli.safe_python import never_from_here
 from baq_cli.signals import Stopped, raised
@@ -52,11 +53,25 @@ def work(folder: Path, threads: int | None = None, watch: Observer | None = None
 
 def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
     write_state(folder, "running")
+    pruned = False
+
+    def observe(event: Event) -> None:
+        nonlocal pruned
+        observer(event)
+        if isinstance(event, Evaluated) and is_pruned(cell):
+            pruned = True
+            signal.raise_signal(signal.SIGTERM)  # it saves and stops, as for any launcher
+
     try:
         cell = Cell.load(folder)
-        with raised(), _stopped_between_phases(cell.command):
-            run_cell(cell if threads is None else cell.on_threads(threads), observer)
+        pruned = is_pruned(cell)  # it may have been killed on its way to saying so
+        if not pruned:
+            with raised(), _stopped_between_phases(cell.command):
+                run_cell(cell if threads is None else cell.on_threads(threads), observe)
     except Interrupted as error:
+        if pruned:
+            write_state(folder, "pruned", status=ExitStatus.DONE)
+            return ExitStatus.DONE
         write_state(folder, "stopped", str(error), error.status)
         return error.status
     except BaqError as error:
@@ -71,7 +86,7 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
         text = f"unexpected {type(error).__name__}: {error}. This is a fault of baq."
         write_state(folder, "failed", text, ExitStatus.FAULT)
         return ExitStatus.FAULT
-    write_state(folder, "done", status=ExitStatus.DONE)
+    write_state(folder, "pruned" if pruned else "done", status=ExitStatus.DONE)
     return ExitStatus.DONE
 
 

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from baq_cli.errors import MOST_SHOWN, UsageError, clipped, nearest
 from baq_cli.recipes.closed import AgentConfig
-from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig
+from baq_cli.recipes.schema import CompareConfig, Recipe, RunConfig, TuneConfig
 from baq_cli.surroundings import UNANSWERED, refused
 from baq_cli.untrusted import parse_yaml, read_yaml
 
 Layer = dict[str, Any]
 Methods = Mapping[str, type[AgentConfig]]
-SHARED, COMPARE = "shared", "compare"
+SHARED, COMPARE, TUNE = "shared", "compare", "tune"
 OF_ENVIRONMENT = ("env_args", "max_episode_steps")
 NO_ENV = "no_env"
 MOST_ERRORS = 20
@@ -30,7 +30,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
 
     A layer has a run's keys, a section a method, and `shared`: keys that hold for every method
     that has them, unless a section of the same or a later layer sets them. Sections of other
-    methods, and `compare`, are validated and dropped. A layer that names an environment names
+    methods, `compare` and `tune` are validated and dropped. A layer that names an environment names
     it whole: its arguments and its limit in earlier layers don't hold for it, nor does that there
     is none; a layer that says so drops what earlier ones say of any.
 
@@ -40,9 +40,10 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     run: Layer = {}
     sections: dict[str, Layer] = {}
     for layer in layers:
-        aside = (SHARED, COMPARE, *methods)
+        aside = (SHARED, COMPARE, TUNE, *methods)
         own = {key: value for key, value in layer.items() if key not in aside}
         comparison_of(layer)
+        tuning_of(layer)
         run = {key: value for key, value in run.items() if key not in _outdated(own)}
         run = merged(run, own)
         shared = _mapping(layer, SHARED)
@@ -60,7 +61,8 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
         name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
     }
     return Recipe(
-        run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, *methods]), method=parsed[algo]
+        run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, TUNE, *methods]),
+        method=parsed[algo],
     )
 
 
@@ -109,6 +111,15 @@ def comparison_of(layer: Layer) -> CompareConfig:
     Raises UsageError as `resolve` does.
     """
     config: CompareConfig = _validate(CompareConfig, _mapping(layer, COMPARE), f"{COMPARE}.")
+    return config
+
+
+def tuning_of(layer: Layer) -> TuneConfig:
+    """Return a layer's section `tune`.
+
+    Raises UsageError as `resolve` does.
+    """
+    config: TuneConfig = _validate(TuneConfig, _mapping(layer, TUNE), f"{TUNE}.")
     return config
 
 

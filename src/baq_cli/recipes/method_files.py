@@ -72,6 +72,11 @@ def run_keys() -> list[Key]:
     return list(_keys(_class(SCHEMA, "RunConfig")))
 
 
+def tune_keys() -> list[Key]:
+    """Return the keys of a recipe's section `tune`."""
+    return list(_keys(_class(SCHEMA, "TuneConfig")))
+
+
 def shared_keys() -> list[Key]:
     """Return the keys that `shared` may have."""
     return list(_keys(_shared()))

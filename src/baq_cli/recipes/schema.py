@@ -28,6 +28,8 @@ DatasetId = Annotated[str, AfterValidator(_dataset_id)]
 
 
 ProtocolName = Literal["published", "matched"]
+ChosenFrom = Literal["online", "final", "pretraining", "offline"]
+MOST_TRIALS = 1_000
 PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
@@ -224,6 +226,40 @@ class CompareConfig(Closed):
         description="methods whose sections in this file are their authors', or CORL's, for "
         "such tasks; all: of every method",
     )
+
+
+class TuneConfig(Closed):
+    """A recipe's section `tune`: a search of its method's keys."""
+
+    search: dict[str, str | list[Any]] = Field(
+        {}, max_length=100, description="by key: LOW..HIGH, LOW..HIGH:log, or a list of values"
+    )
+    trials: int = Field(20, ge=1, le=MOST_TRIALS, description="settings that are tried")
+    chosen_from: ChosenFrom = Field(
+        "online",
+        description="online: the mean over the online phase's evaluations; final: the last of "
+        "them; pretraining: the last one of pre-training; offline: its estimate from the dataset",
+    )
+    report_seeds: tuple[int, ...] = Field(
+        (), max_length=MOST_SEEDS, description="seeds that the chosen setting is reported on"
+    )
+    env_steps_budget: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_COUNT,
+        description="environment steps of all trials after which no further one begins",
+    )
+    at_once: int = Field(
+        4, ge=1, le=1_000, description="settings proposed together, before any of them is known"
+    )
+    prune_below: float = Field(
+        50.0,
+        ge=0,
+        le=100,
+        description="percentile of earlier trials at the same evaluation below which a trial is "
+        "stopped; 0: none is",
+    )
+    sampler_seed: int = Field(0, ge=0, lt=2**32, description="of the proposals")
 
 
 @dataclass(frozen=True)
