@@ -161,7 +161,8 @@ def read_progress(folder: Path) -> Progress | None:
 def _encode(event: Note | Evaluated) -> dict[str, Any]:
     if isinstance(event, Note):
         return {"note": in_utf8(event.text)}
-    return {"phase": event.phase, "done": event.done, "returns": event.returns.tolist()}
+    said = {"phase": event.phase, "done": event.done, "returns": event.returns.tolist()}
+    return said | ({"estimated": True} if event.estimated else {})
 
 
 def _decode(line: bytes) -> Event | None:
@@ -173,6 +174,7 @@ def _decode(line: bytes) -> Event | None:
         returns = np.asarray(record["returns"], dtype=np.float64)
         if record["phase"] not in UNITS or returns.ndim != 2:
             return None
-        return Evaluated(record["phase"], int(record["done"]), returns)
+        estimated = record.get("estimated") is True
+        return Evaluated(record["phase"], int(record["done"]), returns, estimated)
     except (ValueError, LookupError, TypeError):
         return None

@@ -85,7 +85,7 @@ def first_pruned(
 ) -> int | None:
     """Return the index of the first score at which a trial is pruned, None where it isn't.
 
-    It is where the best of its scores lies below the percentile `below` of `earlier` trials'.
+    It is where that score lies below the percentile `below` of `earlier` trials' at the same index.
     """
     optuna = require_optuna()
     pruner = optuna.pruners.PercentilePruner(
@@ -97,9 +97,10 @@ def first_pruned(
         for curve in earlier:
             values = dict(enumerate(curve))
             study.add_trial(optuna.trial.create_trial(value=curve[-1], intermediate_values=values))
-        for index in range(len(scores)):
-            so_far = dict(enumerate(scores[: index + 1]))
-            trial = optuna.trial.create_trial(state=state.RUNNING, intermediate_values=so_far)
+        for index, score in enumerate(scores):
+            # told alone: Optuna would go by the best one, and a policy may have been better once
+            now = {index: score}
+            trial = optuna.trial.create_trial(state=state.RUNNING, intermediate_values=now)
             if pruner.prune(study, trial):
                 return index
     return None

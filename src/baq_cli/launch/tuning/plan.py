@@ -16,7 +16,7 @@ from baq_cli.launch.matrix import lay_out
 from baq_cli.launch.pruning import PHASE, Pruning
 from baq_cli.recipes.load import TUNE, Layer, differences, merged, resolve, tuning_of
 from baq_cli.recipes.schema import ChosenFrom, Recipe, TuneConfig
-from baq_cli.recipes.search import Settings, Space, layer_of, space_of
+from baq_cli.recipes.search import OF_THE_RUN, Settings, Space, layer_of, space_of
 from baq_cli.report.protocol import protocol_of
 
 REPORT, TRIALS = "report", "trials"
@@ -142,8 +142,9 @@ def plan_search(recipe: Layer, given: Layer, asked: Layer, out: Path, command: s
         raise UsageError("a search needs a dataset: give --dataset ID ('baq data list')")
     _check_phase(base.run.algo, config.chosen_from)
     _check_seeds(base.run.seeds, config)
-    _check_given_once(config, given)
     space = space_of(config.search, layers, base.run.algo, method_configs())
+    _check_means_something(space, config.chosen_from)
+    _check_given_once(config, given)
     return Plan(layers, space, config, out, command)
 
 
@@ -153,14 +154,8 @@ def check_same(before: Mapping[str, Any], plan: Plan) -> None:
     Raises UsageError that names what differs.
     """
     now = plan.identity()
-    changed = [
-        *differences(before["recipe"], now["recipe"]),
-        *(
-            f"{key} was {before.get(key)}, this command says {now.get(key)}"
-            for key in sorted({*before, *now} - {"recipe"})
-            if before.get(key) != now.get(key)
-        ),
-    ]
+    was, says = ({key: said[key] for key in said if key != "recipe"} for said in (before, now))
+    changed = [*differences(before["recipe"], now["recipe"]), *differences(was, says)]
     if changed:
         raise UsageError(
             f"{plan.out} holds another search: {'; '.join(changed)}. Give the values it was begun "
@@ -198,6 +193,19 @@ def _check_seeds(seeds: Sequence[int], config: TuneConfig) -> None:
             "the chosen setting is reported on seeds that didn't choose it: give --report-seeds, "
             f"as {fresh}"
         )
+
+
+def _check_means_something(space: Space, chosen_from: ChosenFrom) -> None:
+    """Refuse keys that a pre-training doesn't have, or that change what an estimate is of."""
+    for key in space:
+        section, name = key.split(".")[0], key.split(".")[-1]
+        if PHASE[chosen_from] == "offline" and section in OF_THE_RUN:
+            raise UsageError(f"--search {key}: it has no effect before the online phase")
+        if chosen_from == "offline" and name == "discount":
+            raise UsageError(
+                f"--search {key}: estimates are discounted returns, and those of two discounts "
+                "can't be compared; say --from pretraining or --from online, which play"
+            )
 
 
 def _check_given_once(config: TuneConfig, given: Layer) -> None:
