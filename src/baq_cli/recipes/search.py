@@ -157,7 +157,15 @@ def _part(key: str, spec: str | Sequence[Any], algo: str, methods: Methods) -> R
         raise UsageError(
             f"--search {key}={clipped(list(spec))}: expected 2 to {MOST_CHOICES:,} different values"
         )
-    return Choices(tuple(spec))
+    kind = _number_kind(key, algo, methods)
+    return Choices(tuple(_number(value) if kind is float else value for value in spec))
+
+
+def _number(value: Any) -> Any:
+    """Return a number that YAML has for a word, as 1e-4, as one."""
+    if isinstance(value, str) and re.fullmatch(_NUMBER, value):
+        return float(value)
+    return value
 
 
 def _range(key: str, text: str, algo: str, methods: Methods) -> Range:
