@@ -21,6 +21,7 @@ from baq_cli.errors import UsageError
 
 __all__ = ["log", "run"]
 EXTRAS = {"parquet": "pyarrow", "ray": "ray", "slurm": "submitit", "onnx": "onnx"}
+EXTRAS |= {"tune": "optuna"}
 EXTRAS |= {"tensorboard": "tensorboard", "robotics": "gymnasium_robotics"}
 SMALLEST = ["--gradient-steps", "2", "--env-steps", "4", "--seeds", "1", "--workers", "1", *SMALL]
 
@@ -45,6 +46,7 @@ def compared(terminal: Terminal, log: str, tmp_path: Path) -> Path:
     "dataset '{}' is stored as {}, which needs pyarrow: pip install 'baq-cli[parquet]'",
     "--launcher ray needs Ray: pip install 'baq-cli[ray]'",
     "--launcher slurm needs submitit: pip install 'baq-cli[slurm]'",
+    "baq tune needs Optuna: pip install 'baq-cli[tune]'",
     "--format {} needs the package {}: pip install 'baq-cli[{}]'",
     "tracking with {} needs a package that can't be imported: {}. Install it with: pip install ",
 )
@@ -59,6 +61,8 @@ def test_an_extra_that_a_message_names_brings_the_package_that_was_missing(
         "onnx": ["export", "--checkpoint", run, "--format", "onnx", "--out", tmp_path / "x.onnx"],
         "ray": compare(tmp_path / "c", "--launcher", "ray"),
         "slurm": compare(tmp_path / "c", "--launcher", "slurm"),
+        "tune": ["tune", "--algo", "iql", "--dataset", LOG, "--search", "iql.beta=1..2",
+                 "--report-seeds", "5", "--seeds", "1,", "--out", tmp_path / "s"],
         "robotics": ["data", "collect", "me/maze-v0", "--behavior", "random", "--env-steps", "2",
                      "--env", "PointMaze_UMaze-v3"],
     }  # fmt: skip

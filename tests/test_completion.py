@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.keys import keys_of
 from baq_cli.recipes.load import parse_overrides, resolve
 from baq_cli.recipes.names import recipe_names
-from baq_cli.recipes.schema import RunConfig
+from baq_cli.recipes.schema import ChosenFrom, RunConfig, TuneConfig
 
 BAQ = Path(sys.executable).with_name("baq")
 HEAVY = {"torch", "numpy", "gymnasium", "minari", "matplotlib", "yaml"}
@@ -119,6 +119,11 @@ def test_methods_are_offered_wherever_one_is_asked_for(offered: Offered) -> None
     assert "iql,iql" not in offered("bench", "--algo", "iql,")
 
 
+def test_what_a_search_may_choose_by_is_offered(offered: Offered) -> None:
+    assert offered("tune", "--from", "") == [*get_args(ChosenFrom)]
+    assert [key.name for key in method_files.tune_keys()] == list(TuneConfig.model_fields)
+
+
 def test_commands_of_a_group_with_a_default_are_offered_beside_its_options(
     offered: Offered,
 ) -> None:
@@ -148,6 +153,7 @@ def test_keys_are_offered_as_far_as_they_are_told_apart(offered: Offered) -> Non
     assert offered("pretrain", "baq.td3_bc.a") == ["baq.td3_bc.alpha=", "baq.td3_bc.actor_q="]
     assert offered("pretrain", "iql.expec") == ["iql.expectile=", "iql.expectile=0.7"]
     assert offered("compare", "--grid", "shared.ta")[1].startswith("shared.tau=")
+    assert offered("tune", "--search", "iql.expec") == ["iql.expectile=", "iql.expectile=0.7"]
 
 
 def test_values_are_offered_behind_a_key(offered: Offered) -> None:
@@ -178,16 +184,19 @@ def test_runs_their_checkpoints_and_comparisons_are_offered(
         "~/runs/deep/a/checkpoints/offline-10",
     ]
     assert offered("compare", "status", "ru") == ["runs"]
+    (tmp_path / "runs" / "b" / "search.json").touch()
+    assert offered("tune", "status", "ru") == ["runs/b"]
     assert offered("report", "mine=runs/b") == ["mine=runs/b"]
     assert offered("eval", "--checkpoint", "nowhere/") == []
 
 
 def test_the_names_that_are_looked_for_are_those_of_runs_and_comparisons() -> None:
     from baq_cli.launch.cells import MATRIX
+    from baq_cli.launch.tuning.search import FILE
     from baq_cli.runs.checkpoints import AGENT, CHECKPOINTS
     from baq_cli.runs.folder import RECIPE
 
-    assert (completion.RUN, completion.COMPARISON) == (RECIPE, MATRIX)
+    assert (completion.RUN, completion.COMPARISON, completion.SEARCH) == (RECIPE, MATRIX, FILE)
     assert (completion.CHECKPOINTS, completion.AGENT) == (CHECKPOINTS, AGENT)
 
 
