@@ -62,7 +62,7 @@ def test_an_extra_that_a_message_names_brings_the_package_that_was_missing(
         "ray": compare(tmp_path / "c", "--launcher", "ray"),
         "slurm": compare(tmp_path / "c", "--launcher", "slurm"),
         "tune": ["tune", "--algo", "iql", "--dataset", LOG, "--search", "iql.beta=1..2",
-                 "--report-seeds", "5", "--seeds", "1,", "--out", tmp_path / "s"],
+                 "--report-seeds", "5,", "--seeds", "1,", "--out", tmp_path / "s"],
         "robotics": ["data", "collect", "me/maze-v0", "--behavior", "random", "--env-steps", "2",
                      "--env", "PointMaze_UMaze-v3"],
     }  # fmt: skip

@@ -50,6 +50,10 @@ def command(line: str, saves: str = "") -> Command:
 
 
 TUNED = "--env-steps 6 evaluation.every_env_steps=6"
+SEARCH = (
+    f"tune --algo iql --dataset {ID} --search iql.beta=1..9 --trials 1 --seeds 1, --from offline "
+    f"--workers 1 {TRAIN} evaluation.estimate_updates=1 --out "
+)
 COMMANDS = {
     "pretrain": command("pretrain --algo iql --dataset {id} --out new " + TRAIN, "new"),
     "pretrain resumed": command(
@@ -66,6 +70,8 @@ COMMANDS = {
         f"{TUNED}"
     ),
     "compare status": command("compare status comparison"),
+    "tune": command(f"{SEARCH} new"),
+    "tune status": command("tune status search"),
     "report of a comparison": command("report comparison --json"),
     "data list": command("data list"),
     "data show": command("data show {id} --plot new.png"),
@@ -104,6 +110,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for line in (
             f"pretrain --algo iql --dataset {ID} --out run {TRAIN}",
             f"compare --dataset {ID} --algos iql --seeds 1, --out comparison {TRAIN} {TUNED}",
+            f"{SEARCH} search",
             f"data export {ID} --to npz --out log.npz",
             f"data export {ID} --to d4rl --out log.hdf5",
             "recipes copy pendulum/iql recipe.yaml",

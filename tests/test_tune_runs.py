@@ -35,11 +35,10 @@ def tune(out: Path, *words: str, algo: str = "iql") -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _quick_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figures and write no page, but where a test is of the report."""
-    if "reported" not in request.node.name:
-        monkeypatch.setattr("baq_cli.report.write.draw_figures", lambda document, folder: [])
-        monkeypatch.setattr("baq_cli.report.write.write_page", lambda document, page: page)
+def _quick_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures and write no page: other tests do."""
+    monkeypatch.setattr("baq_cli.report.write.draw_figures", lambda document, folder: [])
+    monkeypatch.setattr("baq_cli.report.write.write_page", lambda document, page: page)
 
 
 # -- what comes out
@@ -76,7 +75,7 @@ def test_only_scores_on_seeds_that_did_not_choose_are_reported(
     told = " ".join(shown.split())
     assert f"choosing cost {3 * (12 + every)} environment steps (36 of online training" in told
     assert "reported on seeds 5, 6, none of which chose" in told
-    (command,) = re.findall(r"^run it: (.*)$", shown, re.MULTILINE)
+    (command,) = re.findall(r"^to run it: (.*)$", shown, re.MULTILINE)
     again = terminal.run(*command.split()[1:], "--json")
     (task,) = json.loads(again[1])["tasks"]
     assert list(task["methods"]) == ["iql"]

@@ -60,7 +60,7 @@ def show_search(found: dict[str, Any], out: Path, document: dict[str, Any] | Non
         show_comparison(document, out / reported["report"] / "report.html")
     recipe = str(out / chosen["recipe"])
     say(f"\nrecipe: {recipe}")
-    say(f"run it: {in_shell(['baq', 'compare', '--recipe', recipe, '--out', f'{out}-chosen'])}")
+    say(f"to run it: {in_shell(['baq', 'compare', '--recipe', recipe, '--out', f'{out}-chosen'])}")
 
 
 def _row(trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def parse_search(words: Sequence[str]) -> dict[str, str | list[Any]]:
     for word in words:
         key, _, text = word.partition("=")
         if not all(key.split(".")) or not text:
-            raise UsageError(f"cannot read --search {clipped(word)}: expected {FORMS}")
+            raise UsageError(f"--search {clipped(word)}: expected {FORMS}")
         if key in found:
             raise UsageError(f"--search {clipped(key)}: it is given twice; expected one of them")
         found[key] = text if ".." in text else _values(word, text)
@@ -126,7 +126,7 @@ def _values(word: str, text: str) -> list[Any]:
     except ValueError:
         values = None
     if not isinstance(values, list):
-        raise UsageError(f"cannot read --search {clipped(word)}: expected {FORMS}")
+        raise UsageError(f"--search {clipped(word)}: expected {FORMS}")
     return values
 
 
@@ -171,7 +171,7 @@ def _number(value: Any) -> Any:
 def _range(key: str, text: str, algo: str, methods: Methods) -> Range:
     found = _RANGE.fullmatch(text)
     if found is None:
-        raise UsageError(f"cannot read --search {key}={clipped(text)}: expected {FORMS}")
+        raise UsageError(f"--search {key}={clipped(text)}: expected {FORMS}")
     kind = _number_kind(key, algo, methods)
     if kind is None:
         raise UsageError(
