@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.pruning import LEAST_EVALUATIONS, LEAST_TRIALS, Pruning
 from baq_cli.launch.tuning.optuna_rules import Known, propose
-from baq_cli.launch.tuning.search import FILE
+from baq_cli.launch.tuning.folder import FILE
 from baq_cli.launch.tuning.trials import Trial
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.search import Choices, Range, Space, layer_of, parse_search, space_of
@@ -318,7 +318,12 @@ def test_settings_that_do_not_go_together_are_a_failed_trial_and_cost_nothing(
     asked = {"search": {"moore.members": [3, 9], "moore.elites": [2, 7]}, "report_seeds": [7]}
     plan = plan_search(recipe, {}, asked, tmp_path / "s", "baq tune")
     search = Search(plan, lambda cell: cell)
-    search._propose()
+
+    def killed(cells: object) -> NoReturn:
+        raise Killed("killed")
+
+    with pytest.raises(Killed):
+        search.run(killed, lambda trial: None)
     stages = {tuple(t.settings.values()): (t.stage, t.cost.total) for t in search.trials()}
     assert stages.pop((3, 7)) == ("failed", 0)
     assert set(stages.values()) == {("waiting", 0)}

@@ -168,9 +168,9 @@ def status(
 ) -> None:
     """Show how far a search's trials are, from another terminal."""
     from baq_cli.launch.cells import Cell
-    from baq_cli.launch.tuning.search import search_in
+    from baq_cli.launch.tuning.folder import begun_trials
 
-    show_standing([Cell.load(folder) for folder in search_in(out)], json)
+    show_standing([Cell.load(folder) for folder in begun_trials(out)], json)
 
 
 def run_search(plan: Plan, place: Place, json: bool) -> None:

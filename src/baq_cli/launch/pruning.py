@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 
 from baq_cli.errors import DataError
 from baq_cli.recipes.schema import ChosenFrom
@@ -41,8 +42,8 @@ class Pruning(Checked):
     """
 
     chosen_from: ChosenFrom
-    below: Finite
-    earlier: list[list[Finite]]
+    below: float = Field(ge=0, le=100)
+    earlier: list[Annotated[list[Finite], Field(min_length=1)]]
 
     def cut(self, scores: Sequence[float]) -> int | None:
         """Return at which of a trial's scores, by index, it is stopped; None: at none of them."""

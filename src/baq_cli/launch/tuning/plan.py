@@ -14,12 +14,13 @@ from baq_cli.launch.cell_runs import NOT_KEPT
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.matrix import lay_out
 from baq_cli.launch.pruning import PHASE, Pruning
+from baq_cli.launch.tuning.folder import trial_folder
 from baq_cli.recipes.load import TUNE, Layer, differences, merged, resolve, tuning_of
 from baq_cli.recipes.schema import ChosenFrom, Recipe, TuneConfig
 from baq_cli.recipes.search import OF_THE_RUN, Settings, Space, layer_of, space_of
 from baq_cli.report.protocol import protocol_of
 
-REPORT, TRIALS = "report", "trials"
+REPORT = "report"
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,15 @@ class Plan:
         recipe = self.recipe.as_dict()
         return {
             "recipe": recipe,
-            "protocol": protocol_of(recipe),
+            "protocol": protocol_of(recipe) | self._estimates(),
             "search": {key: part.as_text() for key, part in self.space.items()},
             **self.asked.model_dump(mode="json", exclude=free),
         }
+
+    def _estimates(self) -> dict[str, Any]:
+        """Return what decides estimates; it changes no score that is played."""
+        updates = self.recipe.run.evaluation.estimate_updates
+        return {} if self.plays else {"evaluation.estimate_updates": updates}
 
     def cell(self, number: int, settings: Settings, earlier: Sequence[Sequence[float]]) -> Cell:
         """Return the cell of a trial; `earlier` has the scores of trials that finished before.
@@ -96,7 +102,7 @@ class Plan:
         )
 
     def folder(self, number: int) -> Path:
-        return self.out / TRIALS / f"{number:04d}"
+        return trial_folder(self.out, number)
 
     def report_cell(self, settings: Settings) -> Cell:
         """Return the cell of chosen settings on the seeds that report."""

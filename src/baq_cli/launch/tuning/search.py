@@ -8,32 +8,21 @@ anything, and a search that was killed goes on from its folder to the same end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import CellFailure
+from baq_cli.launch.tuning.folder import FILE, read_search, write_search
 from baq_cli.launch.tuning.optuna_rules import propose
 from baq_cli.launch.tuning.plan import Plan, check_same
 from baq_cli.launch.tuning.trials import OUTCOMES, Cost, Trial, outcome_of
-from baq_cli.recipes.schema import MOST_TRIALS
 from baq_cli.recipes.search import Settings
-from baq_cli.runs.checked import Checked, check_content
-from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 
-FILE = "search.json"
 Ending = Literal["trials", "budget", "space"]
 """Why a search ended: so many trials were asked for, the budget is spent, all was tried."""
 Runner = Callable[[Sequence[Cell]], dict[str, CellFailure]]
 """Runs cells, and returns those that failed, by name."""
-
-
-class _SearchFields(Checked):
-    search: dict[str, Any]
-    trials: list[dict[str, Any]] = Field(max_length=2 * MOST_TRIALS)
 
 
 class Search:
@@ -165,8 +154,7 @@ def _kept(plan: Plan) -> list[Settings]:
     file = plan.out / FILE
     if not file.exists():
         return []
-    content = read_json(file)
-    check_content(_SearchFields, content, file)
+    content = read_search(plan.out)
     try:
         check_same(content["search"], plan)
     except (LookupError, TypeError, AttributeError) as error:
@@ -179,20 +167,4 @@ def _kept(plan: Plan) -> list[Settings]:
 
 
 def _keep(plan: Plan, proposed: Sequence[Settings]) -> None:
-    with disk_errors(f"keep the search in {plan.out}"):
-        plan.out.mkdir(parents=True, exist_ok=True)
-        content = {"search": plan.identity(), "trials": list(proposed)}
-        replace_file(plan.out / FILE, json_bytes(content))
-
-
-def search_in(out: Path) -> list[Path]:
-    """Return the folders of the trials that a search in a folder has begun, in order.
-
-    Raises DataError where it holds none.
-    """
-    if not (out / FILE).exists():
-        raise DataError(f"{out} holds no search: expected the --out of a 'baq tune'")
-    content = read_json(out / FILE)
-    check_content(_SearchFields, content, out / FILE)
-    folders = [out / "trials" / f"{number:04d}" for number in range(len(content["trials"]))]
-    return [folder for folder in folders if (folder / "cell.json").exists()]
+    write_search(plan.out, plan.identity(), proposed)

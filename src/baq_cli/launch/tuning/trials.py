@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from baq_cli.errors import ExitStatus
+from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.launch.pruning import Pruning, curve_of, cut_of, scores_of
@@ -114,6 +115,8 @@ def cost_of(cell: Cell, unit: str | None = None, most: int | None = None) -> Cos
         total = int(cell.recipe["env_steps"])
         every = cell.recipe["evaluation"]["every_env_steps"] or max(1, total // 10)
         last = min(last + int(every), total)
+    if not math.isfinite(lengths):
+        raise DataError(f"{cell.folder} is damaged: an episode's length is no number")
     return Cost(last * len(cell.recipe["seeds"]), round(lengths))
 
 
