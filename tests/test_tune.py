@@ -19,8 +19,8 @@ from searches import COST, RECIPE, SPACE, TOTAL, Killed, plan_in, searched
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.pruning import LEAST_EVALUATIONS, LEAST_TRIALS, Pruning
-from baq_cli.launch.tuning.optuna_rules import Known, propose
 from baq_cli.launch.tuning.folder import FILE
+from baq_cli.launch.tuning.optuna_rules import Known, propose
 from baq_cli.launch.tuning.trials import Trial
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.search import Choices, Range, Space, layer_of, parse_search, space_of
