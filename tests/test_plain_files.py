@@ -350,7 +350,7 @@ MINE_ALONE = {
         "machine.py",
     },  # what is installed; the system's memory
     "open": {
-        *("cli/progress.py", "cli/compare.py"),  # displays and launchers, not files
+        *("cli/progress.py", "cli/compare.py", "cli/tune.py"),  # displays and launchers, not files
         *("data/minari/episode_file.py", "data/logs/d4rl.py", "data/hdf5.py"),  # HDF5, inside
         "data/logs/tables.py",  # a member of an archive
         *("engine/phases/recorder.py", "engine/robot/acting.py"),  # a log, which opens its file so
