@@ -1,10 +1,10 @@
-"""The methods that BAQ adapts, with the settings that they have inside it."""
+"""The methods that BAQ adapts, with the settings that they have inside it, and BAQ's own."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from baq_cli.agents.cal_ql import CalQL
 from baq_cli.agents.cql import CQL
@@ -16,6 +16,7 @@ from baq_cli.agents.rebrac import ReBRAC
 from baq_cli.agents.rlpd import RLPD
 from baq_cli.agents.sac_n import SACN
 from baq_cli.agents.td3_bc import TD3BC
+from baq_cli.nets.critics import Reduction
 from baq_cli.recipes.closed import LogStd
 
 ADAPTED: dict[str, type[Adaptable]] = {
@@ -57,3 +58,57 @@ class Adapted(OnBase):
     edac: EDAC.Config = EDAC.Config()
     rebrac: ReBRAC.Config = ReBRAC.Config()
     rlpd: RLPD.Config = RLPD.Config()
+
+
+class BAQConfig(Adapted):
+    """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
+
+    critics: int = Field(4, ge=2)
+    layer_norm: bool = True
+    target_reduction: Reduction = "min_of_two"
+    normalize_observations: bool = True
+    warmup_env_steps: int = Field(1_000, ge=0, description="steps of the frozen policy first")
+    online_share: float | None = Field(
+        0.5, ge=0, le=1, description="ρ, share of online rows a batch; null draws from the union"
+    )
+
+    weight: bool = Field(True, description="switch: weight TD errors by behaviour distance")
+    priority: Literal["rising", "falling", "off"] = Field(
+        "rising", description="switch: priority against behaviour distance"
+    )
+    align: bool = Field(True, description="switch: align with the behaviour where uncertain")
+    relax: bool = Field(True, description="switch: relax with confidence (off holds κ at 0)")
+    confidence: Literal["spread", "calibration", "returns", "dual"] = Field(
+        "spread", description="what κ follows while it relaxes"
+    )
+    constraint: Literal["auto", "kept", "dropped"] = Field(
+        "auto", description="the base's own constraint online; auto: dropped when align is on"
+    )
+
+    @field_validator("priority", mode="before")
+    @classmethod
+    def _bare_off(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+    k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
+    k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
+    priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
+    align_weight: float = Field(3.0, ge=0, description="λ, on a value term of size one")
+    confidence_rate: float = Field(1e-3, gt=0, le=1, description="of κ, a gradient step")
+    bound: float | None = Field(
+        None,
+        gt=0,
+        description="δ, squared distance of the policy to its slow average that is free; null: any",
+    )
+    bound_weight: float = Field(10.0, ge=0, description="λ_b, of what is beyond δ")
+    bound_rate: float = Field(1e-3, gt=0, le=1, description="of the slow average, a policy step")
+    distance_limit: float | None = Field(
+        0.1, gt=0, description="scale distances down so that their offline median is at most this"
+    )
+    behavior_hidden: tuple[int, ...] = Field((256, 256), description="hidden layer widths of π_BC")
+    behavior_learning_rate: float = Field(3e-4, gt=0, description="of π_BC")
+
+    @property
+    def drops_constraint(self) -> bool:
+        """Whether the base's own constraint is off online."""
+        return self.constraint == "dropped" or (self.constraint == "auto" and self.align)

@@ -4,67 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from baq_cli.agents.adapted import ADAPTED, Adapted
-from baq_cli.agents.base import per_seed
-from baq_cli.agents.interface import Batch, Experience, Group, Losses
+from baq_cli.agents.adapted import ADAPTED, BAQConfig
+from baq_cli.agents.base import frozen_copy, per_seed
+from baq_cli.agents.interface import Batch, Experience, Group, Losses, Target
 from baq_cli.agents.objectives import spread_by_store, squared_distance
 from baq_cli.agents.parts.behavior import BehaviorModel
+from baq_cli.agents.parts.confidence import CONFIDENCES, Confidence, Evidence
 from baq_cli.agents.parts.wrapper import Wrapper
 from baq_cli.agents.plans import Plan
-from baq_cli.nets.critics import Reduction
+from baq_cli.nets.policies import ActingPolicy
 from baq_cli.nets.streams import SeedStream
 
 REFERENCE_STATES = 10_000
-
-
-class BAQConfig(Adapted):
-    """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
-
-    critics: int = Field(4, ge=2)
-    layer_norm: bool = True
-    target_reduction: Reduction = "min_of_two"
-    normalize_observations: bool = True
-    warmup_env_steps: int = Field(1_000, ge=0, description="steps of the frozen policy first")
-    online_share: float | None = Field(
-        0.5, ge=0, le=1, description="ρ, share of online rows a batch; null draws from the union"
-    )
-
-    weight: bool = Field(True, description="switch: weight TD errors by behaviour distance")
-    priority: Literal["rising", "falling", "off"] = Field(
-        "rising", description="switch: priority against behaviour distance"
-    )
-    align: bool = Field(True, description="switch: align with the behaviour where uncertain")
-    relax: bool = Field(True, description="switch: relax with confidence (off holds κ at 0)")
-    constraint: Literal["auto", "kept", "dropped"] = Field(
-        "auto", description="the base's own constraint online; auto: dropped when align is on"
-    )
-
-    @field_validator("priority", mode="before")
-    @classmethod
-    def _bare_off(cls, value: Any) -> Any:
-        return "off" if value is False else value
-
-    k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
-    k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
-    priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
-    align_weight: float = Field(3.0, ge=0, description="λ, on a value term of size one")
-    confidence_rate: float = Field(1e-3, gt=0, le=1, description="of κ, a gradient step")
-    distance_limit: float | None = Field(
-        0.1, gt=0, description="scale distances down so that their offline median is at most this"
-    )
-    behavior_hidden: tuple[int, ...] = Field((256, 256), description="hidden layer widths of π_BC")
-    behavior_learning_rate: float = Field(3e-4, gt=0, description="of π_BC")
-
-    @property
-    def drops_constraint(self) -> bool:
-        """Whether the base's own constraint is off online."""
-        return self.constraint == "dropped" or (self.constraint == "auto" and self.align)
 
 
 class BAQ(Wrapper):
@@ -84,7 +40,14 @@ class BAQ(Wrapper):
         align     π's loss gains λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_BC(s)_j)²],
                   in units of the base's value term
                   u = clip(std_i Q_i(s, π(s)) / σ_ref, 0, 1), σ_ref its offline 90th percentile
-        relax     κ ← κ + ρ (1 − mean u − κ) over online rows, ρ = `confidence_rate`
+        bound     π's loss gains λ_b mean_B[((1 − κ) mean_j (π(s)_j − π̃(s)_j)² − δ)⁺],
+                  in the same units; δ = `bound`, none by default; π̃ follows π by `bound_rate`
+        relax     κ, from 0, moves by ρ = `confidence_rate` and follows, as `confidence` says,
+                  spread       1 − mean u over online rows
+                  calibration  values at entry against the returns of the newest episodes
+                  returns      those of the newest episodes against those of the warm-up
+                  dual         a distance of π to π_BC that widens while returns hold
+                  (`agents/parts/confidence.py` has each one's formula)
     Distances are scaled down so that their offline median is at most `distance_limit`. With every
     switch (`weight`, `priority`, `align`, `relax`) off it is its base, bit for bit.
 
@@ -93,8 +56,8 @@ class BAQ(Wrapper):
     batch are online rows, drawn by priority as the dataset's are; the first `warmup_env_steps` are
     taken by the frozen policy, without updates.
 
-    Departures: the weight is the paper's; the priority's form, the alignment and its relaxation are
-    this project's.
+    Departures: the weight is the paper's; the priority's form, the alignment, the bound and what
+    relaxes them are this project's. The paper's two mechanisms alone: `align` and `relax` off.
     """
 
     name = "baq"
@@ -103,13 +66,17 @@ class BAQ(Wrapper):
     constraint_online = "relaxes"
     needs_own_pretraining: ClassVar[bool] = True
     BASES = ADAPTED
-    ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        **dict.fromkeys(("weight", "align", "relax"), (False,)),
-        "priority": ("off",),
-    }
+    fresh_online = ("gauge", "slow")
+    ablations: ClassVar[tuple[Mapping[str, Any], ...]] = (
+        *({switch: False} for switch in ("weight", "align", "relax")),
+        {"priority": "off"},
+        {"align": False, "relax": False},  # the paper's weight and priority alone
+    )
     Config = BAQConfig
 
     config: BAQConfig
+    gauge: Confidence
+    slow: ActingPolicy | None
     confidence: Tensor
     distance_reference: Tensor
     uncertainty_reference: Tensor
@@ -117,10 +84,16 @@ class BAQ(Wrapper):
     def build(self, init: SeedStream) -> None:
         super().build(init)
         config, spec = self.config, self.spec
-        self.data_columns = (*self.base.data_columns, "held_out")
-        if self.phase == "online" and config.drops_constraint:
+        online = self.phase == "online"
+        follows = CONFIDENCES[config.confidence] if online and config.relax else Confidence
+        self.gauge = follows(spec, config.warmup_env_steps)
+        asked = (*self.base.data_columns, "held_out", *self.gauge.data_columns)
+        self.data_columns = tuple(dict.fromkeys(asked))
+        if online and config.drops_constraint:
             self.base.drop_constraint()
         self.behavior = BehaviorModel(spec, config.behavior_hidden)
+        bounded = online and config.bound is not None
+        self.slow = frozen_copy(self.policy) if bounded else None
         self.register_buffer("confidence", per_seed(0.0, spec))
         self.register_buffer("distance_reference", per_seed(1.0, spec))
         self.register_buffer("uncertainty_reference", per_seed(1.0, spec))
@@ -128,6 +101,12 @@ class BAQ(Wrapper):
     def groups(self) -> dict[str, Group]:
         behavior = Group((self.behavior.learner,), self.config.behavior_learning_rate)
         return super().groups() | {"behavior": behavior}
+
+    def targets(self) -> list[Target]:
+        found = super().targets()
+        if self.slow is not None:
+            found.append(Target(self.policy, self.slow, "policy", self.config.bound_rate))
+        return found
 
     # -- offline: the base unchanged, and π_BC beside it
 
@@ -160,6 +139,9 @@ class BAQ(Wrapper):
         fresh = super().hand_over(data)
         if self.config.drops_constraint:
             self.base.drop_constraint()
+        self.gauge.begin(data, self.confidence, self.distance_reference)
+        if self.slow is not None:
+            self.slow.load_state_dict(self.policy.state_dict())
         return fresh
 
     def distance(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -192,9 +174,16 @@ class BAQ(Wrapper):
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
         distance = self.distance(batch.obs, batch.action)
         columns = super().annotate(batch) | {"behavior_distance": distance}
+        columns |= self.gauge.annotate(batch, self.base)
         if self.config.priority != "off":
             columns["priority"] = self.priority(distance)
         return columns
+
+    def on_episode_end(
+        self, finished: Tensor, returns: Tensor, lengths: Tensor
+    ) -> dict[str, Tensor]:
+        ended = finished, returns, lengths
+        return super().on_episode_end(*ended) | self.gauge.on_episode_end(*ended)
 
     def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:
         config = self.config
@@ -202,33 +191,33 @@ class BAQ(Wrapper):
             weight = self.td_weight(batch.columns["behavior_distance"])
             batch = replace(batch, weight=batch.weight * weight)
         losses = super().online_loss(batch, noise, active)
-        if "policy" in active and (config.align or config.relax):
-            self._align_and_relax(losses, batch)
+        if "policy" in active and (config.align or config.relax or self.slow):
+            self._hold_and_relax(losses, batch)
         return losses
 
-    def _align_and_relax(self, losses: Losses, batch: Batch) -> None:
-        """Add the alignment to the policy's loss, then move κ; both see κ as it was."""
-        action, q_policy = self.base.seen(losses, batch.obs)
-        u = self.uncertainty(q_policy)
-        losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
-        if self.config.align:
-            gap = (u * squared_distance(action, self.behavior.mode(batch.obs))).mean(1)
-            strength = self.config.align_weight * self.base.value_scale(q_policy)
-            term = strength * (1.0 - self.confidence) * gap
-            losses.terms["policy"] = losses.terms["policy"] + term
-            losses.metrics["alignment"] = term.detach()
-        if self.config.relax:
-            self._raise_confidence(u, batch.online)
-
-    def _raise_confidence(self, u: Tensor, online: Tensor) -> None:
-        """Move κ towards `1 − mean u` over online rows; without any, κ stays.
+    def _hold_and_relax(self, losses: Losses, batch: Batch) -> None:
+        """Add what holds the policy to its loss, then move κ; all see κ as it was.
 
         A policy that steps every k-th gradient step moves κ at the rate of k steps.
         """
-        rows = online.sum(1)
-        calm = 1.0 - (u * online).sum(1) / rows.clamp(min=1.0)
-        rate = 1.0 - (1.0 - self.config.confidence_rate) ** self.every.get("policy", 1)
-        self.confidence += rate * (rows > 0) * (calm - self.confidence)
+        config, doubt = self.config, 1.0 - self.confidence
+        action, q_policy = self.base.seen(losses, batch.obs)
+        u, scale = self.uncertainty(q_policy), self.base.value_scale(q_policy)
+        gap = squared_distance(action, self.behavior.mode(batch.obs))
+        held = {}
+        if config.align:
+            held["alignment"] = config.align_weight * scale * doubt * (u * gap).mean(1)
+        if self.slow is not None and config.bound is not None:
+            moved = squared_distance(action, self.slow.mode(batch.obs))
+            beyond = (doubt.unsqueeze(1) * moved - config.bound).clamp(min=0.0)
+            held["bound"] = config.bound_weight * scale * beyond.mean(1)
+        for name, term in held.items():
+            losses.terms["policy"] = losses.terms["policy"] + term
+            losses.metrics[name] = term.detach()
+        losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
+        rate = 1.0 - (1.0 - config.confidence_rate) ** self.every.get("policy", 1)
+        seen = Evidence(batch, u, gap.detach(), rate)
+        self.confidence.copy_(self.gauge.moved(self.confidence, seen))
 
     def online_plan(self) -> Plan:
         plan = super().online_plan()
@@ -246,7 +235,7 @@ class BAQ(Wrapper):
             return known
         distance = batch.columns["behavior_distance"]
         weight = self.td_weight(distance) if self.config.weight else torch.ones_like(distance)
-        known |= {
+        known |= self.gauge.report() | {
             "online_share": batch.online.mean(1),
             "weight_effective_share": weight.mean(1).square() / weight.square().mean(1),
         }

@@ -63,8 +63,8 @@ class Agent(nn.Module, ABC):
     is said, names are the same."""
     fresh_online: ClassVar[tuple[str, ...]] = ()
     """Parts that pre-training knows nothing of: where a checkpoint lacks them, they begin anew."""
-    ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
-    """Keys that take a part of the method away, with the values that do (`compare --ablate`)."""
+    ablations: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Settings, by key, each of which takes a part of the method away (`compare --ablate`)."""
     reads_clock: frozenset[str] = frozenset()
     """The scalars of `Clock` that the losses of its phase read. A budget that a run has begun with
     can't be changed at a resume where `share` is among them."""

@@ -177,12 +177,14 @@ class Target:
     """A network, and the copy of it that follows by Polyak averaging.
 
     `follows` names a parameter group: the copy moves on the gradient steps that train that group,
-    and on every one where it is None. It never moves in a stage.
+    and on every one where it is None. It never moves in a stage. `rate` is how far it moves; None:
+    the configuration's `tau`.
     """
 
     network: nn.Module
     copy: nn.Module
     follows: str | None = None
+    rate: float | None = None
 
 
 class Clock:

@@ -57,9 +57,9 @@ class MOORe(SoftActorCritic, ModelBased):
     title = "MOORe-style"
     family = "model-based"
     constraint_online = "stays"
-    ablations: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "sampling": ("uniform", "half", "online_only")
-    }
+    ablations: ClassVar[tuple[Mapping[str, Any], ...]] = tuple(
+        {"sampling": odds} for odds in ("uniform", "half", "online_only")
+    )
 
     class Config(SoftActorCritic.Config, ModelBased.Config):
         unused: ClassVar[frozenset[str]] = frozenset({"online_share"})

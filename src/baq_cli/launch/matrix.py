@@ -212,7 +212,7 @@ def _check_ablated(ablate: Sequence[str], algos: Sequence[str]) -> None:
 def _without(algo: str) -> list[dict[str, Any]]:
     """Return the settings that take each of a method's parts away, one at a time."""
     parts = METHODS[algo].ablations
-    return [{f"{algo}.{key}": value} for key, values in parts.items() for value in values]
+    return [{f"{algo}.{key}": value for key, value in settings.items()} for settings in parts]
 
 
 def _cell(

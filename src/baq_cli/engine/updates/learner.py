@@ -61,10 +61,15 @@ class Learner:
         self._rates = {name: torch.zeros((), dtype=exact, device=device) for name in self._flat}
         self._written: dict[str, float] = {}
         self._targets = [
-            (self._span(target.network), FlatParameters([target.copy]).flat.data, target.follows)
+            (
+                self._span(target.network),
+                FlatParameters([target.copy]).flat.data,
+                target.follows,
+                agent.config.tau if target.rate is None else target.rate,
+            )
             for target in agent.targets()
         ]
-        for *_, group in self._targets:
+        for _, _, group, _ in self._targets:
             if group is not None and group not in self._groups:
                 raise ValueError(f"a target network follows '{group}', which is no parameter group")
         asked = frozenset().union(self.plan.train or (), *(s.groups for s in self.plan.stages))
@@ -129,9 +134,9 @@ class Learner:
             self._adam.step(losses.terms, self._rates)
         for name, value in losses.becomes.items():
             self.agent.get_buffer(name).copy_(value)
-        for online, target, group in self._targets if targets != "none" else ():
+        for online, target, group, rate in self._targets if targets != "none" else ():
             if targets == "all" or group is None or group in active:
-                target.lerp_(online, self.agent.config.tau)
+                target.lerp_(online, rate)
         self.metrics = losses.metrics | {
             f"loss_{name}": term.detach() for name, term in losses.terms.items()
         }
@@ -232,7 +237,7 @@ class Learner:
         """
         flats = (
             *(flat.flat.data for flat in self._flat.values()),
-            *(t for _, t, _ in self._targets),
+            *(t for _, t, *_ in self._targets),
         )
         if all(bool(flat.isfinite().all()) for flat in flats):
             return {}
