@@ -49,7 +49,6 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("baq", {"base": "iql", "online_share": None}),
     ("baq", {"base": "cql", "priority": "falling"}),
     ("baq", {"confidence": "calibration", "bound": 0.001}),
-    ("baq", {"confidence": "returns", "base": "iql"}),
     ("baq", {"confidence": "dual", "base": "sac_n"}),
     ("sung", {"base": "cql"}),
     ("td3_bc", {"layer_norm": True, "target_reduction": "weighted_min_pair", "critics": 3}),
@@ -58,6 +57,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("cql", {"cql_target_gap": 0.8, "cql_min_gap": -1.0}),
     ("sdm_gan", {"first_loss_limit": 0.5, "loss_limit_every": 3}),  # refuses some updates
 ]
+ONLINE_ALONE = {"confidence", "bound"}
+"""Keys that change nothing offline."""
 
 
 def cases(marks: Any = ()) -> list[Any]:
@@ -70,6 +71,7 @@ def cases(marks: Any = ()) -> list[Any]:
             "online": method.learns_online,
         }
         words = [f"{key}={value}" for key, value in settings.items()]
+        has["offline"] &= not ONLINE_ALONE & settings.keys()
         for phase in (phase for phase, there in has.items() if there):
             name = "-".join([algo, phase, *words])
             found.append(pytest.param((algo, phase, settings), id=name, marks=marks))

@@ -47,7 +47,7 @@ class BAQ(Wrapper):
                   calibration  values at entry against the returns of the newest episodes
                   returns      those of the newest episodes against those of the warm-up
                   dual         a distance of π to π_BC that widens while returns hold
-                  (`agents/parts/confidence.py` has each one's formula)
+                  (each one's formula: docs/baq.md)
     Distances are scaled down so that their offline median is at most `distance_limit`. With every
     switch (`weight`, `priority`, `align`, `relax`) off it is its base, bit for bit.
 
