@@ -101,8 +101,10 @@ def requirements_of(env: gym.Env[Any, Any]) -> list[str]:
     """Name the packages that an environment's behaviour comes from, with their versions."""
     from importlib.metadata import PackageNotFoundError, version
 
-    package = type(env.unwrapped).__module__.partition(".")[0].replace("_", "-")
+    module = type(env.unwrapped).__module__
+    package = module.partition(".")[0].replace("_", "-")
     simulators = ["mujoco"] if hasattr(env.unwrapped, "model") else []
+    simulators += ["box2d"] if module.startswith("gymnasium.envs.box2d.") else []
     found = []
     for name in sorted({"gymnasium", package, *simulators}):
         with contextlib.suppress(PackageNotFoundError):  # an environment of the user's own
@@ -154,7 +156,10 @@ def _advice(env: EnvRef, error: Exception) -> str:
     if module and isinstance(error, ImportError):
         return f"The module '{module}' was found; install what it imports."
     if isinstance(error, gym.error.DependencyNotInstalled):
-        return "Install that package, or name another environment with --env ID."
+        return (
+            "Install that package (pip install 'baq-cli[box2d]' for LunarLander and "
+            "BipedalWalker), or name another environment with --env ID."
+        )
     return (
         "Check the id (it is case-sensitive), or install the package that registers it "
         "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit, 'baq-cli[ogbench]' "

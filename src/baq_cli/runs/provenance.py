@@ -14,6 +14,7 @@ PACKAGES = (
     "numpy",
     "gymnasium",
     "mujoco",
+    "box2d",
     "minari",
     "safetensors",
     "pydantic",
