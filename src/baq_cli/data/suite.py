@@ -150,6 +150,26 @@ SUITE = {
             _ABOUT,
             _stages("walker2d", "170", "50 80 130 170", "330"),
         ),
+        *_task(
+            "invertedpendulum",
+            "InvertedPendulum-v5",
+            _ABOUT,
+            _stages("invertedpendulum", "12", "2 8 12 13", "15"),
+            transitions=20_000,
+        ),
+        *_task(
+            "reacher",
+            "Reacher-v5",
+            _ABOUT,
+            _stages("reacher", "1", "1 2 4 7", "30"),
+            transitions=20_000,
+        ),
+        *_task(
+            "swimmer",
+            "Swimmer-v5",
+            _ABOUT,
+            _stages("swimmer", "45", "10 40 45 50", "80"),
+        ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )

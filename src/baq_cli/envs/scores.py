@@ -71,6 +71,9 @@ MEASURED_SOURCE = (
 _MEASURED = {
     "Pendulum-v1": (-1302.79, -154.39),
     "InvertedDoublePendulum-v5": (48.04, 9356.64),
+    "InvertedPendulum-v5": (5.23, 1000.0),
+    "Reacher-v5": (-42.41, -6.29),
+    "Swimmer-v5": (-0.04, 332.83),
 }
 
 
