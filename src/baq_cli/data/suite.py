@@ -161,7 +161,7 @@ SUITE = {
             "reacher",
             "Reacher-v5",
             _ABOUT,
-            _stages("reacher", "1", "1 2 4 7", "30"),
+            _stages("reacher", "7", "2 4 7 10", "30"),
             transitions=20_000,
         ),
         *_task(
