@@ -268,6 +268,15 @@ def test_a_shipped_recipe_resolves_for_every_method(name: str) -> None:
         assert recipe.run.dataset or recipe.run.env, "a run has a dataset or an environment"
 
 
+def test_no_recipe_sets_a_key_of_baq_by_hand_but_sizes_of_networks() -> None:
+    """Those of Pendulum are older than the rule, and published numbers were made with them."""
+    sizes = {"hidden", "policy_hidden", "behavior_hidden"}
+    matched = {"warmup_env_steps"}  # all methods have it alike where the rule is followed
+    for name in recipe_names():
+        section = open_recipe(name).get("baq", {})
+        assert name.startswith("pendulum/") or section.keys() <= sizes | matched, name
+
+
 # -- BAQ and its base
 
 
