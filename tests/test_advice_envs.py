@@ -100,7 +100,7 @@ def test_robotics_brings_the_environments_that_the_message_says(
     terminal.done(*words)
 
 
-@follows("Install that package (pip install 'baq-cli[box2d]' for LunarLander and BipedalWalker), or")
+@follows("Install that package (pip install 'baq-cli[box2d]' for LunarLander and BipedalWalker),")
 def test_a_package_that_an_environment_needs_is_installed_or_another_is_named(
     terminal: Terminal,
     register: Callable[..., str],

@@ -170,6 +170,13 @@ SUITE = {
             _ABOUT,
             _stages("swimmer", "45", "10 40 45 50", "80"),
         ),
+        *_task(
+            "lunarlander",
+            "LunarLanderContinuous-v3",
+            _ABOUT,
+            _stages("lunarlander", "70", "20 60 70 80", "90"),
+            transitions=50_000,
+        ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )

@@ -74,6 +74,7 @@ _MEASURED = {
     "InvertedPendulum-v5": (5.23, 1000.0),
     "Reacher-v5": (-42.41, -6.29),
     "Swimmer-v5": (-0.04, 332.83),
+    "LunarLanderContinuous-v3": (-244.97, 123.11),
 }
 
 
