@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from baq_cli.agents.baq import SHARED, BAQConfig
+from baq_cli.agents.baq import BAQConfig
+from baq_cli.agents.parts.sections import SHARED
 from baq_cli.bench.loop import split_of
 from baq_cli.bench.results import document, save
 from baq_cli.bench.rival import compare_with_d3rlpy
