@@ -102,7 +102,11 @@ def write_and_show(
 
 
 def write_document(
-    paths: list[Named], curves: list[Path], out: Path, threshold: float | None, title: str | None
+    paths: list[Named],
+    curves: Sequence[str],
+    out: Path,
+    threshold: float | None,
+    title: str | None,
 ) -> tuple[Document, Path]:
     """Write the report of what lies at paths; return its document, and the path of its page."""
     from baq_cli.report.document import ReportInfo, build_document
