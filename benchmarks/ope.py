@@ -29,7 +29,7 @@ from baq_cli.engine.collection.datasets import open_dataset
 from baq_cli.engine.estimation.estimate import estimate
 from baq_cli.runs.files import replace_file
 
-METHODS = ("bc", "awac", "iql", "td3_bc", "spot")
+METHODS = ("bc", "awac", "iql", "td3_bc", "rebrac")
 STAGES = (0.1, 0.2, 0.4, 0.7, 1.0)
 SEEDS, EVERY = 3, 10
 RESAMPLES = 2_000
