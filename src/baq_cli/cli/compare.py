@@ -195,7 +195,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
             0.0 if is_finished(cell) else estimate(cell, data[cell.task], share_of_cores(slots))
             for cell in cells
         ]
-    total = makespan(seconds, slots)
+    total = makespan(sorted(seconds, reverse=True), slots)  # the dearest start first
     if json:
         rows = [
             {"task": c.task, "method": c.method, "seconds": s, "recipe": c.recipe}
@@ -273,6 +273,7 @@ def run_comparison(
     from baq_cli.launch.cells import save_matrix
     from baq_cli.launch.drive import run_cells
     from baq_cli.launch.matrix import is_finished
+    from baq_cli.launch.order import dearest_first
     from baq_cli.runs.lock import held
 
     title = heading([cell.method for cell in cells], [cell.task for cell in cells])
@@ -280,6 +281,8 @@ def run_comparison(
         cells, data = open_tasks(cells, out, watcher)
         left = [cell for cell in cells if not is_finished(cell)]
         save_matrix(cells, out)
+        if place.workers != 1 and len(left) > 1:
+            left = dearest_first(left, data)
         failures = run_cells(left, place.open(len(left), out), watcher) if left else {}
         if ope:
             from baq_cli.launch.cell_estimates import estimate_cells
