@@ -10,7 +10,7 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
-from baq_cli.cli.groups import ByDefault
+from baq_cli.cli.groups import RunByDefault
 from baq_cli.cli.report import Named, heading, write_and_show
 from baq_cli.cli.say import say
 from baq_cli.errors import DataError
@@ -22,23 +22,17 @@ if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
     from baq_cli.runs.events import Event
 
-RUN, STATUS = "run", "status"
-
-
-class _RunByDefault(ByDefault):
-    """`baq compare …` is `baq compare run …`, unless the first word is a sub-command."""
-
-    default = RUN
+STATUS = "status"
 
 
 app = typer.Typer(
     help="Compare methods on datasets, offline to online; 'baq compare status OUT' says how far.",
-    cls=_RunByDefault,
+    cls=RunByDefault,
     rich_markup_mode=None,
 )
 
 
-@app.command(RUN)
+@app.command(RunByDefault.default)
 def compare(
     out: Annotated[Path, typer.Option(help="The comparison's folder.")],
     algos: Annotated[

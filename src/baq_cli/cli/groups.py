@@ -37,3 +37,9 @@ class ByDefault(TyperGroup):
         with command.make_context(self.default, [], parent=ctx, resilient_parsing=True) as inner:
             own = super().shell_complete(ctx, incomplete)
             return [*own, *command.shell_complete(inner, incomplete)]
+
+
+class RunByDefault(ByDefault):
+    """`baq NAME …` is `baq NAME run …`, unless the first word is a sub-command."""
+
+    default = "run"

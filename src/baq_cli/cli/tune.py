@@ -11,7 +11,7 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.compare import STATUS, open_tasks, show_standing
-from baq_cli.cli.groups import ByDefault
+from baq_cli.cli.groups import RunByDefault
 from baq_cli.cli.report import Named, write_document
 
 if TYPE_CHECKING:
@@ -27,23 +27,15 @@ if TYPE_CHECKING:
 
     Watcher = Callable[[str, Event], None]
 
-RUN = "run"
-
-
-class _RunByDefault(ByDefault):
-    """`baq tune …` is `baq tune run …`, unless the first word is a sub-command."""
-
-    default = RUN
-
 
 app = typer.Typer(
     help="Search a method's keys (Optuna); 'baq tune status OUT' says how far.",
-    cls=_RunByDefault,
+    cls=RunByDefault,
     rich_markup_mode=None,
 )
 
 
-@app.command(RUN)
+@app.command(RunByDefault.default)
 def tune(
     out: Annotated[Path, typer.Option(help="The search's folder.")],
     search: Annotated[
