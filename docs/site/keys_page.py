@@ -38,10 +38,10 @@ def _shown(sections: list[Section], title: str) -> list[str]:
 def keys_table(keys: list[Key]) -> str:
     """Return keys as a table."""
     rows = (
-        (code(key.name), plain(key.type), _default(key), _range(key), plain(key.meaning))
+        (code(key.name), _default(key), plain(key.meaning), plain(key.type), _range(key))
         for key in keys
     )
-    return table(("key", "type", "default", "range", "meaning"), rows)
+    return table(("key", "default", "meaning", "type", "range"), rows)
 
 
 def _range(key: Key) -> str:
