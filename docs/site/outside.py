@@ -59,7 +59,7 @@ def _for_site(text: str, name: str, uri: str) -> str:
         if path is None or not (ROOT / path).exists():
             return link[0]
         text = link["text"] or ""
-        if text == f"[{link['target']}" and path.endswith(".md"):
+        if text[1:] in {link["target"], os.path.basename(path)} and path.endswith(".md"):
             text = f"[{_title(path)}"
         place = os.path.relpath(_uri(path), os.path.dirname(uri) or ".")
         return f"{text}]({place}{link['rest']}"
