@@ -35,7 +35,7 @@ lint: $(READY)
 
 # The site, in build/site; a dead link, a dead anchor or anything from the network fails.
 docs: $(READY)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 bench: $(READY)
 	$(BIN)/python benchmarks/help_time.py

@@ -170,6 +170,6 @@ def test_what_a_page_would_load_from_elsewhere_is_found_and_links_are_not() -> N
     ],
 )
 def test_a_cell_shows_text_as_it_is_written(text: str, cell: str) -> None:
-    from tables import plain
+    from markdown_tables import plain
 
     assert plain(text) == cell

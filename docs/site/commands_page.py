@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import typer
-from tables import code, plain, table
+from markdown_tables import code, plain, table
 
 from baq_cli.cli.main import app
 

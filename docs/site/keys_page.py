@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tables import code, plain, table
+from markdown_tables import code, plain, table
 
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.keys import REQUIRED, Key, Section, keys_of, sections_of

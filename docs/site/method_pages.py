@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keys_page import keys_table
-from tables import code, plain, table
+from markdown_tables import code, plain, table
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import METHODS, online_draws_from_data
