@@ -6,17 +6,18 @@ import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from baq_cli.errors import ExitStatus, Interrupted
-from baq_cli.launch import drive
+from baq_cli.launch import drive, worker
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import ATTEMPTS, Watcher, run_cells
 from baq_cli.launch.journal import EVENTS, Journal, Reader, Stage, read_state, write_state
 from baq_cli.runs.events import Evaluated, Event, Note, Progress
-from baq_cli.signals import STOPPING
+from baq_cli.signals import STOPPING, raised
 
 
 class Scripted:
@@ -165,6 +166,34 @@ def test_a_cell_that_heard_of_the_signal_first_is_not_called_lost(tmp_path: Path
         )
     assert notes == []
     assert read_state(tmp_path / "a").stage == "stopped"
+
+
+@pytest.mark.parametrize("moment", ["says that it runs", "looks at its trial"])
+def test_a_signal_before_a_cell_trains_is_no_cell_that_runs_for_ever(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it reads its state, which nobody else will write."""
+    (cell,) = cells(tmp_path, "a")
+    cell.folder.mkdir()
+    said = worker.write_state
+
+    def writes(folder: Path, stage: Stage, *more: Any, **named: Any) -> None:
+        said(folder, stage, *more, **named)
+        if stage == "running" and moment == "says that it runs":
+            signal.raise_signal(signal.SIGTERM)
+
+    def pruned(cell: Cell) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(Cell, "load", lambda folder: cell)
+    monkeypatch.setattr(worker, "write_state", writes)
+    if moment == "looks at its trial":
+        monkeypatch.setattr(worker, "is_pruned", pruned)
+    monkeypatch.setattr(worker, "run_cell", lambda *arguments: pytest.fail("it trained"))
+    with raised():
+        assert worker.work(cell.folder) == ExitStatus.INTERRUPTED
+    assert read_state(cell.folder).stage == "stopped"
 
 
 # -- the journal

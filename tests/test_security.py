@@ -66,7 +66,10 @@ ONLY_HERE = {
     "torch.hub.load": set(),
     "torch.jit.load": {"deploy/graphs.py"},  # of the file that it has just written itself
     "import_module": {"deploy/graphs.py"},  # of packages that are named there
-    "importlib.import_module": {"engine/phases/hands/module.py"},  # of what a command names
+    "importlib.import_module": {
+        "engine/phases/hands/module.py",  # of what a command names
+        "envs/registered.py",  # of packages that are named there
+    },
     "yaml.load": set(),
     "yaml.load_all": set(),
     "yaml.full_load": set(),

@@ -52,7 +52,6 @@ def work(folder: Path, threads: int | None = None, watch: Observer | None = None
 
 
 def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
-    write_state(folder, "running")
     pruned = False
 
     def observe(event: Event) -> None:
@@ -64,9 +63,10 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
 
     try:
         cell = Cell.load(folder)
-        pruned = is_pruned(cell)  # it may have been killed on its way to saying so
-        if not pruned:
-            with raised(), _stopped_between_phases(cell.command):
+        with _stopped_between_phases(cell.command), raised():  # before it says that it runs
+            write_state(folder, "running")
+            pruned = is_pruned(cell)  # it may have been killed on its way to saying so
+            if not pruned:
                 run_cell(cell if threads is None else cell.on_threads(threads), observe)
     except Interrupted as error:
         if pruned:

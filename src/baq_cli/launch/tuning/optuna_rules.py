@@ -18,6 +18,7 @@ from typing import Any
 
 from baq_cli.errors import UsageError
 from baq_cli.recipes.search import Choices, Range, Settings, Space
+from baq_cli.untrusted import parse_json
 
 SIGNIFICANT = 6
 """Digits of a proposed number: more than a setting can matter by, few enough to be typed."""
@@ -156,7 +157,7 @@ def _asked(study: Any, space: Space, parts: dict[str, Any], tried: set[str]) -> 
 
 def _plain(part: Range | Choices, value: Any) -> Any:
     if isinstance(part, Choices):
-        return json.loads(value)
+        return parse_json(value)
     if part.whole:
         return int(value)
     return min(max(float(f"{value:.{SIGNIFICANT}g}"), part.low), part.high)
