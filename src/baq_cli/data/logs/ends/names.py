@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 
 
-class Kind(StrEnum):
+class Kind(str, Enum):
     """What a column may hold, in words that a message can use."""
 
     TERMINATED = "the task's end"
@@ -23,6 +23,8 @@ class Kind(StrEnum):
     REWARD = "a reward, a cost or a success"
     MASK = "an end, where it is 0"
     COUNT = "a count"
+
+    __str__ = str.__str__  # as StrEnum has it, which Python 3.10 doesn't have
 
 
 FLAGS = (
