@@ -7,7 +7,7 @@ TOOLS := .venv/.tools
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= runs/demo
 
-.PHONY: setup demo test torture lint package lowest bench clean
+.PHONY: setup demo test torture lint package bench clean
 
 setup: $(TOOLS)
 
@@ -48,18 +48,6 @@ lint: $(TOOLS)
 package: $(TOOLS)
 	$(BIN)/python .ci/package.py
 
-# Tests that between them use every package that the package itself needs.
-LOWEST := recipes document gymnasium_contract d4rl keyboard figures cache completion film retention
-
-lowest: .venv-lowest/.ready
-	.venv-lowest/bin/pytest $(LOWEST:%=tests/test_%.py)
-
-.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --prefer-binary \
-		-c constraints-lowest.txt -e '.[parquet,video]' pytest hypothesis scipy
-	@touch $@
-
 bench: $(TOOLS)
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/loading.py
@@ -69,4 +57,4 @@ bench: $(TOOLS)
 	$(BIN)/python benchmarks/learning.py --out runs/learning
 
 clean:
-	rm -rf .venv .venv-lowest build dist runs/demo
+	rm -rf .venv build dist runs/demo

@@ -76,12 +76,3 @@ def test_pins_are_within_what_is_asked_for() -> None:
     pinned = pins("constraints.txt")
     for name, one in declared("dev").items():
         assert one.specifier.contains(pinned[name], prereleases=True), one
-
-
-def test_the_lowest_versions_are_the_bounds() -> None:
-    """So `make lowest` tests what pyproject.toml says; but of PyTorch, which is one version."""
-    lowest, asked = pins("constraints-lowest.txt"), declared()
-    assert set(lowest) == set(asked)
-    for name in set(asked) - {"torch"}:
-        bound = Requirement(f"{name}=={str(asked[name].specifier).removeprefix('>=')}")
-        assert bound.specifier.contains(lowest[name]), f"{asked[name]}, but {lowest[name]}"
