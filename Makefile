@@ -1,43 +1,58 @@
 # Every target sets up what it needs in .venv; only Python (3.10 or newer) must be there.
+# READY: the package and what it needs. TOOLS: also every extra, and what tests need.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TOOLS := .venv/.tools
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= runs/demo
 
-.PHONY: setup demo test torture lint docs bench clean
+.PHONY: setup demo test torture lint docs package bench clean
 
-setup: $(READY)
+setup: $(TOOLS)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-		{ echo "baq needs Python 3.10 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(venv)
+	$(PIP) -e .
 	@touch $@
+
+$(TOOLS): pyproject.toml constraints.txt
+	$(venv)
+	$(PIP) -e '.[dev]'
+	@touch $(READY) $@
+
+define venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "baq needs Python 3.10 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+$(PYTHON) -m venv .venv
+endef
 
 demo: $(READY)
 	$(BIN)/baq demo --out $(OUT)
 
-test: $(READY)
+test: $(TOOLS)
 	$(BIN)/pytest -n logical --dist loadfile
 
-torture: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris || \
+torture: $(TOOLS)
+	$(PIP) atheris || \
 		echo "no atheris for this Python or system: its part is left out" >&2
 	BAQ_TORTURE=1 $(BIN)/pytest -rP -m torture
 	$(BIN)/python benchmarks/soak.py
 
-lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks docs/site
-	$(BIN)/ruff format --check src tests benchmarks docs/site
+lint: $(TOOLS)
+	$(BIN)/ruff check src tests benchmarks docs/site .ci
+	$(BIN)/ruff format --check src tests benchmarks docs/site .ci
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # The site, in build/site; a dead link, a dead anchor or anything from the network fails.
-docs: $(READY)
+docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
-bench: $(READY)
+package: $(TOOLS)
+	$(BIN)/python .ci/package.py
+
+bench: $(TOOLS)
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/loading.py
 	$(BIN)/python benchmarks/speed.py --out runs/speed --figure runs/speed/speed.png
