@@ -24,7 +24,7 @@ import numpy as np
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.robot.clock import Lateness
 from baq_cli.engine.updates.device import hardware
 from baq_cli.recipes.load import resolve

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Event, Progress

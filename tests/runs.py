@@ -18,7 +18,7 @@ from torch import Tensor
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe

@@ -11,7 +11,6 @@ from baq_cli.errors import ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import CellFailure
 from baq_cli.launch.journal import write_state
-from baq_cli.launch.pruning import is_pruned
 from baq_cli.launch.tuning.plan import Plan, plan_search
 from baq_cli.launch.tuning.search import Search
 from baq_cli.launch.tuning.trials import Trial
@@ -59,7 +58,7 @@ def play(cell: Cell, stops_after: int | None = None) -> None:
             return
         rows += [row(cell, seed, "online", 100, done) for seed in (0, 1)]
         write_rows(cell.folder / "online", rows)
-        if is_pruned(cell):
+        if cell.is_pruned():
             write_state(cell.folder, "pruned", status=ExitStatus.DONE)
             return
     write_state(cell.folder, "done", status=ExitStatus.DONE)

@@ -26,7 +26,7 @@ from baq_cli.data.suite import Uniform
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.collection.datasets import collect_dataset
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell, load_cells, save_matrix

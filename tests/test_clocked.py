@@ -38,7 +38,7 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases.again import as_begun
 from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain, run_repeat
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.robot.acting import ActingConfig, Mind, Robot
 from baq_cli.engine.robot.chooser import Choice
 from baq_cli.engine.robot.clock import Clock, Lateness

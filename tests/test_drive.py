@@ -189,7 +189,7 @@ def test_a_signal_before_a_cell_trains_is_no_cell_that_runs_for_ever(
     monkeypatch.setattr(Cell, "load", lambda folder: cell)
     monkeypatch.setattr(worker, "write_state", writes)
     if moment == "looks at its trial":
-        monkeypatch.setattr(worker, "is_pruned", pruned)
+        monkeypatch.setattr(Cell, "is_pruned", pruned)
     monkeypatch.setattr(worker, "run_cell", lambda *arguments: pytest.fail("it trained"))
     with raised():
         assert worker.work(cell.folder) == ExitStatus.INTERRUPTED

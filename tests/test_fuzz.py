@@ -34,7 +34,7 @@ from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import tensor_bytes
 from baq_cli.engine.collection.datasets import collect_dataset
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError, ExitStatus
 from baq_cli.launch.cells import MATRIX, load_cells, save_matrix

@@ -20,7 +20,8 @@ from baq_cli.agents.interface import Experience
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.engine.checkpoints.folder import Checkpoint, load
 from baq_cli.engine.checkpoints.handover import continuing, renamed
-from baq_cli.engine.phases.start import RunRequest, Start, open_online
+from baq_cli.engine.phases.request import RunRequest
+from baq_cli.engine.phases.start import Start, open_online
 from baq_cli.errors import DataError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.events import Note

@@ -30,7 +30,7 @@ from baq_cli.engine.phases.hands import gamepad as gamepads
 from baq_cli.engine.phases.hands import keyboard as keyboards
 from baq_cli.engine.phases.hands.hands import Hands
 from baq_cli.engine.phases.hands.person import Person
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, Interrupted, UsageError
 from baq_cli.hand import Decision, Moment, Setting

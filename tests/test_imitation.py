@@ -22,7 +22,8 @@ from baq_cli.cli.finetune import inherited
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.handover import carried, continuing
 from baq_cli.engine.phases import stages
-from baq_cli.engine.phases.start import RunRequest, open_online
+from baq_cli.engine.phases.request import RunRequest
+from baq_cli.engine.phases.start import open_online
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.errors import UsageError
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy

@@ -17,7 +17,7 @@ from baq_cli.agents.sac import SAC
 from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.online import OnlineLoop
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import EnvPool
 from baq_cli.errors import UsageError

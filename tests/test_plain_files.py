@@ -22,8 +22,9 @@ from recordings import ID, own_folders, plain_recording
 
 import baq_cli
 from baq_cli import plain_files
-from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari, update_metadata
+from baq_cli.data.minari.folder import dataset_path, local_datasets, open_minari
 from baq_cli.data.minari.read import load_episodes
+from baq_cli.data.minari.stored import update_metadata
 from baq_cli.data.minari.write import write_minari
 from baq_cli.engine.checkpoints.tensors import read_document, read_tensors, tensor_bytes
 from baq_cli.engine.phases.faults import Faults

@@ -28,8 +28,9 @@ from recordings import ID, own_folders, plain_recording, unseal
 import baq_cli
 from baq_cli.cli.options import parse_seeds
 from baq_cli.data import sizes
-from baq_cli.data.minari.folder import dataset_path, open_minari, parse_space
+from baq_cli.data.minari.folder import dataset_path, open_minari
 from baq_cli.data.minari.read import load_episodes, read_recording
+from baq_cli.data.minari.serialized import parse_space
 from baq_cli.data.minari.write import write_minari
 from baq_cli.data.suite import SUITE
 from baq_cli.engine.checkpoints import folder as ckpt
@@ -221,7 +222,7 @@ def place() -> Iterator[Path]:
     from baq_cli.data.suite import Uniform
     from baq_cli.engine.collection.datasets import collect_dataset
     from baq_cli.engine.phases.commands import run_finetune
-    from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.engine.phases.request import RunRequest
     from baq_cli.envs.ref import EnvChoice
 
     with own_folders() as folder:

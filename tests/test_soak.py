@@ -12,7 +12,7 @@ from odd_envs import STEADY
 from runs import recipe_of
 
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.envs.pool import EnvPool
 from baq_cli.runs.events import Evaluated, Event
 from baq_cli.untrusted import TRUST_VARIABLE

@@ -38,7 +38,7 @@ from baq_cli.engine.experience.stores import make_stores
 from baq_cli.engine.phases import episodes, timing
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.commands import run_pretrain
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.faults import EnvironmentFault

@@ -21,7 +21,8 @@ from odd_envs import STEADY
 from refusing import FAULTS, Refusing, refusing
 from small_data import write_steady
 
-from baq_cli.data.minari.folder import open_minari, update_metadata
+from baq_cli.data.minari.folder import open_minari
+from baq_cli.data.minari.stored import update_metadata
 from baq_cli.errors import DataError
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"

@@ -16,7 +16,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.phases import commands as operations
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.updates import threads
 from baq_cli.engine.updates.threads import WORTH, choose_threads
 from baq_cli.recipes.load import resolve

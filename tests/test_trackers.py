@@ -35,7 +35,7 @@ from baq_cli.data.minari.write import write_minari
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.online import OnlineLoop
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.errors import ExitStatus, Interrupted, UsageError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Event, Note

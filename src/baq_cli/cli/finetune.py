@@ -88,7 +88,7 @@ def finetune(
     from baq_cli.cli.results import show_run
     from baq_cli.engine.checkpoints import folder as ckpt
     from baq_cli.engine.phases.commands import run_finetune, run_repeat
-    from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.engine.phases.request import RunRequest
     from baq_cli.errors import UsageError
     from baq_cli.runs.interrupt import before_training
 

@@ -46,7 +46,7 @@ def pretrain(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
     from baq_cli.engine.phases.commands import run_pretrain
-    from baq_cli.engine.phases.start import RunRequest
+    from baq_cli.engine.phases.request import RunRequest
     from baq_cli.runs.interrupt import before_training
 
     given = opt.flags(

@@ -9,7 +9,7 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.origin import Origin, environment_on, named_nowhere
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.errors import EnvironmentMismatch
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import Layer, reopen

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from baq_cli.errors import DataError, clipped
-from baq_cli.launch.pruning import Pruning
+from baq_cli.launch.pruning import Pruning, curve_of
 from baq_cli.runs.checked import Checked, check_content
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 
@@ -53,6 +53,17 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.task}: {self.method}"
+
+    def is_pruned(self) -> bool:
+        """Return whether its rule stops the cell by what its evaluations say so far."""
+        if self.pruning is None:
+            return False
+        rule = Pruning.model_validate(self.pruning)
+        try:
+            curve = curve_of(self.folder, rule.chosen_from)
+        except DataError:  # its resume mends that, or says what is wrong
+            return False
+        return curve is not None and rule.cut_of(curve, int(self.recipe[curve.unit])) is not None
 
     def on_threads(self, threads: int) -> Cell:
         """Return the cell with its share of the cores, unless its recipe says otherwise."""

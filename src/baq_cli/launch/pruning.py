@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from baq_cli.errors import DataError
 from baq_cli.recipes.schema import ChosenFrom
 from baq_cli.report.curves import Curve, phase_curves
 from baq_cli.report.definitions import handover_score, online_mean
 from baq_cli.runs.checked import Checked, Finite
 from baq_cli.runs.folder import read_metrics
 from baq_cli.units import Phase
-
-if TYPE_CHECKING:
-    from baq_cli.launch.cells import Cell
 
 LEAST_TRIALS = 5
 """Finished earlier trials without which none is stopped."""
@@ -53,6 +49,15 @@ class Pruning(Checked):
 
         return first_pruned(scores, self.earlier, self.below, LEAST_TRIALS, LEAST_EVALUATIONS)
 
+    def cut_of(self, curve: Curve, total: int) -> int | None:
+        """Return at which evaluation, by index, a trial is stopped; never at the last, at `total`.
+
+        `total` is how long its phase is, in the curve's unit.
+        """
+        scores = scores_of(curve, self.chosen_from)
+        before = curve.counters < total
+        return self.cut([score for score, early in zip(scores, before, strict=True) if early])
+
 
 def scores_of(curve: Curve, chosen_from: ChosenFrom) -> list[float]:
     """Return what a trial's score would be after each evaluation of its phase, by all its seeds."""
@@ -71,26 +76,6 @@ def curve_of(folder: Path, chosen_from: ChosenFrom) -> Curve | None:
     if not (run / "metrics.csv").exists():
         return None
     return phase_curves(read_metrics(run), folder.name).get(phase)
-
-
-def is_pruned(cell: Cell) -> bool:
-    """Return whether a cell's rule stops it by what its evaluations say so far."""
-    if cell.pruning is None:
-        return False
-    rule = Pruning.model_validate(cell.pruning)
-    try:
-        curve = curve_of(cell.folder, rule.chosen_from)
-    except DataError:  # its resume mends that, or says what is wrong
-        return False
-    return curve is not None and cut_of(cell, curve, rule) is not None
-
-
-def cut_of(cell: Cell, curve: Curve, rule: Pruning) -> int | None:
-    """Return at which evaluation of its phase, by index, a cell is stopped; never at the last."""
-    total = int(cell.recipe[curve.unit])
-    before = curve.counters < total
-    scores = scores_of(curve, rule.chosen_from)
-    return rule.cut([score for score, is_before in zip(scores, before, strict=True) if is_before])
 
 
 def _until(curve: Curve, count: int) -> Curve:

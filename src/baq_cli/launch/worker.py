@@ -16,7 +16,6 @@ from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cell_runs import run_cell
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import Journal, read_state, write_state
-from baq_cli.launch.pruning import is_pruned
 from baq_cli.outlets import guard
 from baq_cli.report.names import printable_lines
 from baq_cli.runs.events import Evaluated, Event, Observer
@@ -57,7 +56,7 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
     def observe(event: Event) -> None:
         nonlocal pruned
         observer(event)
-        if isinstance(event, Evaluated) and is_pruned(cell):
+        if isinstance(event, Evaluated) and cell.is_pruned():
             pruned = True
             signal.raise_signal(signal.SIGTERM)  # it saves and stops, as for any launcher
 
@@ -65,7 +64,7 @@ def _run(folder: Path, threads: int | None, observer: Observer) -> ExitStatus:
         cell = Cell.load(folder)
         with _stopped_between_phases(cell.command), raised():  # before it says that it runs
             write_state(folder, "running")
-            pruned = is_pruned(cell)  # it may have been killed on its way to saying so
+            pruned = cell.is_pruned()  # it may have been killed on its way to saying so
             if not pruned:
                 run_cell(cell if threads is None else cell.on_threads(threads), observe)
     except Interrupted as error:

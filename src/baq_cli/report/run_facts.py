@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from baq_cli.errors import DataError
 from baq_cli.recipes.method_files import method_names
 from baq_cli.recipes.schema import ProtocolName
-from baq_cli.report.estimates import read_estimate
 from baq_cli.runs.checked import Checked, Count, Finite, GuardEvent, Name, check_content
 from baq_cli.runs.files import read_json
-from baq_cli.runs.folder import MANIFEST, RECIPE, read_logged
+from baq_cli.runs.folder import ESTIMATE, MANIFEST, RECIPE, read_logged
 from baq_cli.runs.log import MOST_SCORE
+from baq_cli.units import Phase
 from baq_cli.untrusted import parse_yaml
 
 
@@ -147,6 +147,23 @@ class _RecipeFields(Checked):
     env_steps: Count
 
 
+class _EstimatedFields(Checked):
+    value: Score
+
+
+class _EstimatesFields(Checked):
+    seeds: list[_EstimatedFields]
+
+
+class _EstimateFileFields(Checked):
+    """Everything that a report takes from an estimate."""
+
+    kind: Literal["estimate"] = Field(alias="is")
+    phase: Phase
+    seeds: list[Count]
+    estimate: _EstimatesFields
+
+
 def read_run(folder: Path) -> RunFacts:
     """Read a run's recipe and manifest.
 
@@ -162,7 +179,23 @@ def read_run(folder: Path) -> RunFacts:
     if "ended" not in manifest:
         raise DataError(f"the run in {folder} has not ended: continue it, then report it")
     check_content(ManifestFields, manifest, folder / MANIFEST)
-    return RunFacts(folder, recipe, manifest, read_estimate(folder))
+    return RunFacts(folder, recipe, manifest, _read_estimate(folder))
+
+
+def _read_estimate(run: Path) -> dict[int, float]:
+    """Return what is estimated of a run's pre-trained policies, by seed; nothing without that.
+
+    Raises DataError when it is damaged.
+    """
+    file = run / ESTIMATE
+    if not file.exists():
+        return {}
+    found = read_json(file)
+    check_content(_EstimateFileFields, found, file)
+    if found["phase"] != "offline":
+        return {}
+    values = (of_seed["value"] for of_seed in found["estimate"]["seeds"])
+    return dict(zip(found["seeds"], values, strict=False))
 
 
 def check_recipe(recipe: Any, file: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError, field_validator
 
-from baq_cli.data.minari.folder import NUMBER_TYPES, parse_space, parse_spec
+from baq_cli.data.minari.serialized import NUMBER_TYPES, parse_space, parse_spec
 from baq_cli.data.recording import Recording
 from baq_cli.envs.pool import Made
 from baq_cli.errors import DataError

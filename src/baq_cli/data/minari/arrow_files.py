@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.parquet_claims import check_claims
-from baq_cli.data.minari.folder import MOST_METADATA, StoredDataset
+from baq_cli.data.minari.folder import MOST_METADATA
+from baq_cli.data.minari.stored import StoredDataset
 from baq_cli.data.recording import Recording
 from baq_cli.data.seeds import seed_of
 from baq_cli.data.sizes import Claims

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.hdf5 import check_links, open_inside
-from baq_cli.data.minari.folder import StoredDataset
+from baq_cli.data.minari.stored import StoredDataset
 from baq_cli.data.seeds import seed_of
 from baq_cli.data.sizes import Claims
 from baq_cli.errors import DataError

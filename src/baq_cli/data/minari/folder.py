@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
-import numpy as np
-
 from baq_cli.data.minari.names import dataset_folders
-from baq_cli.data.minari.older import FILE, older_dataset, way_over
-from baq_cli.data.minari.seal import RESERVED, SEAL, check_said, damaged, sealed
-from baq_cli.envs.faults import let_go
-from baq_cli.envs.making import make_env
+from baq_cli.data.minari.older import older_dataset, way_over
+from baq_cli.data.minari.seal import RESERVED, check_said, damaged
+from baq_cli.data.minari.stored import StoredDataset
 from baq_cli.errors import DataError, UsageError
-from baq_cli.plain_files import replaced
 from baq_cli.surroundings import MINARI, UNANSWERED, minari_folder, refused
 from baq_cli.untrusted import MOST_NAME, is_dataset_id, parse_json, read_text
 
 MOST_METADATA = 20_000_000
-NUMBER_TYPES = {np.dtype(code).name for code in np.typecodes["AllInteger"] + "efd?"}
 FOLDER = "$MINARI_DATASETS_PATH (by default ~/.minari/datasets)"
 
 
@@ -124,117 +114,6 @@ def check_new_id(dataset_id: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class StoredDataset:
-    """A dataset in the Minari folder, its transitions not yet read.
-
-    `file` is the name of its HDF5 file in the folder `data`.
-    """
-
-    dataset_id: str
-    data: Path
-    metadata: dict[str, Any]
-    file: str = FILE
-
-    @property
-    def files(self) -> list[Path]:
-        """The dataset's files, in an order that doesn't change."""
-        return sorted(path for path in self.data.rglob("*") if path.is_file())
-
-    @cached_property
-    def env_spec(self) -> gym.envs.registration.EnvSpec | None:
-        """The spec of the environment of the recording. Nothing is imported for it."""
-        return self._spec("env_spec", "its environment")
-
-    @cached_property
-    def eval_env_spec(self) -> gym.envs.registration.EnvSpec | None:
-        """The spec of the environment named for evaluation, where that is another."""
-        return self._spec("eval_env_spec", "its environment for evaluation")
-
-    def _spec(self, key: str, what: str) -> gym.envs.registration.EnvSpec | None:
-        text = self.metadata.get(key)
-        if text is None:
-            return None
-        try:
-            return parse_spec(text)
-        except ValueError as error:
-            raise self.damaged(f"{what} can't be read: {error}") from error
-
-    @cached_property
-    def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
-        """The dataset's observation and action spaces; else its environment's."""
-        texts = [self.metadata.get(name) for name in ("observation_space", "action_space")]
-        try:
-            if None not in texts:
-                observation, action = (parse_space(str(text)) for text in texts)
-                return observation, action
-        except ValueError as error:
-            raise self.damaged(f"its spaces can't be read: {error}") from error
-        if self.env_spec is None:
-            raise self.damaged("it records neither its spaces nor its environment")
-        env = make_env(self.env_spec.id)
-        spaces = env.observation_space, env.action_space
-        let_go(env)
-        return spaces
-
-    def damaged(self, what: str) -> DataError:
-        """Return the error to raise when the dataset can't be read."""
-        return damaged(self.dataset_id, what)
-
-
-def parse_space(text: str) -> gym.Space[Any]:
-    """Read a space that Minari wrote, the parts of a `Dict` in the order they have there.
-
-    Minari's own reader sorts them, and the environment's flattened observations follow its order.
-    Raises ValueError for anything that isn't one.
-    """
-    from minari.serialization import deserialize_space
-
-    try:
-        fields = parse_json(text)
-        _check_space(fields)
-        if fields["type"] != "Dict":
-            return deserialize_space(text)
-        parts = fields["subspaces"].items()
-        return gym.spaces.Dict(OrderedDict((k, parse_space(json.dumps(v))) for k, v in parts))
-    except Exception as error:  # Gymnasium and Minari assert and raise many kinds here
-        raise ValueError(f"not a space: {error}") from error
-
-
-def _check_space(fields: dict[str, Any]) -> None:
-    """Raise ValueError for a space that would take more memory than its text."""
-    if fields.get("dtype", "float32") not in NUMBER_TYPES:
-        raise ValueError(f"numbers of the type {fields['dtype']!r}")
-    if fields["type"] == "Box":
-        shape = tuple(fields["shape"])
-        for name in ("low", "high"):
-            if np.asarray(fields[name], fields["dtype"]).shape != shape:
-                raise ValueError(f"its {name} has not the shape {list(shape)}")
-    parts = fields.get("subspaces", ())
-    for part in parts.values() if isinstance(parts, dict) else parts:
-        _check_space(part)
-
-
-def parse_spec(text: str) -> gym.envs.registration.EnvSpec:
-    """Read an environment's spec. Nothing is imported for it.
-
-    Raises ValueError for anything that isn't one.
-    """
-    try:
-        fields = parse_json(text)
-        dropped = ("apply_api_compatibility", "autoreset")  # of Gymnasium before 1.0
-        kept = json.dumps({k: v for k, v in fields.items() if k not in dropped})
-        spec = gym.envs.registration.EnvSpec.from_json(kept)
-    except Exception as error:  # Gymnasium raises many kinds here
-        raise ValueError(f"not an environment's spec: {error}") from error
-    limit = spec.max_episode_steps
-    if not (isinstance(spec.id, str) and isinstance(spec.kwargs, dict)):
-        raise ValueError("not an environment's spec: its id or keyword arguments")
-    if not (limit is None or (type(limit) is int and limit > 0)):
-        raise ValueError(f"not an environment's spec: max_episode_steps {limit!r}")
-    return spec
-
-
 def open_minari(dataset_id: str) -> StoredDataset:
     """Find a local Minari dataset, without reading its transitions.
 
@@ -292,15 +171,3 @@ def _root() -> Path:
             f"with {MINARI}"
         )
     return root
-
-
-def update_metadata(stored: StoredDataset, entries: dict[str, Any]) -> None:
-    """Add entries to a dataset's metadata, in one step; a seal is made anew."""
-    path = stored.data / "metadata.json"
-    try:
-        metadata = {**stored.metadata, **entries}
-        metadata = sealed(metadata) if SEAL in metadata else metadata
-        with replaced(path) as file:
-            file.write(json.dumps(metadata).encode())
-    except OSError as error:
-        raise refused(f"write {path}", error, MINARI) from error

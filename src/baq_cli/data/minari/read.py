@@ -20,9 +20,10 @@ from baq_cli.data.dimensions import Names, lost_digits
 from baq_cli.data.episodes import INTERVENTION, Episodes, Finding, where_somebody_acted
 from baq_cli.data.minari.arrow_files import read_tables
 from baq_cli.data.minari.episode_file import EpisodeFile, open_lean
-from baq_cli.data.minari.folder import StoredDataset, open_minari
+from baq_cli.data.minari.folder import open_minari
 from baq_cli.data.minari.older import FLAT, older_metadata
 from baq_cli.data.minari.seal import check_file, unsealed
+from baq_cli.data.minari.stored import StoredDataset
 from baq_cli.data.recording import Recording, origin_of
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.making import make_env
@@ -194,7 +195,7 @@ def _reading(stored: StoredDataset) -> Iterator[EpisodeFile]:
     try:
         if not path.is_file():
             raise FileNotFoundError(f"it has no file {stored.file}")
-        check_file(stored)
+        check_file(stored.dataset_id, stored.metadata, stored.data)
         with h5py.File(open_lean(path)) as file:
             yield EpisodeFile(stored, file)
     except OSError as error:

@@ -10,15 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baq_cli.data.minari.older import FILE
 from baq_cli.errors import DataError
 from baq_cli.plain_files import opened
 from baq_cli.surroundings import minari_folder
-
-if TYPE_CHECKING:
-    from baq_cli.data.minari.folder import StoredDataset
 
 RESERVED = "baq/"
 """What the ids of reference datasets begin with."""
@@ -56,14 +53,17 @@ def check_said(dataset_id: str, metadata: dict[str, Any]) -> None:
         raise _changed(dataset_id, "metadata.json")
 
 
-def check_file(stored: StoredDataset) -> None:
-    """Raise DataError where a sealed dataset's file is no longer what was saved; OSError too."""
-    known = stored.metadata.get(SEAL, {}).get(FILE)
-    path = stored.data / FILE
+def check_file(dataset_id: str, metadata: dict[str, Any], data: Path) -> None:
+    """Raise DataError where the file in a sealed dataset's folder `data` is no longer as saved.
+
+    Raises OSError where it can't be read.
+    """
+    known = metadata.get(SEAL, {}).get(FILE)
+    path = data / FILE
     if not isinstance(known, dict) or path.stat().st_size != known.get("bytes"):
         return
     if _hash_of(path) != known.get("sha256"):
-        raise _changed(stored.dataset_id, FILE)
+        raise _changed(dataset_id, FILE)
 
 
 def _said(metadata: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from baq_cli.data.minari.folder import StoredDataset, open_minari, update_metadata
+from baq_cli.data.minari.folder import open_minari
+from baq_cli.data.minari.stored import StoredDataset, update_metadata
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.envs.ref import EnvRef

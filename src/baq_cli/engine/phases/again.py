@@ -12,7 +12,7 @@ from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import spaces_of
 from baq_cli.engine.phases.clocked import ClockedLoop
 from baq_cli.engine.phases.origin import Origin
-from baq_cli.engine.phases.start import RunRequest
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import make_folder, opened, replaced

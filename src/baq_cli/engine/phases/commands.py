@@ -18,9 +18,10 @@ from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
 from baq_cli.engine.phases.origin import check_same_environment
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.phases.resuming import settle
 from baq_cli.engine.phases.run import Run
-from baq_cli.engine.phases.start import RunRequest, Start, open_offline, open_online
+from baq_cli.engine.phases.start import Start, open_offline, open_online
 from baq_cli.engine.phases.turns import ClockedLearner
 from baq_cli.engine.robot.chooser import Policy
 from baq_cli.engine.updates.device import hardware, prepare

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints import folder as ckpt
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.errors import UsageError
 from baq_cli.recipes.load import as_begun, differences, reopen
 from baq_cli.recipes.schema import Recipe
@@ -14,9 +13,6 @@ from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.units import UNITS, Phase
-
-if TYPE_CHECKING:
-    from baq_cli.engine.phases.start import RunRequest
 
 
 def saved_run(

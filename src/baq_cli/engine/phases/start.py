@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -24,6 +23,7 @@ from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.phases.in_place import Somebody, who_takes_over
 from baq_cli.engine.phases.limits import check_somebody_is_there, with_limits
 from baq_cli.engine.phases.origin import Origin, checked_origin, offline_origin, online_origin
+from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.phases.resuming import check_schedule, saved_run
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import DataError, UsageError
@@ -36,22 +36,6 @@ REWARD_AIMS: dict[object, str] = {
     "standard": "the dataset's rewards have a mean of 0 and a standard deviation of 1",
 }
 """What a `reward_scale` that is no number is for."""
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """Where a run goes, what it was called with, and who watches.
-
-    `command` is what the user typed, kept in the recipe's first line; `resume_command` is what
-    continues the run. `hand` is who may take over by the command line alone.
-    """
-
-    out: Path
-    observer: Observer
-    command: str
-    resume_command: str
-    resume: bool = False
-    hand: str | None = None
 
 
 def open_checked(

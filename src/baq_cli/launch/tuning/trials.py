@@ -9,7 +9,7 @@ from typing import Literal
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
-from baq_cli.launch.pruning import Pruning, curve_of, cut_of, scores_of
+from baq_cli.launch.pruning import Pruning, curve_of, scores_of
 from baq_cli.launch.tuning.optuna_rules import Known
 from baq_cli.recipes.search import Settings
 from baq_cli.report.curves import is_estimate
@@ -81,7 +81,7 @@ def outcome_of(number: int, settings: Settings, cell: Cell) -> Trial:
     rule = Pruning.model_validate(cell.pruning)
     state, curve = read_state(cell.folder), curve_of(cell.folder, rule.chosen_from)
     trial = Trial(number, settings)
-    cut = None if curve is None else cut_of(cell, curve, rule)
+    cut = None if curve is None else rule.cut_of(curve, int(cell.recipe[curve.unit]))
     if curve is not None:
         scores = scores_of(curve, rule.chosen_from)
         if cut is not None:
