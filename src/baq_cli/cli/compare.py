@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,20 +10,16 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, open_tasks, show_standing
 from baq_cli.cli.groups import RunByDefault
 from baq_cli.cli.report import Named, heading, write_and_show
 from baq_cli.cli.say import say
 from baq_cli.errors import DataError
 
 if TYPE_CHECKING:
-    from baq_cli.data.episodes import Episodes
     from baq_cli.launch.cells import Cell
     from baq_cli.launch.places import Place
     from baq_cli.recipes.load import Layer
-    from baq_cli.runs.events import Event
-
-STATUS = "status"
-
 
 app = typer.Typer(
     help="Compare methods on datasets, offline to online; 'baq compare status OUT' says how far.",
@@ -33,6 +29,7 @@ app = typer.Typer(
 
 
 @app.command(RunByDefault.default)
+@opt.grouped
 def compare(
     out: Annotated[Path, typer.Option(help="The comparison's folder.")],
     algos: Annotated[
@@ -77,18 +74,9 @@ def compare(
         ),
     ] = None,
     seeds: opt.Seeds = None,
-    gradient_steps: opt.GradientSteps = None,
-    env_steps: opt.EnvSteps = None,
-    env: opt.DatasetsEnv = None,
-    env_arg: opt.EnvArg = None,
-    max_episode_steps: opt.MaxEpisodeSteps = None,
-    device: opt.Device = None,
-    workers: opt.Workers = None,
-    launcher: opt.LauncherName = "local",
-    address: opt.Address = None,
-    cpus: opt.Cpus = None,
-    gpus: opt.Gpus = None,
-    slurm: opt.Slurm = None,
+    *,
+    phases: PhaseFlags,
+    place: PlaceFlags,
     track: opt.Track = None,
     ope: Annotated[
         bool,
@@ -109,18 +97,7 @@ def compare(
     continues: finished cells are kept, half-finished ones resume, failed ones are tried again.
     'baq compare status OUT' says from another terminal how far it is.
     """
-    from baq_cli.launch.places import Place
-
-    flags = opt.flags(
-        seeds=seeds,
-        gradient_steps=gradient_steps,
-        env_steps=env_steps,
-        env=env,
-        env_arg=env_arg,
-        max_episode_steps=max_episode_steps,
-        device=device,
-        track=track,
-    )
+    flags = opt.flags(seeds=seeds, **vars(phases), track=track)
     cells = plan_cells(
         opt.words(recipe),
         opt.flags(
@@ -138,11 +115,10 @@ def compare(
         from baq_cli.report.external import curves_of
 
         curves_of(curves, list(dict.fromkeys(cell.task for cell in cells)))  # before days are spent
-    place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
     if dry_run:
-        show_plan(cells, out, workers, json)
+        show_plan(cells, out, place.workers, json)
     else:
-        run_comparison(cells, out, place, json, ope, curves or [])
+        run_comparison(cells, out, place.named(), json, ope, curves or [])
 
 
 @app.command(STATUS)
@@ -160,18 +136,6 @@ def status(
     if not cells:
         raise DataError(f"{out} holds no comparison: expected the --out of a 'baq compare'")
     show_standing(cells, json)
-
-
-def show_standing(cells: Sequence[Cell], json: bool) -> None:
-    """Print how far cells are."""
-    from baq_cli.cli.results import print_json, print_table
-    from baq_cli.launch.standing import standing_of
-
-    rows = [standing_of(cell) for cell in cells]
-    if json:
-        print_json([row.as_dict() for row in rows])
-    else:
-        print_table([row.as_row() for row in rows])
 
 
 def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
@@ -228,25 +192,6 @@ def plan_cells(
     config = asked_for(recipes, asked)
     tasks = tasks_of(config, recipes, flags, overrides)
     return lay_out(tasks, config.algos, config.grid, out, opt.command_line(), config.ablate)
-
-
-def open_tasks(
-    cells: Sequence[Cell], out: Path, watch: Callable[[str, Event], None]
-) -> tuple[list[Cell], dict[str, Episodes]]:
-    """Open each task's dataset, so that it is built once and not by each worker.
-
-    Returns the cells with their environments, checked against those that `out` holds.
-    """
-    from baq_cli.engine.collection.datasets import open_dataset
-    from baq_cli.launch.cell_runs import beside
-    from baq_cli.launch.matrix import check_known
-
-    ends = {cell.task: cell.recipe.get("end_at_reward") for cell in cells}
-    said: Callable[[Event], None] = lambda event: watch("data", event)  # noqa: E731
-    data = {task: open_dataset(task, said, reward) for task, reward in ends.items()}
-    cells = [beside(cell, data[cell.task]) for cell in cells]
-    check_known(cells, out)
-    return cells, data
 
 
 def run_comparison(

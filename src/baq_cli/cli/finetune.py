@@ -9,6 +9,7 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.training import TrainingFlags
 
 if TYPE_CHECKING:
     from baq_cli.engine.checkpoints.folder import Checkpoint
@@ -26,6 +27,7 @@ FRESH_WARMUP_ENV_STEPS, FRESH_CRITIC_UPDATES = 1_000, 5_000
 before both learn."""
 
 
+@opt.grouped
 def finetune(
     out: opt.Out,
     checkpoint: Annotated[
@@ -76,10 +78,8 @@ def finetune(
         typer.Option(help="Make the training of a run with --control-hz again, from its logs."),
     ] = None,
     seeds: opt.Seeds = None,
-    device: opt.Device = None,
-    no_capture: opt.NoCapture = False,
-    track: opt.Track = None,
-    resume: opt.Resume = False,
+    *,
+    training: TrainingFlags,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
 ) -> None:
@@ -88,7 +88,6 @@ def finetune(
     from baq_cli.cli.results import show_run
     from baq_cli.engine.checkpoints import folder as ckpt
     from baq_cli.engine.phases.commands import run_finetune, run_repeat
-    from baq_cli.engine.phases.request import RunRequest
     from baq_cli.errors import UsageError
     from baq_cli.runs.interrupt import before_training
 
@@ -104,9 +103,7 @@ def finetune(
         shadow=shadow,
         control=None if control_hz is None else {"hz": control_hz},
         seeds=seeds,
-        device=device,
-        capture=False if no_capture else None,
-        track=track,
+        **training.of_recipe(),
     )
     if repeat is not None:
         if given or overrides or source is not None or recipe is not None:
@@ -114,19 +111,17 @@ def finetune(
                 "--repeat makes a run's training again as it was: leave out all but --out"
             )
         with watch(f"{repeat} again") as observer:
-            command = opt.command_line(), opt.resume_command()
-            run_repeat(repeat, RunRequest(Path(out), observer, *command, resume))
-        show_run(Path(out), json)
+            run_repeat(repeat, training.request(out, observer))
+        show_run(out, json)
         return
     method = opt.method_named(recipe, given, overrides)
     resolved = opt.build_recipe(inherited(source, method, given), recipe, given, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
         hand = opt.intervention_named(given, overrides)
-        said = opt.command_line(), opt.resume_command()
-        order = RunRequest(Path(out), observer, *said, resume, hand)
-        with before_training(order.command, resume):
+        order = training.request(out, observer, hand)
+        with before_training(order.command, order.resume):
             run_finetune(resolved, order, source)
-    show_run(Path(out), json)
+    show_run(out, json)
 
 
 def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list[Layer]:

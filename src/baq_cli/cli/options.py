@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -93,6 +97,40 @@ Overrides = Annotated[
         autocompletion=completion.override,
     ),
 ]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that takes each option of its groups of options by its own name.
+
+    A group is a parameter whose type is a dataclass; its fields are options.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+    }
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = groups.get(parameter.name)
+        of_it = [parameter.replace(annotation=hints[parameter.name])]
+        if group is not None:
+            types = get_type_hints(group, include_extras=True)
+            of_it = [
+                parameter.replace(
+                    name=field.name, default=field.default, annotation=types[field.name]
+                )
+                for field in fields(group)
+            ]
+        parameters += of_it
+
+    @functools.wraps(command)
+    def taken_apart(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    taken_apart.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    taken_apart.__annotations__ = {one.name: one.annotation for one in parameters}
+    return taken_apart
 
 
 def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:

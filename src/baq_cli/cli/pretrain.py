@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.training import TrainingFlags
 
 
+@opt.grouped
 def pretrain(
     out: opt.Out,
     dataset: Annotated[
@@ -35,10 +36,8 @@ def pretrain(
     ] = False,
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
-    device: opt.Device = None,
-    no_capture: opt.NoCapture = False,
-    track: opt.Track = None,
-    resume: opt.Resume = False,
+    *,
+    training: TrainingFlags,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
 ) -> None:
@@ -46,7 +45,6 @@ def pretrain(
     from baq_cli.cli.progress import watch
     from baq_cli.cli.results import show_run
     from baq_cli.engine.phases.commands import run_pretrain
-    from baq_cli.engine.phases.request import RunRequest
     from baq_cli.runs.interrupt import before_training
 
     given = opt.flags(
@@ -58,13 +56,11 @@ def pretrain(
         env_arg=env_arg,
         max_episode_steps=max_episode_steps,
         no_env=no_env or None,
-        device=device,
-        capture=False if no_capture else None,
-        track=track,
+        **training.of_recipe(),
     )
     resolved = opt.build_recipe([], recipe, given, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
-        order = RunRequest(Path(out), observer, opt.command_line(), opt.resume_command(), resume)
-        with before_training(order.command, resume):
+        order = training.request(out, observer)
+        with before_training(order.command, order.resume):
             run_pretrain(resolved, order)
-    show_run(Path(out), json)
+    show_run(out, json)

@@ -10,7 +10,7 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
-from baq_cli.cli.compare import STATUS, open_tasks, show_standing
+from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, open_tasks, show_standing
 from baq_cli.cli.groups import RunByDefault
 from baq_cli.cli.report import Named, write_document
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 
 
 @app.command(RunByDefault.default)
+@opt.grouped
 def tune(
     out: Annotated[Path, typer.Option(help="The search's folder.")],
     search: Annotated[
@@ -94,18 +95,9 @@ def tune(
     sampler_seed: Annotated[
         int | None, typer.Option(help="Of the proposals; default: 0.", min=0)
     ] = None,
-    gradient_steps: opt.GradientSteps = None,
-    env_steps: opt.EnvSteps = None,
-    env: opt.DatasetsEnv = None,
-    env_arg: opt.EnvArg = None,
-    max_episode_steps: opt.MaxEpisodeSteps = None,
-    device: opt.Device = None,
-    workers: opt.Workers = None,
-    launcher: opt.LauncherName = "local",
-    address: opt.Address = None,
-    cpus: opt.Cpus = None,
-    gpus: opt.Gpus = None,
-    slurm: opt.Slurm = None,
+    *,
+    phases: PhaseFlags,
+    place: PlaceFlags,
     json: opt.Json = False,
     overrides: opt.Overrides = None,
 ) -> None:
@@ -115,24 +107,13 @@ def tune(
     again continues, to the same trials. What the search cost in environment steps is counted and
     said; the chosen setting is written as a recipe.
     """
-    from baq_cli.launch.places import Place
     from baq_cli.launch.tuning.optuna_rules import require_optuna
     from baq_cli.launch.tuning.plan import plan_search
     from baq_cli.recipes.load import merged, parse_overrides
     from baq_cli.recipes.search import parse_search
     from baq_cli.recipes.shipped import open_recipe
 
-    flags = opt.flags(
-        algo=algo,
-        dataset=dataset,
-        seeds=seeds,
-        gradient_steps=gradient_steps,
-        env_steps=env_steps,
-        env=env,
-        env_arg=env_arg,
-        max_episode_steps=max_episode_steps,
-        device=device,
-    )
+    flags = opt.flags(algo=algo, dataset=dataset, seeds=seeds, **vars(phases))
     asked = opt.flags(
         search=parse_search(search) if search else None,
         trials=trials,
@@ -147,8 +128,7 @@ def tune(
     given = merged(flags, parse_overrides(overrides or []))
     plan = plan_search(base, given, asked, out, opt.command_line())
     require_optuna()
-    place = Place(launcher, workers, address, cpus, gpus, tuple(slurm or ()))
-    run_search(plan, place, json)
+    run_search(plan, place.named(), json)
 
 
 @app.command(STATUS)
