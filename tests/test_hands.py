@@ -403,15 +403,18 @@ WISHES = st.builds(
 
 
 @given(
-    wishes=st.lists(st.tuples(WISHES, st.booleans()), max_size=6),
+    wishes=st.lists(
+        st.tuples(WISHES, st.booleans(), st.sampled_from([None, "far", "late"])), max_size=6
+    ),
     by=st.sampled_from(["gamepad", "me:Class"]),
 )
 def test_the_clock_asks_and_does_as_the_loop_does(
-    wishes: list[tuple[Decision, bool]], by: str
+    wishes: list[tuple[Decision, bool, str | None]], by: str
 ) -> None:
     """Both are asked about the same steps, and do, mark, show and stop the same."""
-    decisions = [*(decision for decision, _ in wishes), Decision(), Decision(stop=True)]
-    new = iter([*(begins for decision, begins in wishes if not decision.pause), False])
+    decisions = [*(decision for decision, *_ in wishes), Decision(), Decision(stop=True)]
+    made = [(begins, why) for decision, begins, why in wishes if not decision.pause]
+    new, reasons = iter([*(b for b, _ in made), False]), iter([*(w for _, w in made), "far", None])
     somebody, (in_loop,) = at_hand(list(decisions), by=by, success_reward=2.5)
     other, (on_clock,) = at_hand(list(decisions), by=by, success_reward=2.5)
     shown: list[Event] = []
@@ -422,10 +425,11 @@ def test_the_clock_asks_and_does_as_the_loop_does(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.sleep", lambda _: None)
         while True:
-            chosen = hands.choose(own[None], obs[None], np.array([episode]))
-            choice = chooser.choose(own, obs, episode)
+            why = next(reasons)
+            chosen = hands.choose(own[None], obs[None], np.array([episode]), [why])
+            choice = chooser.choose(own, obs, episode, why)
             while choice.pause:
-                choice = chooser.choose(own, obs, episode)
+                choice = chooser.choose(own, obs, episode, why)
             if chosen is None:
                 break
             judged = hands.judged(np.zeros(1), np.zeros(1, bool), np.zeros(1, bool))

@@ -14,7 +14,7 @@ import torch
 from advice import Terminal, follows
 from numpy.testing import assert_array_equal
 from runs import states
-from typed import LIMIT, Typist
+from typed import HOT, LIMIT, Typist
 
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import ExitStatus
@@ -157,10 +157,11 @@ def test_a_person_steers_a_robot_that_keeps_its_clock(
     person = typist(
         *("--trust-env", "finetune", "--algo", "sac", "--env", "typed:Noting-v0", "--out", run),
         *("--intervene", "keyboard", "--env-steps", "5000", "--control-hz", "50", *SMALL),
-        "intervention.success_reward=10",
+        *("intervention.success_reward=10", "--env-arg", "hot_after=5"),
     )
     person.sees("space take over")
     person.sees("the policy acts")
+    person.sees(f"somebody is asked to take over: {HOT}")
     person.type(" ")
     person.sees("you act")
     person.type("\x1b[C")

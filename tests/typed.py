@@ -23,30 +23,36 @@ import numpy as np
 LIMIT = 5_000
 """Steps of an episode, far more than are taken by hand."""
 LOG = "BAQ_TEST_STEPS"
+HOT = "the gripper is hot"
 
 
 class Noting(gym.Env[Any, Any]):
-    """Counts its steps, never ends, and notes each action in a line, after its own number."""
+    """Counts its steps, never ends, and notes each action in a line, after its own number.
+
+    With `hot_after` it asks for somebody from so many steps on, in its first episode.
+    """
 
     made = 0
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
-    def __init__(self) -> None:
+    def __init__(self, hot_after: int | None = None) -> None:
         type(self).made += 1
-        self.number = self.made
+        self.number, self.episodes = self.made, 0
+        self.hot_after = hot_after
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        self.time = 0
+        self.time, self.episodes = 0, self.episodes + 1
         return self._obs(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.time += 1
         with Path(os.environ[LOG]).open("a") as log:
             log.write(f"{self.number} {self.time} {float(action[0])!r} {float(action[1])!r}\n")
-        return self._obs(), -1.0, False, False, {}
+        is_hot = self.episodes == 1 and self.hot_after is not None and self.time >= self.hot_after
+        return self._obs(), -1.0, False, False, {"hand_over": HOT} if is_hot else {}
 
     def _obs(self) -> Any:
         return np.array([self.time, 1.0], dtype=np.float32)

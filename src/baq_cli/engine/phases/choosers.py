@@ -46,7 +46,7 @@ class ByHand:
         wanted = self._asked.ask(own, obs, episode, hand_over or "")
         if isinstance(wanted, str):
             return Choice(own, stop=wanted)
-        self._who_acts.say([wanted])
+        self._who_acts.say([wanted], hand_over or "")
         if wanted.pause:
             return Choice(own, pause=True)
         theirs = wanted.action is not None
