@@ -6,9 +6,7 @@ set -eu
 OUT=${1:-runs/cuda}
 mkdir -p "$OUT"
 nvidia-smi --query-gpu=name,driver_version --format=csv | tee "$OUT/card.txt"
-python -m pytest -q tests/test_capture.py tests/test_windows.py tests/test_second_order.py \
-    tests/test_actor.py tests/test_adam.py tests/test_card_numbers.py tests/test_deploy.py \
-    | tee "$OUT/tests.txt"
+python -m pytest -q -m cuda | tee "$OUT/tests.txt"
 baq bench --device cuda --algo iql --seeds 1,10,64 --save benchmarks/results | tee "$OUT/iql.txt"
 baq bench --device cuda --algo iql --seeds 10 --tf32 | tee "$OUT/iql-tf32.txt"
 baq bench --device cuda --algo awac,td3_bc,cql,baq --seeds 1,10 --rounds 3 \

@@ -116,6 +116,12 @@ def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
     return run
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA card where there is none; `benchmarks/cuda.sh` runs it on one."""
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA card")
+
+
 @pytest.fixture(autouse=True)
 def _exact_small_numbers() -> None:
     """Runs flush denormals to zero; a test that follows one shall not depend on it."""

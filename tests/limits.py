@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 
 @contextmanager
@@ -15,7 +14,6 @@ def little_memory(gigabytes: float) -> Iterator[None]:
 
     Whoever asks for absurd sizes gets an error that is no word of ours.
     """
-    resource = pytest.importorskip("resource")
     status = Path("/proc/self/status")
     if not status.exists():
         yield

@@ -201,7 +201,7 @@ def test_actions_are_the_seeds_own(copies: list[int]) -> None:
     assert not np.array_equal(action[1], moved[1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("algo", sorted(n for n, m in ALL_METHODS.items() if m.learns_online))
 def test_a_captured_action_is_the_eager_one(algo: str) -> None:
     learner = Learner(small_agent(algo, SEEDS, "cuda", "online"))

@@ -122,7 +122,7 @@ def test_a_rate_in_a_tensor_is_read_at_each_step() -> None:
     assert moved == [True, False, True]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("settings", [Settings(), Settings((0.4, 0.99), 0.1), Settings((0.0, 0.9))])
 def test_a_card_moves_groups_as_a_cpu_does(settings: Settings) -> None:
     each: Any = [

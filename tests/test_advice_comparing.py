@@ -206,7 +206,6 @@ def test_an_option_of_a_launcher_is_given_with_that(
 def test_slurms_options_are_given_as_the_messages_say(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("submitit")
     from baq_cli.launch.slurm import Slurm, parse_options
 
     with pytest.raises(UsageError, match="expected KEY=VALUE"):
@@ -231,7 +230,6 @@ def test_slurms_options_are_given_as_the_messages_say(
 def test_a_job_that_slurm_refuses_is_submitted_by_the_same_command(
     folder: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("submitit")
     from launching import cells_in, own_data, stage
 
     from baq_cli.launch.drive import run_cells
@@ -403,7 +401,8 @@ def test_a_policy_is_loaded_as_the_messages_say(
     (held,) = re.findall(r"seeds \[(\d+)\]", str(refused.value))
     policy = load_policy(run, seed=int(held))
     assert policy(np.zeros(3)).shape == (1,)
-    if not torch.cuda.is_available():
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(UsageError, match="use 'cpu'"):
             load_policy(run, device="cuda")
         load_policy(run, device="cpu")
@@ -415,11 +414,12 @@ def test_a_policy_is_loaded_as_the_messages_say(
 
 
 @follows("--device cuda, but PyTorch sees no CUDA device: use --device cpu or auto")
-def test_a_device_that_is_here_is_used(terminal: Terminal, log: str, tmp_path: Path) -> None:
+def test_a_device_that_is_here_is_used(
+    terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA card here")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     terminal.told(*pretrain("bc", tmp_path / "a", "--device", "cuda"))
     for device in ("cpu", "auto"):
         terminal.done(*pretrain("bc", tmp_path / device, "--device", device))

@@ -90,7 +90,6 @@ def test_an_unknown_environment_is_named_in_each_of_the_ways_that_are_said(
 def test_robotics_brings_the_environments_that_the_message_says(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("gymnasium_robotics")
     words = score("PointMaze_UMaze-v3")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "gymnasium_robotics", None)  # as where it isn't installed

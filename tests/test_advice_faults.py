@@ -259,7 +259,6 @@ def test_a_cells_log_lies_where_the_message_says(tmp_path: Path) -> None:
 
 @follows("{} ended as {}, see {}", "{} failed, see {}")
 def test_a_jobs_output_lies_where_the_message_says(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
     from fake_slurm import fake_slurm
     from launching import cells_in, own_data
 

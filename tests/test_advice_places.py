@@ -193,7 +193,6 @@ def test_another_name_than_one_that_is_not_utf_8_is_taken(
 def test_a_comparison_in_a_folder_that_is_not_utf_8_stays_here_or_goes_elsewhere(
     terminal: Terminal, log: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("submitit")
     words = compare(tmp_path / LATIN)
     with fake_slurm(tmp_path):
         said = terminal.told(*words, "--launcher", "slurm")

@@ -35,9 +35,6 @@ UPDATES = 40
 RECORD_AFTER = 5
 CAPACITY = 24
 """Of the online store: it grows, fills up and is written over within a run of updates."""
-NEEDS_CUDA = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device"
-)
 
 Case = tuple[str, Phase, dict[str, Any]]
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -138,7 +135,7 @@ def assert_same(one: Training, other: Training, **within: float) -> None:
         )
 
 
-@pytest.mark.parametrize("case", cases(NEEDS_CUDA))
+@pytest.mark.parametrize("case", cases(pytest.mark.cuda))
 def test_a_captured_update_is_the_eager_one(case: Case) -> None:
     captured, eager = Training(case, "cuda"), Training(case, "cuda")
     period = max(captured.agent.every.values(), default=1)
@@ -150,7 +147,7 @@ def test_a_captured_update_is_the_eager_one(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(("td3_bc", "offline", {}), id="td3_bc", marks=NEEDS_CUDA)]
+    "case", [pytest.param(("td3_bc", "offline", {}), id="td3_bc", marks=pytest.mark.cuda)]
 )
 def test_each_set_of_groups_has_a_graph_of_its_own(case: Case) -> None:
     updater = Training(case, "cuda").by_updater(4 * EAGER_FIRST, capture=True)

@@ -9,7 +9,6 @@ import torch
 
 from baq_cli.nets.streams import SeedStream, derive_seed
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 SEEDS = (5, 3, 8)
 Words = npt.NDArray[np.uint64]
 HALF = np.uint64(0xFFFFFFFF)
@@ -55,7 +54,7 @@ def test_the_reference_is_the_papers(fill: int, expected: list[int]) -> None:
     assert found[:, 0].tolist() == expected
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 def test_a_card_draws_philoxs_numbers() -> None:
     stream = SeedStream(SEEDS, "noise", "cuda")
     found = stream.uniform(7), stream.index(2, 5), stream.normal(1_000)
@@ -68,14 +67,14 @@ def test_a_card_draws_philoxs_numbers() -> None:
     np.testing.assert_allclose(found[2].cpu().numpy(), expected, rtol=1e-3, atol=2e-5)
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 def test_a_seed_of_a_card_draws_the_same_alone() -> None:
     together, alone = SeedStream(SEEDS, "noise", "cuda"), SeedStream((3,), "noise", "cuda")
     for draw in ("normal", "uniform", "index", "permutation"):
         assert torch.equal(getattr(together, draw)(300_000)[1:2], getattr(alone, draw)(300_000))
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 def test_a_stream_of_a_card_goes_on_where_it_was() -> None:
     stream = SeedStream(SEEDS, "noise", "cuda")
     stream.normal(3)
@@ -87,7 +86,7 @@ def test_a_stream_of_a_card_goes_on_where_it_was() -> None:
         SeedStream(SEEDS, "batch", "cuda").restore(state)
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 def test_a_replayed_draw_is_the_next_one() -> None:
     stream, other = SeedStream(SEEDS, "noise", "cuda"), SeedStream(SEEDS, "noise", "cuda")
     stream.normal(5)
@@ -101,7 +100,7 @@ def test_a_replayed_draw_is_the_next_one() -> None:
     assert torch.equal(stream.state(), other.state())
 
 
-@NEEDS_CUDA
+@pytest.mark.cuda
 def test_numbers_of_a_card_are_distributed_as_they_should() -> None:
     stream = SeedStream(SEEDS, "noise", "cuda")
     normal, uniform = stream.normal(1 << 20).double(), stream.uniform(1 << 20).double()

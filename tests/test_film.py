@@ -56,7 +56,6 @@ def test_a_film_has_a_frame_an_observation_in_their_order(policy: Path, tmp_path
 
 
 def test_mp4_has_the_same_frames(policy: Path, tmp_path: Path) -> None:
-    pytest.importorskip("imageio_ffmpeg")
     out = tmp_path / "a.mp4"
     film(load_one_seed(policy, 7), FOUR, 2, 0, out)
     found = brightness(out, format="ffmpeg")

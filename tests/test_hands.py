@@ -253,7 +253,6 @@ class Pad:
 def test_a_gamepad_acts_while_its_shoulder_is_held_and_pauses_the_run_while_it_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pytest.importorskip("pygame", reason="baq-cli[gamepad] is not installed")
     shoulder, y, left_x, left_y = 10, 3, 0, 1
     pad = Pad()
     monkeypatch.setattr(gamepads, "_library", lambda: pad)
@@ -303,7 +302,6 @@ def test_without_its_library_a_gamepad_is_refused_in_words(
         patch.setitem(sys.modules, "pygame", None)
         with pytest.raises(UsageError, match=r"pip install 'baq-cli\[gamepad\]'"):
             gamepads.gamepad(2)
-    pytest.importorskip("pygame", reason="baq-cli[gamepad] is not installed")
     with pytest.raises(UsageError, match="no gamepad is connected"):
         gamepads.gamepad(2)
 

@@ -22,10 +22,7 @@ from baq_cli.runs.checkpoints import PARTIAL, complete
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
 KILLS = 200 if TORTURE else 12
-pytestmark = [
-    pytest.mark.torture,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork"),
-]
+pytestmark = pytest.mark.torture
 
 
 @pytest.fixture(scope="module")

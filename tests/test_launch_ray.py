@@ -54,7 +54,8 @@ def place() -> Iterator[Path]:
 def address(place: Path) -> Iterator[str]:
     """Two machines with a CPU each; they see the data of `place`."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    from ray import cluster_utils
+
     machine = {"num_cpus": 1, "include_dashboard": False}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=machine)
     cluster.add_node(num_cpus=1)

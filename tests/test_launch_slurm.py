@@ -33,7 +33,6 @@ from baq_cli.launch.slurm import JOB, Slurm, own_folder, parse_options
 from baq_cli.runs.files import json_bytes, replace_file
 from baq_cli.signals import STOPPING
 
-pytest.importorskip("submitit")
 ALGOS = ("iql", "td3_bc")
 LOCAL = {"cluster": "local"}
 

@@ -192,7 +192,6 @@ except DataError:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 @pytest.mark.parametrize("form", ["minari", *FORMS])
 def test_a_disk_that_is_really_full_is_told_in_words(folder: Path, form: str) -> None:
     """In a process of its own, because HDF5 may crash it: here files end at 100 kB."""

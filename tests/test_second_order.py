@@ -154,7 +154,7 @@ def test_a_recorded_update_with_a_second_order_term_is_the_eager_one_in_every_bi
     assert_recorded_is_eager(Diverse, layer_norm=layer_norm)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.cuda
 def test_a_captured_update_with_a_second_order_term_is_the_eager_one() -> None:
     (captured, found), (_, expected) = (
         trained(Diverse, capture, "cuda") for capture in (True, False)

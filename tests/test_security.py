@@ -284,7 +284,6 @@ print(len(seen))
 @pytest.mark.torture
 def test_an_export_reports_to_nobody() -> None:
     """ONNX Runtime from 1.32 on calls its makers ten seconds after it was imported, unasked."""
-    pytest.importorskip("onnxruntime")
     seconds = 20 if os.environ.get("BAQ_TORTURE") else 0
     assert in_a_fresh_process(f"import os\nSECONDS = {seconds}\n{ONNX}") == "0\n"
 

@@ -24,7 +24,6 @@ CODE = re.compile(r"`([^`]+)`")
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the modules of docs/site be imported, as the build imports them."""
-    pytest.importorskip("mkdocs", reason="the extra 'docs'")
     monkeypatch.setattr(sys, "path", [str(DOCS / "site"), *sys.path])
 
 

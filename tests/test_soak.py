@@ -17,7 +17,7 @@ from baq_cli.envs.pool import EnvPool
 from baq_cli.runs.events import Evaluated, Event
 from baq_cli.untrusted import TRUST_VARIABLE
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has /proc")
 
 
 def handles() -> list[str]:

@@ -387,7 +387,7 @@ def test_recorded_updates_with_windows_are_the_eager_ones_in_every_bit(phase: An
     assert assert_same_updates(phase, "cpu", rtol=0, atol=0).records
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("phase", ["offline", "online"])
 def test_captured_updates_with_windows_are_the_eager_ones(phase: Any) -> None:
     assert assert_same_updates(phase, "cuda", rtol=1e-4, atol=1e-5)._graphs
