@@ -53,19 +53,20 @@ def test_a_pool_tells_what_was_done_in_place_of_what_was_asked(
     with closing(EnvPool("acting_probes:Filtered-v0", 2, workers)) as pool:
         pool.reset([0, 1])
         pool.step(ASKED)
-        assert pool.executed is not None
-        assert_array_equal(pool.executed, [[SAFE_HIGH], [np.nan]])
-        done = pool.done(ASKED)
+        assert pool.last.executed is not None
+        assert_array_equal(pool.last.executed, [[SAFE_HIGH], [np.nan]])
+        done = pool.last.action
         assert done.dtype == np.float32
         assert_allclose(done[0], scaled([SAFE_HIGH]), atol=1e-6)
         assert done[1] == ASKED[1], "what was asked for is kept digit for digit"
-        in_env = pool.done_in_env(ASKED)
+        in_env = pool.last.action_in_env
         assert in_env.dtype == np.float32
         assert in_env[0] == SAFE_HIGH
         assert_array_equal(in_env[1], pool.spaces.to_env(ASKED)[1])
-        pool.step(np.zeros_like(ASKED))
-        assert pool.executed is None
-        assert pool.done(ASKED) is ASKED
+        idle = np.zeros_like(ASKED)
+        pool.step(idle)
+        assert pool.last.executed is None
+        assert pool.last.action is idle
 
 
 def stepped(said: Any, env: gym.Env[Any, Any] | None = None) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def test_the_wrapper_of_the_document_says_what_the_stick_did() -> None:
             found = []
             for _ in range(3):
                 pool.step(ASKED[:1])
-                found.append(pool.done_in_env(ASKED[:1]).item())
+                found.append(pool.last.action_in_env.item())
     finally:
         for name in ("BareArm-v0", "Arm-v0"):
             gym.registry.pop(name, None)

@@ -300,13 +300,13 @@ def test_a_pool_tells_what_limits_did_and_what_the_environment_did(
         pool.reset([0, 1])
         pool.step(ASKED)
         first, second = np.float32(SAFE_HIGH), np.float32(-0.125)
-        assert_array_equal(pool.executed, [[first], [second]])
-        assert_array_equal(pool.did_other, [True, False])
-        assert_array_equal(pool.limited, [True, True])
-        assert_array_equal(pool.done_in_env(ASKED), [[first], [second]])
+        assert_array_equal(pool.last.executed, [[first], [second]])
+        assert_array_equal(pool.last.did_other, [True, False])
+        assert_array_equal(pool.last.limited, [True, True])
+        assert_array_equal(pool.last.action_in_env, [[first], [second]])
         pool.step(ASKED)
-        assert pool.executed is not None
-        assert pool.executed[1, 0] == second - 0.125
+        assert pool.last.executed is not None
+        assert pool.last.executed[1, 0] == second - 0.125
         obs = [pool.step(ASKED)[0], pool.step(-ASKED)[0]]  # 3 steps are outside: it holds
         assert pool.limits is not None
         assert acted(pool.limits, "observation_envelope")
@@ -321,7 +321,7 @@ def walked(workers: bool) -> list[Array]:
         rng = np.random.default_rng(0)
         for _ in range(5):
             obs, reward, over, cut = pool.step(rng.uniform(-1, 1, (2, 1)).astype(np.float32))
-            executed = np.full((2, 1), np.nan) if pool.executed is None else pool.executed
+            executed = np.full((2, 1), np.nan) if pool.last.executed is None else pool.last.executed
             found += [obs, reward, over, cut, executed]
             if (over | cut).any():
                 found.append(pool.reset([5, 6], over | cut))
@@ -340,7 +340,7 @@ def test_what_was_done_is_repeated_whatever_the_limits_say() -> None:
         pool.reset([0])
         pool.begin_step(np.zeros((1, 1), np.float32), np.array([[float(HIGH)]]))
         obs, *_ = pool.end_step()
-        assert not pool.limited.all() or pool.executed is not None
+        assert not pool.last.limited.all() or pool.last.executed is not None
         again = EnvPool("Bounded-v0", 1)
         with closing(again):
             again.reset([0])

@@ -113,7 +113,7 @@ def collect(
     while prefix_steps < env_steps:
         action = act(obs, np.asarray([episode.number for episode in running]))
         obs, reward, terminated, truncated = pool.step(action)
-        logged = pool.done_in_env(action)
+        logged = pool.last.action_in_env
         for k, episode in enumerate(running):
             episode.observations.append(pool.given[k].copy())
             episode.actions.append(logged[k])

@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from baq_cli.envs.faults import EXECUTED, HAND_OVER, Checked, EnvironmentFault, let_go
+from baq_cli.envs.faults import Checked, EnvironmentFault, let_go
 from baq_cli.envs.limits import bounded
 from baq_cli.envs.making import make_env, quiet_simulator, requirements_of
 from baq_cli.envs.ref import EnvRef, named
 from baq_cli.envs.safety import ENDED, Limits, Rules
 from baq_cli.envs.spaces import Spaces
+from baq_cli.envs.steps import StepRecord, asked_by, done_by, instead
 from baq_cli.envs.workers import Workers
 from baq_cli.errors import BaqError
 
@@ -91,14 +92,8 @@ class EnvPool:
 
     Shapes: observations `[K, obs_dim]` float32, actions `[K, action_dim]`, the rest `[K]`.
     `given` are the last observations in the environment's own type, `before` those that the last
-    step began at. `made` is what one says of itself. `executed` is what the last step did in place
-    of the actions asked for, where a limit or an environment decided so, `[K, action_dim]` float64
-    in its units, the other rows NaN; None where all did what they were asked to. `did_other [K]`
-    says which environments said that they did other than they were told, `limited [K]` which were
-    told other than was asked, by a limit.
-    With `rules`, `limits` hold in every copy, see `safety.py`, but not where steps are repeated;
-    `cut [K]` says whose episode the last step truncated because a limit ended it, and
-    `limits_acted [K]` uint8 which limits did anything in that step: `Limits.bits`, and `ENDED`.
+    step began at, and `last` is what that did. `made` is what one says of itself. With `rules`,
+    `limits` hold in every copy, see `safety.py`, but not where steps are repeated.
     Raises EnvironmentFault when one of them fails: it raises, breaks its promises, its process
     dies, or it takes longer than `timeout_seconds` (which needs workers; to start, those may take
     two minutes more). The pool is of no use afterwards but to be closed, or made `again`.
@@ -119,11 +114,6 @@ class EnvPool:
         self._envs: SyncVectorEnv | Workers
         self.given: Array = np.empty(0)
         self.before: Array = self.given
-        self.executed: Array | None = None
-        self.did_other: Array = np.zeros(count, dtype=np.bool_)
-        self.limited: Array = np.zeros(count, dtype=np.bool_)
-        self.cut: Array = np.zeros(count, dtype=np.bool_)
-        self.limits_acted: Array = np.zeros(count, dtype=np.uint8)
         self._reasons: list[str | None] = [None] * count
         self._begun: Array = np.empty(0)
         self._limits_hold = False
@@ -140,6 +130,7 @@ class EnvPool:
                 self.spaces = self.made.spaces
                 self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
         self.limits = None if rules is None else Limits(rules, count, self.spaces.action_dtype)
+        self.last = StepRecord.none(self.spaces, count)
 
     def again(self) -> EnvPool:
         """Return as many environments in place of these."""
@@ -197,7 +188,7 @@ class EnvPool:
     ) -> None:
         """Hand the actions over; with workers the environments step from now on.
 
-        Rows of `executed` that are not NaN, as the attribute has them, are done in place of those
+        Rows of `executed` that are not NaN, as `StepRecord` has them, are done in place of those
         of `action`, digit for digit: a step is repeated, and no limit holds. `others` and
         `late_seconds` are for the limits, see `Limits.before`.
         """
@@ -205,8 +196,7 @@ class EnvPool:
         self._asked, self._begun = action, self.spaces.to_env(action)
         self._limits_hold = self.limits is not None and executed is None
         if executed is not None:
-            told = _told(executed)
-            self._begun = np.where(told, executed, self._begun).astype(self._begun.dtype)
+            self._begun = instead(self._begun, executed)
         elif self.limits is not None:
             self._begun = self.limits.before(self._begun, others, late_seconds)
         if isinstance(self._envs, Workers):
@@ -223,11 +213,13 @@ class EnvPool:
             else:
                 theirs = self._begun.copy()  # they may write into it
                 obs, reward, terminated, truncated, infos = self._envs.step(theirs)
-        done = self._take(infos)
+        done, self._reasons = done_by(self._begun, infos), asked_by(infos, self.count)
+        self.last = StepRecord.of(self.spaces, self._asked, self._begun, done)
         if self._limits_hold and self.limits is not None:
-            self.cut = self.limits.after(done, obs) & ~(terminated | truncated)
-            truncated = truncated | self.cut
-            self.limits_acted = self.limits.bits() | self.cut * np.uint8(ENDED)
+            cut = self.limits.after(done, obs) & ~(terminated | truncated)
+            truncated = truncated | cut
+            acted = self.limits.bits() | cut * np.uint8(ENDED)
+            self.last = replace(self.last, cut=cut, limits_acted=acted)
         return self._known(obs), reward, terminated, truncated
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
@@ -235,52 +227,12 @@ class EnvPool:
         self.begin_step(action)
         return self.end_step()
 
-    def _take(self, infos: dict[str, Any]) -> Array:
-        """Read what the environments said of a step; return what was done, `[K, action_dim]`.
-
-        Saying that it was what was asked for is saying nothing.
-        """
-        done = self._begun.astype(np.float64)
-        if EXECUTED in infos:
-            found = np.asarray(infos[EXECUTED], dtype=np.float64)
-            done = np.where(infos[f"_{EXECUTED}"][:, None], found, done)
-        self.did_other = (done != self._begun).any(axis=1)
-        asked = self.spaces.to_env(self._asked)
-        self.limited = (self._begun != asked).any(axis=1)
-        other = (done != asked).any(axis=1)
-        self.executed = np.where(other[:, None], done, np.nan) if other.any() else None
-        self._reasons = [None] * self.count
-        if HAND_OVER in infos:
-            said = zip(infos[HAND_OVER], infos[f"_{HAND_OVER}"], strict=True)
-            self._reasons = [str(reason) if is_said else None for reason, is_said in said]
-        return done
-
     @property
     def hand_over(self) -> list[str | None]:
         """Why somebody should act in the policy's place now, of each; None where nobody need."""
         if self.limits is None:
             return self._reasons
         return [own or limit for own, limit in zip(self._reasons, self.limits.asks(), strict=True)]
-
-    def executed_by(self, number: int) -> Array | None:
-        """Return that row of `executed`, where there is an action in it."""
-        if self.executed is None or not _told(self.executed)[number]:
-            return None
-        return np.asarray(self.executed[number])
-
-    def done(self, action: Array) -> Array:
-        """Return what the last step did, in [−1, 1]: `action`, unless it said that it did other."""
-        if self.executed is None:
-            return action
-        scaled = np.clip(self.spaces.from_env(self.executed), -1.0, 1.0)
-        return np.where(_told(self.executed), scaled, action)
-
-    def done_in_env(self, action: Array) -> Array:
-        """Return the same in the environment's units and type."""
-        asked = self.spaces.to_env(action)
-        if self.executed is None:
-            return asked
-        return np.where(_told(self.executed), self.executed, asked).astype(asked.dtype)
 
     def close(self) -> None:
         """Let go of the environments, after the step under way; not of those that failed."""
@@ -300,11 +252,6 @@ class EnvPool:
             return
         with contextlib.suppress(Exception):  # what failed once may fail again
             self._envs.close()
-
-
-def _told(executed: Array) -> Array:
-    """Return in which rows there is an action, `[K, 1]`."""
-    return ~np.isnan(executed[:, :1])
 
 
 def seconds_a_step(env: EnvRef | str, steps: int = 30) -> float:

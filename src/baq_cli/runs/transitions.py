@@ -59,7 +59,7 @@ class Layout:
         `obs` and `next_obs` are as the environment gave them; `action` is what was done and
         `proposed` what the policy asked for, in [−1, 1]; `executed` is what was done in the
         environment's own digits and units, where it said that it did other than it was asked to,
-        else NaN. `limits` says which limits acted (`EnvPool.limits_acted`). Counts begin at 0.
+        else NaN. `limits` says which limits acted (`StepRecord.limits_acted`). Counts begin at 0.
         `time_ns` passed since the run's first record, `late_ns` since the moment at which the
         action was due.
         """

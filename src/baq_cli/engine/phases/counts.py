@@ -44,7 +44,7 @@ class Counts:
 
         What was proposed and done, `[S, action_dim]`, is in [−1, 1]; where what was proposed isn't
         known any more, after a failure, nothing is compared. `limits [S]` uint8 are the limits that
-        acted, as `EnvPool.limits_acted` has them.
+        acted, as `StepRecord` has them.
         """
         self.taken.add(taken, marks)
         self.limited.add(limits)

@@ -71,7 +71,7 @@ class RunningEpisodes:
         The transition lies in a slot of the online store.
         """
         for i, episode in enumerate(self._running):
-            episode.append(action[i], self.pool.executed_by(i), float(reward[i]), slot)
+            episode.append(action[i], self.pool.last.executed_by(i), float(reward[i]), slot)
         self.obs, self.action = next_obs, None
         self.queue.done()
         self._see_limits(self._run.env_steps + 1)
@@ -80,7 +80,7 @@ class RunningEpisodes:
         """End the episodes that are over, `[S]`, all or some `cut` short, and begin others."""
         if not over.any():
             return
-        short = over & (self.pool.cut | cut)
+        short = over & (self.pool.last.cut | cut)
         self._close(short, terminated, cut=True)
         self._close(over & ~short, terminated, cut=False)
         try:

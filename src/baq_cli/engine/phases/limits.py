@@ -77,7 +77,7 @@ class LimitsActed:
         self._reached: str | None = None
 
     def add(self, limits: Array) -> None:
-        """Count the limits that acted in a step of each seed, `[S]` uint8 as pools have them."""
+        """Count the limits that acted in a step of each seed, `[S]` uint8: `StepRecord`."""
         acted = acted_in(limits)
         for name, count in self.env_steps.items():
             count += acted[name]

@@ -95,7 +95,8 @@ class OnlineLoop:
             episodes.begin_anew(fault)
             return
         laps.lap("environment")
-        action, taken = episodes.pool.done(asked), self._taken_over()
+        did, taken = episodes.pool.last, self._taken_over()
+        action = did.action
         if self.intervention is not None:
             ended = reward, terminated, truncated
             reward, terminated, truncated = self.intervention.judged(*ended)
@@ -106,8 +107,8 @@ class OnlineLoop:
         episodes.append(action, reward, next_obs, slot)
         run.env_steps += 1
         marks = None if self.intervention is None else self.intervention.marks
-        run.counts.add(taken, marks, self.proposed, action, episodes.pool.limits_acted)
-        by = np.where(taken, SOMEBODY, np.where(episodes.pool.limited, LIMIT, POLICY))
+        run.counts.add(taken, marks, self.proposed, action, did.limits_acted)
+        by = np.where(taken, SOMEBODY, np.where(did.limited, LIMIT, POLICY))
         self.recorder.add(asked, reward, (terminated, truncated), by, marks)
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
@@ -143,7 +144,7 @@ class OnlineLoop:
 
     def _taken_over(self) -> Array:
         """Return where the last step did what the policy had not asked for, `[S]`, and go on."""
-        taken = self.episodes.pool.did_other
+        taken = self.episodes.pool.last.did_other
         if self.intervention is not None:
             taken = taken | self.intervention.taken
             self.intervention.done()

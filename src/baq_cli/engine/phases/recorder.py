@@ -141,10 +141,10 @@ class Recorder:
         self._waiting.append(
             _Step(
                 *(run.env_steps - 1, run.learner.gradient_steps, run.episodes.copy()),
-                *(pool.before, pool.done(asked), pool.executed),
+                *(pool.before, pool.last.action, pool.last.executed),
                 *(asked if self.proposed is None else self.proposed, reward, pool.given, *ends),
                 *(by, np.zeros_like(by, dtype=np.int8) if marks is None else marks.copy()),
-                pool.limits_acted,
+                pool.last.limits_acted,
             )
         )
         self.proposed = None

@@ -204,13 +204,14 @@ class Robot:
             others, late_seconds = np.array([choice.label != POLICY]), known["late_ns"] / 1e9
             self._pool.begin_step(asked, others=others, late_seconds=late_seconds)
             obs, reward, terminated, truncated = self._pool.end_step()
-        action = self._pool.done(asked)
+        did = self._pool.last
+        action = did.action
         reward = reward + choice.reward
         _check_finite({"observation": obs, "reward": reward, "action": action})
-        executed, label = self._pool.executed_by(0), choice.label
-        if label == POLICY and self._pool.did_other[0]:
+        executed, label = did.executed_by(0), choice.label
+        if label == POLICY and did.did_other[0]:
             label = SOMEBODY
-        elif label == POLICY and self._pool.limited[0]:
+        elif label == POLICY and did.limited[0]:
             label = LIMIT
         ended = bool(terminated[0]) or choice.mark != 0
         cut = bool(truncated[0]) or choice.end
@@ -226,7 +227,7 @@ class Robot:
             truncated=cut,
             intervention=label,
             success=choice.mark,
-            limits=self._pool.limits_acted[0],
+            limits=did.limits_acted[0],
             **known,
         )
         self._env_step += 1
