@@ -16,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from baq_cli.agents.registry import METHODS, method_configs
-from baq_cli.cli import completion
+from baq_cli.cli import completion, typed_folders
 from baq_cli.cli.main import main
 from baq_cli.data.suite import SUITE
 from baq_cli.recipes import method_files
@@ -196,8 +196,12 @@ def test_the_names_that_are_looked_for_are_those_of_runs_and_comparisons() -> No
     from baq_cli.runs.checkpoints import AGENT, CHECKPOINTS
     from baq_cli.runs.folder import RECIPE
 
-    assert (completion.RUN, completion.COMPARISON, completion.SEARCH) == (RECIPE, MATRIX, FILE)
-    assert (completion.CHECKPOINTS, completion.AGENT) == (CHECKPOINTS, AGENT)
+    assert (typed_folders.RUN, typed_folders.COMPARISON, typed_folders.SEARCH) == (
+        RECIPE,
+        MATRIX,
+        FILE,
+    )
+    assert (typed_folders.CHECKPOINTS, typed_folders.AGENT) == (CHECKPOINTS, AGENT)
 
 
 def make_run(folder: Path) -> None:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
+
+from baq_cli.cli.typed_folders import (
+    COMPARISON,
+    RUN,
+    SEARCH,
+    checkpoints_of,
+    holding,
+    is_plain,
+    run_around,
+)
 
 if TYPE_CHECKING:
     from baq_cli.recipes.method_files import Key
@@ -25,12 +33,6 @@ if TYPE_CHECKING:
 VARIABLE = "_BAQ_COMPLETE"
 """The variable by which a shell's script asks."""
 MOST_SECONDS = 2.0
-MOST_FOLDERS, MOST_DEPTH = 2_000, 10
-"""Folders that are looked into for runs, and how far below the one that is typed."""
-RUN, COMPARISON, SEARCH = "recipe.yaml", "matrix.json", "search.json"
-CHECKPOINTS, AGENT = "checkpoints", "agent.safetensors"
-_PLAIN = re.compile(r"[\w./+,@%-]+")
-"""Names that mean nothing else to a shell. zsh evaluates what it is offered: others never are."""
 
 Offer = str | tuple[str, str]
 Completer = Callable[[typer.Context, str], list[Offer]]
@@ -127,7 +129,7 @@ def _datasets() -> Iterator[Offer]:
 
     root = minari_folder()
     names = (folder.relative_to(root).as_posix() for folder in dataset_folders(root))
-    here = [name for name in names if _PLAIN.fullmatch(name)]
+    here = [name for name in names if is_plain(name)]
     yield from here
     yield from (each for each in _reference_datasets() if each[0] not in here)
 
@@ -181,23 +183,20 @@ methods, recipes, datasets = _listed(_methods), _listed(_recipes), _listed(_data
 @_quietly
 def checkpoint(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer runs at and below the folder that is typed; of a run alone, its checkpoints too."""
-    runs = list(_holding((RUN,), incomplete))
-    inside = incomplete.rpartition("/")[0].removesuffix(f"/{CHECKPOINTS}")
-    if not runs and _has(inside, RUN):
-        runs = [inside]
-    return [*runs, *(_checkpoints(runs[0]) if len(runs) == 1 else ())]
+    runs = list(holding((RUN,), incomplete)) or run_around(incomplete)
+    return [*runs, *(checkpoints_of(runs[0]) if len(runs) == 1 else ())]
 
 
 @_quietly
 def comparison(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer the folders of comparisons."""
-    return _holding((COMPARISON,), incomplete)
+    return holding((COMPARISON,), incomplete)
 
 
 @_quietly
 def search(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer the folders of searches."""
-    return _holding((SEARCH,), incomplete)
+    return holding((SEARCH,), incomplete)
 
 
 @_quietly
@@ -212,46 +211,7 @@ def chosen_from(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
 def reported(ctx: typer.Context, incomplete: str) -> Iterable[Offer]:
     """Offer what can be reported: comparisons and runs; a run may have a name before it."""
     name, equals, typed = incomplete.rpartition("=")
-    return [name + equals + found for found in _holding((COMPARISON, RUN), typed)]
-
-
-def _holding(marks: tuple[str, ...], incomplete: str) -> Iterator[str]:
-    """Yield the folders with a file of a name in `marks`, as they may be typed; near ones first."""
-    base = incomplete[: incomplete.rfind("/") + 1]
-    level, seen = [base], 0
-    for _ in range(MOST_DEPTH):
-        below = []
-        for folder in level:
-            for name in _folders(folder):
-                path = folder + name
-                if not path.startswith(incomplete[: len(path)]):
-                    continue
-                seen += 1
-                if path.startswith(incomplete) and any(_has(path, mark) for mark in marks):
-                    yield path
-                elif seen <= MOST_FOLDERS:
-                    below.append(f"{path}/")
-        level = below
-
-
-def _folders(folder: str) -> list[str]:
-    """Return the names of the folders inside one, sorted; none where it can't be read."""
-    try:
-        with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            plain = [entry for entry in entries if _PLAIN.fullmatch(entry.name)]
-    except OSError:
-        return []
-    inside = (entry.name for entry in plain if os.path.isdir(entry.path))
-    return sorted(name for name in inside if not name.startswith("."))
-
-
-def _has(folder: str, name: str) -> bool:
-    return bool(folder) and Path(os.path.expanduser(folder), name).is_file()
-
-
-def _checkpoints(run: str) -> Iterator[str]:
-    root = f"{run}/{CHECKPOINTS}/"
-    yield from (root + name for name in _folders(root) if _has(root + name, AGENT))
+    return [name + equals + found for found in holding((COMPARISON, RUN), typed)]
 
 
 # -- recipe keys

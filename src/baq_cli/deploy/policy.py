@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.base import Agent
+from baq_cli.deploy.observations import read_observations
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.restore import build_agent, spaces_of
 from baq_cli.engine.evaluation.acting import ActionQueue
@@ -163,9 +164,7 @@ class DeployedPolicy:
         )
 
     def __call__(self, obs: npt.ArrayLike | Mapping[str, Any]) -> Array:
-        raw = self._read(obs)
-        if not np.isfinite(raw).all():
-            raise DataError(_not_finite(raw))
+        raw = read_observations(obs, self.spaces)
         with torch.inference_mode():
             if self._layers and raw.size == self.obs_dim:
                 action = self._act_on_one(raw)
@@ -213,37 +212,6 @@ class DeployedPolicy:
         found = (last.tanh_() if self._squashed else last).numpy()[0, 0, : self.action_dim]
         return self.spaces.to_env(found)
 
-    def _read(self, obs: Any) -> Array:
-        """Return observations as a float32 array of our own, `[obs_dim]` or `[B, obs_dim]`."""
-        if not isinstance(obs, np.ndarray):
-            obs = self._flatten(obs) if isinstance(obs, Mapping) else _array(obs)
-        if obs.dtype.kind not in "fiub":
-            raise DataError(f"an observation of the type {obs.dtype}: expected numbers")
-        if obs.shape[-1:] != (self.obs_dim,) or obs.ndim > 2:
-            raise DataError(
-                f"an observation of the shape {list(obs.shape)}: expected [{self.obs_dim}], or "
-                f"[B, {self.obs_dim}] for a batch of B"
-            )
-        with np.errstate(over="ignore"):  # what overflows is told of in words
-            return np.array(obs, dtype=np.float32, order="C")
-
-    def _flatten(self, obs: Mapping[str, Any]) -> Array:
-        """Lay the parts of a `Dict` observation side by side, as the environment's wrapper does.
-
-        Parts of `B · size` numbers with a leading axis B are a batch. For B = 1 every part must
-        have that axis, and one another besides: else it is a single observation.
-        """
-        sizes = dict(self.spaces.obs_layout)
-        if not sizes:
-            raise DataError(
-                f"the policy's observations are one array of {self.obs_dim} numbers, not a dict"
-            )
-        parts = {name: _array(_part(obs, name)) for name in sizes}
-        count = _batch_of(parts, sizes)
-        rows = 1 if count is None else count
-        flat = np.concatenate([part.reshape(rows, sizes[n]) for n, part in parts.items()], axis=1)
-        return flat[0] if count is None else flat
-
 
 def load_policy(
     path: str | os.PathLike[str], seed: int | None = None, device: str = "cpu"
@@ -272,45 +240,3 @@ def _layers(agent: Agent) -> list[tuple[Tensor, Tensor]]:
         return []
     layers: list[Any] = list(net.layers)
     return [(layer.weight[0], layer.bias[0]) for layer in layers]
-
-
-def _array(values: Any) -> Array:
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"an observation that is no array of numbers: {error}") from error
-
-
-def _not_finite(raw: Array) -> str:
-    at = np.argwhere(~np.isfinite(raw))[0].tolist()
-    return (
-        f"the observation has {raw[tuple(at)]} at {at}: expected finite numbers, in the range of "
-        "float32"
-    )
-
-
-def _part(obs: Mapping[str, Any], name: str) -> Any:
-    """Return the part of a nested observation that a path such as 'arm/joints' names."""
-    found: Any = obs
-    for key in name.split("/"):
-        if not isinstance(found, Mapping) or key not in found:
-            raise DataError(f"the observation has no part '{name}': it has {sorted(map(str, obs))}")
-        found = found[key]
-    return found
-
-
-def _batch_of(parts: dict[str, Array], sizes: dict[str, int]) -> int | None:
-    """Return how many observations the parts hold, None for a single one without such an axis."""
-    alone = all(part.size == sizes[name] for name, part in parts.items())
-    has_axis = all(part.ndim and len(part) == 1 for part in parts.values())
-    if alone and not (has_axis and any(part.ndim > 1 for part in parts.values())):
-        return None
-    counts = {len(part) if part.ndim else -1 for part in parts.values()}
-    count = counts.pop()
-    if counts or any(part.size != count * sizes[name] for name, part in parts.items()):
-        shapes = {name: list(part.shape) for name, part in parts.items()}
-        raise DataError(
-            f"the parts of the observation have the shapes {shapes}: expected {sizes} numbers, or "
-            "as many for each of a batch along the first axis"
-        )
-    return count
