@@ -168,7 +168,34 @@ def show_evaluation(
     video: Path | None = None,
 ) -> None:
     """Print raw returns `[S, episodes]` by seed, and after them the score by a reference."""
-    rows = [
+    rows = _rows_of(document["seeds"], returns, lengths)
+    means = returns.mean(1)
+    deviation = float(means.std(ddof=1)) if len(means) > 1 else None
+    score = None if reference is None else _score(reference, means, deviation)
+    if as_json:
+        found = {"return_mean": float(means.mean()), "return_std_over_seeds": deviation}
+        known = {key: document[key] for key in ("gradient_steps", "env_steps")}
+        print_json(
+            {"algo": document["algo"], "environment": env, **known, **found, "seeds": rows}
+            | {"video": None if video is None else str(video), "score": score}
+        )
+        return
+    print_table(rows)
+    spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
+    say(f"{document['algo']} on {env}: return {means.mean():.1f}{spread}")
+    if reference is not None and score is not None:
+        spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"
+        say(
+            f"normalised by {reference.label} (random {reference.random:.1f}, expert "
+            f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
+        )
+    if video is not None:
+        say(f"filmed: {video}")
+
+
+def _rows_of(seeds: Sequence[int], returns: Array, lengths: Array) -> list[dict[str, Any]]:
+    """Return what is shown of each seed's episodes, `[S, episodes]`."""
+    return [
         {
             "seed": seed,
             "return": float(r.mean()),
@@ -178,37 +205,8 @@ def show_evaluation(
             "env_steps": float(n.mean()),
             "episodes": len(r),
         }
-        for seed, r, n in zip(document["seeds"], returns, lengths, strict=True)
+        for seed, r, n in zip(seeds, returns, lengths, strict=True)
     ]
-    means = returns.mean(1)
-    deviation = float(means.std(ddof=1)) if len(means) > 1 else None
-    if as_json:
-        print_json(
-            {
-                "algo": document["algo"],
-                "environment": env,
-                "gradient_steps": document["gradient_steps"],
-                "env_steps": document["env_steps"],
-                "return_mean": float(means.mean()),
-                "return_std_over_seeds": deviation,
-                "seeds": rows,
-                "video": None if video is None else str(video),
-                "score": None if reference is None else _score(reference, means, deviation),
-            }
-        )
-        return
-    print_table(rows)
-    spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
-    say(f"{document['algo']} on {env}: return {means.mean():.1f}{spread}")
-    if reference is not None:
-        score = _score(reference, means, deviation)
-        spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"
-        say(
-            f"normalised by {reference.label} (random {reference.random:.1f}, expert "
-            f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
-        )
-    if video is not None:
-        say(f"filmed: {video}")
 
 
 def _score(reference: Reference, means: Array, deviation: float | None) -> dict[str, Any]:

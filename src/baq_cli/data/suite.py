@@ -99,13 +99,16 @@ def _task(
     ]
 
 
-def _stages(task: str, medium: str, replay: str, expert: str) -> dict[str, tuple[Behavior, ...]]:
-    """Return the behaviours of a trained task by thousands of environment steps."""
-    return {
+def _trained(
+    task: str, env_id: str, medium: str, replay: str, expert: str, **how: int
+) -> list[ReferenceDataset]:
+    """Return the datasets of a task's trained policies, by thousands of environment steps."""
+    behaviors: dict[str, tuple[Behavior, ...]] = {
         "medium": (Trained(f"{task}-{medium}k"),),
         "replay": tuple(Trained(f"{task}-{stage}k") for stage in replay.split()),
         "expert": (Trained(f"{task}-{expert}k"),),
     }
+    return _task(task, env_id, _ABOUT, behaviors, **how)
 
 
 _MAZE: dict[str, tuple[Behavior, ...]] = {
@@ -117,64 +120,19 @@ _MAZE: dict[str, tuple[Behavior, ...]] = {
 SUITE = {
     reference.dataset_id: reference
     for reference in (
-        *_task(
-            "pendulum",
-            "Pendulum-v1",
-            _ABOUT,
-            _stages("pendulum", "8", "7 8 9 10", "20"),
-            transitions=20_000,
-            threads=2,
-        ),
-        *_task(
-            "hopper",
-            "Hopper-v5",
-            _ABOUT,
-            _stages("hopper", "140", "40 100 130 140", "150"),
-            threads=2,
-        ),
-        *_task(
-            "doublependulum",
-            "InvertedDoublePendulum-v5",
-            _ABOUT,
-            _stages("doublependulum", "10", "6 8 10 12", "20"),
-        ),
-        *_task(
-            "halfcheetah",
-            "HalfCheetah-v5",
-            _ABOUT,
-            _stages("halfcheetah", "40", "20 30 40 60", "90"),
-        ),
-        *_task(
-            "walker2d",
-            "Walker2d-v5",
-            _ABOUT,
-            _stages("walker2d", "170", "50 80 130 170", "330"),
-        ),
-        *_task(
-            "invertedpendulum",
-            "InvertedPendulum-v5",
-            _ABOUT,
-            _stages("invertedpendulum", "12", "2 8 12 13", "15"),
+        *_trained("pendulum", "Pendulum-v1", "8", "7 8 9 10", "20", transitions=20_000, threads=2),
+        *_trained("hopper", "Hopper-v5", "140", "40 100 130 140", "150", threads=2),
+        *_trained("doublependulum", "InvertedDoublePendulum-v5", "10", "6 8 10 12", "20"),
+        *_trained("halfcheetah", "HalfCheetah-v5", "40", "20 30 40 60", "90"),
+        *_trained("walker2d", "Walker2d-v5", "170", "50 80 130 170", "330"),
+        *_trained(
+            *("invertedpendulum", "InvertedPendulum-v5", "12", "2 8 12 13", "15"),
             transitions=20_000,
         ),
-        *_task(
-            "reacher",
-            "Reacher-v5",
-            _ABOUT,
-            _stages("reacher", "7", "2 4 7 10", "30"),
-            transitions=20_000,
-        ),
-        *_task(
-            "swimmer",
-            "Swimmer-v5",
-            _ABOUT,
-            _stages("swimmer", "45", "10 40 45 50", "80"),
-        ),
-        *_task(
-            "lunarlander",
-            "LunarLanderContinuous-v3",
-            _ABOUT,
-            _stages("lunarlander", "70", "20 60 70 80", "90"),
+        *_trained("reacher", "Reacher-v5", "7", "2 4 7 10", "30", transitions=20_000),
+        *_trained("swimmer", "Swimmer-v5", "45", "10 40 45 50", "80"),
+        *_trained(
+            *("lunarlander", "LunarLanderContinuous-v3", "70", "20 60 70 80", "90"),
             transitions=50_000,
         ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),

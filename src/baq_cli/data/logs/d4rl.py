@@ -103,45 +103,9 @@ def _read_table(file: h5py.File, claims: Claims, mapping: Mapping | None) -> Log
 
 
 def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
-    reward = None if mapping is None else mapping.constant_reward
-    arrays = _below(file, "/")
-    ends = {} if mapping is None else mapping.said
-    told = ends.keys() - {"unused"} or any(_tells(name) for name in arrays.keys() - NAMED.values())
-    given = {"rewards": reward is not None, "terminals": told}
-    missing = [name for name in NEEDED if name not in file and not given.get(name)]
-    if missing:
-        none = f" ({no_reward(arrays)})" if missing == ["rewards"] else ""
-        found = ", ".join(file) or "nothing"
-        raise ValueError(f"it has no {', '.join(missing)}; found {found}{none}")
-    rows = len(_array(file, "rewards" if reward is None else "actions", claims))
-
-    def column(name: str) -> Array:
-        values = _array(file, name, claims)
-        if len(values) != rows:
-            raise ValueError(f"{name} has {len(values)} rows beside {rows} rewards")
-        return values
-
-    def scalars(name: str) -> Array:
-        return column(name).reshape(rows)
-
-    following = None
-    if "next_observations" in file:
-        following = {"": _two_axes(column("next_observations"))}
-    actions = column("actions")
-    log = FlatLog(
-        observations={"": _two_axes(column("observations"))},
-        actions=actions,
-        rewards=scalars("rewards") if reward is None else constant_rewards(reward, actions),
-        terminated=scalars("terminals") if "terminals" in file else np.zeros(rows, np.bool_),
-        truncated=scalars("timeouts") if "timeouts" in file else None,
-        episode=scalars("episode_ids") if "episode_ids" in file else None,
-        next_observations=following,
-        infos={
-            name: column(f"infos/{name}")
-            for name, info in _below(file, "infos").items()
-            if (info.shape or ())[:1] == (rows,) and info.dtype.kind in "fiub"
-        },
-    )
+    arrays, ends = _below(file, "/"), {} if mapping is None else mapping.said
+    _check_needed(file, arrays, mapping)
+    log = _rows(file, claims, None if mapping is None else mapping.constant_reward)
     resets = {
         name: _array(file, f"reset_infos/{name}", claims)
         for name, info in _below(file, "reset_infos").items()
@@ -159,8 +123,58 @@ def _read(file: h5py.File, claims: Claims, mapping: Mapping | None) -> LogFile:
     asked |= asked_marks(mapping, arrays)
     held = {name: _clue(item, claims) for name, item in arrays.items() if name in asked}
     named = {role: name for role, name in NAMED.items() if name in file}
-    clues = clues_of(held, named, ends, rows, _counts(file), list(arrays))
+    clues = clues_of(held, named, ends, len(log.rewards), _counts(file), list(arrays))
     return LogFile(log, resets, card, about, said, columns, span, clues)
+
+
+def _check_needed(file: h5py.File, arrays: Iterable[str], mapping: Mapping | None) -> None:
+    """Raise ValueError where an array is missing that nothing else says."""
+    ends = {} if mapping is None else mapping.said
+    told = ends.keys() - {"unused"} or any(_tells(n) for n in set(arrays) - {*NAMED.values()})
+    rewarded = mapping is not None and mapping.constant_reward is not None
+    given = {"rewards": rewarded, "terminals": told}
+    missing = [name for name in NEEDED if name not in file and not given.get(name)]
+    if missing:
+        none = f" ({no_reward(arrays)})" if missing == ["rewards"] else ""
+        found = ", ".join(file) or "nothing"
+        raise ValueError(f"it has no {', '.join(missing)}; found {found}{none}")
+
+
+def _rows(file: h5py.File, claims: Claims, reward: float | None) -> FlatLog:
+    """Return a file's rows, each with the same `reward` where there is one."""
+    count = len(_array(file, "rewards" if reward is None else "actions", claims))
+
+    def column(name: str) -> Array:
+        values = _array(file, name, claims)
+        if len(values) != count:
+            raise ValueError(f"{name} has {len(values)} rows beside {count} rewards")
+        return values
+
+    def scalars(name: str) -> Array | None:
+        return column(name).reshape(count) if name in file else None
+
+    following = None
+    if "next_observations" in file:
+        following = {"": _two_axes(column("next_observations"))}
+    actions = column("actions")
+    observations = {"": _two_axes(column("observations"))}
+    rewards = scalars("rewards") if reward is None else constant_rewards(reward, actions)
+    terminated = scalars("terminals")
+    assert rewards is not None
+    return FlatLog(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminated=np.zeros(count, np.bool_) if terminated is None else terminated,
+        truncated=scalars("timeouts"),
+        episode=scalars("episode_ids"),
+        next_observations=following,
+        infos={
+            name: column(f"infos/{name}")
+            for name, info in _below(file, "infos").items()
+            if (info.shape or ())[:1] == (count,) and info.dtype.kind in "fiub"
+        },
+    )
 
 
 def _tells(name: str) -> bool:
