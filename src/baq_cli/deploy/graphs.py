@@ -122,28 +122,38 @@ def _run_torchscript(path: Path) -> Run:
     return run
 
 
+class _OnnxNodes:
+    """Nodes of an ONNX graph, one after the other, and the constants that they read."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, operator: str, *inputs: str | Tensor, to: str = "", **settings: Any) -> str:
+        """Add a node that reads others by their names, and constants; return its own name."""
+        from onnx import helper, numpy_helper
+
+        name, words = to or f"{operator.lower()}_{len(self.nodes)}", []
+        for value in inputs:
+            if isinstance(value, Tensor):
+                constant = numpy_helper.from_array(value.numpy(), f"c{len(self.constants)}")
+                self.constants.append(constant)
+                value = constant.name
+            words.append(value)
+        self.nodes.append(helper.make_node(operator, words, [name], name, **settings))
+        return name
+
+
 def _onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
     """Return a policy as an ONNX file.
 
     The graph is written here, node by node: a dozen of the oldest operators. So it needs neither
     of PyTorch's exporters, and runtimes read it that are years older.
     """
-    from onnx import TensorProto, checker, helper, numpy_helper
+    from onnx import TensorProto, checker, helper
 
-    nodes: list[Any] = []
-    constants: list[Any] = []
-
-    def add(operator: str, *inputs: str | Tensor, to: str = "", **settings: Any) -> str:
-        name = to or f"{operator.lower()}_{len(nodes)}"
-        words = []
-        for value in inputs:
-            if isinstance(value, Tensor):
-                constants.append(numpy_helper.from_array(value.numpy(), f"c{len(constants)}"))
-                value = constants[-1].name
-            words.append(value)
-        nodes.append(helper.make_node(operator, words, [name], name, **settings))
-        return name
-
+    made = _OnnxNodes()
+    add = made.add
     at = add("Div", add("Sub", "obs", policy.obs_mean), policy.obs_std)
     for module in policy.layers:
         if isinstance(module, nn.Linear):
@@ -163,7 +173,7 @@ def _onnx_bytes(policy: ExportedPolicy, facts: str) -> bytes:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
 
     ports = [port("obs", policy.obs_dim)], [port("action", len(policy.low))]
-    graph = helper.make_graph(nodes, "policy", *ports, constants)
+    graph = helper.make_graph(made.nodes, "policy", *ports, made.constants)
     model = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -24,12 +24,7 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     learner.cosine_steps = total
     plan = learner.plan
     stores = Stores(store, model=model_store(agent, plan, store.layout))
-    stages, streams = Stages(run, plan, stores), run.streams
-    of_batches = streams["batch"], run.recipe.method.batch_size, learner.discount
-    replay = Replay(
-        plan.draws, stores.by_name(), *of_batches, odds_of(agent, plan), Window.of(plan)
-    )
-    updater = Updater(learner, replay, config.capture)
+    stages, updater = Stages(run, plan, stores), _updater(run, stores)
 
     def save() -> None:
         run.save(done, {}, stages.state(), stores)
@@ -63,3 +58,12 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
             run.laps.lap("write")
             if done < total or run.evaluations.pending:
                 run.stop_if_asked(resume_command)
+
+
+def _updater(run: Run, stores: Stores) -> Updater:
+    """Return what draws batches of the stores and learns from each."""
+    learner, plan = run.learner, run.learner.plan
+    of_batches = run.streams["batch"], run.recipe.method.batch_size, learner.discount
+    odds, window = odds_of(run.agent, plan), Window.of(plan)
+    replay = Replay(plan.draws, stores.by_name(), *of_batches, odds, window)
+    return Updater(learner, replay, run.recipe.run.capture)
