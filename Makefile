@@ -55,6 +55,7 @@ package: $(TOOLS)
 bench: $(TOOLS)
 	$(BIN)/python benchmarks/help_time.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/speed.py --out runs/speed --figure runs/speed/speed.png
 	$(BIN)/python benchmarks/cql_gradient.py
 	$(BIN)/python benchmarks/report.py

@@ -19,7 +19,7 @@ from baq_cli.launch.cell_runs import recipe_of
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.estimate import makespan
 from baq_cli.launch.matrix import lay_out
-from baq_cli.launch.order import dearest_first
+from baq_cli.launch.order import dearest_first, update_costs
 from baq_cli.runs.events import ignore
 
 ID = "me/steady-v0"
@@ -39,8 +39,9 @@ def cells(algos: list[str], **run: Any) -> list[Cell]:
 
 
 def test_the_method_whose_updates_cost_most_starts_first(data: dict[str, Episodes]) -> None:
-    found = dearest_first(cells(["bc", "iql", "cql", "td3_bc"]), data)
-    assert [cell.method for cell in found] == ["cql", "iql", "td3_bc", "bc"]
+    given = cells(["bc", "iql", "cql", "td3_bc"])
+    found = dearest_first(given, update_costs(given, data))
+    assert [given[number].method for number in found] == ["cql", "iql", "td3_bc", "bc"]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,15 @@ def test_a_disturbed_round_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == threads.ROUNDS * [1, CORES], "both are measured in turn"
 
 
+def test_a_machine_so_busy_that_a_round_takes_seconds_is_measured_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = measured(monkeypatch, *3 * [{1: 1.0, CORES: 0.5}])
+    monkeypatch.setattr(threads, "MOST_SECONDS", -1.0)
+    assert choose_threads(recipe_of(), SPEC) == CORES
+    assert asked == [1, CORES]
+
+
 def test_measuring_moves_nothing_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "SMALL_UPDATE", 0.0)
     monkeypatch.setattr(threads, "LEAST_SECONDS", 0.02)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path("/")
+WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
+"""How threads wait for each other: for any OpenMP, for GNU's (PyTorch's on Linux), for LLVM's."""
 ALLOTTED = {
     "SLURM_JOB_ID": ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
     "SGE_ROOT": ("NSLOTS",),
@@ -31,6 +33,17 @@ def most_threads() -> int:
     each."""
     asked = _number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip())
     return min(usable_cores(), asked) if asked else usable_cores()
+
+
+def wait_without_holding_cores() -> None:
+    """Have threads that wait for each other give their CPU away after some microseconds.
+
+    GNU's OpenMP lets them spin for milliseconds, which on a machine that has other work keeps the
+    CPU from the very thread that is waited for. It reads the variables when PyTorch is loaded: this
+    is to be called before. Where the user has set one of them, all stay as they are.
+    """
+    if not any(name in os.environ for name in WAITING):
+        os.environ.update(WAITING)
 
 
 def memory_left_by_cgroups() -> int | None:

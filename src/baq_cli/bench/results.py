@@ -16,12 +16,14 @@ from typing import Any
 import torch
 
 from baq_cli.bench.loop import ESSENTIAL, Split
+from baq_cli.bench.pauses import Pauses
 from baq_cli.bench.rival import Pairs
 from baq_cli.bench.updates import Found, Sizes
 from baq_cli.envs.ref import EnvRef
 from baq_cli.plain_files import opened
 from baq_cli.runs.files import disk_errors, replace_file
 from baq_cli.runs.provenance import git_revision, now, versions
+from baq_cli.units import UNITS, in_words
 
 Row = dict[str, Any]
 
@@ -78,6 +80,23 @@ def split_rows(splits: Sequence[Split]) -> list[Row]:
             "write": f"{s.seconds.get('write', 0.0):.2f} s",
         }
         for s in splits
+    ]
+
+
+def pause_rows(pauses: Sequence[Pauses]) -> list[Row]:
+    """Return a row a phase: how long it trains, and what its evaluations add to that at most."""
+    return [
+        {
+            "method": p.algo,
+            "phase": p.phase,
+            "seeds": p.seeds,
+            "of": f"{p.steps:,} {UNITS[p.phase]}",
+            "training": in_words(p.training_seconds),
+            "evaluations": f"{p.evaluations} × {p.episodes} full episodes a seed",
+            "take": in_words(p.evaluation_seconds),
+            "share": f"{100 * p.share:.0f} %",
+        }
+        for p in pauses
     ]
 
 

@@ -28,7 +28,10 @@ def bench(
     device: opt.Device = None,
     phase: Annotated[str, typer.Option(help="offline or online updates.")] = "offline",
     env: Annotated[
-        str | None, typer.Option(help="Also split the time of a fine-tuning here.")
+        str | None,
+        typer.Option(
+            help="Also split the time of a fine-tuning here, and say what evaluations take."
+        ),
     ] = None,
     env_arg: opt.EnvArg = None,
     max_episode_steps: opt.MaxEpisodeSteps = None,
@@ -97,17 +100,21 @@ def _own(
 ) -> None:
     from baq_cli.bench import results
     from baq_cli.bench.loop import split_of
+    from baq_cli.bench.pauses import pauses_of
     from baq_cli.bench.updates import large_ceiling, measure_cases
     from baq_cli.cli.results import print_json, print_table
 
     found = measure_cases(cases, sizes, device, rounds, seconds)
-    splits = []
+    splits, pauses = [], []
     if env is not None:
+        trained = [f for f in found if f.case.path == cases[-1].path]
+        pauses = [pauses_of(f, sizes, env, device) for f in trained]
         splits = [split_of(c, sizes, env, env_steps, device) for c in _as_trained(cases)]
     facts = {
         "large_product_gflops": large_ceiling(device, seconds),
         "updates": [f.as_dict() for f in found],
         "splits": [split.as_dict() for split in splits],
+        "pauses": [each.as_dict() for each in pauses],
     }
     whole = results.document(device, sizes, facts)
     if json:
@@ -116,6 +123,7 @@ def _own(
         print_table(results.speed_rows(found))
         if splits:
             print_table(results.split_rows(splits))
+            print_table(results.pause_rows(pauses))
         say(results.footnote(whole, found))
     _save(save, None, whole)
 

@@ -10,10 +10,10 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
-from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, open_tasks, show_standing
+from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, show_standing
 from baq_cli.cli.groups import RunByDefault
+from baq_cli.cli.planned import open_tasks, show_plan, tell_how_long
 from baq_cli.cli.report import Named, heading, write_and_show
-from baq_cli.cli.say import say
 from baq_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -138,45 +138,6 @@ def status(
     show_standing(cells, json)
 
 
-def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
-    """Print the cells and about how long each takes, from a short measurement."""
-    from baq_cli.cli.progress import watch
-    from baq_cli.cli.results import in_words, print_json, print_table
-    from baq_cli.launch.estimate import estimate, makespan
-    from baq_cli.launch.local import share_of_cores, slots_for
-    from baq_cli.launch.matrix import is_finished
-
-    slots = slots_for(len(cells), workers)
-    with watch("measuring") as observer:
-        cells, data = open_tasks(cells, out, lambda _, event: observer(event))
-        seconds = [
-            0.0 if is_finished(cell) else estimate(cell, data[cell.task], share_of_cores(slots))
-            for cell in cells
-        ]
-    total = makespan(sorted(seconds, reverse=True), slots)  # the dearest start first
-    if json:
-        rows = [
-            {"task": c.task, "method": c.method, "seconds": s, "recipe": c.recipe}
-            for c, s in zip(cells, seconds, strict=True)
-        ]
-        print_json({"cells": rows, "workers": slots, "seconds": total})
-        return
-    print_table(
-        [
-            {
-                "task": cell.task,
-                "method": cell.method,
-                "seeds": str(len(cell.recipe["seeds"])),
-                "gradient_steps": f"{cell.recipe['gradient_steps']:,}",
-                "env_steps": f"{cell.recipe['env_steps']:,}",
-                "about": "finished" if not spent else in_words(spent),
-            }
-            for cell, spent in zip(cells, seconds, strict=True)
-        ]
-    )
-    say(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
-
-
 def plan_cells(
     recipes: list[str],
     asked: Layer,
@@ -212,7 +173,7 @@ def run_comparison(
     from baq_cli.launch.cells import save_matrix
     from baq_cli.launch.drive import run_cells
     from baq_cli.launch.matrix import is_finished
-    from baq_cli.launch.order import dearest_first
+    from baq_cli.launch.order import dearest_first, update_costs
     from baq_cli.runs.lock import held
 
     title = heading([cell.method for cell in cells], [cell.task for cell in cells])
@@ -220,8 +181,13 @@ def run_comparison(
         cells, data = open_tasks(cells, out, watcher)
         left = [cell for cell in cells if not is_finished(cell)]
         save_matrix(cells, out)
-        if place.workers != 1 and len(left) > 1:
-            left = dearest_first(left, data)
+        if left:
+            costs = update_costs(left, data)
+            if place.workers != 1:
+                order = dearest_first(left, costs)
+                left, costs = [left[i] for i in order], [costs[i] for i in order]
+            if place.launcher == "local":
+                tell_how_long(left, costs, data, place.workers, watcher)
         failures = run_cells(left, place.open(len(left), out), watcher) if left else {}
         if ope:
             from baq_cli.launch.cell_estimates import estimate_cells

@@ -31,6 +31,7 @@ from baq_cli.cli import (
 from baq_cli.cli.groups import DEBUG, TRUST, FlagsAnywhere
 from baq_cli.cli.say import say
 from baq_cli.errors import ExitStatus
+from baq_cli.machine import wait_without_holding_cores
 from baq_cli.outlets import guard, lost
 from baq_cli.safe_python import never_from_here
 from baq_cli.signals import Stopped, raised
@@ -109,6 +110,7 @@ def main() -> None:
     how = Reporting()
     try:
         never_from_here()
+        wait_without_holding_cores()
         guard()
         with raised():
             app(sys.argv[1:], prog_name="baq", obj=how)

@@ -42,15 +42,6 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     _console().print(table)
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration as people say it."""
-    minutes, left = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {left} s"
-
-
 def print_card(facts: dict[str, Any]) -> None:
     """Print a dataset's card as two columns."""
     from rich import box

@@ -10,8 +10,9 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
-from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, open_tasks, show_standing
+from baq_cli.cli.cells import STATUS, PhaseFlags, PlaceFlags, show_standing
 from baq_cli.cli.groups import RunByDefault
+from baq_cli.cli.planned import open_tasks
 from baq_cli.cli.report import Named, write_document
 
 if TYPE_CHECKING:

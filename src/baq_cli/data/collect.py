@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,13 @@ def collect(
     seeds = [start_seed(n) for n in range(WIDTH)]
     obs = pool.reset(seeds)
     running = [_Open(n, seeds[n], pool.given[n].copy()) for n in range(WIDTH)]
+    wanted = np.ones(WIDTH, dtype=np.bool_)
     while prefix_steps < env_steps:
         action = act(obs, np.asarray([episode.number for episode in running]))
-        obs, reward, terminated, truncated = pool.step(action)
+        obs, reward, terminated, truncated = pool.step(action, wanted)
         logged = pool.last.action_in_env
-        for k, episode in enumerate(running):
+        for k in np.flatnonzero(wanted).tolist():
+            episode = running[k]
             episode.observations.append(pool.given[k].copy())
             episode.actions.append(logged[k])
             episode.rewards.append(float(reward[k]))
@@ -125,14 +128,37 @@ def collect(
                 finished[running[k].number] = running[k].close(bool(terminated[k]))
                 running[k] = _Open(next_number, start_seed(next_number), pool.given[k])
                 next_number += 1
-            obs = pool.reset([episode.seed for episode in running], over)
-            for k in np.flatnonzero(over).tolist():
-                running[k].observations = [pool.given[k].copy()]
             while len(prefix) in finished:
                 prefix.append(finished.pop(len(prefix)))
                 prefix_steps += len(prefix[-1].rewards)
+        wanted = _wanted(running, finished, prefix_steps, env_steps)
+        if (over & wanted).any():
+            obs = pool.reset([episode.seed for episode in running], over & wanted)
+            for k in np.flatnonzero(over & wanted).tolist():
+                running[k].observations = [pool.given[k].copy()]
     pool.close()
     return _cut(prefix, env_steps)
+
+
+def _wanted(
+    running: Sequence[_Open],
+    finished: Mapping[int, LoggedEpisode],
+    prefix_steps: int,
+    env_steps: int,
+) -> npt.NDArray[np.bool_]:
+    """Tell which running episodes may be among the first `env_steps` steps, `[K]`.
+
+    An episode is not where those before it hold as many already; its environment need not step on.
+    """
+    steps = {episode.number: len(episode.rewards) for episode in running}
+    steps |= {number: len(episode.rewards) for number, episode in finished.items()}
+    if prefix_steps + sum(steps.values()) < env_steps:
+        return np.ones(len(running), dtype=np.bool_)
+    before = dict(
+        zip(sorted(steps), accumulate(map(steps.__getitem__, sorted(steps))), strict=True)
+    )
+    first = [prefix_steps + before[episode.number] - len(episode.rewards) for episode in running]
+    return np.asarray(first) < env_steps
 
 
 def _cut(episodes: list[LoggedEpisode], env_steps: int) -> list[LoggedEpisode]:

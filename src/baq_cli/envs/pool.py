@@ -13,9 +13,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from baq_cli.envs.faults import Checked, EnvironmentFault, let_go
+from baq_cli.envs.here import Here
 from baq_cli.envs.limits import bounded
 from baq_cli.envs.making import make_env, quiet_simulator, requirements_of
 from baq_cli.envs.ref import EnvRef, named
@@ -111,13 +111,14 @@ class EnvPool:
         self.env = named(env)
         self.count = count
         self.workers = workers
-        self._envs: SyncVectorEnv | Workers
+        self._envs: Here | Workers
         self.given: Array = np.empty(0)
         self.before: Array = self.given
         self._reasons: list[str | None] = [None] * count
         self._begun: Array = np.empty(0)
         self._limits_hold = False
         self._asked: Array = np.empty(0)
+        self._only: Array | None = None
         self._under_way = False
         make = partial(make_playable, self.env)
         with self._faults(), quiet_simulator():
@@ -128,7 +129,8 @@ class EnvPool:
             else:
                 self.made = Made.of(self.env)
                 self.spaces = self.made.spaces
-                self._envs = SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.DISABLED)
+                self._envs = Here(make, count)
+        self._all: Array = np.ones(count, dtype=np.bool_)
         self.limits = None if rules is None else Limits(rules, count, self.spaces.action_dtype)
         self.last = StepRecord.none(self.spaces, count)
 
@@ -192,7 +194,7 @@ class EnvPool:
         of `action`, digit for digit: a step is repeated, and no limit holds. `others` and
         `late_seconds` are for the limits, see `Limits.before`.
         """
-        self.before = self.given
+        self.before, self._only = self.given, None
         self._asked, self._begun = action, self.spaces.to_env(action)
         self._limits_hold = self.limits is not None and executed is None
         if executed is not None:
@@ -212,7 +214,8 @@ class EnvPool:
                 obs, reward, terminated, truncated, infos = self._envs.step_wait(self._timeout)
             else:
                 theirs = self._begun.copy()  # they may write into it
-                obs, reward, terminated, truncated, infos = self._envs.step(theirs)
+                which = self._all if self._only is None else self._only
+                obs, reward, terminated, truncated, infos = self._envs.step_some(theirs, which)
         done, self._reasons = done_by(self._begun, infos), asked_by(infos, self.count)
         self.last = StepRecord.of(self.spaces, self._asked, self._begun, done)
         if self._limits_hold and self.limits is not None:
@@ -222,9 +225,16 @@ class EnvPool:
             self.last = replace(self.last, cut=cut, limits_acted=acted)
         return self._known(obs), reward, terminated, truncated
 
-    def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
-        """Step all; return observations, rewards, terminated and truncated."""
+    def step(
+        self, action: Array, only: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Step all; return observations, rewards, terminated and truncated.
+
+        Of those in this process `only` may name some, `[K]`; the others stay as they are, with a
+        reward of 0 and no end.
+        """
         self.begin_step(action)
+        self._only = only
         return self.end_step()
 
     @property

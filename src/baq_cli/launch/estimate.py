@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
-import torch
-
-from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
+from baq_cli.engine.evaluation.cost import (
+    acting_seconds,
+    evaluation_seconds,
+    evaluations_left,
+    interval,
+    seconds_of,
+)
 from baq_cli.engine.phases.origin import environment_on
 from baq_cli.engine.updates.device import on_threads, prepare
 from baq_cli.engine.updates.synthetic import synthetic_updater
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import seconds_a_step
+from baq_cli.errors import BaqError
+from baq_cli.launch.cell_runs import recipe_of
 from baq_cli.launch.cells import Cell
-from baq_cli.nets.streams import EpisodeNoise
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
-from baq_cli.units import Phase
 
-MEASURED_SECONDS = 0.3
+MEASURED_SECONDS, BRIEFLY = 0.3, 0.05
 """How long each part is measured: long enough for a guess, short enough for many cells."""
+FIRST_SECONDS, SHORT_STEPS = 3.0, 5_000
+"""How long cells are measured before a comparison begins, and how many steps it must have."""
 STARTING_SECONDS = 10.0
 """A process, its imports, opening the data: a phase."""
-EVALUATIONS = 10
-"""A phase's evaluations where a recipe doesn't say."""
 
 _step_seconds = cache(seconds_a_step)
 
 
-def estimate(cell: Cell, episodes: Episodes, threads: int) -> float:
+def estimate(
+    cell: Cell, episodes: Episodes, threads: int, measured: float = MEASURED_SECONDS
+) -> float:
     """Return about how many seconds a cell takes on this machine, all its seeds.
 
+    Each part is measured for `measured` seconds.
     Updates (not recorded yet, so a little slow), acting and the environment's step are measured;
     evaluations are taken to last as long as the dataset's episodes. What saving costs, and what
     cells side by side take from each other, is left out.
@@ -52,16 +59,46 @@ def estimate(cell: Cell, episodes: Episodes, threads: int) -> float:
     with on_threads(recipe.run.threads or threads):
         if method.learns_offline:
             updater = synthetic_updater(recipe, spec, "offline")
-            evaluation = _evaluation(recipe, updater.learner.agent, step_seconds, length)
-            count = _evaluations(recipe, "offline")
+            agent = updater.learner.agent
+            evaluation = evaluation_seconds(recipe, agent, step_seconds, length, measured)
+            count = evaluations_left(0, run.gradient_steps, interval(recipe, "offline"))
             total += STARTING_SECONDS + count * evaluation
-            total += run.gradient_steps * _seconds(updater.step)
+            total += run.gradient_steps * seconds_of(updater.step, measured)
         if method.learns_online:
             updater = synthetic_updater(recipe, spec, "online")
-            total += STARTING_SECONDS + _online(recipe, updater, step_seconds)
-            evaluation = _evaluation(recipe, updater.learner.agent, step_seconds, length)
-            total += (1 + _evaluations(recipe, "online")) * evaluation
+            agent = updater.learner.agent
+            total += STARTING_SECONDS + _online(recipe, updater, step_seconds, measured)
+            evaluation = evaluation_seconds(recipe, agent, step_seconds, length, measured)
+            count = evaluations_left(0, run.env_steps, interval(recipe, "online"))
+            total += (1 + count) * evaluation
     return total
+
+
+def about(
+    cells: Sequence[Cell], work: Sequence[float], data: Mapping[str, Episodes], threads: int
+) -> list[float] | None:
+    """Return about how many seconds each cell takes, without spending many on that.
+
+    `work` is what each cell's updates cost. Cells are measured in the order given for a moment, and
+    the others are taken to be as fast for their work. None for a comparison so short that measuring
+    it isn't worth it, and where a cell can't be measured: why not, its run will say.
+    """
+    runs = [recipe_of(cell).run for cell in cells]
+    if sum(run.gradient_steps + run.env_steps for run in runs) < SHORT_STEPS:
+        return None
+    if any(run.env_timeout_seconds is not None for run in runs):
+        return None  # an environment that may hang is stepped in processes alone
+    found: list[float] = []
+    until = time.monotonic() + FIRST_SECONDS
+    try:
+        for cell in cells:
+            if found and time.monotonic() > until:
+                break
+            found.append(estimate(cell, data[cell.task], threads, BRIEFLY))
+    except BaqError:
+        return None
+    each = sum(found) / sum(work[: len(found)])
+    return found + [each * cost for cost in work[len(found) :]]
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
@@ -72,47 +109,9 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def _online(recipe: Recipe, updater: Updater, step_seconds: float) -> float:
+def _online(recipe: Recipe, updater: Updater, step_seconds: float, measured: float) -> float:
     agent, plan = updater.learner.agent, updater.learner.plan
     steps, seeds = recipe.run.env_steps, len(recipe.run.seeds)
     updates = max(0, steps - plan.warmup_env_steps) * plan.utd
-    acting = _acting(agent, 1)
-    return steps * (seeds * step_seconds + acting) + updates * _seconds(updater.step)
-
-
-def _evaluation(recipe: Recipe, agent: Agent, step_seconds: float, length: float) -> float:
-    """Return the seconds of an evaluation: all seeds' episodes, ten side by side."""
-    episodes, seeds = recipe.run.evaluation.episodes, len(recipe.run.seeds)
-    width = min(10, episodes)
-    turns = -(-episodes // width)
-    return length * (episodes * seeds * step_seconds + turns * _acting(agent, width))
-
-
-def _acting(agent: Agent, width: int) -> float:
-    spec = agent.spec
-    obs = torch.zeros(len(spec.seeds), width, spec.obs_dim, device=spec.device)
-    noise = EpisodeNoise(spec.seeds, width, "act/estimate", spec.device)
-    with torch.no_grad():
-        return _seconds(lambda: agent.act(obs, noise))
-
-
-def _evaluations(recipe: Recipe, phase: Phase) -> int:
-    run, evaluation = recipe.run, recipe.run.evaluation
-    if phase == "offline":
-        every, total = evaluation.every_gradient_steps, run.gradient_steps
-    else:
-        every, total = evaluation.every_env_steps, run.env_steps
-    return EVALUATIONS if every is None else -(-total // every)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Return the seconds of a call, after one that isn't counted."""
-    call()
-    started, count, spent = time.perf_counter(), 0, 0.0
-    while spent < MEASURED_SECONDS:
-        call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        count += 1
-        spent = time.perf_counter() - started
-    return spent / count
+    acting = acting_seconds(agent, 1, measured)
+    return steps * (seeds * step_seconds + acting) + updates * seconds_of(updater.step, measured)

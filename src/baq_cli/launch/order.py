@@ -11,15 +11,18 @@ from baq_cli.launch.cell_runs import recipe_of
 from baq_cli.launch.cells import Cell
 
 
-def dearest_first(cells: Sequence[Cell], data: Mapping[str, Episodes]) -> list[Cell]:
-    """Return cells by what their updates cost, those alike in the order given.
+def update_costs(cells: Sequence[Cell], data: Mapping[str, Episodes]) -> list[float]:
+    """Return what all updates of each cell cost, in operations; `data` has each task's dataset.
 
-    Counted, not measured: it takes a fraction of a second a cell. `data` has each task's dataset.
+    Counted, not measured: it takes a fraction of a second a cell.
     """
     with on_threads(1):  # more would wait for each other at products this small
-        costs = [_operations(cell, data[cell.task]) for cell in cells]
-    order = sorted(range(len(cells)), key=lambda number: -costs[number])
-    return [cells[number] for number in order]
+        return [_operations(cell, data[cell.task]) for cell in cells]
+
+
+def dearest_first(cells: Sequence[Cell], costs: Sequence[float]) -> list[int]:
+    """Return the numbers of cells by what their updates cost, those alike in the order given."""
+    return sorted(range(len(cells)), key=lambda number: -costs[number])
 
 
 def _operations(cell: Cell, episodes: Episodes) -> float:

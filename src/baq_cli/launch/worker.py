@@ -16,6 +16,7 @@ from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cell_runs import run_cell
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import Journal, read_state, write_state
+from baq_cli.machine import wait_without_holding_cores
 from baq_cli.outlets import guard
 from baq_cli.report.names import printable_lines
 from baq_cli.runs.events import Evaluated, Event, Observer
@@ -132,6 +133,7 @@ def _main(folder: Path, threads: int | None = None, scratch: bool = False) -> Ex
 def main() -> None:
     """Run the cell that the command line names, and end with its status."""
     never_from_here()
+    wait_without_holding_cores()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:  # it is how our parent stops us
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     guard()

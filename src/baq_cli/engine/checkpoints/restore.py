@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -16,15 +17,18 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import make_agent, method_configs
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.document import BEHAVIOR
+from baq_cli.engine.evaluation.background import Setting
 from baq_cli.engine.evaluation.environment import environment_of, limited
-from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.evaluation.limits import rules_of_document
+from baq_cli.engine.evaluation.together import evaluate_together, processes_for
 from baq_cli.engine.experience.inputs import Inputs
-from baq_cli.engine.updates.device import on_threads, prepare
+from baq_cli.engine.updates.device import prepare
+from baq_cli.envs.pool import Made
 from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.load import reopen
+from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Observer
 
 Array = npt.NDArray[Any]
@@ -93,13 +97,25 @@ def evaluate_checkpoint(
     trained_for = spaces_of(saved.document)
     env = env or environment_of(saved.document, EnvChoice(), f"the checkpoint {path}")
     env = limited(env, observer, EnvRef.of_document(saved.document))
-    rules = rules_of_document(saved.document, trained_for)
-    evaluator = Evaluator(env, agent.spec.seeds, episodes, rules=rules)
-    trained_for.check_same(evaluator.pool.spaces, "the checkpoint", f"environment '{env}'")
-    with on_threads(1):  # too few observations at a time for several to share
-        returns, lengths = evaluator.evaluate(agent, inputs, f"command/{number}")
-    evaluator.close()
-    return returns, lengths, saved
+    made = Made.of(env)
+    trained_for.check_same(made.spaces, "the checkpoint", f"environment '{env}'")
+    setting = Setting(
+        *(_playing(saved, episodes), saved.document["phase"], agent.spec, env),
+        save(inputs.tensors()),
+        rules_of_document(saved.document, trained_for),
+    )
+    limit = None if made.spec is None else made.spec.max_episode_steps
+    count = processes_for(setting, limit)
+    found = evaluate_together(setting, agent, f"command/{number}", count, observer)
+    return *found, saved
+
+
+def _playing(saved: ckpt.Checkpoint, episodes: int) -> Recipe:
+    """Return a checkpoint's recipe with so many episodes of an evaluation, all played here."""
+    recipe = reopen(saved.document["recipe"], method_configs())
+    evaluation = recipe.run.evaluation.model_copy(update={"episodes": episodes})
+    changed = {"evaluation": evaluation, "env_timeout_seconds": None}
+    return replace(recipe, run=recipe.run.model_copy(update=changed))
 
 
 def _spec_of(document: dict[str, Any], device: torch.device) -> Spec:

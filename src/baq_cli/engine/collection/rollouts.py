@@ -61,7 +61,7 @@ def roll_out(
         stem = behavior.stem if isinstance(behavior, Path) else behavior.name
         name = f"{stem}/{names.count(stem)}" if stem in names else stem
         names.append(stem)
-        act, line = _actor(behavior, env, name, seed, deterministic)
+        act, line = actor_of(behavior, env, name, seed, deterministic)
         observer(Note(f"collecting {share:,} environment steps from {line}"))
         with on_threads(threads):
             episodes += _collect(env, act, share, seed, name)
@@ -82,10 +82,13 @@ def _trained_in(behaviors: Sequence[Behavior | Path], choice: EnvChoice) -> EnvR
     raise UsageError("these behaviours fit any environment: name one with --env ID")
 
 
-def _actor(
+def actor_of(
     behavior: Behavior | Path, env: EnvRef, name: str, seed: int, deterministic: bool
 ) -> tuple[Act, str]:
-    """Return a behaviour as a function of raw observations, and a line about it."""
+    """Return a behaviour as a function of raw observations, and a line about it.
+
+    `name` and `seed` name its random numbers; without an exploring one they aren't drawn.
+    """
     if isinstance(behavior, Trained):
         behavior = behavior.path
     if isinstance(behavior, Path):

@@ -48,11 +48,13 @@ class ActionQueue:
 
     def done(self) -> None:
         """Go on to the actions after those that were next."""
-        self.left = np.maximum(self.left - 1, 0)
+        if self.chunk > 1:
+            self.left = np.maximum(self.left - 1, 0)
 
     def drop(self, over: Array | None = None) -> None:
         """Forget what is left, of the episodes that are over, `[K]`, or of all."""
-        self.left[... if over is None else over] = 0
+        if self.chunk > 1:
+            self.left[... if over is None else over] = 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is left, for a checkpoint; nothing where no method decides ahead."""

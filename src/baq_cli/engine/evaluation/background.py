@@ -61,7 +61,8 @@ def acting_tensors(agent: Agent) -> dict[str, Tensor]:
 class Setting:
     """What policies of a run are played with away from it; it can be sent to another process.
 
-    `inputs` are the tensors of `Inputs`, packed; `rules` the limits that the environments have.
+    `inputs` are the tensors of `Inputs`, packed; `rules` the limits that the environments have;
+    `share` says which of the episodes are played, see `Evaluator`.
     """
 
     recipe: Recipe
@@ -70,6 +71,7 @@ class Setting:
     env: EnvRef | str
     inputs: bytes
     rules: Rules | None = None
+    share: tuple[int, int] = (0, 1)
 
 
 class _Stateless:
@@ -99,6 +101,7 @@ class SnapshotEvaluator(_Stateless):
             *(setting.env, spec.seeds, recipe.run.evaluation.episodes),
             timeout_seconds=recipe.run.env_timeout_seconds,
             rules=setting.rules,
+            share=setting.share,
         )
         self._begun: tuple[dict[str, Tensor], str] | None = None
 

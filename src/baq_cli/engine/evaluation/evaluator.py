@@ -42,8 +42,10 @@ class Evaluator:
 
     The environments are not the training ones, and each evaluation's start states are new: they
     depend on the seed, the evaluation's number and the episode's alone; so does the noise of a
-    method that samples. With `timeout_seconds`, environments step in processes, one a seed; with
-    `rules`, limits hold in them.
+    method that samples. With a `share` (i, n) it plays every n-th environment's episodes, from the
+    i-th on, and others' returns and lengths are 0: so n processes play what one would, digit for
+    digit, because each decides for all. With `timeout_seconds`, environments step in processes, one
+    a seed; with `rules`, limits hold in them.
     Raises EnvironmentFault when one fails (asking again makes them anew), and NotFinite.
     """
 
@@ -55,8 +57,10 @@ class Evaluator:
         width: int = 10,
         timeout_seconds: float | None = None,
         rules: Rules | None = None,
+        share: tuple[int, int] = (0, 1),
     ):
         self.seeds = seeds
+        self._share = share
         self.episodes = episodes
         in_workers = timeout_seconds is not None
         self.width = 1 if in_workers else min(width, episodes)
@@ -105,6 +109,8 @@ class Evaluator:
         lengths = np.zeros((seeds, self.episodes), dtype=np.int64)
         row = np.repeat(np.arange(seeds), width)
         episode = np.tile(np.arange(width), seeds)
+        first, every = self._share
+        episode[np.arange(len(episode)) % every != first] = self.episodes  # somebody else's
         obs, taken = self.pool.reset(self._start_seeds(row, episode, number)), 0
         while (running := episode < self.episodes).any():
             if stop():
@@ -112,19 +118,24 @@ class Evaluator:
             action = act(obs, episode)
             taken += 1
             self._check_finite({"action": action}, running, taken)
-            obs, reward, terminated, truncated = self.pool.step(action)
+            obs, reward, terminated, truncated = self.pool.step(action, running)
             parts = {"action": action, "observation": obs, "reward": reward}
             self._check_finite(parts, running, taken)
-            np.add.at(returns, (row[running], episode[running]), reward[running])
-            np.add.at(lengths, (row[running], episode[running]), 1)
-            over = terminated | truncated
-            if over.any():
-                episode = episode + width * over
-                obs = self.pool.reset(self._start_seeds(row, episode, number), over)
+            returns[row[running], episode[running]] += reward[running]
+            lengths[row[running], episode[running]] += 1
+            over = (terminated | truncated) & (running | self.pool.workers)
+            if not over.any():
+                continue
+            episode = episode + width * over
+            begun = over & ((episode < self.episodes) | self.pool.workers)
+            if begun.any():
+                obs = self.pool.reset(self._start_seeds(row, episode, number), begun)
         return returns, lengths
 
     def _check_finite(self, parts: dict[str, Array], running: Array, taken: int) -> None:
         for name, values in parts.items():
+            if np.isfinite(values).all():
+                continue
             odd = running & ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
             if odd.any():
                 seeds = sorted({self.seeds[i // self.width] for i in np.flatnonzero(odd)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.evaluation.cost import interval
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import Stores, model_store, odds_of
@@ -20,7 +21,7 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     """
     config, agent, learner = run.recipe.run, run.agent, run.learner
     total = config.gradient_steps
-    every = config.evaluation.every_gradient_steps or max(1, total // 10)
+    every = interval(run.recipe, "offline")
     learner.cosine_steps = total
     plan = learner.plan
     stores = Stores(store, model=model_store(agent, plan, store.layout))

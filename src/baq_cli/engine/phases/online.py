@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.evaluation.cost import interval
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
@@ -213,7 +214,7 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
     run = loop.run
     config = run.recipe.run
     total = config.env_steps
-    every = config.evaluation.every_env_steps or max(1, total // 10)
+    every = interval(run.recipe, "online")
     if loop.ended_at_resume and not run.evaluations.pending:
         loop.save()  # with the evaluation that was made only now, or the episode that was ended
     run.stop_if_asked(resume_command)

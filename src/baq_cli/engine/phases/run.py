@@ -17,19 +17,22 @@ from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.retention import prune, worth_keeping
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.experience.stores import Stores
+from baq_cli.engine.phases.busy import Busy
 from baq_cli.engine.phases.counts import Counts
 from baq_cli.engine.phases.diagnostics import Diagnostics
 from baq_cli.engine.phases.evaluations import Evaluating, Evaluations, Pending, player_of
 from baq_cli.engine.phases.faults import Faults
+from baq_cli.engine.phases.going import Going
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.phases.origin import Origin
-from baq_cli.engine.phases.timing import Laps, Pace
+from baq_cli.engine.phases.outlook import Outlook
+from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.ref import document_of
 from baq_cli.errors import DataError, Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Evaluated, Note, Observer, Progress
+from baq_cli.runs.events import Evaluated, Note, Observer
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.history import History
 from baq_cli.runs.interrupt import Interruption
@@ -95,7 +98,10 @@ class Run:
         self.trackers = Trackers(self.recipe, self.directory.path, self.observer)
         self.last_saved: Path | None = None
         self._batch: Batch | None = None
-        self.pace = Pace(0, self.learner.gradient_steps)
+        of_run = self.recipe, self.phase, self.agent, self.origin, self.evaluations.in_background
+        busy = Busy(self.recipe, self.spec, self.phase)
+        steps = self.learner.gradient_steps
+        self.going = Going(*(self.phase, self.laps, steps, Outlook(*of_run), busy), self.observer)
 
     @property
     def spec(self) -> Spec:
@@ -119,10 +125,8 @@ class Run:
 
     def tick(self, done: int, total: int) -> None:
         """Report progress twice a second."""
-        if self.pace.is_due(done >= total):
-            counts = self.pace.at(done, total, self.learner.gradient_steps)
-            taken_over = self.counts.taken.share(done)
-            self.observer(Progress(self.phase, done, total, *counts, taken_over=taken_over))
+        steps, taken_over = self.learner.gradient_steps, self.counts.taken.share(done)
+        self.going.tick(done, total, steps, taken_over)
 
     # -- at evaluations
 
@@ -281,7 +285,7 @@ class Run:
         self.last_saved = saved.folder
         self.trackers.resume()
         done = int(state["done"])
-        self.pace.count_from(done, self.learner.gradient_steps)
+        self.going.pace.count_from(done, self.learner.gradient_steps)
         self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
         self.collect()
         return done
@@ -290,7 +294,9 @@ class Run:
         """Note the end of the run, and these facts of it."""
         seconds = {name: round(spent, 3) for name, spent in self.laps.seconds.items()}
         found = self.guard.facts() | self.counts.facts(self.env_steps) | dict(facts or {})
-        self.directory.finish({"seconds_of_last_session": seconds} | found)
+        share = self.laps.evaluated_share
+        spent = {"seconds_of_last_session": seconds, "evaluations_share_of_last_session": share}
+        self.directory.finish(spent | found)
         self.trackers.close(done=True)
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ class Stages:
             self._make(stage, self._steps, pause)
             self._say(stage)
             self._run.laps.lap("stage")
-            self._run.pace.count_from(0, self._run.learner.gradient_steps)
+            self._run.going.pace.count_from(0, self._run.learner.gradient_steps)
 
     def fit(self, updater: Updater) -> None:
         """Make the updates of critics alone that the plan asks for after the warm-up."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 
 REPORT_SECONDS = 0.5
+PAUSES = ("evaluate", "write")
+"""What a phase stops for at an interval."""
 
 
 class Laps:
@@ -16,6 +18,7 @@ class Laps:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
         self.earlier = 0.0
         self._started = time.monotonic()
         self._last = time.perf_counter()
@@ -25,10 +28,22 @@ class Laps:
         """The seconds that the phase has taken, over all its sessions."""
         return self.earlier + time.monotonic() - self._started
 
+    @property
+    def paused(self) -> float:
+        """The seconds of this session's pauses."""
+        return sum(self.seconds.get(name, 0.0) for name in PAUSES)
+
+    @property
+    def evaluated_share(self) -> float | None:
+        """Evaluations' share of this session's seconds, 0 to 1; None of a session without any."""
+        spent = sum(self.seconds.values())
+        return self.seconds.get("evaluate", 0.0) / spent if spent else None
+
     def lap(self, name: str) -> None:
         """Count the time since the last lap as spent on `name`."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self.counts[name] = self.counts.get(name, 0) + 1
         self._last = now
 
 
@@ -36,16 +51,26 @@ class Pace:
     """How fast a phase, or a stage of it, gets on: said twice a second.
 
     `done` counts what the phase is counted in, `steps` its gradient steps; rates are over the time
-    since they were last counted from.
+    since they were last counted from, without the pauses of `laps`.
     """
 
-    def __init__(self, done: int, steps: int):
+    def __init__(self, done: int, steps: int, laps: Laps | None = None):
         self._said = time.monotonic()
+        self._laps = laps
         self.count_from(done, steps)
 
     def count_from(self, done: int, steps: int) -> None:
         """Let the rates count from here."""
-        self._done, self._steps, self._since = done, steps, time.monotonic()
+        self._done, self.steps, self._since = done, steps, self._clock()
+
+    @property
+    def counted(self) -> float:
+        """The seconds over which rates are, without pauses."""
+        return max(self._clock() - self._since, 1e-9)
+
+    def _clock(self) -> float:
+        """Return the seconds that went by, but for pauses."""
+        return time.monotonic() - (0.0 if self._laps is None else self._laps.paused)
 
     def is_due(self, at_end: bool = False) -> bool:
         """Tell whether it is time to say something, as it is at the end."""
@@ -57,7 +82,7 @@ class Pace:
 
     def at(self, done: int, total: int, steps: int) -> tuple[int, float, float]:
         """Return the gradient steps made, how many a second, and the seconds left to `total`."""
-        elapsed = max(time.monotonic() - self._since, 1e-9)
-        made = steps - self._steps
+        elapsed = self.counted
+        made = steps - self.steps
         left = (total - done) * elapsed / max(done - self._done, 1)
         return made, made / elapsed, left

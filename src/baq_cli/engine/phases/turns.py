@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.engine.checkpoints.folder import Checkpoint
+from baq_cli.engine.evaluation.cost import interval
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.phases.endings import Endings
 from baq_cli.engine.phases.evaluations import Pending
@@ -171,7 +172,7 @@ class ClockedLearner:
         """Store transitions in their order, with all that follows from each."""
         run = self.run
         total = run.recipe.run.env_steps
-        every = run.recipe.run.evaluation.every_env_steps or max(1, total // 10)
+        every = interval(run.recipe, "online")
         self._note_late(records)
         for record in records:
             self.intake.stages.routines(run.env_steps, total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.data.episodes import Episodes
+from baq_cli.engine.evaluation.cost import evaluations_left, interval
 from baq_cli.engine.phases.origin import Origin, environment_on
 from baq_cli.envs.limits import DEFAULT_LIMIT
 from baq_cli.launch.tuning.plan import Plan
@@ -19,11 +20,10 @@ def most_cost(plan: Plan, limit: int) -> Cost:
     run, method = plan.recipe.run, METHODS[plan.algo]
     evaluation, seeds, count, training = run.evaluation, len(run.seeds), 0, 0
     if method.learns_offline:
-        total = run.gradient_steps
-        count += -(-total // (evaluation.every_gradient_steps or max(1, total // 10)))
+        count += evaluations_left(0, run.gradient_steps, interval(plan.recipe, "offline"))
     if method.learns_online and not plan.offline_only:
-        total = training = run.env_steps
-        count += 1 + -(-total // (evaluation.every_env_steps or max(1, total // 10)))
+        training = run.env_steps
+        count += 1 + evaluations_left(0, training, interval(plan.recipe, "online"))
     if not plan.plays:
         return Cost()
     return Cost(training * seeds, count * evaluation.episodes * seeds * limit)
