@@ -109,6 +109,7 @@ const baqFigures = (() => {
       const counted = of.unit === null ? "% of each method's budget" : UNITS[of.unit];
       const nticks = view.narrow ? 3 : 6;
       const place = { domain: of.domain, range: of.range, anchor: "y", nticks, tickangle: 0 };
+      if (view.narrow && of.phase === "offline") place.tickvals = [0, of.end];
       const name = of.id === "x" ? "xaxis" : "xaxis2";
       const title = view.narrow ? `${of.phase}<br>${narrow(counted)}` : `${of.phase} · ${counted}`;
       layout[name] = across(view, title, place);
