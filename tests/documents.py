@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from baq_cli.agents.registry import METHODS
+from baq_cli.report.page_view import OF_PAIRS
+
 HEADINGS = {
     "offline": ("offline", "score", "higher", "The last evaluation of pre-training."),
     "handover": ("at hand-over", "score", "higher", "The evaluation before any online update."),
@@ -109,6 +112,23 @@ def single() -> dict[str, Any]:
     for name in ("regret", "env_steps_to_threshold"):
         task["methods"]["iql"]["statistics"][name] = statistic([None])
     return document | {"title": "IQL on Pendulum", "aggregates": None}
+
+
+def crowded() -> dict[str, Any]:
+    """As many methods as there are, three seeds each, with recipes that differ in many keys."""
+    methods, task_name = list(METHODS), "baq/pendulum/replay-v0"
+    document = compared(methods, [task_name], seeds=3, evaluations=11)
+    values = ("[256, 256]", "0.0003", "min_of_two_draws")
+    document["recipes"] = [
+        recipe(task_name, f"a_rather_long_key_{k}", {m: values[i % 3] for i, m in enumerate(each)})
+        for k, each in enumerate((methods, methods[:9]))
+    ]
+    numbers = {name: {"value": -12.25, "low": -1310.5, "high": 28.0} for name in OF_PAIRS}
+    document["against_base"] = [
+        {"method": "baq", "base": "td3_bc", "task": task_name, "unit": "return", "pairs": 3}
+        | {"statistics": numbers}
+    ]
+    return document
 
 
 def thousand() -> dict[str, Any]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from baq_cli.report.document import Document
 
 Array = npt.NDArray[Any]
+A_SENTENCE = 24
+"""Letters of a cell beyond which it is words, which may be folded; numbers may not."""
 PIPE_WIDTH = 160
 MOST_LISTED = 24
 
@@ -34,12 +36,17 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from baq_cli.report.fitting import Fitting
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ["nothing here"]:
         table.add_column(name, overflow="fold")
+    longest = 0
     for row in rows:
-        table.add_row(*(Text("" if v is None else printable_lines(_cell(v))) for v in row.values()))
-    _console().print(table)
+        cells = [Text("" if v is None else printable_lines(_cell(v))) for v in row.values()]
+        longest = max(longest, *(cell.cell_len for cell in cells))
+        table.add_row(*cells)
+    _console().print(table if longest > A_SENTENCE else Fitting(table))
 
 
 def print_card(facts: dict[str, Any]) -> None:

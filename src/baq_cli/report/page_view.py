@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.report.style import MARKER_SIZES, MARKERS, OKABE_ITO
 
 MISSING = "–"
@@ -36,6 +37,8 @@ AGGREGATES = {
 OF_PAIRS = ("online_mean", "final")
 """The statistics in which a method is held against its base."""
 ALL_TASKS = "all, normalised"
+MANY = 12
+"""Methods of which the legend and the matrix are set small."""
 ABOUT_PAIRS = (
     "What a method that is built on another adds to it: its statistic minus its base's, seed by "
     "seed on the same task, with a 95 % bootstrap interval over pairs."
@@ -126,6 +129,7 @@ def context(document: Mapping[str, Any]) -> dict[str, Any]:
         "compared": compared(document),
         "tasks": tasks,
         "estimates": any(task["task"]["protocol"].get("estimate") for task in tasks),
+        "many": len(document["methods"]) > MANY,
         "switch": any(task["seeds"] != "1" for task in tasks),
         "aggregates": document["aggregates"] and aggregates_view(document),
         "against_base": document["against_base"],
@@ -199,7 +203,10 @@ def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict
     else:  # steps are whole
         places = 0 if about["unit"] == "env_steps" or not any(values) else decimals(values)
     unit = about["unit"].replace("score", "score" if is_normalized(task) else task["unit"])
-    return {**about, "name": name, "unit": in_words(unit), "power": power, "decimals": places}
+    arrow = "↑" if about["better"] == "higher" else "↓"
+    label = f"{about['heading']} {arrow}" + (f" × 10^{power}" if power else "")
+    shown = {"label": label, "unit": in_words(unit), "power": power, "decimals": places}
+    return {**about, "name": name, **shown}
 
 
 def is_normalized(task: Mapping[str, Any]) -> bool:
@@ -252,6 +259,7 @@ def aggregates_view(document: Mapping[str, Any]) -> dict[str, Any]:
         "of": found,
         "heading": "All tasks together" if len(found["tasks"]) > 1 else "Aggregates",
         "kinds": kinds,
+        "many": len(methods) > MANY,
         "panels": json.dumps([(kind, heading) for kind, (heading, _) in kinds.items()]),
         "rows": [(i, name, found["methods"][name], found["runs"].get(name)) for i, name in methods],
         "matrix": [
@@ -259,22 +267,6 @@ def aggregates_view(document: Mapping[str, Any]) -> dict[str, Any]:
             for i, name in methods
         ],
     }
-
-
-def recipe_groups(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the recipes' differences, tasks that have the same ones together."""
-    by_task: dict[str, dict[str, dict[str, str]]] = {}
-    for row in document["recipes"]:
-        by_task.setdefault(row["task"], {})[row["key"]] = row["values"]
-    groups: list[dict[str, Any]] = []
-    for task, rows in by_task.items():
-        same = next((group for group in groups if group["rows"] == rows), None)
-        if same:
-            same["tasks"].append(task)
-            continue
-        named = [name for name in document["methods"] if any(name in of for of in rows.values())]
-        groups.append({"tasks": [task], "rows": rows, "methods": named})
-    return groups
 
 
 def runs_view(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

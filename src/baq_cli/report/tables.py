@@ -28,6 +28,8 @@ def run_table(summary: RunSummary) -> Group:
 
     Statistics of a phase that the run doesn't have are left out.
     """
+    from baq_cli.report.fitting import Fitting
+
     decimals = _decimals([summary])
     names = [name for name in SHOWN if summary[name].count]
     table = _table()
@@ -41,7 +43,7 @@ def run_table(summary: RunSummary) -> Group:
     table.add_section()
     table.add_row("mean ± std", *(_mean_and_spread(summary[name], decimals) for name in names))
     what = ESTIMATED if summary.estimated else "Raw return."
-    return _framed(_title([summary], summary.label), table, f"{what} {_notes([summary])}")
+    return _framed(_title([summary], summary.label), Fitting(table), f"{what} {_notes([summary])}")
 
 
 def as_records(summaries: Iterable[RunSummary]) -> list[dict[str, Any]]:

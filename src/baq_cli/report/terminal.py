@@ -23,9 +23,11 @@ def comparison_tables(document: Document) -> Group:
     """Return a document's tables and notes, as Rich prints them."""
     from rich.console import Group
 
+    from baq_cli.report.fitting import Fitting
+
     parts: list[Any] = []
     for task in document["tasks"]:
-        parts += [_text(f"{_title(task)}\n"), _task_table(document, task), _text("")]
+        parts += [_text(f"{_title(task)}\n"), Fitting(_task_table(document, task)), _text("")]
     if document["aggregates"] is not None:
         parts += _aggregates(document)
     if document["against_base"]:
@@ -73,6 +75,8 @@ def _is_estimated(task: Mapping[str, Any]) -> bool:
 
 
 def _aggregates(document: Document) -> list[Any]:
+    from baq_cli.report.fitting import Fitting
+
     found = document["aggregates"]
     unit = found["unit"]
     count = len(found["tasks"])
@@ -85,7 +89,7 @@ def _aggregates(document: Document) -> list[Any]:
         cells = [_text(_interval(numbers[name], 1)) for name in AGGREGATES]
         table.add_row(_text(method), *cells, str(found["runs"][method]))
     over = f"{count} tasks" if count > 1 else "one task"
-    parts = [_text(f"across {over} · final {unit}\n"), table, _text("")]
+    parts = [_text(f"across {over} · final {unit}\n"), Fitting(table), _text("")]
     first, *others = found["methods"]
     chances = {i["y"]: i for i in found["improvement"] if i["x"] == first}
     for other in others:
@@ -95,6 +99,8 @@ def _aggregates(document: Document) -> list[Any]:
 
 
 def _against_base(document: Document) -> list[Any]:
+    from baq_cli.report.fitting import Fitting
+
     table = _table()
     for heading in ("method", "base", "task"):
         table.add_column(heading, no_wrap=heading != "task")
@@ -105,7 +111,7 @@ def _against_base(document: Document) -> list[Any]:
         cells = [_interval(row["statistics"][name], 1) for name in OF_PAIRS]
         names = row["method"], row["base"], row["task"] or ALL_TASKS
         table.add_row(*map(_text, names), *cells, f"{row['pairs']}")
-    return [_text("a method minus its base, seed by seed\n"), table]
+    return [_text("a method minus its base, seed by seed\n"), Fitting(table)]
 
 
 def _cell(statistic: Mapping[str, Any], decimals: int) -> str:

@@ -6,11 +6,12 @@ const baqFigures = (() => {
   const OFFLINE_SHARE = 0.4; // as in the other figures
   const PAD = 0.03; // of an axis, beyond its first and last point
   const LABEL_PAD = 0.07; // the offline phase's last label keeps clear of the hand-over
+  const PHONE_PAD = 0.38; // where that label is as wide as a third of the phase
   const GAP = 0.02; // half of the space between two panels
 
   // -- learning curves: two phases beside each other, each in its own unit
 
-  function phaseAxes(task) {
+  function phaseAxes(view, task) {
     const axes = {};
     for (const phase of ["offline", "online"]) {
       const curves = Object.values(task.methods)
@@ -26,7 +27,7 @@ const baqFigures = (() => {
       of.id = k === 0 ? "x" : "x2";
       of.domain = !both ? [0, 1] : k === 0 ? [0, OFFLINE_SHARE] : [OFFLINE_SHARE, 1];
       if (of.unit === null) of.end = 100; // units differ: shares of each curve's own end
-      const last = both && k === 0 ? LABEL_PAD : PAD;
+      const last = !both || k === 1 ? PAD : view.narrow ? PHONE_PAD : LABEL_PAD;
       of.range = [-PAD * of.end, (1 + last) * of.end];
     });
     return axes;
@@ -81,8 +82,8 @@ const baqFigures = (() => {
   function markDataset(view, layout, mean) {
     const right = { xref: "paper", x: 1, xanchor: "left", xshift: 6, y: mean, align: "left" };
     const font = { size: 12, color: view.theme.faint };
-    layout.margin.r = 76;
-    layout.annotations.push(label("dataset<br>mean", { ...right, font }));
+    layout.margin.r = view.narrow ? 48 : 76;
+    layout.annotations.push(label(view.narrow ? "data" : "dataset<br>mean", { ...right, font }));
   }
 
   function markHandover(view, layout) {
@@ -96,17 +97,22 @@ const baqFigures = (() => {
     layout.annotations.push(label("hand-over", { ...top, xanchor: "center" }));
   }
 
+  const narrow = (counted) => counted.replace("environment", "env").replace("% of each method's", "%");
+
   function curves(element, view) {
     const task = view.doc.tasks[Number(element.dataset.task)];
-    const axes = phaseAxes(task);
+    const axes = phaseAxes(view, task);
     const mean = element.dataset.mean === "" ? null : Number(element.dataset.mean);
     const data = [];
     const layout = common(view, { yaxis: upward(view, task.unit), shapes: [], annotations: [] });
     for (const of of Object.values(axes)) {
       const counted = of.unit === null ? "% of each method's budget" : UNITS[of.unit];
-      const place = { domain: of.domain, range: of.range, anchor: "y", nticks: 6 };
+      const nticks = view.narrow ? 3 : 6;
+      const place = { domain: of.domain, range: of.range, anchor: "y", nticks, tickangle: 0 };
+      if (view.narrow && of.phase === "offline") place.tickvals = [0, of.end];
       const name = of.id === "x" ? "xaxis" : "xaxis2";
-      layout[name] = across(view, `${of.phase} · ${counted}`, place);
+      const title = view.narrow ? `${of.phase}<br>${narrow(counted)}` : `${of.phase} · ${counted}`;
+      layout[name] = across(view, title, place);
       if (mean !== null) data.push(datasetTrace(view, of, mean));
       for (const i of shownOf(view, task.methods)) {
         const curve = own(task.methods, view.styles[i].name).curves[of.phase];
@@ -138,7 +144,8 @@ const baqFigures = (() => {
       const begin = k === 0 ? 0 : k / panels.length + GAP;
       const end = k + 1 === panels.length ? 1 : (k + 1) / panels.length - GAP;
       const found = rows.map((i) => view.doc.aggregates.methods[view.styles[i].name][kind]);
-      const more = { domain: [begin, end], range: rangeOf(found), nticks: 5, showgrid: true };
+      const more = { domain: [begin, end], range: rangeOf(found), showgrid: true };
+      Object.assign(more, { nticks: view.narrow ? 2 : 5, tickangle: 0 });
       layout[`xaxis${id}`] = across(view, "", { ...more, anchor: "y" });
       const top = { xref: "paper", yref: "paper", x: (begin + end) / 2, y: 1, yshift: 4 };
       const anchors = { xanchor: "center", yanchor: "bottom" };

@@ -18,7 +18,13 @@
     shown: buttons.map(() => true),
     mode: "interval",
     theme: readTheme(),
+    narrow: false, // as a phone is: fewer ticks, shorter words
   };
+  const PAPER = 680; // CSS pixels between the margins of a sheet, and some to spare
+  const phone = matchMedia("(max-width: 40rem)");
+  let printing = false;
+  const measure = () => (view.narrow = phone.matches && !printing);
+  measure();
   const config = {
     displaylogo: false,
     responsive: true,
@@ -57,7 +63,9 @@
     const first = figure.dataset.drawn !== "true";
     try {
       const { data, layout } = baqFigures[figure.dataset.kind](figure, view);
-      const tools = figure.dataset.kind === "scores" ? false : "hover"; // on its headings otherwise
+      const bare = figure.dataset.kind === "scores" || view.narrow; // else on its headings
+      const tools = bare || printing ? false : "hover";
+      if (printing) layout.width = PAPER;
       const choices = { ...config, displayModeBar: tools };
       await Plotly.react(figure.querySelector(".plot"), data, layout, choices);
       figure.dataset.drawn = "true";
@@ -132,7 +140,20 @@
     view.theme = readTheme();
     refresh();
   });
-  addEventListener("beforeprint", () => figures.forEach(draw));
+  phone.addEventListener("change", () => {
+    measure();
+    refresh();
+  });
+  addEventListener("beforeprint", () => {
+    printing = true;
+    measure();
+    figures.forEach(draw);
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    measure();
+    refresh();
+  });
 
   // -- copying: a page from disk may have no clipboard, so select and copy as by hand
 

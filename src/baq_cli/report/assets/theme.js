@@ -4,11 +4,18 @@ const baqTheme = (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   let chosen = null;
+  let printing = false; // paper is white
   const apply = () => {
-    root.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
+    root.dataset.theme = printing ? "light" : (chosen ?? (dark.matches ? "dark" : "light"));
     root.dispatchEvent(new Event("baq-theme"));
   };
   dark.addEventListener("change", apply);
+  for (const [name, starts] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(name, () => {
+      printing = starts;
+      apply();
+    });
+  }
   apply();
   return {
     toggle() {
