@@ -13,6 +13,7 @@ from baq_cli.report.across_figures import aggregated, shown_pairs
 from baq_cli.report.figures import curves_stems
 from baq_cli.report.markdown_task import facts, task_tables
 from baq_cli.report.markup import bullets, code, escaped, table, unbroken
+from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.runs.files import disk_errors, replace_file
 
 Document = Mapping[str, Any]
@@ -207,7 +208,7 @@ def _against_base(document: Document) -> Iterator[str]:
 
 
 def _recipes(document: Document) -> Iterator[str]:
-    groups = view.recipe_groups(document)
+    groups = recipe_groups(document)
     if groups:
         yield "## Where the recipes differ"
     for group in groups:

@@ -11,7 +11,7 @@ from baq_cli.report.names import printable_lines
 from baq_cli.report.summary import RunSummary, Statistic
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.table import Table
 
 MISSING = "–"
@@ -97,7 +97,7 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
-def _framed(title: str, table: Table, caption: str) -> Group:
+def _framed(title: str, table: RenderableType, caption: str) -> Group:
     """Put a title above and a caption below, as wide as the terminal and not as the table."""
     from rich.console import Group
 
