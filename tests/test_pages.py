@@ -29,6 +29,7 @@ from baq_cli.cli import compare, tune
 from baq_cli.cli.groups import DEBUG, TRUST
 from baq_cli.cli.main import app
 from baq_cli.data.suite import SUITE
+from baq_cli.launch import cell_runs  # binds its names before any is replaced
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.recipes.schema import Recipe
