@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from places import TESTS
+
 import baq_cli
 
 SOURCE = Path(baq_cli.__file__).parent
@@ -47,8 +49,8 @@ def follows(*parts: str) -> Callable[[Test], Test]:
 
 
 def followed() -> list[str]:
-    """Return the parts of messages that tests anywhere in this folder are marked to follow."""
-    trees = [ast.parse(file.read_text()) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    """Return the parts of messages that tests anywhere are marked to follow."""
+    trees = [ast.parse(file.read_text()) for file in sorted(TESTS.rglob("*.py"))]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     marks = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == follows.__name__]
     return [ast.literal_eval(part) for mark in marks for part in mark.args]

@@ -12,6 +12,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.envs.spaces import Spaces
+
 
 class Counting(gym.Env[Any, Any]):
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
@@ -71,3 +73,5 @@ gym.register(
 gym.register("Needy-v0", "counting_envs:Needy", disable_env_checker=True)
 gym.register("Undrawn-v0", "counting_envs:Undrawn", disable_env_checker=True)
 gym.register("Wrapped-v0", "counting_envs:wrapped", disable_env_checker=True)
+COUNTING = Spaces(2, (-1.0,), (1.0,))
+"""The spaces of `Counting-v0`."""

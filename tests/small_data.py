@@ -1,11 +1,17 @@
-"""A small dataset of an environment of the tests."""
+"""Small datasets of environments of the tests."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+from counting_envs import Counting
 from odd_envs import Steady
 from recordings import plain_recording
 
+from baq_cli.data.episodes import Episodes
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
 
 
@@ -39,3 +45,22 @@ def write_steady(dataset_id: str, episodes: int = 8, env: Steady | None = None) 
         truncated=np.array(parts["cut"]),
     )
     write_minari(dataset_id, recording)
+
+
+def write_counting(dataset_id: str, cut: bool = True, **changes: Any) -> Episodes:
+    """Save episodes of three and four steps in `Counting-v0`, cut or terminated."""
+    steps = np.array([*range(4), *range(5)], dtype=np.float32)
+    recording = plain_recording(
+        (3, 4),
+        observation_space=Counting.observation_space,
+        action_space=Counting.action_space,
+        observations={"": np.stack([steps, np.ones(9, np.float32)], axis=1)},
+        actions=np.linspace(-0.5, 0.5, 7, dtype=np.float32)[:, None],
+        **changes,
+    )
+    if cut:
+        recording = replace(
+            recording, terminated=recording.truncated, truncated=recording.terminated
+        )
+    write_minari(dataset_id, recording)
+    return load_episodes(dataset_id)

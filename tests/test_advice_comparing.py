@@ -13,29 +13,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from advice import Terminal, follows, quoted
+from commands import ENV, LOG, ONLINE, SMALL, SMALLEST, compare, compared, log, pretrain, run
 from fake_slurm import fake_slurm
-from test_advice_training import ENV, LOG, ONLINE, SMALL, log, pretrain, run
 
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import UsageError
 
-__all__ = ["log", "run"]
+__all__ = ["compared", "log", "run"]
 EXTRAS = {"parquet": "pyarrow", "ray": "ray", "slurm": "submitit", "onnx": "onnx"}
 EXTRAS |= {"tune": "optuna"}
 EXTRAS |= {"tensorboard": "tensorboard", "robotics": "gymnasium_robotics", "box2d": "Box2D"}
-SMALLEST = ["--gradient-steps", "2", "--env-steps", "4", "--seeds", "1", "--workers", "1", *SMALL]
-
-
-def compare(out: Path, *words: str, algos: str = "iql", dataset: str | None = LOG) -> list[str]:
-    given = [] if dataset is None else ["--dataset", dataset]
-    return ["compare", "--algos", algos, "--out", str(out), *given, *SMALLEST, *words]
-
-
-@pytest.fixture
-def compared(terminal: Terminal, log: str, tmp_path: Path) -> Path:
-    """A finished comparison of one cell."""
-    terminal.done(*compare(tmp_path / "compared"))
-    return tmp_path / "compared"
 
 
 # -- what must be installed

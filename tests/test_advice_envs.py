@@ -17,15 +17,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from advice import Terminal, follows, quoted
-from counting_envs import Counting
+from commands import ENV, LOG, log, pretrain, scratch
+from counting_envs import COUNTING, Counting
 from policies import PENDULUM, write_policy
-from test_advice_training import ENV, LOG, log, pretrain, scratch
-from test_settings import COUNTING, OTHER, save
+from small_data import write_counting
 
 from baq_cli.untrusted import TRUST_VARIABLE
 
 __all__ = ["log"]
 assert counting_envs
+OTHER = "me/other-v0"
 FOUR = {"env_args": {}, "max_episode_steps": 4}
 SHORT = ["--max-episode-steps", "3", "--episodes", "2"]
 
@@ -128,7 +129,7 @@ def test_a_module_that_is_trusted_is_imported(terminal: Terminal, evaluate: list
 
 @follows("{}: give one with --env ID", "{}, so no episode will be played (--env ID names one)")
 def test_a_dataset_without_an_environment_is_given_one(terminal: Terminal, tmp_path: Path) -> None:
-    save(OTHER)
+    write_counting(OTHER)
     words = [OTHER if word == LOG else word for word in pretrain("bc", tmp_path / "run")]
     words += ["--max-episode-steps", "3"]
     assert "names no environment" in terminal.told(*words, status=4)
@@ -153,7 +154,7 @@ def test_spaces_are_made_the_same_by_either_side(
 
     words = [*pretrain("bc", tmp_path / "run"), "--env", "Fast-v0"]
     assert "another dataset or checkpoint" in terminal.told(*words, status=4)
-    save(OTHER)
+    write_counting(OTHER)
     terminal.done(*(OTHER if word == LOG else word for word in words))
     terminal.done(*pretrain("bc", tmp_path / "same"), "--env", ENV)
 
@@ -233,7 +234,7 @@ def test_references_are_left_out_or_measured_in_the_environment_at_hand(
     terminal: Terminal, register: Callable[..., str], tmp_path: Path
 ) -> None:
     name = register(f"{Calm.__module__}:{Calm.__name__}")  # a dataset can keep that
-    save(OTHER, env_spec=gym.spec(name))
+    write_counting(OTHER, env_spec=gym.spec(name))
     file = str(policy(tmp_path, name, env_args={}, max_episode_steps=None))
     stored = ["--dataset", OTHER, "--checkpoint", file, "--episodes", "2"]
     terminal.done("data", "score-reference", name, *stored)

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from advice import Terminal, follows, quoted
 from bad_disk import bad_disk
+from commands import ENV, LOG, compare, finetune, log, pretrain, run, scratch
 from odd_envs import PLAN, Odd
-from test_advice_comparing import compare
-from test_advice_training import ENV, LOG, finetune, log, pretrain, run, scratch
 
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import tensor_bytes

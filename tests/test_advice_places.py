@@ -20,13 +20,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from advice import Terminal, follows, quoted
+from commands import LOG, SMALL, compare, log, pretrain
 from fake_slurm import fake_slurm
 from logs import ARRAYS, BOUNDS, NEW, npz_file
 from odd_envs import Steady
 from recordings import ID, plain_recording
 from refusing import FAULTS, refusing
-from test_advice_comparing import compare
-from test_advice_training import LOG, SMALL, log, pretrain
 from typer.testing import CliRunner
 
 from baq_cli import load_policy

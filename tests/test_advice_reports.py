@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 from advice import Terminal, follows
-from test_advice_comparing import compared
-from test_advice_training import LOG, finetune, log, pretrain, run
+from commands import LOG, compared, finetune, log, pretrain, run
 
 __all__ = ["compared", "log", "run"]
 HEADER = "dataset,algo,seed_index,phase,eval_index,return,gradient_steps\n"

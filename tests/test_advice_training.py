@@ -12,47 +12,12 @@ from typing import Any
 import gymnasium as gym
 import pytest
 from advice import Terminal, follows, quoted
+from commands import ENV, LOG, ONLINE, SMALL, finetune, log, pretrain, run, scratch
 from small_methods import small_words
 
 from baq_cli.agents.awac import AWAC
 
-LOG, ENV = "me/short/log-v0", "Short-v0"
-SMALL = [
-    *("threads=1", "evaluation.episodes=1", "evaluation.background=false"),
-    *("shared.hidden=[8,8]", "shared.batch_size=8"),
-]
-ONLINE = ["--env-steps", "6"]
-
-
-@pytest.fixture
-def log(terminal: Terminal, short_env: str) -> str:
-    """A dataset of the short environment."""
-    words = ("--env", ENV, "--behavior", "random", "--env-steps", "30")
-    terminal.done("data", "collect", LOG, *words)
-    return LOG
-
-
-def pretrain(algo: str, out: Path, *words: str) -> list[str]:
-    given = ["pretrain", "--algo", algo, "--gradient-steps", "4", "--out", str(out)]
-    return [*given, "--dataset", LOG, *SMALL, *words]
-
-
-def scratch(out: Path, *words: str) -> list[str]:
-    """Return the words of a fine-tuning from scratch, without an environment or a method."""
-    return ["finetune", "--out", str(out), *ONLINE, *SMALL, *words]
-
-
-def finetune(run: Path, out: Path, *words: str) -> list[str]:
-    given = ["finetune", "--checkpoint", str(run), "--out", str(out), *ONLINE]
-    return [*given, *SMALL[:3], *words]
-
-
-@pytest.fixture
-def run(terminal: Terminal, log: str, tmp_path: Path) -> Path:
-    """A pre-trained IQL."""
-    terminal.done(*pretrain("iql", tmp_path / "run"))
-    return tmp_path / "run"
-
+__all__ = ["log", "run"]
 
 # -- which method, on what
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import statistics
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from places import RECORDED
 
 from baq_cli.bootstrap import interval, multiplicities, resample, scored_runs
 from baq_cli.errors import DataError
@@ -32,7 +32,7 @@ from baq_cli.report.aggregates import (
 )
 from baq_cli.report.curves import Curve
 
-FINAL = Path(__file__).parent / "data" / "corl_antmaze_final.csv"
+FINAL = RECORDED / "corl_antmaze_final.csv"
 PUBLISHED = {  # mean, IQM
     "AWAC": ("16.46", "0.0"),
     "CQL": ("95.58", "97.0"),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from places import DOCS
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.shipped import open_recipe
 
-PAGE = Path(__file__).parents[1] / "docs" / "baselines.md"
+PAGE = DOCS / "baselines.md"
 FAMILIES = ("antmaze", "adroit")
 
 

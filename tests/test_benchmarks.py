@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from advice import Terminal, follows
+from places import DOCS
 from public_sets import MINARI, OGBENCH, PUBLIC, make, write_ogbench
 from small_methods import FEW, WARMUP, own_defaults
 
@@ -275,7 +276,7 @@ def test_tables_here_are_of_the_same_sets_as_the_recipes() -> None:
 
 
 def test_the_page_has_every_recipe_with_the_methods_that_it_says() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     said = {row[0].strip("`"): row[1:] for row in rows}
     assert said.keys() == {name for name in RECIPES if "-task" not in name}

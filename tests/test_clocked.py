@@ -19,12 +19,20 @@ import pytest
 import safetensors.torch
 import torch
 from advice import Terminal, follows
+from clocked_runs import (
+    ENV_STEPS,
+    EVERY,
+    HZ,
+    assert_no_process_is_left,
+    assert_repeats,
+    clocked,
+    recipe,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from killing import Processes
 from odd_envs import PLAN
 from recordings import ID, own_folders
-from runs import assert_same_logs, last_tensors, recipe_of
 from small_data import write_steady
 from small_methods import small
 from timed_envs import LOG, TIMED
@@ -32,12 +40,11 @@ from timed_envs import LOG, TIMED
 from baq_cli import hand
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, make_agent
-from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.restore import load_agent
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases.again import as_begun
 from baq_cli.engine.phases.choosers import chooser_of
-from baq_cli.engine.phases.commands import run_finetune, run_pretrain, run_repeat
+from baq_cli.engine.phases.commands import run_pretrain, run_repeat
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.robot.acting import ActingConfig, Mind, Robot
 from baq_cli.engine.robot.chooser import Choice
@@ -47,7 +54,6 @@ from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, Interrupted, NonFiniteError
 from baq_cli.nets.streams import SeedStream
-from baq_cli.recipes.schema import Recipe
 from baq_cli.report.notes import notes_on
 from baq_cli.report.run_facts import read_run
 from baq_cli.runs import interleaving, transitions
@@ -61,43 +67,12 @@ ONLINE = sorted(name for name, method in METHODS.items() if method.learns_online
 SPEC = Spec((0,), 3, 1)
 DEATH = 23
 """The step of the acting process at which that dies, before the environment has answered."""
-HZ, ENV_STEPS, EVERY, WARMUP = 50, 60, 30, 10
 
 
 @pytest.fixture(autouse=True)
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The acting process finds the environments of the tests by their modules."""
     monkeypatch.setenv(TRUST_VARIABLE, "1")
-
-
-def recipe(algo: str = "sac", method: dict[str, Any] | None = None, **run: Any) -> Recipe:
-    watched = {"episodes": 1, "every_env_steps": EVERY}
-    control = {"hz": HZ, "publish_every_updates": 3}
-    given = {"env": TIMED, "seeds": [0], "env_steps": ENV_STEPS, "evaluation": watched}
-    method = {"warmup_env_steps": WARMUP} if method is None else method
-    return recipe_of(algo, method, **(given | {"control": control, "keep_checkpoints": 2} | run))
-
-
-def clocked(recipe: Recipe, out: Path, observer: Observer = ignore, **how: Any) -> None:
-    source = how.pop("source", None)
-    order = RunRequest(out, observer, "baq", "baq --resume", how.pop("resume", False))
-    run_finetune(recipe, order, None if source is None else load(source))
-
-
-def assert_repeats(run: Path, out: Path) -> None:
-    """Check that training from a run's logs ends where the run ended, bit for bit."""
-    said: list[Event] = []
-    run_repeat(run, RunRequest(out, said.append, "baq", "baq --resume"))
-    assert any(isinstance(e, Note) and "bit for bit" in e.text for e in said)
-    assert_same_logs(run, out)
-    before, now = last_tensors(run), last_tensors(out)
-    assert before.keys() == now.keys()
-    for name, tensor in before.items():
-        assert tensor.numpy().tobytes() == now[name].numpy().tobytes(), name
-
-
-def assert_no_process_is_left() -> None:
-    assert multiprocessing.active_children() == []
 
 
 # -- the clock

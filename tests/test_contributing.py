@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import ALL_GROUPS, KnownNoise, fill, gaussian_log_prob, tiny_batch, tiny_spec
 from numpy.testing import assert_allclose
+from places import REPOSITORY
 
 from baq_cli.agents.base import FAMILIES
 from baq_cli.cli.cards import card_of
 from baq_cli.recipes.keys import keys_of
 
-GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDE = REPOSITORY / "CONTRIBUTING.md"
 RETURNS = np.array([[1.0, 0.0, 0.5], [0.5, 0.0, 1.0]])
 
 

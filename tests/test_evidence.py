@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
 
 from baq_cli.cli import options as opt
 from baq_cli.cli.compare import plan_cells
 from baq_cli.launch.cells import Cell
 
-REPOSITORY = Path(__file__).parents[1]
 SCRIPT = REPOSITORY / "benchmarks" / "evidence.sh"
 PUBLISHED = {"baq", "td3_bc", "awac", "iql", "cql", "cal_ql"}
 MATCHED = PUBLISHED | {"rlpd", "wsrl", "rebrac", "so2"}

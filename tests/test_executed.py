@@ -15,6 +15,7 @@ import torch
 from acting_probes import HIGH, LOW, PROBE, SAFE_HIGH, SAFE_LOW, Bounded, Saying, probe
 from numpy.testing import assert_allclose, assert_array_equal
 from odd_envs import Steady
+from places import DOCS
 from runs import assert_same_end, execute, last_tensors, recipe_of, states, stopped_at
 
 from baq_cli.data.collect import collect
@@ -30,7 +31,7 @@ from baq_cli.untrusted import TRUST_VARIABLE
 Array = np.ndarray[Any, Any]
 __all__ = ["probe"]
 EVERY, ENV_STEPS = 8, 24
-DOCUMENT = Path(__file__).parents[1] / "docs" / "data.md"
+DOCUMENT = DOCS / "data.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 ASKED = np.array([[1.0], [0.2]], dtype=np.float32)
 """Of two environments; of the second it is a safe one."""

@@ -20,6 +20,7 @@ import torch
 from builders import forward
 from cli import baq
 from numpy.testing import assert_allclose, assert_array_equal
+from places import DOCS
 from policies import NAMES, PENDULUM, ROBOT, Array, exported, files, observations, write_policy
 
 import baq_cli
@@ -39,7 +40,7 @@ from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGauss
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checkpoints import AGENT
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "deployment.md"
+DOCUMENT = DOCS / "deployment.md"
 
 # -- exported files act as the policy does
 

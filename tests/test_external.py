@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import RECORDED
 
 from baq_cli.errors import DataError
 from baq_cli.report.document import ReportInfo, build_document
@@ -14,7 +15,7 @@ from baq_cli.report.external import read_curves
 
 HEAD = "dataset,algo,seed_index,phase,eval_index,normalized_score"
 STEPS = "dataset,algo,seed_index,phase,eval_index,gradient_steps,env_steps,return"
-FINAL = Path(__file__).parent / "data" / "corl_antmaze_final.csv"
+FINAL = RECORDED / "corl_antmaze_final.csv"
 MEANS = {"AWAC": 16.46, "CQL": 95.58, "IQL": 78.50, "SPOT": 92.38, "Cal-QL": 97.33}
 IQMS = {"AWAC": 0.0, "CQL": 97.0, "IQL": 83.0, "SPOT": 94.5, "Cal-QL": 98.2, "ReBRAC": 97.2}
 

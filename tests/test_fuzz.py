@@ -23,7 +23,9 @@ import yaml
 from attempts import attempt
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from junk import FLOATS, JUNK, NUMBERS, SCALARS, WORDS, changed, deep
 from limits import little_memory
+from places import TESTS
 from recordings import own_folders
 from runs import execute, recipe_of
 
@@ -123,67 +125,6 @@ def lawful(made: Made, call: Callable[[], Any], *statuses: int) -> None:
 
 
 # -- what is not what it should be
-
-NUMBERS = st.sampled_from([-(2**63), -1, 0, 1, 2, 3, 7, 10**9, 2**53, 2**60, 2**63, 2**64, 10**60])
-FLOATS = st.floats() | st.sampled_from([1e308, -0.0, 5e-324, float("nan"), float("inf")])
-WORDS = st.sampled_from(
-    [
-        *("", " ", "../../x", "/etc/passwd", "a\x00b", "x" * 5_000, "os:Evil-v0", "größe", "1e999"),
-        *("null", "offline", "online", "cpu", "awac", "baq", "{{7*7}}", "<script>", "Pendulum-v1"),
-    ]
-) | st.text(max_size=6)
-SCALARS = st.none() | st.booleans() | NUMBERS | FLOATS | WORDS
-JUNK = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=3),
-    max_leaves=6,
-)
-
-
-def deep(levels: int) -> Any:
-    nested: Any = 0
-    for _ in range(levels):
-        nested = [nested]
-    return nested
-
-
-def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return where something is in a document, everything and its parts."""
-    inner: list[tuple[Any, ...]] = []
-    pairs: Any = ()
-    if isinstance(value, dict):
-        pairs = value.items()
-    elif isinstance(value, list):
-        pairs = list(enumerate(value))[:3]
-    for key, part in pairs:
-        inner += [(*here, key), *paths(part, (*here, key))]
-    return inner
-
-
-@st.composite
-def changed(draw: st.DrawFn, document: Any) -> Any:
-    """Return a document with one to three of its parts replaced, dropped, doubled or renamed."""
-    document = copy.deepcopy(document)
-    for _ in range(draw(st.integers(1, 3))):
-        places = paths(document)
-        if not places:
-            break
-        *above, key = draw(st.sampled_from(places))
-        owner = document
-        for step in above:
-            owner = owner[step]
-        what = draw(st.sampled_from(["replace"] * 6 + ["drop", "rename", "double", "deep"]))
-        if what == "replace":
-            owner[key] = draw(JUNK)
-        elif what == "deep":
-            owner[key] = deep(draw(st.sampled_from([5, 90, 150])))
-        elif what == "double":
-            owner[key] = [owner[key], owner[key]]
-        elif what == "drop":
-            owner.pop(key)
-        elif isinstance(owner, dict):
-            owner[draw(WORDS)] = owner.pop(key)
-    return document
 
 
 def mangled(texts: st.SearchStrategy[str], odd: str) -> st.SearchStrategy[str]:
@@ -605,7 +546,7 @@ def test_what_reaches_new_branches_of_a_reader_is_no_fault_either(
     reader: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("atheris", reason="pip install atheris, where it installs")
-    script = Path(__file__).with_name("atheris_targets.py")
+    script = TESTS / "atheris_targets.py"
     options = ("-max_total_time=60", "-max_len=2000", f"-artifact_prefix={tmp_path}/")
     done = subprocess.run(
         [sys.executable, script, reader, *options], capture_output=True, text=True, timeout=300

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from advice import Terminal, follows
+from places import RECORDED
 
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.scores import Reference, known_reference
@@ -21,7 +22,7 @@ from baq_cli.report.markdown_task import SOURCES
 from baq_cli.report.method_runs import Course, reference_of
 from baq_cli.report.published_curves import published_curves
 
-FINAL = Path(__file__).parent / "data" / "corl_antmaze_final.csv"
+FINAL = RECORDED / "corl_antmaze_final.csv"
 LARGE, MEDIUM = "D4RL/antmaze/large-play-v1", "D4RL/antmaze/medium-diverse-v1"
 METHODS = ["AWAC", "CQL", "IQL", "SPOT", "Cal-QL", "ReBRAC"]
 ENDS_AT_GOAL = {"continuing_task": False, "maze_map": [[1, "r", "g", 1]]}

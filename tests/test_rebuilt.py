@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from advice import Terminal, follows
+from commands import compared, log, run
+from courses import run_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_advice_comparing import compared
-from test_advice_training import log, run
-from test_fuzz import changed
-from test_joining import run_of
+from junk import changed
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.envs.scores import Reference

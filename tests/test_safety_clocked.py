@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clocked_runs import (
+    ENV_STEPS,
+    WARMUP,
+    assert_no_process_is_left,
+    assert_repeats,
+    clocked,
+    recipe,
+)
 from numpy.testing import assert_array_equal
-from test_clocked import ENV_STEPS, WARMUP, assert_no_process_is_left, assert_repeats
-from test_clocked import clocked as run_clocked
-from test_clocked import recipe as clocked_recipe
 
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.envs.safety import ENDED
@@ -37,7 +42,7 @@ def test_the_acting_process_keeps_to_the_largest_change_and_training_can_be_repe
     tmp_path: Path,
 ) -> None:
     safety = {"max_action_change": CHANGE, "rest_action": 0}
-    run_clocked(clocked_recipe(safety=safety), tmp_path / "run")
+    clocked(recipe(safety=safety), tmp_path / "run")
     records = transitions.read(tmp_path / "run" / transitions.NAME).records
     action, proposed = records["action"][:, 0], records["proposed"][:, 0]
     before = np.where(records["step_in_episode"] == 0, 0.0, np.roll(action, 1))
@@ -56,7 +61,7 @@ def test_a_late_action_stops_the_robot_and_saves_everything(tmp_path: Path) -> N
     """Nothing is in time that may be late by no more than a nanosecond."""
     safety = {"watchdog": {"max_late_seconds": 1e-9, "then": "stop"}, "hold_action": 0.5}
     with pytest.raises(LimitReached, match="a limit stopped the run: watchdog, seed 0"):
-        run_clocked(clocked_recipe(safety=safety), tmp_path)
+        clocked(recipe(safety=safety), tmp_path)
     assert_no_process_is_left()
     records = transitions.read(tmp_path / transitions.NAME).records
     assert records["truncated"][-1]

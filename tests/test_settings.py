@@ -17,20 +17,19 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from advice import follows
-from counting_envs import Counting
+from counting_envs import COUNTING
 from logs import npz_file, written
 from policies import write_policy
-from recordings import own_folders, plain_recording, unseal
+from recordings import own_folders, unseal
 from runs import execute, recipe_of
+from small_data import write_counting
 
 from baq_cli.data.card import card
-from baq_cli.data.episodes import Episodes
 from baq_cli.data.exchange import import_file
 from baq_cli.data.logs.logfile import Setting
 from baq_cli.data.minari.folder import dataset_path, open_minari
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.seal import SEAL, sealed
-from baq_cli.data.minari.write import write_minari
 from baq_cli.data.suite import Uniform
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
@@ -39,7 +38,6 @@ from baq_cli.engine.collection.scoring import find_reference, measure_random, st
 from baq_cli.engine.evaluation.environment import limited
 from baq_cli.envs.limits import DEFAULT_LIMIT
 from baq_cli.envs.ref import EnvChoice, EnvRef
-from baq_cli.envs.spaces import Spaces
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
 from baq_cli.launch.cell_runs import beside
 from baq_cli.launch.matrix import lay_out
@@ -47,7 +45,6 @@ from baq_cli.report.method_runs import course_of
 from baq_cli.untrusted import TRUST_VARIABLE
 
 Command = Callable[..., tuple[int, str, str]]
-COUNTING = Spaces(2, (-1.0,), (1.0,))
 FAST, OTHER = "me/fast-v0", "me/other-v0"
 FIVE = EnvRef.of("Counting-v0", {"ends_at": 5, "speed": 2.0}, DEFAULT_LIMIT)
 SMALL = ["threads=1", "evaluation.episodes=1", "evaluation.background=false"]
@@ -57,25 +54,6 @@ SMALL += ["shared.hidden=[8]", "shared.batch_size=4"]
 def spec_of(limit: int | None = None, **kwargs: Any) -> Any:
     spec = gym.spec("Counting-v0")
     return replace(spec, max_episode_steps=limit, kwargs=kwargs)
-
-
-def save(dataset_id: str, cut: bool = True, **changes: Any) -> Episodes:
-    """Save episodes of three and four steps in `Counting-v0`, cut or terminated."""
-    steps = np.array([*range(4), *range(5)], dtype=np.float32)
-    recording = plain_recording(
-        (3, 4),
-        observation_space=Counting.observation_space,
-        action_space=Counting.action_space,
-        observations={"": np.stack([steps, np.ones(9, np.float32)], axis=1)},
-        actions=np.linspace(-0.5, 0.5, 7, dtype=np.float32)[:, None],
-        **changes,
-    )
-    if cut:
-        recording = replace(
-            recording, terminated=recording.truncated, truncated=recording.terminated
-        )
-    write_minari(dataset_id, recording)
-    return load_episodes(dataset_id)
 
 
 def training(dataset_id: str = FAST, algo: str = "iql", **run: Any) -> Any:
@@ -187,7 +165,9 @@ def test_policies_act_in_the_environment_that_a_dataset_names_for_evaluation(
     folder: Path, tmp_path: Path
 ) -> None:
     evaluated = spec_of(4, speed=3.0)
-    episodes = save(OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=evaluated, seeds=(1, 2))
+    episodes = write_counting(
+        OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=evaluated, seeds=(1, 2)
+    )
     assert episodes.origin.eval_env == EnvRef.of("Counting-v0", {"speed": 3.0}, 4)
     notes: list[str] = []
     assert returns(execute(training(OTHER), tmp_path / "a", notes=notes)) == {12.0}
@@ -205,23 +185,29 @@ def test_starts_are_those_of_the_recording_where_another_environment_is_for_eval
     folder: Path,
 ) -> None:
     """Observations hold the speed: starts differ between the two environments."""
-    save(OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=spec_of(2, speed=3.0), seeds=(1, 2))
+    write_counting(
+        OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=spec_of(2, speed=3.0), seeds=(1, 2)
+    )
     found = [finding.check for finding in check_dataset(OTHER, EnvChoice())]
     assert not {"starts", "settings", "lengths"} & set(found)
-    save(FAST, env_spec=spec_of(speed=3.0), eval_env_spec=spec_of(2, speed=1.0), seeds=(1, 2))
+    write_counting(
+        FAST, env_spec=spec_of(speed=3.0), eval_env_spec=spec_of(2, speed=1.0), seeds=(1, 2)
+    )
     assert "starts" in [finding.check for finding in check_dataset(FAST, EnvChoice())]
 
 
 def test_an_environment_for_evaluation_that_is_the_recording_s_is_no_other(folder: Path) -> None:
-    episodes = save(OTHER, env_spec=spec_of(9), eval_env_spec=spec_of(9))
+    episodes = write_counting(OTHER, env_spec=spec_of(9), eval_env_spec=spec_of(9))
     assert episodes.origin.eval_env is None
     spec = replace(spec_of(9), kwargs={"render_mode": "rgb_array"})
-    assert save(FAST, env_spec=spec).origin.env == EnvRef("Counting-v0", max_episode_steps=9)
+    assert write_counting(FAST, env_spec=spec).origin.env == EnvRef(
+        "Counting-v0", max_episode_steps=9
+    )
 
 
 @pytest.mark.parametrize("form", ["npz", "hdf5"])
 def test_a_log_keeps_both_environments(form: str, folder: Path, baq_here: Command) -> None:
-    save(OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=spec_of(4, speed=3.0))
+    write_counting(OTHER, env_spec=spec_of(speed=1.0), eval_env_spec=spec_of(4, speed=3.0))
     path = folder / f"log.{form}"
     to = {"npz": "npz", "hdf5": "d4rl"}[form]
     assert baq_here("data", "export", OTHER, "--to", to, "--out", path)[0] == 0
@@ -231,7 +217,7 @@ def test_a_log_keeps_both_environments(form: str, folder: Path, baq_here: Comman
 
 
 def test_a_seal_covers_the_environment_for_evaluation(folder: Path) -> None:
-    save(OTHER, env_spec=spec_of(), eval_env_spec=spec_of(4))
+    write_counting(OTHER, env_spec=spec_of(), eval_env_spec=spec_of(4))
     path = dataset_path(OTHER) / "data" / "metadata.json"
     whole = json.loads(path.read_text())
     before = sealed({k: v for k, v in whole.items() if k not in ("eval_env_spec", SEAL)})
@@ -249,7 +235,7 @@ def test_a_seal_covers_the_environment_for_evaluation(folder: Path) -> None:
 def test_the_longest_episode_that_was_cut_is_the_limit_where_nothing_says_one(
     folder: Path, tmp_path: Path
 ) -> None:
-    assert save(OTHER, env_spec=spec_of()).cut_after == 4
+    assert write_counting(OTHER, env_spec=spec_of()).cut_after == 4
     notes: list[str] = []
     assert returns(execute(training(OTHER), tmp_path / "a", notes=notes)) == {4.0}
     assert any("cut after 4 env_steps, as the longest one of the data was" in n for n in notes)
@@ -261,7 +247,7 @@ def test_the_longest_episode_that_was_cut_is_the_limit_where_nothing_says_one(
 
 
 def test_an_episode_that_terminated_says_no_limit(folder: Path, tmp_path: Path) -> None:
-    assert save(OTHER, cut=False, env_spec=spec_of(ends_at=9)).cut_after is None
+    assert write_counting(OTHER, cut=False, env_spec=spec_of(ends_at=9)).cut_after is None
     assert returns(execute(training(OTHER), tmp_path / "a")) == {9.0}
 
 
@@ -287,7 +273,7 @@ def advised(said: str) -> list[str]:
 def test_a_dataset_s_argument_that_names_a_file_is_refused_and_the_advice_works(
     folder: Path, baq_here: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(OTHER, env_spec=spec_of(4, ends_at="robot.xml", speed=2.0))
+    write_counting(OTHER, env_spec=spec_of(4, ends_at="robot.xml", speed=2.0))
     words = ["pretrain", "--algo", "iql", "--dataset", OTHER, "--gradient-steps", "1", *SMALL]
     status, _, said = baq_here(*words, "--out", folder / "a")
     assert status == 4
@@ -326,7 +312,7 @@ def test_a_checkpoint_s_argument_that_names_a_file_is_refused_and_the_advice_wor
 def test_a_recipe_s_argument_that_names_a_file_is_refused_and_the_advice_works(
     folder: Path, baq_here: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(OTHER, env_spec=spec_of(4))
+    write_counting(OTHER, env_spec=spec_of(4))
     text = f"algo: iql\ndataset: {OTHER}\nenv: Counting-v0\ngradient_steps: 1\n"
     text += "max_episode_steps: 3\n"
     recipe = written(folder / "r.yaml", text + "env_args: {ends_at: ../robot.xml}\n")
@@ -345,7 +331,7 @@ def test_a_recipe_s_argument_that_names_a_file_is_refused_and_the_advice_works(
 def test_a_flag_that_names_an_environment_leaves_a_recipe_s_arguments_behind(
     folder: Path, baq_here: Command
 ) -> None:
-    save(OTHER, env_spec=spec_of(4))
+    write_counting(OTHER, env_spec=spec_of(4))
     text = f"algo: iql\ndataset: {OTHER}\nenv: Counting-v0\nenv_args: {{ends_at: 2}}\n"
     recipe = written(folder / "r.yaml", text + "gradient_steps: 1\n")
     words = ["pretrain", "--recipe", recipe, *SMALL]
@@ -379,7 +365,7 @@ def test_an_import_keeps_the_arguments_that_it_is_given(folder: Path, baq_here: 
 
 
 def test_references_are_of_the_settings_that_they_were_measured_with(folder: Path) -> None:
-    save(OTHER, env_spec=spec_of(4))
+    write_counting(OTHER, env_spec=spec_of(4))
     env = EnvRef.of("Counting-v0", {"speed": 3.0}, 4)
     random = measure_random(env, 2)
     assert random["return_mean"] == 12.0
@@ -391,7 +377,7 @@ def test_references_are_of_the_settings_that_they_were_measured_with(folder: Pat
 
 
 def test_every_method_of_a_comparison_acts_in_the_same_environment(folder: Path) -> None:
-    episodes = save(OTHER, env_spec=spec_of(ends_at=9))
+    episodes = write_counting(OTHER, env_spec=spec_of(ends_at=9))
     cells = lay_out([[{"dataset": OTHER}]], ["iql", "sac"], {}, folder / "m", "baq compare")
     iql, sac = (beside(cell, episodes).recipe for cell in cells)
     assert (iql["env"], iql["env_args"], iql["max_episode_steps"]) == (None, None, None)
@@ -403,7 +389,7 @@ def test_every_method_of_a_comparison_acts_in_the_same_environment(folder: Path)
 
 
 def test_a_dataset_without_an_environment_asks_for_one(folder: Path, tmp_path: Path) -> None:
-    save(OTHER)
+    write_counting(OTHER)
     with pytest.raises(EnvironmentMismatch, match="--env ID"):
         execute(training(OTHER, env_args={"speed": 2.0}), tmp_path / "a")
     unseal(OTHER)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from places import DOCS, REPOSITORY
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.cli.main import app
@@ -17,7 +17,6 @@ from baq_cli.recipes.keys import REQUIRED, keys_of, sections_of
 from baq_cli.recipes.safety import WatchdogConfig
 from baq_cli.recipes.schema import CompareConfig, RunConfig, TuneConfig
 
-DOCS = Path(__file__).parents[1] / "docs"
 CODE = re.compile(r"`([^`]+)`")
 
 
@@ -134,7 +133,7 @@ def test_links_lead_to_the_same_place_on_the_site(
 
 
 def test_links_lead_to_files_that_there_are_on_a_forge_too() -> None:
-    root = DOCS.parent
+    root = REPOSITORY
     pages = [*root.glob("*.md"), *DOCS.rglob("*.md")]
     dead = [
         f"{page.relative_to(root)}: {target}"

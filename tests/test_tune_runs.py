@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from advice import Terminal, follows, quoted
+from commands import LOG, SMALL, log
 from launching import cells_in, own_data
 from logs import listing
-from test_advice_training import LOG, SMALL, log
 
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state

@@ -19,6 +19,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from places import TESTS
 
 LIMIT = 5_000
 """Steps of an episode, far more than are taken by hand."""
@@ -69,7 +70,7 @@ class Typist:
         self.steps.touch()
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
         self._ours, self._seen = ours, ""
         self.theirs = theirs  # kept open, to see how it is left
         self.process = subprocess.Popen(
