@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's script has
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if TYPE_CHECKING:
-    from advice import Terminal
+    from support.advice import Terminal
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repeatable")
@@ -34,7 +34,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the program sets it before it im
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A Minari folder and a cache of the test's own, in the folder that is returned."""
-    from recordings import own_folders  # it takes its settings from the profile above
+    from support.recordings import own_folders  # it takes its settings from the profile above
 
     with own_folders() as place:
         yield place
@@ -67,7 +67,7 @@ def baq_here(
 @pytest.fixture
 def terminal(baq_here: Callable[..., tuple[int, str, str]]) -> Terminal:
     """A user at a terminal, who reads messages and does what they say."""
-    from advice import Terminal
+    from support.advice import Terminal
 
     return Terminal(baq_here)
 
@@ -78,7 +78,7 @@ def refused(folder: Path, baq_here: Callable[..., tuple[int, str, str]]) -> Call
 
     One line, the status of damaged data or the one given, and no file changed.
     """
-    from logs import listing
+    from support.logs import listing
 
     def run(*words: str | Path, status: int = 3) -> str:
         before = listing(folder / "minari")
@@ -99,11 +99,10 @@ def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
 
     The message is returned without the path, so that no word of that is taken for one of it.
     """
-    from logs import BOUNDS, NEW, bounded
-
     from baq_cli.data.exchange import import_file
     from baq_cli.data.logs.logfile import Setting
     from baq_cli.errors import DataError
+    from support.logs import BOUNDS, NEW, bounded
 
     def run(path: Path, *words: str) -> str:
         said = refused("data", "import", path, "--id", NEW, *(words or BOUNDS))
