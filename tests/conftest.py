@@ -15,6 +15,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from support.spared import build_commands_once, wait_for_no_disk
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's script has it behind an &
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,6 +25,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
 if TYPE_CHECKING:
     from support.advice import Terminal
 
+wait_for_no_disk()
+build_commands_once()
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repeatable")
 

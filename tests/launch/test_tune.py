@@ -29,13 +29,6 @@ TORTURE = os.environ.get("BAQ_TORTURE") == "1"
 FEW = settings(max_examples=100 if TORTURE else 4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _nothing_waits_for_the_disk() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
-
-
 @contextmanager
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
