@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from support.forked import SERVER
 
 SMALL = [
     "shared.hidden=[16,16]",
@@ -20,13 +21,8 @@ SMALL = [
 
 def baq(*words: str | Path, data: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
     """Run `baq` with a Minari folder of its own; fail unless its status is the expected one."""
-    done = subprocess.run(
-        [sys.executable, "-m", "baq_cli.cli.main", *map(str, words)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"MINARI_DATASETS_PATH": str(data), "COLUMNS": "120"},
-    )
+    env = os.environ | {"MINARI_DATASETS_PATH": str(data), "COLUMNS": "120"}
+    done = SERVER.run([str(word) for word in words], env, seconds=300)
     assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 
