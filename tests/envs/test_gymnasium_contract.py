@@ -198,16 +198,16 @@ def test_what_is_recorded_is_what_was_sent_and_what_came_back() -> None:
             action[:] = 9.0
             return super().step(np.clip(action, *BOUNDS))
 
-    gym.register("Noting-v0", lambda: Noting("float64", "float64"))
+    gym.register("Heard-v0", lambda: Noting("float64", "float64"))
     try:
         rng = np.random.default_rng(0)
 
         def act(obs: Array, episode: Array) -> Array:
             return rng.choice([-1.0, -0.999, 0.1, 1.0], size=(len(obs), 1)).astype(np.float32)
 
-        episodes = collect("Noting-v0", act, 30, lambda number: number)
+        episodes = collect("Heard-v0", act, 30, lambda number: number)
     finally:
-        gym.registry.pop("Noting-v0")
+        gym.registry.pop("Heard-v0")
     recorded = np.concatenate([episode.actions for episode in episodes])
     assert recorded.min() == BOUNDS[0]
     assert recorded.max() == BOUNDS[1]
