@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from support.seconds import longest_first, quick, record, recorded
 from support.spared import build_commands_once, wait_for_no_disk
 
 torch.set_num_threads(1)
@@ -33,6 +34,39 @@ settings.load_profile("repeatable")
 _cache = tempfile.TemporaryDirectory(prefix="baq-tests-")
 os.environ["BAQ_CACHE"] = _cache.name
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the program sets it before it imports that
+_took: dict[str, float] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-seconds", action="store_true", help="record how long tests take")
+
+
+def _name(item: pytest.Item) -> str:
+    """Return a test's file, below this folder, and its function."""
+    file = item.path.relative_to(Path(__file__).parent)
+    return f"{file.as_posix()}::{getattr(item, 'originalname', item.name)}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is quick by the record, and order files by how long they take."""
+    known, names = recorded(), [_name(item) for item in items]
+    short = quick(set(names), known)
+    for item, name in zip(items, names, strict=True):
+        if name in short:
+            item.add_marker(pytest.mark.quick)
+    items[:] = longest_first(items, names, known)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    name = report.nodeid.removeprefix("tests/")
+    _took[name] = _took.get(name, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    worker = hasattr(session.config, "workerinput")  # which the one that started it hears of
+    if session.config.getoption("--record-seconds") and not worker:
+        record(_took)
 
 
 @pytest.fixture
