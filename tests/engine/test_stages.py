@@ -65,7 +65,7 @@ def dataset() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def unseen() -> None:
-    Staged.seen.clear()
+    Staged.asked.clear()
     Staged.made.clear()
 
 
@@ -147,11 +147,11 @@ def test_stages_come_first_and_routines_before_every_so_manieth_step(
     phase: Phase, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = made(Staged.name, "offline", (0, 1))[0] if phase == "online" else None
-    Staged.seen.clear()
-    after: Any = noting(Staged.seen, ("update", None), engine_run.Run.after_update)  # type: ignore[arg-type]
+    Staged.asked.clear()
+    after: Any = noting(Staged.asked, ("update", None), engine_run.Run.after_update)  # type: ignore[arg-type]
     monkeypatch.setattr(engine_run.Run, "after_update", after)
     execute(recipe(), tmp_path, source=source)
-    assert Staged.seen == expected(phase)
+    assert Staged.asked == expected(phase)
 
 
 def test_a_step_that_is_tried_again_has_had_its_routines(
@@ -173,11 +173,11 @@ def test_a_step_that_is_tried_again_has_had_its_routines(
         monkeypatch.setattr(pool, "end_step", end)
         return pool
 
-    Staged.seen.clear()
+    Staged.asked.clear()
     monkeypatch.setattr(episodes, "make_pool", failing)
     execute(recipe(), tmp_path, source=source)
     assert next(taken) == EVERY + 2, "these environments have failed, and others gone on"
-    assert Staged.seen == [each for each in expected("online") if each[0] != "update"]
+    assert Staged.asked == [each for each in expected("online") if each[0] != "update"]
 
 
 def test_progress_names_the_stage_and_counts_its_updates(

@@ -64,7 +64,7 @@ def recipe(kind: str) -> Recipe:
 
 def both_phases(kind: str, out: Path) -> None:
     """Do what a shell script of two commands with --resume does."""
-    store.BLOCK_ROWS = claims.BLOCK_ROWS = sumtree.FAN = 4
+    store.BLOCK_ROWS = vars(claims)["BLOCK_ROWS"] = sumtree.FAN = 4
     engine_run.METRICS_EVERY = 3
     vars(evaluations)["BackgroundEvaluator"] = Later
     execute(recipe(kind), out / "offline", resume=True)

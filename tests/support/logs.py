@@ -107,8 +107,8 @@ def end_rows(arrays: Columns, limit: int | None) -> list[int]:
     """Return the rows at which an episode ends: a flag, the limit, or the last row."""
     found, step = [], 0
     for i, done in enumerate(arrays["terminals"]):
-        final = arrays["timeouts"][i] if "timeouts" in arrays else step == limit - 1
         step += 1
+        final = arrays["timeouts"][i] if "timeouts" in arrays else step == limit
         if done or final or i == len(arrays["terminals"]) - 1:
             found.append(i)
             step = 0
@@ -155,7 +155,8 @@ def write_table(form: str, folder: Path, columns: Columns) -> Path:
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
     elif form == "npz":
-        np.savez(path, **{n: [np.nan if v is None else v for v in c] for n, c in columns.items()})
+        arrays: Any = {n: [np.nan if v is None else v for v in c] for n, c in columns.items()}
+        np.savez(path, **arrays)
     else:
         parquet.write_table(pyarrow.table(columns), path)
     return path

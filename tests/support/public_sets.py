@@ -173,7 +173,7 @@ def write_ogbench(name: str, folder: Path) -> Path:
     obs, action, _ = OGBENCH[name]
     rng, rows = np.random.default_rng(0), sum(LENGTHS)
     path = folder / f"{name}-v0.npz"
-    arrays = {
+    arrays: Any = {
         "observations": rng.normal(size=(rows, obs)).astype(np.float32),
         "actions": rng.uniform(-1, 1, (rows, action)).astype(np.float32),
         "terminals": np.isin(np.arange(rows), np.cumsum(LENGTHS) - 1),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -99,8 +99,8 @@ def dicts(dtype: Any, depth: int) -> st.SearchStrategy[gym.spaces.Dict]:
 
 @st.composite
 def action_boxes(draw: st.DrawFn) -> gym.spaces.Box:
-    dtype = draw(FLOATS)
-    width = 32 if dtype is np.float32 else 64
+    dtype: Any = draw(FLOATS)
+    width: Literal[32, 64] = 32 if dtype is np.float32 else 64
     low, high = [], []
     for _ in range(draw(st.integers(1, 3))):
         low.append(dtype(draw(st.floats(-1e6, 1e6, width=width))))
@@ -236,8 +236,8 @@ def assert_same_episodes(found: Episodes, made: Episodes) -> None:
     for name in (*ARRAYS, "obs", "next_obs"):
         assert_same_array(getattr(found, name), getattr(made, name), name)
     for discount in (0.5, 0.99):
-        returns = [monte_carlo_returns(e, e.reward, discount) for e in (found, made)]
-        assert_same_array(*returns, f"returns at {discount}")
+        one, other = (monte_carlo_returns(e, e.reward, discount) for e in (found, made))
+        assert_same_array(one, other, f"returns at {discount}")
     assert found.content_hash == made.content_hash
     assert found.origin == made.origin
 
@@ -253,7 +253,12 @@ def is_read_again(dataset_id: str) -> bool:
     """Load a dataset; tell whether its own files were read for it."""
     read = []
     true_read = minari_read.read_episodes
+
+    def noted(stored: Any) -> Any:
+        read.append(stored)
+        return true_read(stored)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minari_read, "read_episodes", lambda s: read.append(s) or true_read(s))
+        patch.setattr(minari_read, "read_episodes", noted)
         load_episodes(dataset_id)
     return bool(read)

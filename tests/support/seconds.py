@@ -7,7 +7,7 @@ parameters together, by `path::name` from `NOTED` on. `make test-times` writes i
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ def recorded() -> dict[str, float]:
 
 def record(durations: Mapping[str, float]) -> None:
     """Write the record, of the seconds of each test by `path::name[parameters]`."""
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     for test, took in durations.items():
         function = test.partition("[")[0]
         seconds[function] += took

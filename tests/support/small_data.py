@@ -19,7 +19,7 @@ def write_steady(dataset_id: str, episodes: int = 8, env: Steady | None = None) 
     """Save episodes of actions at random in `Steady-v0`, or in one like it."""
     env, rng = env or Steady(), np.random.default_rng(0)
     low, high = float(env.action_space.low[0]), float(env.action_space.high[0])
-    parts: dict[str, list[object]] = {"obs": [], "action": [], "reward": [], "over": [], "cut": []}
+    parts: dict[str, list[Any]] = {"obs": [], "action": [], "reward": [], "over": [], "cut": []}
     lengths = []
     for episode in range(episodes):
         obs, _ = env.reset(seed=episode)

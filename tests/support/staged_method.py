@@ -24,11 +24,11 @@ EVERY, ROWS, CAPACITY = 4, 3, 8
 class Staged(TD3BC):
     """TD3+BC beside a model of rewards, of which half of every batch is made.
 
-    `seen` has what the engine asked of it, in order, and `made` the rewards that it wrote.
+    `asked` has what the engine asked of it, in order, and `made` the rewards that it wrote.
     """
 
     name = "staged"
-    seen: ClassVar[list[tuple[str, Any]]] = []
+    asked: ClassVar[list[tuple[str, Any]]] = []
     made: ClassVar[list[Tensor]] = []
 
     def build(self, init: SeedStream) -> None:
@@ -63,11 +63,11 @@ class Staged(TD3BC):
         return super().loss(batch, noise, active)
 
     def assess(self, data: Experience, stage: str | None = None) -> None:
-        self.seen.append(("assess", stage))
+        self.asked.append(("assess", stage))
 
     @torch.no_grad()
     def refresh(self, routine: str, data: Experience, noise: SeedStream) -> None:
-        self.seen.append(("refresh", routine))
+        self.asked.append(("refresh", routine))
         real = data.sample((Draw(),), ROWS, noise)
         guess = self.model(real.obs)
         fields = {"obs": real.obs, "action": real.action, "next_obs": real.next_obs}

@@ -69,7 +69,7 @@ class Own(Steady):
 
     def __init__(self, obs: str, action: str) -> None:
         kind = np.dtype(obs).type
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (3,), kind)
+        self.observation_space: Any = gym.spaces.Box(-np.inf, np.inf, (3,), kind)
         if action != "float32":
             self.observation_space = gym.spaces.Dict(
                 {

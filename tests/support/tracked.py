@@ -88,7 +88,9 @@ def records_of(run: Path) -> list[Any]:
     checksum, its length and its kind (1 whole, 2 first, 3 middle, 4 last). W&B has no reader of
     its own for Python, but for what a record says.
     """
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto import wandb_internal_pb2
+
+    record: Any = vars(wandb_internal_pb2)["Record"]  # of which its types know nothing
 
     folder = max((run / "wandb").glob("offline-run-*"), key=lambda path: path.stat().st_mtime_ns)
     (file,) = folder.glob("*.wandb")
@@ -103,7 +105,7 @@ def records_of(run: Path) -> list[Any]:
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
-            found.append(Record.FromString(parts))
+            found.append(record.FromString(parts))
             parts = b""
     return found
 

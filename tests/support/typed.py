@@ -76,7 +76,9 @@ class Typist:
         self.theirs = theirs  # kept open, to see how it is left
         self.process = subprocess.Popen(
             [sys.executable, "-c", CONTROLLED, *map(str, words)],
-            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
             env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": path, LOG: str(self.steps)},
             cwd=folder,
             start_new_session=True,

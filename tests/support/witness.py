@@ -29,7 +29,7 @@ class Witness(gym.Env[Any, Any]):
         super().reset(seed=seed)
         self.place, self.time = self.np_random.normal(size=2), 0
         lists: dict[str, list[Any]] = {name: [] for name in ("done", "reward", "over", "cut")}
-        self.episode = {"seed": seed, "obs": [self._obs()], **lists}
+        self.episode: dict[str, Any] = {"seed": seed, "obs": [self._obs()], **lists}
         JOURNAL.append(self.episode)
         return self._obs(), {}
 
