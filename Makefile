@@ -7,7 +7,7 @@ TOOLS := .venv/.tools
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= runs/demo
 
-.PHONY: setup demo test torture lint docs package bench clean
+.PHONY: setup demo test test-fast test-times torture lint docs package bench clean
 
 setup: $(TOOLS)
 
@@ -30,8 +30,19 @@ endef
 demo: $(READY)
 	$(BIN)/baq demo --out $(OUT)
 
+# A file stays with one process, for its fixtures; the order is the tests' own, longest files first.
+PYTEST := $(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
+
 test: $(TOOLS)
-	$(BIN)/pytest -n logical --dist loadfile
+	$(PYTEST)
+
+# As many tests as fit into 90 seconds of two cores, the shortest first.
+test-fast: $(TOOLS)
+	$(PYTEST) -m quick
+
+# All tests on a quiet machine, and how long each took: the record that the two above go by.
+test-times: $(TOOLS)
+	$(PYTEST) --record-seconds
 
 torture: $(TOOLS)
 	$(PIP) atheris || \

@@ -33,7 +33,7 @@ sys.addaudithook(guard)
 
 MODULE = "import baq_cli; print(baq_cli.__file__)"
 WRONGLY = "open({!r}).read()"
-TESTS = ["tests/test_recipes.py", "tests/test_baselines.py"]
+TESTS = ["tests/recipes/test_recipes.py", "tests/agents/test_baselines.py"]
 """A few of the sdist's tests, which show that their helpers are there."""
 
 COMPARE = """

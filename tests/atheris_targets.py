@@ -25,9 +25,8 @@ with atheris.instrument_imports(include=["baq_cli", "yaml"]):
     from baq_cli.runs.files import hash_of, json_bytes
     from baq_cli.runs.folder import read_metrics
 
-from limits import little_memory
-
 from baq_cli.errors import BaqError
+from support.limits import little_memory
 
 GIGABYTES = 3
 FOLDER = Path(tempfile.mkdtemp())

@@ -15,26 +15,64 @@ import pytest
 import torch
 from hypothesis import settings
 
+from support.seconds import longest_first, quick, record, recorded
+from support.spared import build_commands_once, wait_for_no_disk
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's script has it behind an &
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if TYPE_CHECKING:
-    from advice import Terminal
+    from support.advice import Terminal
 
+wait_for_no_disk()
+build_commands_once()
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repeatable")
 
 _cache = tempfile.TemporaryDirectory(prefix="baq-tests-")
 os.environ["BAQ_CACHE"] = _cache.name
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the program sets it before it imports that
+_took: dict[str, float] = {}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-seconds", action="store_true", help="record how long tests take")
+
+
+def _name(item: pytest.Item) -> str:
+    """Return a test's file, below this folder, and its function."""
+    file = item.path.relative_to(Path(__file__).parent)
+    return f"{file.as_posix()}::{getattr(item, 'originalname', item.name)}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is quick by the record, and order files by how long they take."""
+    known, names = recorded(), [_name(item) for item in items]
+    short = quick(set(names), known)
+    for item, name in zip(items, names, strict=True):
+        if name in short:
+            item.add_marker(pytest.mark.quick)
+    items[:] = longest_first(items, names, known)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    name = report.nodeid.removeprefix("tests/")
+    _took[name] = _took.get(name, 0.0) + report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    worker = hasattr(session.config, "workerinput")  # which the one that started it hears of
+    if session.config.getoption("--record-seconds") and not worker:
+        record(_took)
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A Minari folder and a cache of the test's own, in the folder that is returned."""
-    from recordings import own_folders  # it takes its settings from the profile above
+    from support.recordings import own_folders  # it takes its settings from the profile above
 
     with own_folders() as place:
         yield place
@@ -67,7 +105,7 @@ def baq_here(
 @pytest.fixture
 def terminal(baq_here: Callable[..., tuple[int, str, str]]) -> Terminal:
     """A user at a terminal, who reads messages and does what they say."""
-    from advice import Terminal
+    from support.advice import Terminal
 
     return Terminal(baq_here)
 
@@ -78,7 +116,7 @@ def refused(folder: Path, baq_here: Callable[..., tuple[int, str, str]]) -> Call
 
     One line, the status of damaged data or the one given, and no file changed.
     """
-    from logs import listing
+    from support.logs import listing
 
     def run(*words: str | Path, status: int = 3) -> str:
         before = listing(folder / "minari")
@@ -99,11 +137,10 @@ def refused_import(refused: Callable[..., str]) -> Callable[..., str]:
 
     The message is returned without the path, so that no word of that is taken for one of it.
     """
-    from logs import BOUNDS, NEW, bounded
-
     from baq_cli.data.exchange import import_file
     from baq_cli.data.logs.logfile import Setting
     from baq_cli.errors import DataError
+    from support.logs import BOUNDS, NEW, bounded
 
     def run(path: Path, *words: str) -> str:
         said = refused("data", "import", path, "--id", NEW, *(words or BOUNDS))

@@ -22,16 +22,17 @@ from typing import Any
 
 import pytest
 import torch
-from recordings import ID, own_folders
-from runs import execute, last_tensors, recipe_of, states, stopped_at
-from small_data import write_steady
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.experience import sumtree
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.runs.folder import read_metrics
+from support.places import RECORDED
+from support.recordings import ID, own_folders
+from support.runs import execute, last_tensors, recipe_of, states, stopped_at
+from support.small_data import write_steady
 
-RECORD = Path(__file__).parent / "data" / "fingerprint.json"
+RECORD = RECORDED / "fingerprint.json"
 UPDATES, SEEDS, RECORD_AFTER, EVERY = 60, (1, 3), 5, 25
 SMALL: dict[str, dict[str, Any]] = {
     **{algo: {} for algo in ("awac", "iql", "td3_bc", "bc", "enoto", "sac")},

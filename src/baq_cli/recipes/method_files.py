@@ -1,7 +1,8 @@
 """Methods and recipe keys as their files declare them, read without running them.
 
 A method's file imports PyTorch, which takes longer than a shell's completion may. Its class bodies
-are read as syntax instead. `tests/test_completion.py` holds what is found against the real classes.
+are read as syntax instead. `tests/cli/test_completion.py` holds what is found against the real
+classes.
 """
 
 from __future__ import annotations

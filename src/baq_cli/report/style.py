@@ -164,4 +164,5 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
             content = io.BytesIO()
             figure.savefig(content, format=path.suffix[1:], metadata=metadata)
             replace_file(path, content.getvalue())
+            figure.set_layout_engine("none")  # what it laid out stays for the next file
     return png, svg

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,11 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers."""
+    return dict(_installed())
+
+
+@cache  # each checkpoint says them, and packages' metadata are slow to read
+def _installed() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

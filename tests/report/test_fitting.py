@@ -1,0 +1,69 @@
+"""Tables in a terminal of any width: their columns go on below, and no number is cut."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from baq_cli.report.fitting import Fitting
+from baq_cli.report.terminal import SHOWN, comparison_tables
+from support.documents import crowded, rich
+
+NUMBER = re.compile(r"-?\d[\d,]*\.\d+ \[-?[\d.,]+, -?[\d.,]+\]")
+
+
+def printed(what: object, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(what)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def table() -> Table:
+    made = Table(box=None, pad_edge=False, show_edge=False)
+    for heading in ("name", "one", "two", "three"):
+        made.add_column(heading)
+    made.add_row("a", "1111", "2222", "33333")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (4 + 7 + 7 + 8, [["name", "one", "two", "three"]]),
+        (4 + 7 + 7 + 8 - 1, [["name", "one", "two"], ["name", "three"]]),
+        (4 + 7 + 7 - 1, [["name", "one"], ["name", "two"], ["name", "three"]]),
+        (5, [["name", "one"], ["name", "two"], ["name", "three"]]),
+    ],
+)
+def test_as_many_columns_as_there_is_room_for_stand_beside_the_first(
+    width: int, parts: list[list[str]]
+) -> None:
+    found = Fitting(table()).groups(width)
+    assert [[column.header for column in part] for part in found] == parts
+
+
+def test_a_table_of_one_column_is_one_part() -> None:
+    lone = Table("name")
+    assert [[c.header for c in part] for part in Fitting(lone).groups(80)] == [["name"]]
+
+
+@pytest.mark.parametrize("width", [120, 80, 40])
+def test_no_interval_of_a_comparison_is_cut(width: int) -> None:
+    document = crowded()
+    lines = printed(comparison_tables(document), width)
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
+    wide = printed(comparison_tables(document), 250)
+    whole, shown = (sorted(NUMBER.findall("\n".join(of))) for of in (wide, lines))
+    assert len(whole) >= len(document["methods"]) * (len(SHOWN) - 2)
+    assert shown == whole
+
+
+def test_a_wide_terminal_shows_the_table_as_one() -> None:
+    lines = printed(comparison_tables(rich()), 250)
+    (head,) = {line for line in lines if line.startswith("method") and "offline" in line}
+    assert "final" in head
