@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from baq_cli.untrusted import TRUST_VARIABLE
 from support.seconds import longest_first, quick, record, recorded
 from support.spared import build_commands_once, wait_for_no_disk
 
@@ -67,6 +68,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     worker = hasattr(session.config, "workerinput")  # which the one that started it hears of
     if session.config.getoption("--record-seconds") and not worker:
         record(_took)
+
+
+@pytest.fixture(autouse=True)
+def _trust_ends_with_its_test() -> Iterator[None]:
+    """Take back what `baq --trust-env` in this process said for the processes that it starts."""
+    before = os.environ.get(TRUST_VARIABLE)
+    yield
+    os.environ.pop(TRUST_VARIABLE, None)
+    if before is not None:
+        os.environ[TRUST_VARIABLE] = before
 
 
 @pytest.fixture

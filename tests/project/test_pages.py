@@ -9,6 +9,7 @@ its block: `<!-- needs: network -->`; it is read all the same.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import sys
@@ -94,6 +95,7 @@ class Reader:
         self.patch = patch
         self.made: dict[str, Recipe] = {}
         """The recipes of the runs that the page's commands would leave in their folders."""
+        importlib.import_module("baq_cli.launch.cell_runs")  # binds the names as they are
         patch.setattr("baq_cli.engine.phases.commands.run_pretrain", begins)
         patch.setattr("baq_cli.engine.phases.commands.run_finetune", begins)
         patch.setattr("baq_cli.engine.phases.commands.run_repeat", begins)

@@ -115,10 +115,11 @@ def compare(
         from baq_cli.report.external import curves_of
 
         curves_of(curves, list(dict.fromkeys(cell.task for cell in cells)))  # before days are spent
+    named = place.named()
     if dry_run:
-        show_plan(cells, out, place.workers, json)
+        show_plan(cells, out, named.workers, json)
     else:
-        run_comparison(cells, out, place.named(), json, ope, curves or [])
+        run_comparison(cells, out, named, json, ope, curves or [])
 
 
 @app.command(STATUS)
