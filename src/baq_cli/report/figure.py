@@ -183,16 +183,18 @@ class TwoPartAxis:
     def ticks(self, phase: Phase, most: int | None = None) -> list[tuple[float, str]]:
         """Return a phase's ticks and their labels; the offline ones keep clear of online's 0.
 
-        There are about as many as the width of a page holds, or at `most` so many parts.
+        There are about as many as the width of a page holds; with `most` at most so many parts,
+        on axes where two offline labels have no room between 0 and the hand-over.
         """
         from matplotlib.ticker import EngFormatter, MaxNLocator
 
+        clear_until = 0.85 if most is None else 0.4
         most = most or (6 if not self.handover else 4 if phase == "offline" else 5)
         locator = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10], integer=True)
         counters = np.asarray(locator.tick_values(0, self.ends[phase]))
         counters = counters[(counters >= 0) & (counters <= self.ends[phase])]
         if self.handover and phase == "offline":
-            clear = counters < 0.85 * self.ends[phase]
+            clear = counters < clear_until * self.ends[phase]
             counters = counters[clear | (counters == self.ends[phase])]
         label = EngFormatter(sep="")
         places = self.place(phase, counters).tolist()
