@@ -1,10 +1,11 @@
 """What BAQ's settings are chosen on: the development comparison of docs/results.md.
 
-Every rule that its confidence can follow, with the bound on the policy's movement and without it,
-each of its parts taken away, and its base, under `--protocol matched`: on the `medium` sets of
-Pendulum, Hopper and HalfCheetah, with seeds 0 to 4. Nothing else is chosen on anything else
-(docs/baq.md). The same command again goes on where it was stopped; `--dry-run` prints about how
-many core-hours are left, `--report` makes the report of what is there.
+Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
+4, in two parts. `rules`: each rule that BAQ's confidence can follow, and BAQ's base. `around`: the
+rule that was best, with two weights of its alignment, with the bound on the policy's movement and
+without it, and without each of its parts. Nothing is chosen on anything else (docs/baq.md). The
+same command again goes on where it was stopped; `--dry-run` prints about how many core-hours are
+left, and `--table` what came of the parts that are there, with the variant that is chosen.
 """
 
 from __future__ import annotations
@@ -13,34 +14,46 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baq_cli.bootstrap import Array, interval
+from baq_cli.report.aggregates import iqm
 
 TASKS = {name: f"baq/{name}/medium-v0" for name in ("pendulum", "hopper", "halfcheetah")}
-RULES = "spread,calibration,returns,dual"
+PARTS = ("rules", "around")
 BAQ = (sys.executable, "-m", "baq_cli.cli.main")
+MOST_DIP = 5.0
+"""Per cent of the hand-over score that the median run of what is chosen may fall by."""
 
 
 def comparison(arguments: argparse.Namespace) -> list[str]:
-    """Return the command of the comparison."""
+    """Return the command of one part of the comparison."""
     base, width = arguments.base, arguments.width
+    words = {
+        "rules": ("--algos", f"baq,{base}", "--grid", f"baq.confidence={arguments.rules}"),
+        "around": (
+            *("--algos", "baq", "--ablate", "baq", "--grid", "baq.align_weight=3,1"),
+            *("--grid", "baq.bound=null,0.01", f"baq.confidence={arguments.rule}"),
+        ),
+    }
     return [
-        *(*BAQ, "compare", "--protocol", "matched", "--out", str(arguments.out)),
+        *(*BAQ, "compare", "--protocol", "matched", "--out", str(arguments.out / arguments.part)),
         *("--dataset", ",".join(TASKS[name] for name in arguments.task or TASKS)),
-        *("--algos", f"baq,{base}", "--seeds", str(arguments.seeds), "--device", "cpu"),
+        *("--seeds", str(arguments.seeds), "--device", "cpu"),
         *("--gradient-steps", str(arguments.gradient_steps)),
         *("--env-steps", str(arguments.env_steps), "--workers", str(arguments.workers)),
-        *("--grid", f"baq.confidence={arguments.rules}", "--grid", f"baq.bound={arguments.bounds}"),
-        *("--ablate", "baq", "threads=1", f"baq.base={base}", f"shared.utd={arguments.utd}"),
+        *words[arguments.part],
+        *("threads=1", f"baq.base={base}", f"shared.utd={arguments.utd}"),
         f"shared.batch_size={arguments.batch_size}",
         *(f"shared.hidden=[{width},{width}]", f"baq.behavior_hidden=[{width},{width}]"),
         f"evaluation.episodes={arguments.episodes}",
-        f"evaluation.every_env_steps={max(1, arguments.env_steps // 20)}",
+        f"evaluation.every_env_steps={max(1, arguments.env_steps // 10)}",
     ]
-
-
-def report(out: Path) -> list[str]:
-    """Return the command of the report."""
-    return [*BAQ, "report", str(out), "--title", "BAQ's confidence: the development comparison"]
 
 
 def print_hours(command: list[str]) -> None:
@@ -55,28 +68,80 @@ def print_hours(command: list[str]) -> None:
     print(f"in all {sum(cell['seconds'] for cell in cells) / 3600:.1f} core-hours left")
 
 
+def documents(out: Path) -> list[Mapping[str, Any]]:
+    """Return the documents of those parts that are there, each as `baq report` makes it."""
+    found = []
+    for part in (out / name for name in PARTS if (out / name / "matrix.json").exists()):
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["report", str(part), "--out", folder, "--json"]
+            done = subprocess.run([*BAQ, *words], check=True, stdout=subprocess.PIPE, text=True)
+        found.append(json.loads(done.stdout))
+    return found
+
+
+def normalised(task: Mapping[str, Any], method: str, statistic: str) -> Array:
+    """Return a statistic of every seed on the scale of the task's reference, `[S]`."""
+    low, high = task["reference"]["random"], task["reference"]["expert"]
+    scores = np.array(task["methods"][method]["statistics"][statistic]["per_seed"], dtype=float)
+    return 100 * (scores - (0 if statistic == "deepest_dip" else low)) / (high - low)
+
+
+def dips(task: Mapping[str, Any], method: str) -> Array:
+    """Return every seed's deepest dip in per cent of its hand-over score, `[S]`."""
+    start = normalised(task, method, "handover")
+    return 100 * normalised(task, method, "deepest_dip") / np.abs(start)
+
+
+def print_table(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print each variant's row, best first, and which is chosen.
+
+    Chosen is, of BAQ's variants whose median dip is at most `MOST_DIP` per cent of the hand-over
+    score, the one with the highest interquartile mean of the online mean, pooled over tasks and
+    seeds; of all of BAQ's, where none falls so little.
+    """
+    names = [task["name"].split("/")[1] for task in found[0]["tasks"]]
+    print(f"| variant | online mean, IQM | median dip, % | final, IQM | {' | '.join(names)} |")
+    print("|---" * (4 + len(names)) + "|")
+    rows = [
+        (interval([normalised(task, method, "online_mean") for task in tasks], iqm), method, tasks)
+        for tasks in (document["tasks"] for document in found)
+        for method in tasks[0]["methods"]
+    ]
+    steady, others = [], []
+    for online, method, tasks in sorted(rows, key=lambda row: -row[0].value):
+        final = interval([normalised(task, method, "final") for task in tasks], iqm)
+        dip = float(np.median([dips(task, method) for task in tasks]))
+        means = [f"{normalised(task, method, 'online_mean').mean():.1f}" for task in tasks]
+        cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in (online, final)]
+        print(f"| {method} | {cells[0]} | {dip:.1f} | {' | '.join([cells[1], *means])} |")
+        if method.startswith("baq"):
+            (steady if dip <= MOST_DIP else others).append(method)
+    print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=PARTS, nargs="?", default="rules")
     parser.add_argument("--out", type=Path, default=Path("runs/development"))
     parser.add_argument("--task", choices=TASKS, action="append", help="default: all three")
     parser.add_argument("--base", default="td3_bc", help="the method that BAQ adapts")
+    parser.add_argument("--rules", default="spread,calibration,returns,dual", help="what κ follows")
+    parser.add_argument("--rule", default="spread", help="what κ follows in the part `around`")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to one less")
     parser.add_argument("--gradient-steps", type=int, default=10_000)
     parser.add_argument("--env-steps", type=int, default=10_000)
     parser.add_argument("--utd", type=int, default=4, help="gradient steps an environment step")
-    parser.add_argument("--width", type=int, default=128, help="units of both hidden layers")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rules", default=RULES, help="what κ follows, separated by commas")
-    parser.add_argument("--bounds", default="null,0.01", help="δ of the policy's movement, too")
-    parser.add_argument("--episodes", type=int, default=10, help="of an evaluation")
+    parser.add_argument("--width", type=int, default=64, help="units of both hidden layers")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--episodes", type=int, default=5, help="of an evaluation")
     parser.add_argument("--workers", type=int, default=2, help="cells at once, one thread each")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--report", action="store_true", help="only make the report again")
+    parser.add_argument("--table", action="store_true", help="print what came of what is there")
     arguments = parser.parse_args()
-    if arguments.dry_run:
+    if arguments.table:
+        print_table(documents(arguments.out))
+    elif arguments.dry_run:
         print_hours(comparison(arguments))
-    elif arguments.report:
-        subprocess.run(report(arguments.out), check=True)
     else:
         subprocess.run(comparison(arguments), check=True)
     return 0
