@@ -1,11 +1,12 @@
 """What BAQ's settings are chosen on: the development comparison of docs/results.md.
 
 Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
-4, in two parts. `rules`: each rule that BAQ's confidence can follow, and BAQ's base. `around`: the
-rule that was best, with two weights of its alignment, with the bound on the policy's movement and
-without it, and without each of its parts. Nothing is chosen on anything else (docs/baq.md). The
-same command again goes on where it was stopped; `--dry-run` prints about how many core-hours are
-left, and `--table` what came of the parts that are there, with the variant that is chosen.
+4, in parts. `rules`: each rule that BAQ's confidence can follow, and BAQ's base. `weight` and
+`bound`: the best rule with alignment at a third of its weight, and with the bound on the policy's
+movement under both weights. `ablation`: what was chosen without each of its parts, which explains
+and chooses nothing. Nothing is chosen on anything else (docs/baq.md). The same command again goes
+on where it was stopped; `--dry-run` prints about how many core-hours are left, and `--table` what
+came of the parts that are there, with the variant that is chosen.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from baq_cli.bootstrap import Array, interval
 from baq_cli.report.aggregates import iqm
 
 TASKS = {name: f"baq/{name}/medium-v0" for name in ("pendulum", "hopper", "halfcheetah")}
-PARTS = ("rules", "around")
+PARTS = ("rules", "weight", "bound", "ablation")
 BAQ = (sys.executable, "-m", "baq_cli.cli.main")
 MOST_DIP = 5.0
 """Per cent of the hand-over score that the median run of what is chosen may fall by."""
@@ -34,12 +35,15 @@ MOST_DIP = 5.0
 def comparison(arguments: argparse.Namespace) -> list[str]:
     """Return the command of one part of the comparison."""
     base, width = arguments.base, arguments.width
+    rule = f"baq.confidence={arguments.rule}"
     words = {
         "rules": ("--algos", f"baq,{base}", "--grid", f"baq.confidence={arguments.rules}"),
-        "around": (
-            *("--algos", "baq", "--ablate", "baq", "--grid", "baq.align_weight=3,1"),
-            *("--grid", "baq.bound=null,0.01", f"baq.confidence={arguments.rule}"),
+        "weight": ("--algos", "baq", "--grid", "baq.align_weight=1", rule),
+        "bound": (
+            *("--algos", "baq", "--grid", "baq.bound=0.01"),
+            *("--grid", "baq.align_weight=3,1", rule),
         ),
+        "ablation": ("--algos", "baq", "--ablate", "baq", rule),
     }
     return [
         *(*BAQ, "compare", "--protocol", "matched", "--out", str(arguments.out / arguments.part)),
@@ -126,7 +130,7 @@ def main() -> int:
     parser.add_argument("--task", choices=TASKS, action="append", help="default: all three")
     parser.add_argument("--base", default="td3_bc", help="the method that BAQ adapts")
     parser.add_argument("--rules", default="spread,calibration,returns,dual", help="what κ follows")
-    parser.add_argument("--rule", default="spread", help="what κ follows in the part `around`")
+    parser.add_argument("--rule", default="spread", help="what κ follows in parts but the first")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to one less")
     parser.add_argument("--gradient-steps", type=int, default=10_000)
     parser.add_argument("--env-steps", type=int, default=10_000)
