@@ -77,8 +77,11 @@ class BAQConfig(Adapted):
         "rising", description="switch: priority against behaviour distance"
     )
     align: bool = Field(True, description="switch: align with the behaviour where uncertain")
+    align_to: Literal["behavior", "handover"] = Field(
+        "behavior", description="what alignment holds to: π_BC, or the policy as it was handed over"
+    )
     relax: bool = Field(True, description="switch: relax with confidence (off holds κ at 0)")
-    confidence: Literal["spread", "calibration", "returns", "dual"] = Field(
+    confidence: Literal["spread", "relative_spread", "calibration", "returns", "dual"] = Field(
         "spread", description="what κ follows while it relaxes"
     )
     constraint: Literal["auto", "kept", "dropped"] = Field(

@@ -66,7 +66,7 @@ class BAQ(Wrapper):
     constraint_online = "relaxes"
     needs_own_pretraining: ClassVar[bool] = True
     BASES = ADAPTED
-    fresh_online = ("gauge", "slow")
+    fresh_online = ("gauge", "slow", "anchor")
     ablations: ClassVar[tuple[Mapping[str, Any], ...]] = (
         *({switch: False} for switch in ("weight", "align", "relax")),
         {"priority": "off"},
@@ -77,6 +77,7 @@ class BAQ(Wrapper):
     config: BAQConfig
     gauge: Confidence
     slow: ActingPolicy | None
+    anchor: ActingPolicy | None
     confidence: Tensor
     distance_reference: Tensor
     uncertainty_reference: Tensor
@@ -94,6 +95,8 @@ class BAQ(Wrapper):
         self.behavior = BehaviorModel(spec, config.behavior_hidden)
         bounded = online and config.bound is not None
         self.slow = frozen_copy(self.policy) if bounded else None
+        anchored = online and config.align and config.align_to == "handover"
+        self.anchor = frozen_copy(self.policy) if anchored else None
         self.register_buffer("confidence", per_seed(0.0, spec))
         self.register_buffer("distance_reference", per_seed(1.0, spec))
         self.register_buffer("uncertainty_reference", per_seed(1.0, spec))
@@ -140,8 +143,8 @@ class BAQ(Wrapper):
         if self.config.drops_constraint:
             self.base.drop_constraint()
         self.gauge.begin(data, self.confidence, self.distance_reference)
-        if self.slow is not None:
-            self.slow.load_state_dict(self.policy.state_dict())
+        for copy in filter(None, (self.slow, self.anchor)):
+            copy.load_state_dict(self.policy.state_dict())
         return fresh
 
     def distance(self, obs: Tensor, action: Tensor) -> Tensor:
@@ -206,18 +209,25 @@ class BAQ(Wrapper):
         gap = squared_distance(action, self.behavior.mode(batch.obs))
         held = {}
         if config.align:
-            held["alignment"] = config.align_weight * scale * doubt * (u * gap).mean(1)
+            strayed = gap if self.anchor is None else self._moved(action, self.anchor, batch)
+            held["alignment"] = config.align_weight * scale * doubt * (u * strayed).mean(1)
         if self.slow is not None and config.bound is not None:
-            moved = squared_distance(action, self.slow.mode(batch.obs))
-            beyond = (doubt.unsqueeze(1) * moved - config.bound).clamp(min=0.0)
+            moved = doubt.unsqueeze(1) * self._moved(action, self.slow, batch)
+            beyond = (moved - config.bound).clamp(min=0.0)
             held["bound"] = config.bound_weight * scale * beyond.mean(1)
         for name, term in held.items():
             losses.terms["policy"] = losses.terms["policy"] + term
             losses.metrics[name] = term.detach()
         losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
         rate = 1.0 - (1.0 - config.confidence_rate) ** self.every.get("policy", 1)
-        seen = Evidence(batch, u, gap.detach(), rate)
+        size = q_policy.detach().abs().mean((1, 2))
+        seen = Evidence(batch, u, gap.detach(), size, rate)
         self.confidence.copy_(self.gauge.moved(self.confidence, seen))
+
+    @staticmethod
+    def _moved(action: Tensor, policy: ActingPolicy, batch: Batch) -> Tensor:
+        """Return how far an action is from another policy's, `[S, B]`."""
+        return squared_distance(action, policy.mode(batch.obs))
 
     def online_plan(self) -> Plan:
         plan = super().online_plan()

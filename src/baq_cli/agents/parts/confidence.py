@@ -17,13 +17,14 @@ from baq_cli.agents.parts.adaptable import Adaptable
 class Evidence:
     """What an update of the policy shows, without gradients.
 
-    `uncertainty` is u(s) and `gap` mean_j (π(s)_j − π_BC(s)_j)², `[S, B]` each; `rate` is ρ, how
-    far κ may move at this update.
+    `uncertainty` is u(s) and `gap` mean_j (π(s)_j − π_BC(s)_j)², `[S, B]` each; `size` is the mean
+    of |Q_i(s, π(s))|, `[S]`; `rate` is ρ, how far κ may move at this update.
     """
 
     batch: Batch
     uncertainty: Tensor
     gap: Tensor
+    size: Tensor
     rate: float
 
 
@@ -69,6 +70,30 @@ class Spread(Confidence):
     def moved(self, kappa: Tensor, seen: Evidence) -> Tensor:
         mean, there = _mean(seen.uncertainty, seen.batch.online)
         return kappa + seen.rate * there * (1.0 - mean - kappa)
+
+
+class RelativeSpread(Confidence):
+    """Calm critics for values of this size: as `Spread`, with mean u / g in place of mean u.
+
+    g = max(1, m / m_0), m being the mean of |Q_i(s, π(s))| and m_0 what it was at the first update
+    of the phase: critics that agree as well as before on values twice as large are calmer.
+    """
+
+    first_size: Tensor
+
+    def __init__(self, spec: Spec, warmup_env_steps: int):
+        super().__init__(spec, warmup_env_steps)
+        self.register_buffer("first_size", per_seed(0.0, spec))
+
+    def begin(self, data: Experience, kappa: Tensor, distance_reference: Tensor) -> None:
+        self.first_size.zero_()
+
+    def moved(self, kappa: Tensor, seen: Evidence) -> Tensor:
+        first = torch.where(self.first_size > 0, self.first_size, seen.size.clamp(min=1e-8))
+        self.first_size.copy_(first)
+        mean, there = _mean(seen.uncertainty, seen.batch.online)
+        calm = 1.0 - mean / (seen.size / first).clamp(min=1.0)
+        return kappa + seen.rate * there * (calm - kappa)
 
 
 class Calibration(Confidence):
@@ -238,6 +263,7 @@ def _mean(values: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 CONFIDENCES: dict[str, type[Confidence]] = {
     "spread": Spread,
+    "relative_spread": RelativeSpread,
     "calibration": Calibration,
     "returns": Returns,
     "dual": Dual,
