@@ -7,7 +7,7 @@ TOOLS := .venv/.tools
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= runs/demo
 
-.PHONY: setup demo test test-fast test-times torture lint docs package bench clean
+.PHONY: setup demo test test-fast test-lowest test-times torture lint docs package bench clean
 
 setup: $(TOOLS)
 
@@ -39,6 +39,19 @@ test: $(TOOLS)
 # As many tests as fit into 90 seconds of two cores, the shortest first.
 test-fast: $(TOOLS)
 	$(PYTEST) -m quick
+
+# The same with the lowest releases that pyproject.toml admits, in an environment of their own.
+# PyTorch's is that of constraints.txt unless said: make test-lowest TORCH=2.6.0
+TORCH = $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt)
+LOWEST := build/lowest
+
+test-lowest: $(TOOLS)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/python .ci/lowest.py $(TORCH) > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \
+		-c $(LOWEST)/constraints.txt -e '.[dev]'
+	PATH="$(CURDIR)/$(LOWEST)/bin:$$PATH" $(LOWEST)/bin/pytest -n logical --dist loadfile \
+		--no-loadscope-reorder -m quick
 
 # All tests on a quiet machine, and how long each took: the record that the two above go by.
 test-times: $(TOOLS)

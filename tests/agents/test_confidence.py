@@ -23,6 +23,7 @@ from baq_cli.agents.parts.confidence import (
     Confidence,
     Dual,
     Evidence,
+    RelativeSpread,
     Returns,
     Spread,
 )
@@ -56,12 +57,12 @@ SPEC = replace(tiny_spec(), return_range=(-100.0, 100.0))
 
 
 def seen(rate: float = 0.5, online: Any = None, **columns: Any) -> Evidence:
-    """Return two rows a seed, both online unless said otherwise; u and gap are columns too."""
+    """Return two rows a seed, online unless said otherwise; u, gap and size are columns too."""
     source = np.ones((2, 2)) if online is None else np.asarray(online)
-    known = {"uncertainty": np.zeros((2, 2)), "gap": np.zeros((2, 2))} | columns
-    u, gap = (tensor(known.pop(name)) for name in ("uncertainty", "gap"))
+    known = {"uncertainty": np.zeros((2, 2)), "gap": np.zeros((2, 2)), "size": np.ones(2)} | columns
+    u, gap, size = (tensor(known.pop(name)) for name in ("uncertainty", "gap", "size"))
     batch = tiny_batch(rows=2, **known)
-    return Evidence(replace(batch, source=ONLINE * tensor(source)), u, gap, rate)
+    return Evidence(replace(batch, source=ONLINE * tensor(source)), u, gap, size, rate)
 
 
 def of(kind: type[Confidence], **buffers: Any) -> Any:
@@ -86,6 +87,15 @@ def test_the_spread_lets_confidence_follow_the_calm_of_online_rows() -> None:
     evidence = seen(0.5, online=[[1, 0], [0, 0]], uncertainty=[[0.2, 1.0], [0.5, 0.5]])
     # seed 0: ¼ + ½ (1 − 0.2 − ¼); seed 1 has no online row
     assert_allclose(of(Spread).moved(tensor([0.25, 0.75]), evidence), [0.525, 0.75])
+
+
+def test_critics_that_agree_as_before_on_larger_values_are_calmer() -> None:
+    gauge, first = of(RelativeSpread), seen(0.5, uncertainty=[[0.4, 0.6]] * 2, size=[2.0, 10.0])
+    # ¼ + ½ (1 − 0.5 − ¼): the first sizes are what later ones are measured by
+    assert_allclose(gauge.moved(tensor([0.25, 0.25]), first), [0.375, 0.375])
+    later = seen(0.5, uncertainty=[[0.4, 0.6]] * 2, size=[8.0, 5.0])
+    # seed 0: values four times as large, ¼ + ½ (1 − 0.125 − ¼); seed 1: smaller ones count as first
+    assert_allclose(gauge.moved(tensor([0.25, 0.25]), later), [0.5625, 0.375])
 
 
 def test_without_relaxation_confidence_stays() -> None:
@@ -283,7 +293,9 @@ def test_an_update_moves_confidence_as_its_rule_says(name: str, base: str) -> No
     rate = 0.19 if base == "td3_bc" else 0.1  # the policy steps at every second update
     alike = of(type(agent.gauge))
     alike.load_state_dict(agent.gauge.state_dict())
-    expected = alike.moved(before, Evidence(batch, tensor(u.clip(0, 1)), tensor(gap), rate))
+    size = np.abs(q_values(agent.critic, batch.obs.numpy(), action)).mean((1, 2))
+    evidence = Evidence(batch, tensor(u.clip(0, 1)), tensor(gap), tensor(size), rate)
+    expected = alike.moved(before, evidence)
     update(agent, batch)
     assert_allclose(agent.confidence, expected, rtol=1e-6)
     assert (agent.confidence != before).all()
@@ -312,6 +324,31 @@ def test_the_bound_adds_what_the_policy_moved_beyond_it(base: str) -> None:
     scale = np.abs(q).mean((1, 2)) if base == "cql" else 1.0
     found = update(agent, batch)["policy"] - update(plain, batch)["policy"]
     assert_allclose(found, 7.0 * scale * beyond.mean(1), rtol=1e-7, atol=1e-12)
+
+
+def test_alignment_can_hold_to_the_policy_that_was_handed_over() -> None:
+    """λ (1 − κ) mean_B[u mean_j (π − π_0)²], in place of the distance to π_BC."""
+    plain, batch = online_agent("spread", align=False, constraint="dropped"), three_rows()
+    agent = online_agent("spread", align_to="handover", align_weight=7.0)
+    fill(agent.anchor, phase=0.4)
+    obs = batch.obs.numpy()
+    action = tanh_mean(agent.policy, obs)
+    u = (q_values(agent.critic, obs, action).std(1, ddof=1) / [[0.55], [0.8]]).clip(0, 1)
+    strayed = ((action - tanh_mean(agent.anchor, obs)) ** 2).mean(-1)
+    found = update(agent, batch)["policy"] - update(plain, batch)["policy"]
+    assert_allclose(found, 7.0 * np.array([0.75, 0.5]) * (u * strayed).mean(1), rtol=1e-7)
+
+
+def test_what_was_handed_over_stays_as_it_was() -> None:
+    agent = small_agent("baq", (0, 1), phase="online", align_to="handover")
+    fill(agent.anchor, phase=3.0)
+    agent.hand_over(reader_of(agent, dataset_store(agent)))
+    learner, start = Learner(agent), frozen_copy(agent.policy)
+    for _ in range(4):
+        learner.update(tiny_columns(agent))
+    for was, kept in zip(start.parameters(), agent.anchor.parameters(), strict=True):
+        assert torch.equal(was, kept)
+    assert not torch.equal(next(start.parameters()), next(agent.policy.parameters()))
 
 
 def test_full_confidence_bounds_nothing() -> None:
@@ -368,8 +405,11 @@ def recipe(seeds: tuple[int, ...], settings: dict[str, Any]) -> Any:
     return recipe_of("baq", small("baq") | fast | settings, **run, gradient_steps=10, env_steps=24)
 
 
-OWN = ("agent/gauge.", "agent/slow.", "agent/confidence")
-CHOICES = [*({"confidence": name} for name in NAMES if name != "spread"), {"bound": 1e-4}]
+OWN = ("agent/gauge.", "agent/slow.", "agent/anchor.", "agent/confidence")
+CHOICES = [
+    *({"confidence": name} for name in NAMES if name != "spread"),
+    *({"bound": 1e-4}, {"align_to": "handover"}),
+]
 
 
 @pytest.mark.parametrize("settings", CHOICES, ids=lambda s: "-".join(map(str, s.values())))
