@@ -142,7 +142,7 @@ def test_critics_learn_of_the_policy_before_it_learns_of_them(
     def watched(self: stages.Stages, updater: Updater) -> None:
         agent, before = updater.learner.agent, tensors_of(updater.learner.agent)
         fit(self, updater)
-        seen.append((self._run.env_steps, before, tensors_of(agent)))
+        seen.append((updater.learner.env_steps, before, tensors_of(agent)))
 
     monkeypatch.setattr(stages.Stages, "fit", watched)
     notes: list[str] = []

@@ -27,7 +27,7 @@ from baq_cli.deploy.export import export_policy
 from baq_cli.engine.checkpoints.folder import load_newest
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
 from baq_cli.engine.checkpoints.tensors import read_tensors, tensor_bytes
-from baq_cli.engine.collection.rollouts import _policy
+from baq_cli.engine.collection.rollouts import actor_of
 from baq_cli.engine.evaluation.acting import ActionQueue, Player
 from baq_cli.engine.evaluation.evaluator import Evaluator, env_seed
 from baq_cli.engine.experience.inputs import Inputs
@@ -346,8 +346,8 @@ def test_a_deployed_chunk_is_one_set_of_episodes(trained: Path) -> None:
 
 
 def test_collected_episodes_hold_whole_chunks(trained: Path) -> None:
-    for noise_seed in (None, 0):
-        act, _ = _policy(trained, EnvRef.of(STEADY), "probe", noise_seed)
+    for deterministic in (True, False):
+        act, _ = actor_of(trained, EnvRef.of(STEADY), "probe", 0, deterministic)
         for episode in collect(STEADY, act, 60, lambda number: number):
             place = place_of(episode.actions[:, 0], CHUNK)
             assert_array_equal(place, np.arange(len(place)) % CHUNK)

@@ -19,6 +19,7 @@ from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.folder import read_metrics
+from support.evaluations import evaluation_process
 from support.recordings import ID, own_folders, plain_recording
 from support.runs import (
     Evaluations,
@@ -216,7 +217,7 @@ def test_a_stop_waits_for_no_evaluation_and_loses_none(
 
     def never_answers(evaluator: BackgroundEvaluator, acting: Any, number: str) -> None:
         if number == "online/1":
-            os.kill(evaluator._process.pid or 0, signal.SIGSTOP)
+            os.kill(evaluation_process().pid or 0, signal.SIGSTOP)
         begin(evaluator, acting, number)
 
     with monkeypatch.context() as patch:

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from torch import Tensor
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.tensors import read_tensors
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.experience.columns import UNKNOWN_RETURN
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.phases.actor import Actor
+from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs import workers
@@ -35,6 +35,7 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.interrupt import listen
 from baq_cli.signals import STOPPING
 from baq_cli.untrusted import TRUST_VARIABLE
+from support.evaluations import nothing_played
 from support.odd_envs import PLAN, Forgetful, Odd
 from support.runs import assert_same_end, execute, recipe_of, states
 
@@ -67,14 +68,10 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
 
 
 @pytest.fixture
-def no_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_evaluations() -> Iterator[None]:
     """Evaluations step nothing, so that the environments' calls are those of training."""
-
-    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
-        evaluator._begun = None
-        return np.zeros((2, 1)), np.zeros((2, 1))
-
-    monkeypatch.setattr(SnapshotEvaluator, "end", played)
+    with nothing_played():
+        yield
 
 
 def assert_episodes_are_whole(run: Path, may_end_anywhere: bool = False) -> Array:
@@ -206,6 +203,12 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
 ) -> None:
     """As on a card, where reading one waits for the device."""
     draw, drawn, last = Replay.batch, [], EVERY - 4
+    after_update = Run.after_update
+
+    def unread(run: Run, batch: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Faults, "check_losses", lambda *losses: None)
+            after_update(run, batch)
 
     def broken(replay: Replay, stream: Any = None) -> Any:
         drawn.append(draw(replay))
@@ -214,7 +217,7 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
         return drawn[-1]
 
     monkeypatch.setattr(Replay, "batch", broken)
-    monkeypatch.setattr(Run, "after_update", lambda run, batch: setattr(run, "_batch", batch))
+    monkeypatch.setattr(Run, "after_update", unread)
     with pytest.raises(NonFiniteError, match=rf"^loss_critic .* step {last} \(seeds \[1\]\)"):
         execute(finetuning(), tmp_path)
     kept = read_tensors(tmp_path / "faults" / f"online-gradient_step-{last}.safetensors")
@@ -466,12 +469,13 @@ def test_a_signal_to_every_process_stops_no_worker_and_workers_change_no_handler
 ) -> None:
     with listen() as interruption:
         handlers = [signal.getsignal(n) for n in STOPPING]
+        others = multiprocessing.active_children()
         pool = EnvPool("support.odd_envs:Odd-v0", 1, workers=True)
         assert [signal.getsignal(n) for n in STOPPING] == handlers
         pool.reset([0])
-        (process,) = pool._envs.processes
+        (process,) = (each for each in multiprocessing.active_children() if each not in others)
         for number in STOPPING:
-            os.kill(process.pid, number)
+            os.kill(process.pid or 0, number)
         before = pool.step(np.zeros((1, 1), dtype=np.float32))
         assert process.is_alive()
         assert np.isfinite(before[0]).all()

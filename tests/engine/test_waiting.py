@@ -24,7 +24,6 @@ from baq_cli import machine
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.registry import make_agent
-from baq_cli.data import collect as collecting
 from baq_cli.data.collect import WIDTH, LoggedEpisode, collect
 from baq_cli.data.suite import SUITE
 from baq_cli.engine.collection.unbuilt import standing_in
@@ -45,7 +44,7 @@ from baq_cli.envs.pool import EnvPool, environment_spaces
 from baq_cli.runs.events import ignore
 from support.acting_probes import PROBE, probe
 from support.logs import listing
-from support.odd_envs import STEADY
+from support.odd_envs import LIMIT, STEADY
 from support.runs import execute, recipe_of
 from support.small_data import write_steady
 
@@ -155,28 +154,30 @@ def setting_of(episodes: int) -> Setting:
 
 
 @pytest.mark.parametrize("env_steps", [1, 4, 37, 160])
-def test_a_collection_leaves_alone_what_no_row_comes_of(
-    env_steps: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows() -> list[LoggedEpisode]:
-        rng = np.random.default_rng(3)
+def test_a_collection_leaves_alone_what_no_row_comes_of(env_steps: int, steps: list[int]) -> None:
+    """Its rows are the first of a longer collection, for which every environment steps on."""
+
+    def rows(count: int) -> tuple[list[LoggedEpisode], int]:
+        rng, asked = np.random.default_rng(3), [0]
 
         def act(obs: Array, _: Array) -> Array:
+            asked[0] += 1
             drawn = np.tanh(obs[:, :1] + rng.normal(size=(WIDTH, 1)))
             return drawn.astype(np.float32)
 
-        return collect(STEADY, act, env_steps, lambda n: env_seed(5, "collect", n))
+        found = collect(STEADY, act, count, lambda n: env_seed(5, "collect", n))
+        return found, asked[0] * WIDTH
 
-    found, fewer = rows(), steps[0]
-    steps[0] = 0
-    all_wanted = np.ones(WIDTH, dtype=np.bool_)
-    monkeypatch.setattr(collecting, "_wanted", lambda *_: all_wanted)
-    whole, every = rows(), steps[0]
+    (found, every), fewer = rows(env_steps), steps[0]
     assert sum(len(episode.rewards) for episode in found) == env_steps <= fewer < every
-    for one, other in zip(found, whole, strict=True):
-        assert (one.seed, one.terminated) == (other.seed, other.terminated)
-        for name in ("observations", "actions", "rewards"):
-            assert_array_equal(getattr(one, name), getattr(other, name))
+    longer, _ = rows(env_steps + 4 * WIDTH * LIMIT)
+    for one, other in zip(found, longer, strict=False):
+        count = len(one.rewards)
+        assert one.seed == other.seed
+        assert one.terminated == (other.terminated and count == len(other.rewards))
+        assert_array_equal(one.observations, other.observations[: count + 1])
+        assert_array_equal(one.actions, other.actions[:count])
+        assert_array_equal(one.rewards, other.rewards[:count])
 
 
 # -- a dry run

@@ -390,7 +390,7 @@ def test_recorded_updates_with_windows_are_the_eager_ones_in_every_bit(phase: An
 @pytest.mark.cuda
 @pytest.mark.parametrize("phase", ["offline", "online"])
 def test_captured_updates_with_windows_are_the_eager_ones(phase: Any) -> None:
-    assert assert_same_updates(phase, "cuda", rtol=1e-4, atol=1e-5)._graphs
+    assert assert_same_updates(phase, "cuda", rtol=1e-4, atol=1e-5).graphs
 
 
 def test_transitions_of_a_model_stand_alone() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -373,19 +374,24 @@ def test_what_the_user_has_set_decides_where_a_run_goes(
 def test_a_password_in_an_address_is_not_kept(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Mlflow, "_describe", lambda *_: None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@store.example/base")
-    tracker = Mlflow()
-
-    class Client:
+    class Store:
         def __init__(self, tracking_uri: str) -> None:
             assert "secret" in tracking_uri
 
-        def update_run(self, *_: Any, **__: Any) -> None: ...
+        def get_experiment_by_name(self, name: str) -> Any:
+            return SimpleNamespace(experiment_id="0")
 
-    monkeypatch.setattr(tracker, "_make", Client)
-    monkeypatch.setattr(tracker, "_create", lambda name: "id")
-    kept = tracker.begin(Followed(tmp_path, {}, {}, {}))
+        def create_run(self, experiment_id: str, run_name: str) -> Any:
+            return SimpleNamespace(info=SimpleNamespace(run_id="id"))
+
+        def get_run(self, run_id: str) -> Any:
+            return SimpleNamespace(data=SimpleNamespace(params={}))
+
+        def update_run(self, run_id: str, status: str) -> None: ...
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", Store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@store.example/base")
+    kept = Mlflow().begin(Followed(tmp_path, {}, {}, {}))
     assert kept == {"store": "https://store.example/base", "run_id": "id"}
 
 
