@@ -171,12 +171,12 @@ def test_the_status_is_that_of_a_comparisons_folder(
 def test_a_stopped_comparison_continues_with_the_command_that_it_prints(
     terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.launch.local import Local
+    from baq_cli.launch.local import Here
     from support.launching import ask_to_stop
 
-    start = Local.start
+    start = Here.start
     with monkeypatch.context() as patch:
-        patch.setattr(Local, "start", lambda *given: (start(*given), ask_to_stop())[0])
+        patch.setattr(Here, "start", lambda *given: (start(*given), ask_to_stop())[0])
         said = terminal.told(*compare(tmp_path / "c", "--workers", "2"), status=130)
     (command,) = re.findall(r"Continue with the same command: (baq compare .*)$", said)
     terminal.done(*shlex.split(command)[1:])
