@@ -16,6 +16,7 @@ from baq_cli.agents.parts.family import BalancePolicy, encoding, with_beta
 from baq_cli.agents.registry import METHODS
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -35,7 +36,6 @@ from support.builders import (
     tiny_batch,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 BASES = METHODS["famo2o"].Config.bases
 OFFLINE_AND_ON: Any = pytest.mark.parametrize("phase", ["offline", "online"])
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -254,6 +254,13 @@ def drawn_beta(agent: Any, b: Any, noise: KnownNoise) -> tuple[Array, Array]:
     return (uniform_beta(agent, noise.uniforms[0]) if offline else choice), choice
 
 
+def weighed_cloning(agent: Any, b: Any, beta: Array, advantage: Array) -> Array:
+    """Return −mean_B[min(exp(β A), 100) log π(a|s, β)], `[S]`."""
+    weight = np.minimum(np.exp(beta * advantage), 100.0)
+    found: Array = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
+    return found
+
+
 @OFFLINE_AND_ON
 def test_on_iql_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     agent, batch, noise = family("iql", phase), tiny_batch(), KnownNoise()
@@ -262,9 +269,7 @@ def test_on_iql_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     assert len({float(each) for each in beta.flat}) == beta.size, "each row has its own"
     v = forward(agent.base.value.net, b.obs)[:, 0, :, 0]
     advantage = q_values(agent.base.critic_target, b.obs, b.action).min(1) - v
-    weight = np.minimum(np.exp(beta * advantage), 100.0)
-    expected = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
-    assert_allclose(found["policy"], expected, **EXACT)
+    assert_allclose(found["policy"], weighed_cloning(agent, b, beta, advantage), **EXACT)
 
 
 @OFFLINE_AND_ON
@@ -275,9 +280,7 @@ def test_on_awac_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     own = gaussian_action(agent, seen(b.obs, beta), noise.normals[2], clip=True)
     q = q_values(agent.base.critic, b.obs, b.action).min(1)
     advantage = q - q_values(agent.base.critic, b.obs, own).min(1)
-    weight = np.minimum(np.exp(beta * advantage), 100.0)
-    expected = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
-    assert_allclose(found["policy"], expected, **EXACT)
+    assert_allclose(found["policy"], weighed_cloning(agent, b, beta, advantage), **EXACT)
 
 
 @OFFLINE_AND_ON

@@ -29,6 +29,7 @@ from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     FORM,
     GAMMA,
     LOSSES,
@@ -60,8 +61,6 @@ from support.builders import (
     tiny_spec,
     trained_together,
 )
-
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
 def evaluate(agent: Any, batch: Any, **columns: Any) -> tuple[dict[str, Array], KnownNoise, Any]:

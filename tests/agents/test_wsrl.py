@@ -17,6 +17,7 @@ from baq_cli.engine.updates.learner import Learner
 from support.advice import Terminal
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -35,7 +36,6 @@ from support.recordings import ID, own_folders
 from support.runs import execute, last_tensors, recipe_of
 from support.small_data import write_steady
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 LOG = "me/short/log-v0"
 RETURNS = [[0.4, -0.3, 0.9], [0.1, 0.8, -0.6]]
 OF_CAL_QL = {"calibrated": True, "conservative_online": True, "online_max_target_backup": True}

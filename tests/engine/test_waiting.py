@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from safetensors.torch import save
-from test_acting import SEEDS, agent_of
 
 from baq_cli import machine
 from baq_cli.agents.interface import Spec
@@ -42,7 +41,7 @@ from baq_cli.engine.updates.threads import same_digits
 from baq_cli.envs.faults import Checked
 from baq_cli.envs.pool import EnvPool, environment_spaces
 from baq_cli.runs.events import ignore
-from support.acting_probes import PROBE, probe
+from support.acting_probes import PROBE, probe, probe_of
 from support.logs import listing
 from support.odd_envs import LIMIT, STEADY
 from support.runs import execute, recipe_of
@@ -67,6 +66,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 # -- evaluation
+
+
+SEEDS = (0, 1, 2)
 
 
 def stepping_all(act: Any, seeds: tuple[int, ...], episodes: int, width: int) -> Array:
@@ -96,7 +98,7 @@ def stepping_all(act: Any, seeds: tuple[int, ...], episodes: int, width: int) ->
 def test_an_evaluation_steps_what_its_episodes_need_and_no_digit_changes(
     episodes: int, width: int, steps: list[int]
 ) -> None:
-    agent = agent_of(SEEDS, 1, 1.0)
+    agent = probe_of(SEEDS, 1, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
     expected = stepping_all(Player(agent, inputs, width, "act/online/2"), SEEDS, episodes, width)
     in_vain, steps[0] = steps[0], 0
@@ -108,7 +110,7 @@ def test_an_evaluation_steps_what_its_episodes_need_and_no_digit_changes(
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_shares_of_an_evaluation_are_the_whole_digit_for_digit(processes: int) -> None:
-    agent = agent_of(SEEDS, 2, 1.0)
+    agent = probe_of(SEEDS, 2, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
 
     def played(share: tuple[int, int]) -> Array:

@@ -25,6 +25,7 @@ SMALL = (
     *("sac.warmup_env_steps=100000", "evaluation.episodes=1", "evaluation.background=false"),
     "evaluation.every_env_steps=100000",
 )
+NOTING = ("--trust-env", "finetune", "--algo", "sac", "--env", "support.typed:Noting-v0")
 COLUMNS = 2 + 2 + 2 + 1 + 1
 """Of a row: observation, action, next observation, reward, bootstrap."""
 
@@ -53,16 +54,7 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
     """One afternoon at a robot: every key once, and what is stored is what was executed."""
     run = tmp_path / "run"
     words = (
-        *(
-            "--trust-env",
-            "finetune",
-            "--algo",
-            "sac",
-            "--env",
-            "support.typed:Noting-v0",
-            "--out",
-            run,
-        ),
+        *(*NOTING, "--out", run),
         *("--intervene", "keyboard", "--env-steps", "50000", *SMALL, "intervention.hz=200"),
         *("intervention.success_reward=10", "intervention.keys.hold_seconds=0.2"),
     )
@@ -164,16 +156,7 @@ def test_a_person_steers_a_robot_that_keeps_its_clock(
     """The process that acts reads the keys itself; its log has the actions that were executed."""
     run = tmp_path / "run"
     person = typist(
-        *(
-            "--trust-env",
-            "finetune",
-            "--algo",
-            "sac",
-            "--env",
-            "support.typed:Noting-v0",
-            "--out",
-            run,
-        ),
+        *(*NOTING, "--out", run),
         *("--intervene", "keyboard", "--env-steps", "5000", "--control-hz", "50", *SMALL),
         *("intervention.success_reward=10", "--env-arg", "hot_after=5"),
     )

@@ -11,12 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 from baq_cli.cli.finetune import inherited
-from baq_cli.data.minari.write import write_minari
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.online import OnlineLoop
@@ -30,8 +28,9 @@ from baq_cli.runs.trackers.scalars import Scalars, metric_scalars
 from baq_cli.runs.trackers.tensorboard import TensorBoard
 from baq_cli.runs.trackers.wandb import Wandb
 from support.cli import SMALL, baq_json
-from support.recordings import ID, own_folders, plain_recording
+from support.recordings import ID, own_folders
 from support.runs import assert_same_end, assert_same_logs, recipe_of, states, stopped_at
+from support.small_data import write_pendulum
 from support.tracked import (
     NAMES,
     by_seed,
@@ -92,19 +91,11 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    env = gym.make("Pendulum-v1")
-    lengths, rng = (30, 30, 30, 30), np.random.default_rng(0)
-    recording = plain_recording(
-        lengths,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        actions=rng.uniform(-1.5, 1.5, size=(sum(lengths), 1)).astype(np.float32),
-    )
     out = tmp_path_factory.mktemp("runs")
     with own_folders(), no_network() as tried, pytest.MonkeyPatch.context() as patch:
         for name in SETTINGS:
             patch.delenv(name, raising=False)
-        write_minari(ID, recording)
+        write_pendulum(ID)
         made = Runs(out / "source", out / "offline", out / "plain", out / "online", tried)
         follow(recipe(), made.source)
         follow(recipe(*NAMES), made.offline)
