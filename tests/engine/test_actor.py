@@ -223,7 +223,7 @@ def test_a_captured_action_is_the_eager_one(algo: str, monkeypatch: pytest.Monke
         with torch.no_grad():
             for parameter in learner.agent.parameters():
                 parameter.mul_(0.9)
-    assert captures == ["capture"], "the test is of captured actions, and of others"
+    assert captures == ["capture"], "one of the two captures, once"
     assert torch.equal(captured.stream.state(), eager.stream.state())
 
 

@@ -37,7 +37,7 @@ from baq_cli.signals import STOPPING
 from baq_cli.untrusted import TRUST_VARIABLE
 from support.evaluations import nothing_played
 from support.odd_envs import PLAN, Forgetful, Odd
-from support.runs import assert_same_end, execute, recipe_of, states
+from support.runs import assert_same_end, execute, recipe_of, states, stored_rows
 
 EVERY, ENV_STEPS = 8, 24
 BAD_STEP = 13
@@ -80,8 +80,7 @@ def assert_episodes_are_whole(run: Path, may_end_anywhere: bool = False) -> Arra
     Observations of these environments hold the episode's step. Returns the rows.
     """
     saved = load(run)
-    blocks = [block["rows"] for block in saved.blocks if block is not None]
-    rows = torch.cat(blocks, dim=1).numpy()
+    rows = stored_rows(run).numpy()
     at = Layout(3, 1, ()).slices
     obs, after = rows[..., at["obs"]], rows[..., at["next_obs"]]
     assert rows.shape[1] == ENV_STEPS == saved.document["env_steps"]
@@ -343,12 +342,12 @@ def test_of_an_episode_cut_short_columns_are_stored_and_its_return_is_told_to_no
     lengths = np.array([pair[1] for pair in ended])
     assert (lengths > 0).tolist() == [pair[0] for pair in ended], "an episode has a step"
     saved = load(tmp_path)
-    blocks = [block["rows"] for block in saved.blocks if block is not None]
+    rows = stored_rows(tmp_path)
     column = Layout(3, 1, ("mc_return",)).slices["mc_return"]
-    unknown = (torch.cat(blocks, dim=1)[..., column].squeeze(-1) == UNKNOWN_RETURN).sum(1)
+    unknown = (rows[..., column].squeeze(-1) == UNKNOWN_RETURN).sum(1)
     running = [len(e["rewards"]) for e in saved.state["running"]]
     assert unknown.tolist() == running
-    cut = sum(block.shape[1] for block in blocks) - lengths.sum(0) - running
+    cut = rows.shape[1] - lengths.sum(0) - running
     assert (cut >= 0).all()
     assert cut.any()
 

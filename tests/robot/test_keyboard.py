@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_array_equal
 
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import ExitStatus
 from baq_cli.runs.transitions import NAME, read
 from support.advice import Terminal, follows
-from support.runs import states
+from support.runs import states, stored_rows
 from support.typed import HOT, LIMIT, Typist
 
 SMALL = (
@@ -28,11 +27,6 @@ SMALL = (
 NOTING = ("--trust-env", "finetune", "--algo", "sac", "--env", "support.typed:Noting-v0")
 COLUMNS = 2 + 2 + 2 + 1 + 1
 """Of a row: observation, action, next observation, reward, bootstrap."""
-
-
-def rows_of(run: Path) -> torch.Tensor:
-    """Return what is stored of the only seed, `[T, width]`."""
-    return torch.cat([block["rows"] for block in load(run).blocks if block is not None], 1)[0]
 
 
 @pytest.fixture
@@ -97,7 +91,7 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
 
     noted = person.executed()
     executed = noted[:, 1:].astype(np.float32)
-    rows = rows_of(run).numpy()
+    rows = stored_rows(run)[0].numpy()
     assert len(rows) == len(executed), "no step is lost, none is made up"
     assert_array_equal(rows[:, 2:4], executed)
     pushed = (executed == [0.5, 0]).all(axis=1)

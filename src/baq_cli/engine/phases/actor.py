@@ -72,7 +72,7 @@ class Actor:
     def follow(self) -> None:
         """Copy the parts that act from the learner's agent, in one transfer."""
         theirs, own = (_acting(agent) for agent in (self.learner.agent, self.agent))
-        flat = torch.cat([tensor.flatten() for tensor in theirs]).cpu()  # one transfer
+        flat = torch.cat([tensor.flatten() for tensor in theirs]).cpu()
         sizes = [tensor.numel() for tensor in own]
         for tensor, part in zip(own, flat.split(sizes), strict=True):
             tensor.copy_(part.view_as(tensor))

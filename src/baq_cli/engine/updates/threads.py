@@ -71,7 +71,7 @@ def same_digits(recipe: Recipe, spec: Spec, phase: Phase, counts: Iterable[int])
 
 
 def seconds_an_update(updater: Updater) -> float:
-    """Return how long an update takes now, on the threads that there are; it takes a first one."""
+    """Return the seconds of an update on the threads that there are; a first one is not timed."""
     updater.step()
     started, count, spent = time.perf_counter(), 0, 0.0
     while spent < LEAST_SECONDS:
