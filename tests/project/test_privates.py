@@ -45,7 +45,7 @@ def privates_read(code: str, privates: set[str], own: set[str]) -> Iterator[tupl
         for body in ast.walk(tree)
         if isinstance(body, ast.ClassDef)
         for node in ast.walk(body)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {"self", "cls", "super()"}
+        if isinstance(node, ast.Attribute) and _called(node.value) in {"self", "cls", "super"}
     }
     for node in ast.walk(tree):
         names: list[str] = []
@@ -53,11 +53,17 @@ def privates_read(code: str, privates: set[str], own: set[str]) -> Iterator[tupl
             names = [node.attr]
         elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("baq_cli"):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("attr"):
+        elif isinstance(node, ast.Call) and _called(node).endswith("attr"):
             names = [part for argument in node.args for part in _text(argument).split(".")]
         elif "import" in (text := _text(node)):
             names = [name for _, name in _of_program(text, privates)]
         yield from ((node.lineno, name) for name in names if name in privates)
+
+
+def _called(node: ast.AST) -> str:
+    """Return the last name of an expression, of what is called where it is a call."""
+    named = node.func if isinstance(node, ast.Call) else node
+    return str(getattr(named, "attr", getattr(named, "id", "")))
 
 
 def _text(node: ast.AST) -> str:
