@@ -89,6 +89,17 @@ def folder() -> Iterator[Path]:
         yield place
 
 
+@pytest.fixture(scope="module")
+def steady_dataset() -> Iterator[None]:
+    """A dataset of `Steady-v0`, by `support.recordings.ID`, in folders of the module's own."""
+    from support.recordings import ID, own_folders
+    from support.small_data import write_steady
+
+    with own_folders():
+        write_steady(ID)
+        yield
+
+
 @pytest.fixture
 def short_env() -> Iterator[str]:
     """An environment of three observations and a torque in [−2, 2]; it stops after three steps."""

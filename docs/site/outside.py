@@ -33,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {f"docs/{file.src_uri}": file.content_string for file in files.documentation_pages()}
     pages |= {name: (ROOT / name).read_text(encoding="utf-8") for name in ROOT_PAGES}
     for name, uri in ROOT_PAGES.items():
-        files.append(File.generated(config, uri, content=_for_site(pages[name], name, uri)))
+        files.append(File.generated(config, uri, content=for_site(pages[name], name, uri)))
     for path in sorted({path for name, text in pages.items() for path in _targets(text, name)}):
         if not _is_page(path) and (ROOT / path).is_file():
             copied = File.generated(config, _uri(path), abs_src_path=str(ROOT / path))
@@ -45,10 +45,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Lead the links of a page in docs/ to where the site has what lies outside."""
     if page.file.generated_by:
         return markdown
-    return _for_site(markdown, f"docs/{page.file.src_uri}", page.file.src_uri)
+    return for_site(markdown, f"docs/{page.file.src_uri}", page.file.src_uri)
 
 
-def _for_site(text: str, name: str, uri: str) -> str:
+def for_site(text: str, name: str, uri: str) -> str:
     """Return the text of the repository's file `name`, with links as the site's `uri` needs them.
 
     A link to what isn't there stays as it is, and MkDocs refuses it.

@@ -23,6 +23,7 @@ from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -48,7 +49,6 @@ from support.builders import (
     tiny_batch,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 BASES = sorted(ADAPTED)
 SOFT = [name for name, base in ADAPTED.items() if issubclass(base, SoftActorCritic)]
 OFF: dict[str, Any] = {"weight": False, "priority": "off", "align": False, "relax": False}

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 from baq_cli.agents.edac import similarity
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     Array,
     KnownNoise,
     arrays,
@@ -30,7 +31,6 @@ from support.builders import (
     tiny_spec,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 ETA = 1.7
 
 

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from baq_cli.agents.parts.family import BalancePolicy, encoding, with_beta
+from baq_cli.agents.registry import METHODS
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -34,8 +36,7 @@ from support.builders import (
     tiny_batch,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
-BASES = ["iql", "cql", "awac"]
+BASES = METHODS["famo2o"].Config.bases
 OFFLINE_AND_ON: Any = pytest.mark.parametrize("phase", ["offline", "online"])
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -253,6 +254,13 @@ def drawn_beta(agent: Any, b: Any, noise: KnownNoise) -> tuple[Array, Array]:
     return (uniform_beta(agent, noise.uniforms[0]) if offline else choice), choice
 
 
+def weighed_cloning(agent: Any, b: Any, beta: Array, advantage: Array) -> Array:
+    """Return −mean_B[min(exp(β A), 100) log π(a|s, β)], `[S]`."""
+    weight = np.minimum(np.exp(beta * advantage), 100.0)
+    found: Array = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
+    return found
+
+
 @OFFLINE_AND_ON
 def test_on_iql_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     agent, batch, noise = family("iql", phase), tiny_batch(), KnownNoise()
@@ -261,9 +269,7 @@ def test_on_iql_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     assert len({float(each) for each in beta.flat}) == beta.size, "each row has its own"
     v = forward(agent.base.value.net, b.obs)[:, 0, :, 0]
     advantage = q_values(agent.base.critic_target, b.obs, b.action).min(1) - v
-    weight = np.minimum(np.exp(beta * advantage), 100.0)
-    expected = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
-    assert_allclose(found["policy"], expected, **EXACT)
+    assert_allclose(found["policy"], weighed_cloning(agent, b, beta, advantage), **EXACT)
 
 
 @OFFLINE_AND_ON
@@ -274,9 +280,7 @@ def test_on_awac_each_row_is_weighed_by_its_own_beta(phase: Any) -> None:
     own = gaussian_action(agent, seen(b.obs, beta), noise.normals[2], clip=True)
     q = q_values(agent.base.critic, b.obs, b.action).min(1)
     advantage = q - q_values(agent.base.critic, b.obs, own).min(1)
-    weight = np.minimum(np.exp(beta * advantage), 100.0)
-    expected = -(weight * gaussian_density(agent, seen(b.obs, beta), b.action)).mean(1)
-    assert_allclose(found["policy"], expected, **EXACT)
+    assert_allclose(found["policy"], weighed_cloning(agent, b, beta, advantage), **EXACT)
 
 
 @OFFLINE_AND_ON
@@ -291,7 +295,7 @@ def test_on_cql_the_policy_follows_values_as_far_as_its_beta_says(phase: Any) ->
 
 
 @OFFLINE_AND_ON
-@pytest.mark.parametrize("base", ["awac", "cql"])
+@pytest.mark.parametrize("base", sorted({*BASES} - {"iql"}))  # whose target is V's
 def test_targets_take_the_next_action_at_the_beta_chosen_at_s(base: str, phase: Any) -> None:
     agent, batch, noise = family(base, phase), tiny_batch(), KnownNoise()
     if base == "cql":
@@ -398,10 +402,11 @@ def test_the_base_learns_nothing_into_the_choice_nor_the_choice_into_the_base(ba
 
 
 def test_the_choice_steps_now_and_then_as_its_base_says() -> None:
-    for base, every in (("iql", 5), ("awac", 5), ("cql", 1)):
+    every = {"iql": 5, "awac": 5, "cql": 1}
+    for base in BASES:
         agent = family(base)
         steps = {agent.every.get(name, 1) for name in agent.groups() if "balance" in name}
-        assert steps == {every}
+        assert steps == {every[base]}
         idle = frozenset(agent.base.groups())
         assert set(agent.loss(tiny_batch(), KnownNoise(), idle).terms) == idle
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,8 @@ from baq_cli.recipes.load import as_begun, reopen, resolve
 from baq_cli.runs.checkpoints import AGENT
 from support.builders import forward
 from support.policies import observations, write_policy
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import assert_same_end, execute, recipe_of, states, stopped_at
-from support.small_data import write_steady
 
 NEW = {
     *("policy_hidden", "initialization", "policy_initialization", "last_layer_gain"),
@@ -124,16 +122,9 @@ def test_a_cell_of_an_earlier_version_has_the_recipe_that_it_had() -> None:
     assert recipe_of_cell(cell).as_dict() == was
 
 
-@pytest.fixture
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
-
-
 @pytest.mark.parametrize("algo", ["awac", "iql", "td3_bc", "cql"])
 def test_a_run_of_an_earlier_version_is_resumed_to_the_end_that_it_would_have_had(
-    algo: str, dataset: None, tmp_path: Path
+    algo: str, steady_dataset: None, tmp_path: Path
 ) -> None:
     watched = {"episodes": 1, "background": False, "every_gradient_steps": 7}
     run = {"dataset": ID, "env": "Steady-v0", "gradient_steps": 20, "evaluation": watched}
@@ -149,7 +140,7 @@ def test_a_run_of_an_earlier_version_is_resumed_to_the_end_that_it_would_have_ha
 
 
 def test_a_run_of_an_earlier_version_is_not_resumed_by_another_recipe(
-    dataset: None, tmp_path: Path
+    steady_dataset: None, tmp_path: Path
 ) -> None:
     run = {"dataset": ID, "env": "Steady-v0", "gradient_steps": 4}
     before = {k: v for k, v in METHODS["awac"].Config.former.items() if k != "hidden"}

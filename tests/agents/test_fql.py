@@ -19,6 +19,7 @@ from baq_cli.nets.flow import FlowPolicy, NoisePolicy
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -36,7 +37,6 @@ from support.builders import (
     tiny_spec,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 STEPS = 4
 
 

@@ -127,13 +127,19 @@ def test_a_refused_update_leaves_a_seeds_parameters_and_moments_whatever_its_los
 # -- which groups an update trains
 
 
+def parameters_of(group: Group) -> list[Tensor]:
+    return [
+        p for m in group.modules for p in ([m] if isinstance(m, nn.Parameter) else m.parameters())
+    ]
+
+
 def groups_of(learner: Learner) -> dict[str, dict[str, Tensor]]:
     """Return the parameters and moments of each group."""
     moments = learner.optimizer_state()
     return {
-        name: {"values": learner._flat[name].flat.detach().clone()}
+        name: {"values": torch.cat([p.detach().flatten() for p in parameters_of(group)])}
         | {k: t.clone() for k, t in moments.items() if k.startswith(f"optimizer.{name}.")}
-        for name in learner.agent.groups()
+        for name, group in learner.agent.groups().items()
     }
 
 

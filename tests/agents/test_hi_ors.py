@@ -21,6 +21,7 @@ from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.stores import make_stores
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     Array,
     KnownNoise,
     arrays,
@@ -40,8 +41,6 @@ from support.builders import (
 from support.recordings import ID, own_folders
 from support.runs import execute, last_tensors, recipe_of
 from support.small_data import write_steady
-
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 # -- the loss
 

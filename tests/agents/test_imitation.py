@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,11 @@ from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGauss
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.load import resolve
 from support.builders import forward, numbers, squashed_mode, tanh_mean, tensor
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import assert_same_end, execute, recipe_of, states, stopped_at
-from support.small_data import write_steady
 from support.small_methods import small
+
+pytestmark = pytest.mark.usefixtures("steady_dataset")
 
 STEPS, WARMUP, FIT = 12, 4, 3
 CPU = torch.device("cpu")
@@ -102,13 +102,6 @@ def of_policy(name: str) -> Any:
 # -- runs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
-
-
 def recipe(algo: str, critic_updates: int | None = FIT, **method: Any) -> Any:
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": STEPS, "every_env_steps": 3}
@@ -142,7 +135,7 @@ def test_critics_learn_of_the_policy_before_it_learns_of_them(
     def watched(self: stages.Stages, updater: Updater) -> None:
         agent, before = updater.learner.agent, tensors_of(updater.learner.agent)
         fit(self, updater)
-        seen.append((self._run.env_steps, before, tensors_of(agent)))
+        seen.append((updater.learner.env_steps, before, tensors_of(agent)))
 
     monkeypatch.setattr(stages.Stages, "fit", watched)
     notes: list[str] = []

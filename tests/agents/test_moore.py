@@ -44,10 +44,11 @@ from support.builders import (
     tiny_agent,
     tiny_batch,
 )
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import assert_same_end, execute, last_tensors, recipe_of
-from support.small_data import write_steady
 from support.small_methods import FEW, small
+
+pytestmark = pytest.mark.usefixtures("steady_dataset")
 
 # -- the odds of the dataset
 
@@ -268,13 +269,6 @@ def test_more_elites_than_members_and_stores_beyond_any_memory_are_refused() -> 
 STEPS, EVERY = 20, FEW
 """Of a phase. Routines run after 0, 6, 12 and 18 of them, as checkpoints are written: what is
 resumed may begin with a routine."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
 
 
 def recipe(seeds: list[int]) -> Recipe:

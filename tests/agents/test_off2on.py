@@ -17,6 +17,7 @@ from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     Array,
     KnownNoise,
     add_online,
@@ -42,7 +43,6 @@ from support.builders import (
     tiny_batch,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 MAIN = frozenset({"critic", "policy", "temperature"})
 ONLINE_GROUPS = MAIN | {"ratio"}
 

@@ -17,6 +17,7 @@ from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -40,7 +41,6 @@ from support.recordings import ID, own_folders
 from support.runs import execute, last_tensors, recipe_of
 from support.small_data import write_steady
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 ALL = frozenset({"value", "critic", "policy"})
 
 

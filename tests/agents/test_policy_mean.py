@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,13 @@ import pytest
 from baq_cli.cli.finetune import inherited
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import UsageError
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import execute, recipe_of
-from support.small_data import write_steady
+
+pytestmark = pytest.mark.usefixtures("steady_dataset")
 
 RUN: dict[str, Any] = {"env": "Steady-v0", "gradient_steps": 2, "env_steps": 2}
 PLAIN = {"normalize_observations": False, "reward_scale": 1.0}
-
-
-@pytest.fixture(autouse=True)
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
 
 
 def pretrained(algo: str, out: Path, **method: Any) -> Path:

@@ -31,7 +31,6 @@ from support.builders import (
     tiny_spec,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 H = 3
 WIDTH = 2 * H
 

@@ -14,6 +14,7 @@ from baq_cli.agents.plans import Plan, online_and_offline
 from baq_cli.errors import UsageError
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -32,7 +33,6 @@ from support.recordings import ID, own_folders
 from support.runs import execute, recipe_of
 from support.small_data import write_steady
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 BETA_1, BETA_2 = 0.75, 1.25
 WEIGHTS = {"policy_penalty": BETA_1, "critic_penalty": BETA_2}
 

@@ -25,6 +25,7 @@ from baq_cli.nets.streams import SeedStream
 from support.advice import Terminal
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -42,7 +43,6 @@ from support.recordings import ID, own_folders
 from support.runs import execute, recipe_of, states
 from support.small_data import write_steady
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 LOG = "me/short/log-v0"
 
 

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from baq_cli.agents.plans import UNION
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     KnownNoise,
     arrays,
@@ -29,8 +30,6 @@ from support.builders import (
     tiny_agent,
     tiny_batch,
 )
-
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 
 @pytest.mark.parametrize("loss", ["loss", "online_loss"])

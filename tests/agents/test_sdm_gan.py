@@ -20,6 +20,7 @@ from baq_cli.agents.sdm_gan import ADVERSARIES
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -41,7 +42,6 @@ from support.builders import (
     tiny_spec,
 )
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 MAIN = ADVERSARIES | {"critic"}
 
 

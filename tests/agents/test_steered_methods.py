@@ -22,6 +22,7 @@ from baq_cli.nets.critics import reduce_q, weighted_min_pair
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     UNKNOWN_RETURN,
     Array,
@@ -42,8 +43,6 @@ from support.builders import (
     tiny_agent,
     tiny_batch,
 )
-
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
 
 # -- Cal-QL
 

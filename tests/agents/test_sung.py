@@ -12,9 +12,11 @@ from numpy.testing import assert_allclose
 
 from baq_cli.agents.interface import OFFLINE, ONLINE
 from baq_cli.agents.plans import UNION, Draw
+from baq_cli.agents.registry import METHODS
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.nets.streams import SeedStream
 from support.builders import (
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -42,8 +44,7 @@ from support.builders import (
 from support.chance import is_fair
 from support.numbered import filled_online, numbered_store, replay_of
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
-BASES = ("td3_bc", "cql")
+BASES = METHODS["sung"].Config.bases
 VAE = frozenset({"vae"})
 CQL: dict[str, Any] = {"base": "cql", "cql": {"cql_actions": 2, "cql_weight": 3.0}}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from baq_cli.engine.updates.learner import Learner
 from support.advice import Terminal
 from support.builders import (
     ALL_GROUPS,
+    EXACT,
     GAMMA,
     Array,
     KnownNoise,
@@ -31,11 +31,11 @@ from support.builders import (
     tiny_agent,
     tiny_batch,
 )
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import execute, last_tensors, recipe_of
-from support.small_data import write_steady
 
-EXACT = {"rtol": 1e-9, "atol": 1e-12}
+pytestmark = pytest.mark.usefixtures("steady_dataset")
+
 LOG = "me/short/log-v0"
 RETURNS = [[0.4, -0.3, 0.9], [0.1, 0.8, -0.6]]
 OF_CAL_QL = {"calibrated": True, "conservative_online": True, "online_max_target_backup": True}
@@ -130,13 +130,6 @@ def test_pre_training_is_cal_ql_or_cql_of_the_same_critics(calibrated: bool, alg
     assert found.keys() == expected.keys()
     for name, term in expected.items():
         assert_allclose(found[name], term, rtol=0, err_msg=name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
 
 
 def recipe(algo: str, **settings: Any) -> Any:

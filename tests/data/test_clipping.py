@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.data.exchange import export_file, import_file, save_arrays
+from baq_cli.data.exchange import SUFFIXES, export_file, import_file, save_arrays
 from baq_cli.data.logs.clipping import clipped_in, within_bounds
 from baq_cli.data.logs.logfile import Setting
 from baq_cli.data.minari.folder import local_datasets, open_minari
@@ -70,8 +70,8 @@ def test_what_lies_beyond_is_refused_with_its_share_and_the_option(
 def test_the_share_stays_with_a_dataset_on_its_way_through_files(folder: Path) -> None:
     setting = Setting(None, [-1], [1], clip_actions=True)
     import_file(log(folder / "log.npz"), NEW, setting, None)
-    for form in ("npz", "parquet", "d4rl"):
-        path = folder / f"out.{'hdf5' if form == 'd4rl' else form}"
+    for form, suffix in SUFFIXES.items():
+        path = folder / f"out{suffix}"
         export_file(NEW, form, path)
         import_file(path, f"me/{form}-v0", Setting(), None)
         clipped = clipped_in(open_minari(f"me/{form}-v0").metadata)

@@ -15,10 +15,10 @@ from minari.data_collector import EpisodeBuffer
 
 from baq_cli.data.minari.folder import dataset_path, open_minari, quiet
 from baq_cli.data.minari.read import load_episodes, read_recording
-from baq_cli.data.minari.write import _nested, write_minari
+from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError
-from support.recordings import assert_same_recording, plain_recording
+from support.recordings import assert_same_recording, nested, plain_recording
 
 ID = "me/tables-v0"
 Box = gym.spaces.Box
@@ -35,12 +35,12 @@ def save_tables(made: Recording, form: str, dataset_id: str = ID) -> Path:
             EpisodeBuffer(
                 id=number,
                 seed=made.seeds[number],
-                observations=_nested(parts),
+                observations=nested(parts),
                 actions=made.actions[steps],
                 rewards=made.rewards[steps].tolist(),
                 terminations=made.terminated[steps].tolist(),
                 truncations=made.truncated[steps].tolist(),
-                infos=_nested({n: a[rows] for n, a in made.infos.items()}),
+                infos=nested({n: a[rows] for n, a in made.infos.items()}),
             )
         )
         start, first = steps.stop, rows.stop

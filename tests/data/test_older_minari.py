@@ -25,12 +25,12 @@ from baq_cli.data.minari.folder import (
     open_minari,
 )
 from baq_cli.data.minari.read import load_episodes, read_recording
-from baq_cli.data.minari.write import _nested, write_minari
+from baq_cli.data.minari.write import write_minari
 from baq_cli.data.recording import Recording
 from baq_cli.envs.spaces import flatten_parts
 from baq_cli.errors import DataError, UsageError
 from support.advice import Terminal, follows
-from support.recordings import assert_same_array, plain_recording
+from support.recordings import assert_same_array, nested, plain_recording
 
 OLD, NEW = "pen-human-v1", "me/pen-human-v1"
 SPEC = {
@@ -100,14 +100,14 @@ def older(made: Recording, version: str = "~=0.4", name: str = OLD, **attributes
             group.attrs["seed"] = "None" if seed is None else seed
             parts = {n: a[rows] for n, a in made.observations.items()}
             flat = attributes.get("flatten_observation", False)
-            put(group, "observations", flatten_parts(parts) if flat else _nested(parts))
+            put(group, "observations", flatten_parts(parts) if flat else nested(parts))
             group["actions"], group["rewards"] = made.actions[steps], made.rewards[steps]
             group["terminations"] = made.terminated[steps]
             group["truncations"] = made.truncated[steps]
             infos = {
                 n: a[steps if len(a) == len(made.rewards) else rows] for n, a in made.infos.items()
             }
-            put(group, "infos", _nested(infos))
+            put(group, "infos", nested(infos))
             start, first = steps.stop, rows.stop
     return path
 

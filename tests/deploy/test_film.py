@@ -11,8 +11,8 @@ from typing import Any
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import PendulumEnv
 
-from baq_cli.deploy import film as filming
 from baq_cli.deploy.film import film, watch
 from baq_cli.deploy.policy import load_one_seed
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
@@ -80,7 +80,7 @@ def test_filmed_episodes_are_the_first_of_those_that_are_evaluated(
 ) -> None:
     path = write_policy(tmp_path / "a.safetensors", "sac", spaces=PENDULUM, env_id=short_env)
     expected, lengths, _ = evaluate_checkpoint(path, None, 3, 5)
-    monkeypatch.setattr(filming, "_frame", lambda *of: np.zeros((2, 2, 3), np.uint8))
+    monkeypatch.setattr(PendulumEnv, "render", lambda env: np.zeros((2, 2, 3), np.uint8))
     row = (4, 7).index(seed)
     found = film(load_one_seed(path, seed), EnvRef(short_env), 2, 5, tmp_path / "a.gif")
     np.testing.assert_allclose(found[0][0], expected[row, :2], rtol=1e-6)

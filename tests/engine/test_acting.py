@@ -21,13 +21,12 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from baq_cli import load_policy
-from baq_cli.agents.interface import Spec
 from baq_cli.data.collect import collect
 from baq_cli.deploy.export import export_policy
 from baq_cli.engine.checkpoints.folder import load_newest
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
 from baq_cli.engine.checkpoints.tensors import read_tensors, tensor_bytes
-from baq_cli.engine.collection.rollouts import _policy
+from baq_cli.engine.collection.rollouts import actor_of
 from baq_cli.engine.evaluation.acting import ActionQueue, Player
 from baq_cli.engine.evaluation.evaluator import Evaluator, env_seed
 from baq_cli.engine.experience.inputs import Inputs
@@ -37,7 +36,7 @@ from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.streams import EpisodeNoise
 from baq_cli.recipes.schema import Recipe
 from baq_cli.untrusted import TRUST_VARIABLE
-from support.acting_probes import PROBE, Probe, place_of, probe
+from support.acting_probes import PROBE, place_of, probe, probe_of
 from support.advice import follows
 from support.odd_envs import LIMIT, PLAN, STEADY, Odd
 from support.recordings import own_folders
@@ -113,11 +112,6 @@ def test_a_decision_is_done_to_its_end_unless_its_episode_ends(
 # -- evaluation
 
 
-def agent_of(seeds: tuple[int, ...], chunk: int, spread: float) -> Probe:
-    config = Probe.Config(hidden=(8, 8), chunk=chunk, spread=spread)
-    return Probe(config, Spec(seeds, 3, 1), "online")
-
-
 def played(
     seeds: tuple[int, ...],
     width: int,
@@ -126,7 +120,7 @@ def played(
     env: str = STEADY,
     timeout_seconds: float | None = None,
 ) -> Array:
-    agent = agent_of(seeds, chunk, spread)
+    agent = probe_of(seeds, chunk, spread)
     inputs = Inputs.fit(agent.config, 3, None)
     with closing(Evaluator(env, seeds, 10, width, timeout_seconds)) as evaluator:
         return np.stack(evaluator.evaluate(agent, inputs, "online/2"))
@@ -149,7 +143,7 @@ def test_returns_are_the_same_in_workers(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_noise_is_another_in_another_evaluation_and_the_same_again() -> None:
-    agent = agent_of(SEEDS, 1, 1.0)
+    agent = probe_of(SEEDS, 1, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
     obs, episode = np.zeros((3 * 2, 3), np.float32), np.array([0, 1] * 3)
     actions = [
@@ -160,7 +154,7 @@ def test_noise_is_another_in_another_evaluation_and_the_same_again() -> None:
 
 
 def test_an_evaluation_that_was_given_up_repeats() -> None:
-    agent = agent_of(SEEDS, CHUNK, 1.0)
+    agent = probe_of(SEEDS, CHUNK, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
     steps = itertools.count()
     with closing(Evaluator(STEADY, SEEDS, 4)) as evaluator:
@@ -346,8 +340,8 @@ def test_a_deployed_chunk_is_one_set_of_episodes(trained: Path) -> None:
 
 
 def test_collected_episodes_hold_whole_chunks(trained: Path) -> None:
-    for noise_seed in (None, 0):
-        act, _ = _policy(trained, EnvRef.of(STEADY), "probe", noise_seed)
+    for deterministic in (True, False):
+        act, _ = actor_of(trained, EnvRef.of(STEADY), "probe", 0, deterministic)
         for episode in collect(STEADY, act, 60, lambda number: number):
             place = place_of(episode.actions[:, 0], CHUNK)
             assert_array_equal(place, np.arange(len(place)) % CHUNK)

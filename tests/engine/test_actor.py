@@ -20,13 +20,14 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.phases import actor as acting
 from baq_cli.engine.phases import online
 from baq_cli.engine.phases.actor import TRIALS, ActingOn, Actor, faster_place
+from baq_cli.engine.updates.card_graph import SideStream
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 from support.builders import finetune as train_online
 from support.builders import small_agent, small_spec
-from support.runs import assert_same_end, execute, recipe_of, states
+from support.runs import assert_same_end, execute, noting, recipe_of, states
 
 WARMUP, ENV_STEPS, SEEDS = 4, 12, (0, 1)
 METHODS: dict[str, dict[str, Any]] = {
@@ -62,13 +63,13 @@ def test_a_run_that_acts_by_a_twin_is_the_run_that_acts_by_its_agent(
 def copies(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The gradient step at each copy of the acting parts into a twin."""
     found: list[int] = []
-    follow = Actor._follow
+    follow = Actor.follow
 
     def noted(actor: Actor) -> None:
-        found.append(actor._learner.gradient_steps)
+        found.append(actor.learner.gradient_steps)
         follow(actor)
 
-    monkeypatch.setattr(Actor, "_follow", noted)
+    monkeypatch.setattr(Actor, "follow", noted)
     return found
 
 
@@ -152,7 +153,7 @@ def parts(agent: Agent) -> dict[str, Tensor]:
 
 
 def is_followed(pair: Pair) -> bool:
-    theirs, own = parts(pair.agent), parts(pair.twin._agent)
+    theirs, own = parts(pair.agent), parts(pair.twin.agent)
     assert theirs.keys() == own.keys()
     return all(torch.equal(theirs[name], own[name]) for name in theirs)
 
@@ -162,8 +163,8 @@ def test_a_twin_follows_every_update_and_copies_nothing_without_one(
     algo: str, copies: list[int]
 ) -> None:
     pair = Pair(algo)
-    assert pair.twin._agent is not pair.agent
-    assert pair.own._agent is pair.agent
+    assert pair.twin.agent is not pair.agent
+    assert pair.own.agent is pair.agent
     for count in range(3):
         pair.learner.update(pair.batch)
         assert not is_followed(pair), "an update alone reaches no twin"
@@ -182,7 +183,7 @@ def test_a_twin_leaves_its_agent_alone() -> None:
     noise = pair.learner.noise.state()
     pair.twin.act(OBS)
     with torch.no_grad():
-        for value in pair.twin._agent.parameters():
+        for value in pair.twin.agent.parameters():
             value.add_(1.0)
     assert all(torch.equal(before[k], v) for k, v in pair.agent.state_dict().items())
     assert torch.equal(noise, pair.learner.noise.state())
@@ -203,15 +204,18 @@ def test_actions_are_the_seeds_own(copies: list[int]) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("algo", sorted(n for n, m in ALL_METHODS.items() if m.learns_online))
-def test_a_captured_action_is_the_eager_one(algo: str) -> None:
+def test_a_captured_action_is_the_eager_one(algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    captures: list[str] = []
+    capture = noting(captures, "capture", SideStream.capture)
+    monkeypatch.setattr(SideStream, "capture", capture)
     learner = Learner(small_agent(algo, SEEDS, "cuda", "online"))
     inputs, rng = Inputs(torch.zeros(3), torch.ones(3), 1.0, 0.0), np.random.default_rng(0)
     captured, eager = (
         Actor(
-            recipe_of(algo, {}, capture=capture),
+            recipe_of(algo, {}, capture=asked),
             *(learner, inputs, SeedStream(SEEDS, "explore/online", "cuda"), "device"),
         )
-        for capture in (True, False)
+        for asked in (True, False)
     )
     for _ in range(8):
         obs = rng.normal(size=(len(SEEDS), 3)).astype(np.float32)
@@ -219,9 +223,7 @@ def test_a_captured_action_is_the_eager_one(algo: str) -> None:
         with torch.no_grad():
             for parameter in learner.agent.parameters():
                 parameter.mul_(0.9)
-    assert captured._captured is not None
-    assert captured._captured._graph is not None
-    assert eager._captured is None
+    assert captures == ["capture"], "one of the two captures, once"
     assert torch.equal(captured.stream.state(), eager.stream.state())
 
 

@@ -8,18 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
-from baq_cli.data.minari.write import write_minari
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.evaluation.background import BackgroundEvaluator
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.folder import read_metrics
-from support.recordings import ID, own_folders, plain_recording
+from support.evaluations import evaluation_process
+from support.recordings import ID, own_folders
 from support.runs import (
     Evaluations,
     assert_same_end,
@@ -29,6 +28,7 @@ from support.runs import (
     states,
     stopped_at,
 )
+from support.small_data import write_pendulum
 
 EVERY, ENV_STEPS, GRADIENT_STEPS = 16, 48, 240
 ONLINE = {"env": "Pendulum-v1", "env_steps": ENV_STEPS}
@@ -68,17 +68,9 @@ def finetuned(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Done]:
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[bool, Done]]:
     """The same pre-training, evaluated in the background and not; its dataset stays in reach."""
-    env = gym.make("Pendulum-v1")
-    lengths, rng = (30, 30, 30, 30), np.random.default_rng(0)
-    recording = plain_recording(
-        lengths,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        actions=rng.uniform(-1.5, 1.5, size=(sum(lengths), 1)).astype(np.float32),
-    )
     out = tmp_path_factory.mktemp("offline")
     with own_folders():
-        write_minari(ID, recording)
+        write_pendulum(ID)
         yield {b: Done(out / str(b), execute(pretraining(b), out / str(b))) for b in (True, False)}
 
 
@@ -216,7 +208,7 @@ def test_a_stop_waits_for_no_evaluation_and_loses_none(
 
     def never_answers(evaluator: BackgroundEvaluator, acting: Any, number: str) -> None:
         if number == "online/1":
-            os.kill(evaluator._process.pid or 0, signal.SIGSTOP)
+            os.kill(evaluation_process().pid or 0, signal.SIGSTOP)
         begin(evaluator, acting, number)
 
     with monkeypatch.context() as patch:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.schema import Recipe
 from baq_cli.signals import STOPPING
+from support.evaluations import evaluation_process
 from support.runs import assert_same_end, execute, recipe_of
 
 
@@ -96,7 +98,7 @@ def test_cells_beside_each_other_share_the_cores_and_none_is_free(
 # -- when the process dies
 
 
-Stopped = tuple[BackgroundEvaluator, Agent, Inputs, list[str]]
+Stopped = tuple[BackgroundEvaluator, BaseProcess, Agent, Inputs, list[str]]
 
 
 @pytest.fixture
@@ -110,33 +112,34 @@ def stopped() -> Iterator[Stopped]:
     evaluator = BackgroundEvaluator(
         Setting(recipe, "online", agent.spec, "Pendulum-v1", packed), observer=note
     )
-    halt(evaluator)
-    yield evaluator, agent, inputs, notes
-    evaluator._process.kill()
+    process = evaluation_process()
+    tell(process, signal.SIGSTOP)
+    yield evaluator, process, agent, inputs, notes
+    process.kill()
     evaluator.close()
 
 
-def halt(evaluator: BackgroundEvaluator) -> None:
-    assert evaluator._process.pid is not None
-    os.kill(evaluator._process.pid, signal.SIGSTOP)
+def tell(process: BaseProcess, number: int) -> None:
+    assert process.pid is not None
+    os.kill(process.pid, number)
 
 
 @pytest.mark.parametrize("during", [True, False], ids=["during", "before"])
 def test_without_its_process_an_evaluation_is_made_here_of_what_was_handed_over(
     during: bool, stopped: Stopped
 ) -> None:
-    evaluator, agent, inputs, notes = stopped
+    evaluator, process, agent, inputs, notes = stopped
     here = Evaluator("Pendulum-v1", (0, 1), finetuning(True).run.evaluation.episodes)
     expected = here.evaluate(agent, inputs, "online/0")
     here.close()
     if not during:
-        evaluator._process.kill()
-        evaluator._process.join()
+        process.kill()
+        process.join()
     evaluator.begin(acting_tensors(agent), "online/0")
     with torch.no_grad():
         for parameter in agent.parameters():  # training goes on meanwhile
             parameter.add_(0.1)
-    evaluator._process.kill()
+    process.kill()
     found = evaluator.end(lambda: False)
     assert found is not None
     assert all((a == b).all() for a, b in zip(found, expected, strict=True))
@@ -158,7 +161,7 @@ def larger_than_a_pipe(agent: Agent) -> dict[str, Tensor]:
 
 
 def test_handing_over_waits_for_no_process_that_doesn_t_read(stopped: Stopped) -> None:
-    evaluator, agent, inputs, notes = stopped
+    evaluator, process, agent, inputs, notes = stopped
     begin = threading.Thread(
         target=evaluator.begin, args=(larger_than_a_pipe(agent), "online/0"), daemon=True
     )
@@ -166,7 +169,7 @@ def test_handing_over_waits_for_no_process_that_doesn_t_read(stopped: Stopped) -
     begin.join(timeout=20)
     assert not begin.is_alive()
     assert evaluator.end(lambda: True) is None, "nor does a run that is stopped"
-    os.kill(evaluator._process.pid or 0, signal.SIGCONT)
+    tell(process, signal.SIGCONT)
     found = evaluator.end(lambda: False)
     assert found is not None
     assert all(
@@ -176,18 +179,19 @@ def test_handing_over_waits_for_no_process_that_doesn_t_read(stopped: Stopped) -
 
 
 def test_what_is_still_handed_over_is_in_nobody_s_way_at_the_end(stopped: Stopped) -> None:
-    evaluator, agent, _, _ = stopped
+    evaluator, process, agent, _, _ = stopped
+    before = threading.enumerate()
     evaluator.begin(larger_than_a_pipe(agent), "online/0")
     evaluator.close()
-    assert not evaluator._process.is_alive()
-    assert not evaluator._sending.is_alive()
+    assert not process.is_alive()
+    assert threading.enumerate() == before, "nobody is handing over"
 
 
 def test_a_signal_to_every_process_is_left_to_the_run(stopped: Stopped) -> None:
-    evaluator, agent, inputs, notes = stopped
+    evaluator, process, agent, inputs, notes = stopped
     for number in ("online/0", "online/1"):  # while it starts, and when it waits
         for each in (*STOPPING, signal.SIGCONT):
-            os.kill(evaluator._process.pid or 0, each)
+            tell(process, each)
         evaluator.begin(acting_tensors(agent), number)
         found = evaluator.end(lambda: False)
         assert found is not None
@@ -204,11 +208,12 @@ def test_a_run_whose_evaluation_died_goes_on_to_the_same_end(
 
     def dies(evaluator: BackgroundEvaluator, acting: dict[str, Tensor], number: str) -> None:
         last = number == "online/2"
-        if last:
-            halt(evaluator)  # it shall not answer before it dies
+        process = evaluation_process() if last else None
+        if process is not None:
+            tell(process, signal.SIGSTOP)  # it shall not answer before it dies
         begin(evaluator, acting, number)
-        if last:
-            evaluator._process.kill()
+        if process is not None:
+            process.kill()
 
     monkeypatch.setattr(BackgroundEvaluator, "begin", dies)
     execute(finetuning(True), tmp_path / "died")

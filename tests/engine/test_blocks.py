@@ -86,7 +86,7 @@ def assert_same_store(one: Store, other: Store) -> None:
     assert torch.equal(one.rows[:, : one.size], other.rows[:, : other.size])
     assert (one.priorities is None) == (other.priorities is None)
     if one.priorities is not None and other.priorities is not None:
-        levels = one.priorities._levels, other.priorities._levels
+        levels = one.priorities.levels, other.priorities.levels
         assert len(levels[0]) > 2
         assert all(map(torch.equal, *levels)), "sums made anew are those that were kept"
 

@@ -141,8 +141,8 @@ def test_a_captured_update_is_the_eager_one(case: Case) -> None:
     period = max(captured.agent.every.values(), default=1)
     updates = max(UPDATES, EAGER_FIRST * (1 + period) + 2 * period)  # each set of groups captured
     updater = captured.by_updater(updates, capture=True)
-    assert updater._graphs, "the test is of captured updates"
-    assert not eager.by_updater(updates, capture=False)._graphs
+    assert updater.graphs, "the test is of captured updates"
+    assert not eager.by_updater(updates, capture=False).graphs
     assert_same(captured, eager, rtol=1e-4, atol=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_a_captured_update_is_the_eager_one(case: Case) -> None:
 def test_each_set_of_groups_has_a_graph_of_its_own(case: Case) -> None:
     updater = Training(case, "cuda").by_updater(4 * EAGER_FIRST, capture=True)
     both = frozenset({"critic", "policy"})
-    assert set(updater._graphs) == {both, both - {"policy"}}
+    assert set(updater.graphs) == {both, both - {"policy"}}
 
 
 @pytest.mark.parametrize("case", cases())

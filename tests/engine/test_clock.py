@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from support.builders import (
     stores_in_reach,
     tiny_config,
 )
-from support.recordings import ID, own_folders
+from support.recordings import ID
 from support.runs import execute, recipe_of, states, stopped_at
-from support.small_data import write_steady
+
+pytestmark = pytest.mark.usefixtures("steady_dataset")
 
 SEEDS, UPDATES = (0, 1), 24
 Reading = tuple[float, float, float]
@@ -143,13 +143,6 @@ def test_what_was_recorded_while_a_store_was_empty_is_recorded_anew_once_it_has_
 
 
 # -- in a run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
 
 
 STEPS, WARMUP, UTD, EVERY = 6, 2, 2, 4

@@ -98,7 +98,7 @@ def test_a_priority_that_is_written_later_counts_for_that_seed_and_those_rows_al
     assert torch.equal(store.rows[..., layout.slices["priority"].start], before)
     whole = SumTree(2, 70, torch.device("cpu"))
     whole.fill(before.double())
-    for one, other in zip(store.priorities._levels, whole._levels, strict=True):
+    for one, other in zip(store.priorities.levels, whole.levels, strict=True):
         assert torch.equal(one, other)
 
 

@@ -189,24 +189,12 @@ def test_the_newest_of_a_union_are_the_last_of_both_laid_end_to_end(
     newest_of(Draw(("online", "offline"), newest=newest), [turned] * 2, **stores)
 
 
-def test_the_newest_follow_a_store_as_it_is_written() -> None:
+@pytest.mark.parametrize(("newest", "size"), [(5, 3), ("offline", 5)])
+def test_the_newest_follow_a_store_as_it_is_written(newest: Any, size: int) -> None:
+    """Also as many as a dataset has: a queue of its size, in which what comes pushes one out."""
     online = filled_online(0, CAPACITY)
-    replay = replay_of((replace(UNION, newest=5),), numbered_store(3), online, 400)
-    laid = [0, 1, 2]
-    for k in range(1000, 1020):
-        online.append(row_of(LAYOUT, k, k))
-        laid.append(k)
-        for drawn in replay.batch().reward.long().numpy():
-            rows, counts = np.unique(drawn, return_counts=True)
-            assert rows.tolist() == sorted(laid[-5:])
-            assert is_fair(counts, np.ones(len(rows)))
-
-
-def test_the_newest_may_be_as_many_as_a_store_has() -> None:
-    """As a queue of the dataset's size: what comes in at its end pushes out what is at its head."""
-    online = filled_online(0, CAPACITY)
-    replay = replay_of((replace(UNION, newest="offline"),), numbered_store(5), online, 400)
-    laid = [*range(5)]
+    replay = replay_of((replace(UNION, newest=newest),), numbered_store(size), online, 400)
+    laid = [*range(size)]
     for k in range(1000, 1020):
         online.append(row_of(LAYOUT, k, k))
         laid.append(k)

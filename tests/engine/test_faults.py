@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from torch import Tensor
 from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.tensors import read_tensors
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.engine.experience.columns import UNKNOWN_RETURN
 from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Layout
 from baq_cli.engine.phases.actor import Actor
+from baq_cli.engine.phases.faults import Faults
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.envs import workers
@@ -35,8 +35,9 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.interrupt import listen
 from baq_cli.signals import STOPPING
 from baq_cli.untrusted import TRUST_VARIABLE
+from support.evaluations import nothing_played
 from support.odd_envs import PLAN, Forgetful, Odd
-from support.runs import assert_same_end, execute, recipe_of, states
+from support.runs import assert_same_end, execute, recipe_of, states, stored_rows
 
 EVERY, ENV_STEPS = 8, 24
 BAD_STEP = 13
@@ -67,14 +68,10 @@ def tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tell:
 
 
 @pytest.fixture
-def no_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_evaluations() -> Iterator[None]:
     """Evaluations step nothing, so that the environments' calls are those of training."""
-
-    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
-        evaluator._begun = None
-        return np.zeros((2, 1)), np.zeros((2, 1))
-
-    monkeypatch.setattr(SnapshotEvaluator, "end", played)
+    with nothing_played():
+        yield
 
 
 def assert_episodes_are_whole(run: Path, may_end_anywhere: bool = False) -> Array:
@@ -83,8 +80,7 @@ def assert_episodes_are_whole(run: Path, may_end_anywhere: bool = False) -> Arra
     Observations of these environments hold the episode's step. Returns the rows.
     """
     saved = load(run)
-    blocks = [block["rows"] for block in saved.blocks if block is not None]
-    rows = torch.cat(blocks, dim=1).numpy()
+    rows = stored_rows(run).numpy()
     at = Layout(3, 1, ()).slices
     obs, after = rows[..., at["obs"]], rows[..., at["next_obs"]]
     assert rows.shape[1] == ENV_STEPS == saved.document["env_steps"]
@@ -206,6 +202,12 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
 ) -> None:
     """As on a card, where reading one waits for the device."""
     draw, drawn, last = Replay.batch, [], EVERY - 4
+    after_update = Run.after_update
+
+    def unread(run: Run, batch: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Faults, "check_losses", lambda *losses: None)
+            after_update(run, batch)
 
     def broken(replay: Replay, stream: Any = None) -> Any:
         drawn.append(draw(replay))
@@ -214,7 +216,7 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
         return drawn[-1]
 
     monkeypatch.setattr(Replay, "batch", broken)
-    monkeypatch.setattr(Run, "after_update", lambda run, batch: setattr(run, "_batch", batch))
+    monkeypatch.setattr(Run, "after_update", unread)
     with pytest.raises(NonFiniteError, match=rf"^loss_critic .* step {last} \(seeds \[1\]\)"):
         execute(finetuning(), tmp_path)
     kept = read_tensors(tmp_path / "faults" / f"online-gradient_step-{last}.safetensors")
@@ -340,12 +342,12 @@ def test_of_an_episode_cut_short_columns_are_stored_and_its_return_is_told_to_no
     lengths = np.array([pair[1] for pair in ended])
     assert (lengths > 0).tolist() == [pair[0] for pair in ended], "an episode has a step"
     saved = load(tmp_path)
-    blocks = [block["rows"] for block in saved.blocks if block is not None]
+    rows = stored_rows(tmp_path)
     column = Layout(3, 1, ("mc_return",)).slices["mc_return"]
-    unknown = (torch.cat(blocks, dim=1)[..., column].squeeze(-1) == UNKNOWN_RETURN).sum(1)
+    unknown = (rows[..., column].squeeze(-1) == UNKNOWN_RETURN).sum(1)
     running = [len(e["rewards"]) for e in saved.state["running"]]
     assert unknown.tolist() == running
-    cut = sum(block.shape[1] for block in blocks) - lengths.sum(0) - running
+    cut = rows.shape[1] - lengths.sum(0) - running
     assert (cut >= 0).all()
     assert cut.any()
 
@@ -466,12 +468,13 @@ def test_a_signal_to_every_process_stops_no_worker_and_workers_change_no_handler
 ) -> None:
     with listen() as interruption:
         handlers = [signal.getsignal(n) for n in STOPPING]
+        others = multiprocessing.active_children()
         pool = EnvPool("support.odd_envs:Odd-v0", 1, workers=True)
         assert [signal.getsignal(n) for n in STOPPING] == handlers
         pool.reset([0])
-        (process,) = pool._envs.processes
+        (process,) = (each for each in multiprocessing.active_children() if each not in others)
         for number in STOPPING:
-            os.kill(process.pid, number)
+            os.kill(process.pid or 0, number)
         before = pool.step(np.zeros((1, 1), dtype=np.float32))
         assert process.is_alive()
         assert np.isfinite(before[0]).all()

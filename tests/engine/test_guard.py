@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from baq_cli.agents.interface import Spec
+from baq_cli.agents.interface import Losses, Spec
 from baq_cli.agents.registry import make_agent
+from baq_cli.agents.sac import SAC
 from baq_cli.engine.checkpoints.folder import load
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
-from baq_cli.engine.phases.actor import Actor, _acting
+from baq_cli.engine.evaluation.background import acting_tensors
+from baq_cli.engine.phases.actor import Actor
 from baq_cli.engine.phases.guard import Guard
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
@@ -21,6 +23,8 @@ from baq_cli.recipes.schema import GuardConfig
 from baq_cli.runs.events import Event, Note
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import read_metrics
+from support.builders import tiny_batch
+from support.evaluations import nothing_played
 from support.odd_envs import Endless, Steady
 from support.recordings import ID
 from support.runs import assert_same_end, execute, recipe_of, states, stopped_at
@@ -120,7 +124,15 @@ def test_after_a_rollback_the_seeds_updates_are_a_share_of_what_they_were() -> N
         torch.testing.assert_close(moved[1], torch.full_like(moved[1], 1.0), msg=name)
 
 
-def test_a_rollback_forgets_the_momentum_of_its_seed_alone() -> None:
+def test_a_rollback_forgets_the_momentum_of_its_seed_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def still(agent: SAC, batch: Any, noise: Any, active: frozenset[str]) -> Losses:
+        """No gradient: what moves, its momentum moves."""
+        anything = next(agent.parameters())
+        return Losses(**dict.fromkeys(active, 0 * anything.view(len(SEEDS), -1).sum(1)))
+
+    monkeypatch.setattr(SAC, "online_loss", still)
     guard, learner, _ = guarded(action="rollback", max_drop=10, patience=1)
     evaluations(guard, (100, 100))
     moments = {name: t for name, t in learner.state().items() if "exp_avg" in name}
@@ -129,8 +141,8 @@ def test_a_rollback_forgets_the_momentum_of_its_seed_alone() -> None:
     guard.evaluated(100, np.array([[0.0], [100.0]]))
     assert all((t == 1).all() for name, t in moments.items() if "exp_avg_sq" in name), "kept"
     before = {name: p.detach().clone() for name, p in learner.agent.named_parameters()}
-    rates: dict[str, float | torch.Tensor] = dict(learner.learning_rates())
-    learner._adam.step(rates, rates)  # all gradients are zero: what moves, its momentum moves
+    learner.prepare()
+    learner.compute(tiny_batch(), learner.active(), targets="none")
     for name, parameter in learner.agent.named_parameters():
         moved = [not torch.equal(parameter[i], before[name][i]) for i in range(2)]
         assert moved == [False, "target" not in name], name
@@ -196,7 +208,7 @@ EVERY, FAILS_AT = 8, 13
 
 
 @pytest.fixture
-def ends_by_failing(monkeypatch: pytest.MonkeyPatch) -> None:
+def ends_by_failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Episodes of Endless end by nothing but a failure, which is at an environment step."""
     steps: list[int] = []
 
@@ -205,13 +217,10 @@ def ends_by_failing(monkeypatch: pytest.MonkeyPatch) -> None:
         if len(steps) == len(SEEDS) * FAILS_AT:
             raise RuntimeError("the motor is on fire")
 
-    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
-        evaluator._begun = None
-        return np.zeros((2, 1)), np.zeros((2, 1))
-
     monkeypatch.setattr(Endless, "endless", True)
     monkeypatch.setattr(Endless, "at_step", staticmethod(at_step))
-    monkeypatch.setattr(SnapshotEvaluator, "end", played)
+    with nothing_played():
+        yield
 
 
 def bounded(action: str, env_steps: int = 3 * EVERY, **run: Any) -> Any:
@@ -257,9 +266,9 @@ def test_after_a_rollback_because_of_a_failure_the_twin_acts_with_what_came_back
 
     def compared(actor: Actor, obs: Any) -> Any:
         found = act(actor, obs)
-        theirs, own = _acting(actor._learner.agent), _acting(actor._agent)
-        assert theirs[0] is not own[0], "it has a twin"
-        same.append(all(torch.equal(a, b) for a, b in zip(theirs, own, strict=True)))
+        assert actor.agent is not actor.learner.agent, "it has a twin"
+        own, theirs = acting_tensors(actor.agent), acting_tensors(actor.learner.agent)
+        same.append(all(torch.equal(own[name], theirs[name]) for name in own | theirs))
         return found
 
     monkeypatch.setattr(Actor, "act", compared)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -36,16 +38,21 @@ def test_a_cosine_rate_falls_offline_and_is_constant_online() -> None:
     assert rates("online", 6) == pytest.approx([1.0] * 6)
 
 
-def test_evaluations_never_share_start_states() -> None:
-    evaluator = Evaluator("Pendulum-v1", (0, 1), episodes=3)
-    rows, episodes = np.repeat([0, 1], 3), np.tile(np.arange(3), 2)
-    seeds = [
-        seed
-        for number in ("offline/0", "offline/1", "online/0")
-        for seed in evaluator._start_seeds(rows, episodes, number)
-    ]
-    evaluator.close()
-    assert len(set(seeds)) == 18
+def test_evaluations_never_share_start_states(
+    short_env: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    reset = EnvPool.reset
+
+    def noted(pool: EnvPool, given: Any, which: Any = None) -> Any:
+        seeds.extend(np.array(given)[slice(None) if which is None else which].tolist())
+        return reset(pool, given, which)
+
+    monkeypatch.setattr(EnvPool, "reset", noted)
+    with closing(Evaluator(short_env, (0, 1), episodes=3)) as evaluator:
+        for number in ("offline/0", "offline/1", "online/0"):
+            evaluator.play(lambda obs, episode: np.zeros((len(obs), 1), np.float32), number)
+    assert len(seeds) == len(set(seeds)) == 18
 
 
 def test_the_observation_after_a_last_step_is_the_true_one() -> None:

@@ -13,9 +13,8 @@ import torch
 
 from baq_cli.agents.registry import method_configs
 from baq_cli.agents.sac import SAC
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
+from baq_cli.engine.phases.actor import Actor
 from baq_cli.engine.phases.commands import run_finetune
-from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.envs.pool import EnvPool
@@ -23,6 +22,7 @@ from baq_cli.errors import UsageError
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.folder import read_metrics
+from support.evaluations import nothing_played
 from support.runs import assert_same_end, last_tensors, noting
 
 WARMUP, UTD = 4, 2
@@ -103,32 +103,36 @@ def test_fine_tuning_in_workers_ends_where_it_ends_without(overlap: bool, tmp_pa
 # -- updates while the environments step
 
 
-STEP = {
-    False: {"idle": "act begin end", "learning": "act begin end" + UTD * " update"},
-    True: {"idle": "act begin end", "learning": "act begin" + UTD * " update" + " end"},
+LEARNING = {
+    False: "act begin end" + UTD * " update",
+    True: "act begin" + UTD * " update" + " end",
 }
-"""What happens in an environment step, before updates and with them, by whether they overlap."""
+"""What happens in an environment step with updates, by whether they overlap."""
+
+
+def idle_steps(overlap: bool) -> list[str]:
+    """Return what happens in each step before updates: in a warm-up no policy acts.
+
+    An overlapped run owes the first updates until the step after.
+    """
+    return WARMUP * ["begin end"] + overlap * ["act begin end"]
 
 
 @pytest.fixture
-def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What an online loop does, in order; evaluations step nothing."""
     found: list[str] = []
 
     for owner, method, name in (
-        (OnlineLoop, "_choose_action", "act"),
+        (Actor, "act", "act"),
         (EnvPool, "begin_step", "begin"),
         (EnvPool, "end_step", "end"),
         (Updater, "step", "update"),
     ):
         monkeypatch.setattr(owner, method, noting(found, name, getattr(owner, method)))
 
-    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
-        evaluator._begun = None
-        return np.zeros((2, 1)), np.zeros((2, 1))
-
-    monkeypatch.setattr(SnapshotEvaluator, "end", played)
-    return found
+    with nothing_played():
+        yield found
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -137,10 +141,10 @@ def test_updates_follow_their_step_or_fall_into_the_next_one_after_its_action(
 ) -> None:
     steps = 11
     finetune(recipe_of(short_env, steps, overlap=overlap), tmp_path)
-    idle = WARMUP + overlap  # an overlapped run owes the first updates until the step after
-    expected = idle * [STEP[overlap]["idle"]] + (steps - idle) * [STEP[overlap]["learning"]]
+    idle = idle_steps(overlap)
+    expected = idle + (steps - len(idle)) * [LEARNING[overlap]]
     assert " ".join(events) == " ".join(expected)
-    assert read_metrics(tmp_path)[-1]["gradient_steps"] == UTD * (steps - idle)
+    assert read_metrics(tmp_path)[-1]["gradient_steps"] == UTD * (steps - len(idle))
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -156,11 +160,11 @@ def test_the_updates_that_a_plan_wants_first_are_made_once_after_the_warmup(
     monkeypatch.setattr(SAC, "online_plan", lambda sac: replace(plan(sac), first_updates=first))
     whole = recipe_of(short_env, steps, overlap=overlap)
     finetune(whole, tmp_path / "whole")
-    step, idle = STEP[overlap], WARMUP + overlap
-    burst = step["learning"].replace("update", " ".join(["update"] * (first + 1)), 1)
-    expected = [*idle * [step["idle"]], burst, *(steps - idle - 1) * [step["learning"]]]
+    step, idle = LEARNING[overlap], idle_steps(overlap)
+    burst = step.replace("update", " ".join(["update"] * (first + 1)), 1)
+    expected = [*idle, burst, *(steps - len(idle) - 1) * [step]]
     assert " ".join(events) == " ".join(expected)
-    made = UTD * (steps - idle) + first
+    made = UTD * (steps - len(idle)) + first
     assert read_metrics(tmp_path / "whole")[-1]["gradient_steps"] == made
     for at in (WARMUP + 1, 8):
         finetune(recipe_of(short_env, at, overlap=overlap), tmp_path / str(at))
@@ -172,18 +176,18 @@ def test_an_overlapped_action_is_that_of_the_parameters_before_the_updates(
     short_env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known: dict[bool, list[int]] = {}
-    choose = OnlineLoop._choose_action
+    act = Actor.act
     for overlap in (False, True):
         known[overlap] = []
 
-        def noted(loop: OnlineLoop, found: list[int] = known[overlap]) -> Any:
-            found.append(loop.run.learner.gradient_steps)
-            return choose(loop)
+        def noted(actor: Actor, obs: Any, found: list[int] = known[overlap]) -> Any:
+            found.append(actor.learner.gradient_steps)
+            return act(actor, obs)
 
-        monkeypatch.setattr(OnlineLoop, "_choose_action", noted)
+        monkeypatch.setattr(Actor, "act", noted)
         finetune(recipe_of(short_env, 9, overlap=overlap), tmp_path / str(overlap))
-    assert known[False] == [0, 0, 0, 0, 0, 2, 4, 6, 8]
-    assert known[True] == [0, 0, 0, 0, 0, 0, 2, 4, 6]
+    assert known[False] == [0, 2, 4, 6, 8], "nobody acts in a warm-up"
+    assert known[True] == [0, 0, 2, 4, 6]
 
 
 @pytest.mark.parametrize("overlap", [False, True])

@@ -45,7 +45,7 @@ def tree_of(*priorities: list[float]) -> SumTree:
 
 def same_sums(a: SumTree, b: SumTree) -> bool:
     """Whether every node, not only the leaves, is equal."""
-    return all(torch.equal(x, y) for x, y in zip(a._levels, b._levels, strict=True))
+    return all(torch.equal(x, y) for x, y in zip(a.levels, b.levels, strict=True))
 
 
 # -- priorities

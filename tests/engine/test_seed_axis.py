@@ -138,7 +138,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("algo", [*OFFLINE, "sac"])
+@pytest.mark.parametrize("algo", METHODS)
 def test_a_seed_starts_from_the_same_weights_alone_and_among_others(algo: str) -> None:
     assert_same_start(algo)
 

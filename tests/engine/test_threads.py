@@ -53,7 +53,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, *seconds: dict[int, float]) -> lis
         asked.append(count)
         return seconds[(asked.count(count) - 1) % len(seconds)][count]
 
-    monkeypatch.setattr(threads, "_seconds_an_update", known)
+    monkeypatch.setattr(threads, "seconds_an_update", known)
     return asked
 
 

@@ -18,13 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from safetensors.torch import save
-from test_acting import SEEDS, agent_of
 
 from baq_cli import machine
 from baq_cli.agents.interface import Spec
 from baq_cli.agents.iql import IQL
 from baq_cli.agents.registry import make_agent
-from baq_cli.data import collect as collecting
 from baq_cli.data.collect import WIDTH, LoggedEpisode, collect
 from baq_cli.data.suite import SUITE
 from baq_cli.engine.collection.unbuilt import standing_in
@@ -43,9 +41,9 @@ from baq_cli.engine.updates.threads import same_digits
 from baq_cli.envs.faults import Checked
 from baq_cli.envs.pool import EnvPool, environment_spaces
 from baq_cli.runs.events import ignore
-from support.acting_probes import PROBE, probe
+from support.acting_probes import PROBE, probe, probe_of
 from support.logs import listing
-from support.odd_envs import STEADY
+from support.odd_envs import LIMIT, STEADY
 from support.runs import execute, recipe_of
 from support.small_data import write_steady
 
@@ -68,6 +66,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 # -- evaluation
+
+
+SEEDS = (0, 1, 2)
 
 
 def stepping_all(act: Any, seeds: tuple[int, ...], episodes: int, width: int) -> Array:
@@ -97,7 +98,7 @@ def stepping_all(act: Any, seeds: tuple[int, ...], episodes: int, width: int) ->
 def test_an_evaluation_steps_what_its_episodes_need_and_no_digit_changes(
     episodes: int, width: int, steps: list[int]
 ) -> None:
-    agent = agent_of(SEEDS, 1, 1.0)
+    agent = probe_of(SEEDS, 1, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
     expected = stepping_all(Player(agent, inputs, width, "act/online/2"), SEEDS, episodes, width)
     in_vain, steps[0] = steps[0], 0
@@ -109,7 +110,7 @@ def test_an_evaluation_steps_what_its_episodes_need_and_no_digit_changes(
 
 @pytest.mark.parametrize("processes", [2, 3, 4])
 def test_shares_of_an_evaluation_are_the_whole_digit_for_digit(processes: int) -> None:
-    agent = agent_of(SEEDS, 2, 1.0)
+    agent = probe_of(SEEDS, 2, 1.0)
     inputs = Inputs.fit(agent.config, 3, None)
 
     def played(share: tuple[int, int]) -> Array:
@@ -155,28 +156,30 @@ def setting_of(episodes: int) -> Setting:
 
 
 @pytest.mark.parametrize("env_steps", [1, 4, 37, 160])
-def test_a_collection_leaves_alone_what_no_row_comes_of(
-    env_steps: int, steps: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows() -> list[LoggedEpisode]:
-        rng = np.random.default_rng(3)
+def test_a_collection_leaves_alone_what_no_row_comes_of(env_steps: int, steps: list[int]) -> None:
+    """Its rows are the first of a longer collection, for which every environment steps on."""
+
+    def rows(count: int) -> tuple[list[LoggedEpisode], int]:
+        rng, asked = np.random.default_rng(3), [0]
 
         def act(obs: Array, _: Array) -> Array:
+            asked[0] += 1
             drawn = np.tanh(obs[:, :1] + rng.normal(size=(WIDTH, 1)))
             return drawn.astype(np.float32)
 
-        return collect(STEADY, act, env_steps, lambda n: env_seed(5, "collect", n))
+        found = collect(STEADY, act, count, lambda n: env_seed(5, "collect", n))
+        return found, asked[0] * WIDTH
 
-    found, fewer = rows(), steps[0]
-    steps[0] = 0
-    all_wanted = np.ones(WIDTH, dtype=np.bool_)
-    monkeypatch.setattr(collecting, "_wanted", lambda *_: all_wanted)
-    whole, every = rows(), steps[0]
+    (found, every), fewer = rows(env_steps), steps[0]
     assert sum(len(episode.rewards) for episode in found) == env_steps <= fewer < every
-    for one, other in zip(found, whole, strict=True):
-        assert (one.seed, one.terminated) == (other.seed, other.terminated)
-        for name in ("observations", "actions", "rewards"):
-            assert_array_equal(getattr(one, name), getattr(other, name))
+    longer, _ = rows(env_steps + 4 * WIDTH * LIMIT)
+    for one, other in zip(found, longer, strict=False):
+        count = len(one.rewards)
+        assert one.seed == other.seed
+        assert one.terminated == (other.terminated and count == len(other.rewards))
+        assert_array_equal(one.observations, other.observations[: count + 1])
+        assert_array_equal(one.actions, other.actions[:count])
+        assert_array_equal(one.rewards, other.rewards[:count])
 
 
 # -- a dry run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,8 @@ from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
 from support.builders import Array, add_online, dataset_store, replay_of, small_agent
 from support.odd_envs import PLAN
-from support.recordings import ID, own_folders
-from support.runs import assert_same_end, execute, recipe_of, states, stopped_at
-from support.small_data import write_steady
+from support.recordings import ID
+from support.runs import assert_same_end, execute, recipe_of, states, stopped_at, stored_rows
 
 CPU = torch.device("cpu")
 GAMMA = 0.5
@@ -390,7 +389,7 @@ def test_recorded_updates_with_windows_are_the_eager_ones_in_every_bit(phase: An
 @pytest.mark.cuda
 @pytest.mark.parametrize("phase", ["offline", "online"])
 def test_captured_updates_with_windows_are_the_eager_ones(phase: Any) -> None:
-    assert assert_same_updates(phase, "cuda", rtol=1e-4, atol=1e-5)._graphs
+    assert assert_same_updates(phase, "cuda", rtol=1e-4, atol=1e-5).graphs
 
 
 def test_transitions_of_a_model_stand_alone() -> None:
@@ -416,13 +415,6 @@ def test_made_up_rows_follow_one_another_so_that_a_bench_measures_whole_windows(
     assert sum(float(batch.weight.mean()) for batch in batches) / 50 > 0.95
 
 
-@pytest.fixture(scope="module")
-def dataset() -> Iterator[None]:
-    with own_folders():
-        write_steady(ID)
-        yield
-
-
 def recipe(env: str = "Steady-v0", capacity: int = 11) -> Recipe:
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
@@ -431,7 +423,7 @@ def recipe(env: str = "Steady-v0", capacity: int = 11) -> Recipe:
     return recipe_of(Chunked.name, method, **run, evaluation=watched)
 
 
-@pytest.mark.usefixtures("dataset")
+@pytest.mark.usefixtures("steady_dataset")
 def test_a_run_of_chunks_stopped_and_resumed_ends_as_one_that_was_not(tmp_path: Path) -> None:
     source = None
     for phase in ("offline", "online"):
@@ -447,14 +439,14 @@ def test_a_run_of_chunks_stopped_and_resumed_ends_as_one_that_was_not(tmp_path: 
 def stored_ends(run: Path) -> tuple[Array, Array]:
     """Return, in the order of writing, the step within its episode of each row, and its mark."""
     saved = load(run)
-    rows = torch.cat([block["rows"] for block in saved.blocks if block is not None], dim=1)
+    rows = stored_rows(run)
     rows = rows.roll(-(saved.state["written"] % rows.shape[1]), 1)
     mark = Layout(3, 1, (END,)).slices[END].start
     assert {len(e["rewards"]) > 0 for e in saved.state["running"]} != {False}
     return rows[..., 2].numpy(), rows[..., mark].numpy()
 
 
-@pytest.mark.usefixtures("dataset")
+@pytest.mark.usefixtures("steady_dataset")
 @pytest.mark.parametrize("env", ["Steady-v0", "Odd-v0"])
 def test_the_last_row_of_each_episode_is_marked_where_a_fault_cut_it_too(
     env: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -158,10 +158,10 @@ def test_a_job_number_in_a_folder_is_believed_only_if_it_was_submitted_from_here
         submitted = own_folder(out) / "7_submission.sh"
         for number in ("7", "--me", "7 --me", "../7", 7):
             replace_file(cell.folder / JOB, json_bytes({"cluster": "slurm", "job_id": number}))
-            assert launcher._known_job(cell) is None
+            assert launcher.known_job(cell) is None
         submitted.parent.mkdir(parents=True, exist_ok=True)
         submitted.touch()
-        job = launcher._known_job(cell)
+        job = launcher.known_job(cell)
         assert job is not None
         assert job.job_id == "7"
     finally:

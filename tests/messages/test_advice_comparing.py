@@ -171,12 +171,12 @@ def test_the_status_is_that_of_a_comparisons_folder(
 def test_a_stopped_comparison_continues_with_the_command_that_it_prints(
     terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from baq_cli.launch.drive import _Drive
+    from baq_cli.launch.local import Here
     from support.launching import ask_to_stop
 
-    start = _Drive._start_some
+    start = Here.start
     with monkeypatch.context() as patch:
-        patch.setattr(_Drive, "_start_some", lambda drive: (start(drive), ask_to_stop())[0])
+        patch.setattr(Here, "start", lambda *given: (start(*given), ask_to_stop())[0])
         said = terminal.told(*compare(tmp_path / "c", "--workers", "2"), status=130)
     (command,) = re.findall(r"Continue with the same command: (baq compare .*)$", said)
     terminal.done(*shlex.split(command)[1:])
@@ -353,9 +353,17 @@ def test_a_benchmark_is_asked_for_as_the_messages_say(
 
     monkeypatch.setattr(rival, "prepared_environment", lambda note: Path("python"))
     asked: list[str] = []
-    monkeypatch.setattr(
-        rival, "_pairs_of", lambda case, *rest: asked.append(case.algo) or _a_pair(case)
-    )
+
+    class Counterpart:
+        def __init__(self, python: Path, algo: str, *rest: Any):
+            asked.append(algo)
+
+        def rate(self, what: str, seconds: float) -> float:
+            return 1.0
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(rival, "D3rlpy", Counterpart)
     quick = ["--seeds", "1", "--rounds", "1", "--seconds", "0.01", "--hidden", "8", "--batch", "8"]
     against = ["bench", "--algo", "iql", "--against", "d3rlpy", *quick]
     assert "leave out --phase" in terminal.told(*against, "--phase", "online")
@@ -367,12 +375,6 @@ def test_a_benchmark_is_asked_for_as_the_messages_say(
     for algo in said.rpartition("among ")[2].split(", "):
         terminal.done("bench", "--algo", algo, "--against", "d3rlpy", *quick, "--device", "cpu")
         assert asked[-1] == algo
-
-
-def _a_pair(case: Any) -> Any:
-    from baq_cli.bench.rival import Pairs
-
-    return Pairs(case, 1, [1.0], {"update": [1.0], "training": [1.0]})
 
 
 # -- acting

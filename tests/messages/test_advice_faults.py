@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import re
 import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from baq_cli.errors import DataError
 from support.advice import Terminal, follows, quoted
 from support.bad_disk import bad_disk
 from support.commands import ENV, LOG, compare, finetune, log, pretrain, run, scratch
+from support.evaluations import nothing_played
 from support.odd_envs import PLAN, Odd
 
 __all__ = ["log", "run"]
@@ -48,11 +54,8 @@ def test_a_lower_rate_and_scale_keep_an_update_finite(
 
 
 @follows("Mend the environment, or the policy's learning rate, then resume.")
-def test_a_mended_environment_is_resumed_in(
-    terminal: Terminal, odd: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("baq_cli.engine.evaluation.evaluator.Evaluator._played", _nothing_played)
+def test_a_mended_environment_is_resumed_in(terminal: Terminal, odd: list[str]) -> None:
+    with nothing_played():
         assert "Mend the environment" in terminal.told(*odd, status=5)
     terminal.done(*odd, "--resume")
 
@@ -124,10 +127,12 @@ def test_less_is_asked_of_the_memory(terminal: Terminal, log: str, tmp_path: Pat
 
 @follows(", … ({} in all; --json has them)")
 def test_a_long_list_is_whole_in_json(terminal: Terminal, log: str) -> None:
-    from baq_cli.cli.results import MOST_LISTED, _entry
+    from baq_cli.cli.results import MOST_LISTED, print_card
 
     many = list(range(MOST_LISTED + 1))
-    assert f"{len(many)} in all; --json" in _entry(many)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        print_card({"many": many})
+    assert f"({len(many)} in all; --json has them)" in " ".join(shown.getvalue().split())
     status, out, _ = terminal.run("data", "show", LOG, "--json")
     assert (status, len(json.loads(out)["obs_min"])) == (0, 3)
 
@@ -205,15 +210,14 @@ def test_a_disk_that_answers_again_or_a_folder_moved_away_lets_a_run_go_on(
     shutil.copytree(run, tmp_path / "copy")
     last = sorted((run / "checkpoints").glob("offline-*"))[-1]
     resume = pretrain("iql", run, "evaluation.every_gradient_steps=2", "--resume")
-    opened = plain_files._open
 
-    def unanswered(path: Path, *rest: Any) -> Any:
-        if Path(path) == last / "agent.safetensors":
+    def unanswered(path: Any, *rest: Any, **how: Any) -> Any:
+        if path == last / "agent.safetensors":
             raise OSError(5, "Input/output error", str(path))
-        return opened(path, *rest)
+        return io.open(path, *rest, **how)  # noqa: UP020
 
     with monkeypatch.context() as patch:
-        patch.setattr(plain_files, "_open", unanswered)
+        patch.setattr(plain_files, "open", unanswered, raising=False)
         assert "once the disk answers" in terminal.told(*resume, status=3)
         shutil.move(last, tmp_path / "away")
         terminal.done(*resume)
@@ -233,16 +237,10 @@ def test_a_run_whose_environments_a_signal_took_is_resumed(
         raise EnvironmentFault("gone")
 
     words = scratch(tmp_path / "run", "--env", ENV, "--algo", "sac", "env_workers=false")
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, nothing_played():
         patch.setattr(EnvPool, "begin_step", taken)
-        patch.setattr("baq_cli.engine.evaluation.evaluator.Evaluator._played", _nothing_played)
         assert "--resume goes on" in terminal.told(*words, status=130)
     terminal.done(*words, "--resume")
-
-
-def _nothing_played(evaluator: Any, *given: Any) -> Any:
-    shape = len(evaluator.seeds), evaluator.episodes
-    return np.zeros(shape), np.ones(shape, np.int64)
 
 
 @follows("its process ended with status {}, see {} in its folder")
@@ -257,25 +255,31 @@ def test_a_cells_log_lies_where_the_message_says(tmp_path: Path) -> None:
 
 
 @follows("{} ended as {}, see {}", "{} failed, see {}")
-def test_a_jobs_output_lies_where_the_message_says(folder: Path, tmp_path: Path) -> None:
-    from baq_cli.launch import drive
-    from baq_cli.launch.slurm import Slurm
+def test_a_jobs_output_lies_where_the_message_says(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baq_cli.launch import slurm
+    from baq_cli.launch.child import HOW
     from support.fake_slurm import fake_slurm
     from support.launching import cells_in, own_data
 
-    with own_data() as place, fake_slurm(tmp_path):
-        (cell,) = cells_in(place / "c", ["bc"])
-        cell.save()
-        launcher = Slurm(place / "c")
-        job = launcher.start(cell, lambda name, event: None)
-        next(tmp_path.glob("jobs/*.pid"))
-        (cell.folder / "cell.json").unlink()
-        while (how := job.ended()) is None:
-            continue
-        how = how if "see" in how else job._in_words()
-        assert drive.ATTEMPTS > 1
-        for path in re.findall(r"see (/\S+)", how):
-            assert Path(path).exists()
+    monkeypatch.setattr(slurm, "ASK_SECONDS", 0.0)
+    monkeypatch.setattr(slurm, "LOOK_SECONDS", 0.0)
+    with own_data() as place, fake_slurm(tmp_path) as jobs:
+        cells = cells_in(place / "c", ["bc", "iql"])
+        for cell in cells:
+            cell.save()
+        (cells[1].folder / HOW).mkdir()  # where its job can't write
+        launcher = slurm.Slurm(place / "c")
+        started = [launcher.start(cell, lambda name, event: None) for cell in cells]
+        while not list(slurm.own_folder(place / "c").glob("1_*.err")):
+            time.sleep(0.05)
+        os.killpg(int((jobs / "1.pid").read_text()), signal.SIGKILL)
+        for job, said in zip(started, ("job 1 ended as FAILED", "job 2 failed"), strict=True):
+            while (how := job.ended()) is None:
+                time.sleep(0.05)
+            assert how.startswith(f"{said}, see /")
+            assert Path(how.partition("see ")[2]).exists()
 
 
 # -- reports

@@ -228,7 +228,7 @@ def test_blocks_of_rows_change_nothing_but_rounding(
         monkeypatch.setattr(module, "BLOCK_ROWS", 10**6)
         whole = net(net.x)
         monkeypatch.setattr(module, "BLOCK_ROWS", 8)
-        assert [part.shape[-2] for part, _ in module._in_blocks(net.x, None)] == blocks
+        assert [part.shape[-2] for part, _ in module.in_blocks(net.x, None)] == blocks
         cut = net(net.x)
         torch.testing.assert_close(cut, whole, **ROUNDING)
         for a, b in zip(slopes(cut, wanted), slopes(whole, wanted), strict=True):
@@ -242,7 +242,7 @@ def test_blocks_keep_the_inputs_of_a_row_together(
     net = Net(Sizes(rows=9))
     each = net.draw(2, 9, count, 1)
     monkeypatch.setattr(module, "BLOCK_ROWS", 12)  # less than the twenty inputs of one row
-    blocks = module._in_blocks(net.x[..., :3], each)
+    blocks = module.in_blocks(net.x[..., :3], each)
     rows = {1: [9], 3: [4, 4, 1], 20: [1] * 9}[count]
     assert [(x.shape[1], e.shape[1]) for x, e in blocks if e is not None] == [(b, b) for b in rows]
     whole = torch.cat([net.x[..., :3].repeat_interleave(count, 1), each.flatten(1, 2)], dim=-1)

@@ -129,7 +129,7 @@ def test_links_lead_to_the_same_place_on_the_site(
 ) -> None:
     import outside
 
-    assert outside._for_site(link, name, uri) == expected
+    assert outside.for_site(link, name, uri) == expected
 
 
 def test_links_lead_to_files_that_there_are_on_a_forge_too() -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.cli.report import Named, _named
+from baq_cli.cli.report import Named
 from baq_cli.envs.scores import Reference
 from baq_cli.errors import UsageError
 from baq_cli.report.document import ReportInfo, build_document
@@ -267,13 +267,13 @@ def test_a_word_that_exists_is_a_path_and_others_may_name_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("iql expectile=0.9").mkdir()
-    assert _named("iql expectile=0.9") == Named(Path("iql expectile=0.9"))
-    assert _named("high=iql expectile=0.9") == Named(Path("iql expectile=0.9"), "high")
-    assert _named("two\nwords=s0") == Named(Path("s0"), "two words")
-    assert _named("s0") == Named(Path("s0"))
+    assert Named.of("iql expectile=0.9") == Named(Path("iql expectile=0.9"))
+    assert Named.of("high=iql expectile=0.9") == Named(Path("iql expectile=0.9"), "high")
+    assert Named.of("two\nwords=s0") == Named(Path("s0"), "two words")
+    assert Named.of("s0") == Named(Path("s0"))
     for word in ("=s0", "a=", " =s0"):
         with pytest.raises(UsageError, match="NAME=RUN"):
-            _named(word)
+            Named.of(word)
 
 
 def test_seeds_and_settings_trained_by_separate_commands_stand_in_every_rendering(

@@ -206,7 +206,9 @@ def test_rows_are_returns_of_the_episodes_that_ended_since_the_row_before(
 
 
 def test_who_acts_follows_what_is_published_and_never_waits() -> None:
-    asked, context = recipe(), multiprocessing.get_context("spawn")
+    asked, processes = recipe(), multiprocessing.get_context("spawn")
+    lock = processes.Lock()
+    context: Any = SimpleNamespace(Lock=lambda: lock, RawArray=processes.RawArray)
     agents = [make_agent("sac", asked.method, SPEC, "online") for _ in range(2)]
     snapshot = Snapshot(agents[0], context)
     with torch.no_grad():
@@ -217,7 +219,7 @@ def test_who_acts_follows_what_is_published_and_never_waits() -> None:
     parts = [acting_parts(agent) for agent in agents]
     assert parts[0].keys() == parts[1].keys()
     assert all(torch.equal(t, parts[1][name]) for name, t in parts[0].items())
-    with snapshot._lock:
+    with lock:
         assert snapshot.read(agents[1]) is None
 
 
@@ -291,7 +293,9 @@ class Scripted:
 
 
 def test_what_somebody_wants_is_done_and_logged(tmp_path: Path) -> None:
-    asked, context = recipe(), multiprocessing.get_context("spawn")
+    asked, processes = recipe(), multiprocessing.get_context("spawn")
+    lock = processes.Lock()
+    context: Any = SimpleNamespace(Lock=lambda: lock, RawArray=processes.RawArray)
     log = tmp_path / transitions.NAME
     transitions.TransitionLog.create(log, transitions.Layout(3, 1, (0,))).close()
     inputs = safetensors.torch.save(Inputs.fit(asked.method, 3, None).tensors())

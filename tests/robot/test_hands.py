@@ -9,6 +9,7 @@ import pty
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,7 +110,7 @@ class Typed:
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch) -> Typed:
     terminal = Typed()
-    monkeypatch.setattr(keyboards, "_Terminal", lambda path, closing: terminal)
+    monkeypatch.setattr(keyboards, "Terminal", lambda path, closing: terminal)
     return terminal
 
 
@@ -246,8 +247,9 @@ class Pad:
     def get_axis(self, number: int) -> int:
         return self.axes.get(number, 0)
 
-    def quit(self) -> None:
-        pass
+    def init(self) -> None: ...
+
+    def quit(self) -> None: ...
 
 
 def test_a_gamepad_acts_while_its_shoulder_is_held_and_pauses_the_run_while_it_is_lost(
@@ -255,7 +257,7 @@ def test_a_gamepad_acts_while_its_shoulder_is_held_and_pauses_the_run_while_it_i
 ) -> None:
     shoulder, y, left_x, left_y = 10, 3, 0, 1
     pad = Pad()
-    monkeypatch.setattr(gamepads, "_library", lambda: pad)
+    monkeypatch.setattr(import_module("pygame._sdl2"), "controller", pad, raising=False)
     monkeypatch.setattr("pygame.event.pump", lambda: None)
     hand = gamepads.gamepad(2)(Setting(EnvRef("x"), 0, 2, 2))
     assert hand.decide(moment()) == Decision()
@@ -282,7 +284,7 @@ def test_a_gamepad_that_is_not_there_or_has_too_few_sticks_is_said_first(
 ) -> None:
     pad = Pad()
     pad.here = False
-    monkeypatch.setattr(gamepads, "_library", lambda: pad)
+    monkeypatch.setattr(import_module("pygame._sdl2"), "controller", pad, raising=False)
     with pytest.raises(UsageError, match="no gamepad is connected"):
         gamepads.gamepad(2)
     pad.here = True

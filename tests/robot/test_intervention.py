@@ -27,7 +27,15 @@ from baq_cli.report.notes import notes_on
 from baq_cli.runs.events import Progress
 from support.acting_probes import LOW, PROBE, Probe, place_of, probe
 from support.advice import Terminal, follows
-from support.runs import assert_same_end, execute, last_tensors, recipe_of, states, stopped_at
+from support.runs import (
+    assert_same_end,
+    execute,
+    last_tensors,
+    recipe_of,
+    states,
+    stopped_at,
+    stored_rows,
+)
 
 Array = np.ndarray[Any, Any]
 __all__ = ["probe"]
@@ -155,10 +163,6 @@ def recipe_for(expert: Path | None, seeds: tuple[int, ...] = (0, 1), **run: Any)
     return recipe_of(PROBE, settings, **(layer | {"evaluation": watched} | run))
 
 
-def rows_of(run: Path) -> torch.Tensor:
-    return torch.cat([block["rows"] for block in load(run).blocks if block is not None], dim=1)
-
-
 @pytest.mark.parametrize("overlap", [False, True])
 def test_a_resume_goes_on_with_whoever_had_taken_over(
     overlap: bool, expert: Path, tmp_path: Path
@@ -188,7 +192,9 @@ def test_a_seed_is_taken_over_alike_alone_and_among_others(expert: Path, tmp_pat
         for name in ("both", "alone")
     )
     assert both["taken_over"][1:] == alone["taken_over"]
-    torch.testing.assert_close(rows_of(tmp_path / "both")[1], rows_of(tmp_path / "alone")[0])
+    torch.testing.assert_close(
+        stored_rows(tmp_path / "both")[1], stored_rows(tmp_path / "alone")[0]
+    )
 
 
 def test_what_somebody_did_is_stored_marked_and_counted(
@@ -198,7 +204,7 @@ def test_what_somebody_did_is_stored_marked_and_counted(
     monkeypatch.setattr(Probe, "data_columns", ("intervention",))
     recipe = recipe_for(expert, env="Bounded-v0")
     execute(recipe, tmp_path / "run")
-    rows = rows_of(tmp_path / "run")
+    rows = stored_rows(tmp_path / "run")
     action, taken = rows[..., 3].numpy(), rows[..., -1].numpy() > 0
     assert 5 < taken.sum() < taken.size - 5
     for seed in (0, 1):

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_array_equal
 
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.errors import ExitStatus
 from baq_cli.runs.transitions import NAME, read
 from support.advice import Terminal, follows
-from support.runs import states
+from support.runs import states, stored_rows
 from support.typed import HOT, LIMIT, Typist
 
 SMALL = (
@@ -25,13 +24,9 @@ SMALL = (
     *("sac.warmup_env_steps=100000", "evaluation.episodes=1", "evaluation.background=false"),
     "evaluation.every_env_steps=100000",
 )
+NOTING = ("--trust-env", "finetune", "--algo", "sac", "--env", "support.typed:Noting-v0")
 COLUMNS = 2 + 2 + 2 + 1 + 1
 """Of a row: observation, action, next observation, reward, bootstrap."""
-
-
-def rows_of(run: Path) -> torch.Tensor:
-    """Return what is stored of the only seed, `[T, width]`."""
-    return torch.cat([block["rows"] for block in load(run).blocks if block is not None], 1)[0]
 
 
 @pytest.fixture
@@ -53,16 +48,7 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
     """One afternoon at a robot: every key once, and what is stored is what was executed."""
     run = tmp_path / "run"
     words = (
-        *(
-            "--trust-env",
-            "finetune",
-            "--algo",
-            "sac",
-            "--env",
-            "support.typed:Noting-v0",
-            "--out",
-            run,
-        ),
+        *(*NOTING, "--out", run),
         *("--intervene", "keyboard", "--env-steps", "50000", *SMALL, "intervention.hz=200"),
         *("intervention.success_reward=10", "intervention.keys.hold_seconds=0.2"),
     )
@@ -105,7 +91,7 @@ def test_keys_typed_into_a_terminal_do_what_they_say(
 
     noted = person.executed()
     executed = noted[:, 1:].astype(np.float32)
-    rows = rows_of(run).numpy()
+    rows = stored_rows(run)[0].numpy()
     assert len(rows) == len(executed), "no step is lost, none is made up"
     assert_array_equal(rows[:, 2:4], executed)
     pushed = (executed == [0.5, 0]).all(axis=1)
@@ -164,16 +150,7 @@ def test_a_person_steers_a_robot_that_keeps_its_clock(
     """The process that acts reads the keys itself; its log has the actions that were executed."""
     run = tmp_path / "run"
     person = typist(
-        *(
-            "--trust-env",
-            "finetune",
-            "--algo",
-            "sac",
-            "--env",
-            "support.typed:Noting-v0",
-            "--out",
-            run,
-        ),
+        *(*NOTING, "--out", run),
         *("--intervene", "keyboard", "--env-steps", "5000", "--control-hz", "50", *SMALL),
         *("intervention.success_reward=10", "--env-arg", "hot_after=5"),
     )

@@ -23,7 +23,7 @@ from baq_cli.report.notes import notes_on
 from baq_cli.runs.transitions import LIMIT, NAME, SOMEBODY, read
 from support.acting_probes import HIGH, LOW, PROBE, Bounded, Probe, probe
 from support.advice import Terminal, follows
-from support.runs import assert_same_end, execute, recipe_of, states, stopped_at
+from support.runs import assert_same_end, execute, recipe_of, states, stopped_at, stored_rows
 from support.small_data import write_steady
 
 Array = np.ndarray[Any, Any]
@@ -40,10 +40,6 @@ def recipe_for(safety: Any, **run: Any) -> Recipe:
     layer |= {"seeds": [0, 1], "evaluation": watched}
     method = {"chunk": 2, "spread": 2.0, "warmup_env_steps": 3, "utd": 2}
     return recipe_of(PROBE, method, **(layer | {"safety": safety} | run))
-
-
-def rows_of(run: Path) -> torch.Tensor:
-    return torch.cat([block["rows"] for block in load(run).blocks if block is not None], dim=1)
 
 
 def manifest_of(run: Path) -> dict[str, Any]:
@@ -95,7 +91,7 @@ def test_what_is_stored_is_what_the_limits_let_pass(
     monkeypatch.setattr(Probe, "data_columns", ("intervention",))
     recipe = recipe_for({"max_action_change": CHANGE, "rest_action": 0}, env="Bounded-v0")
     execute(recipe, tmp_path)
-    rows = rows_of(tmp_path).double().numpy()
+    rows = stored_rows(tmp_path).double().numpy()
     scale = (float(HIGH) - float(LOW)) / 2
     action, first = float(LOW) + (rows[..., 3] + 1) * scale, rows[..., 2] == 0
     before = np.where(first, 0.0, np.roll(action, 1, axis=1))
@@ -130,7 +126,9 @@ def test_a_seed_is_limited_alike_alone_and_among_others(
     section = {"max_action_change": CHANGE} | envelope(then="hold")
     for name, seeds in (("both", [0, 1]), ("alone", [1])):
         execute(recipe_for(section, dataset=data, seeds=seeds), tmp_path / name)
-    torch.testing.assert_close(rows_of(tmp_path / "both")[1], rows_of(tmp_path / "alone")[0])
+    torch.testing.assert_close(
+        stored_rows(tmp_path / "both")[1], stored_rows(tmp_path / "alone")[0]
+    )
 
 
 def test_a_limit_holds_for_who_takes_over_too(probe: str, tmp_path: Path) -> None:

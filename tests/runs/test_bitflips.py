@@ -19,12 +19,9 @@ import torch
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.folder import dataset_path
 from baq_cli.data.minari.read import load_episodes
-from baq_cli.data.suite import Uniform
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.collection.datasets import collect_dataset
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.request import RunRequest
-from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell, load_cells, save_matrix
 from baq_cli.launch.journal import read_state, write_state
@@ -41,6 +38,7 @@ from baq_cli.surroundings import cache_folder
 from support.attempts import attempt
 from support.recordings import assert_same_episodes, own_folders, unseal
 from support.runs import execute, recipe_of
+from support.small_data import collect_pendulum
 
 pytestmark = pytest.mark.torture
 PLACES = 500 if os.environ.get("BAQ_TORTURE") else 25
@@ -69,9 +67,7 @@ class Made:
 def made() -> Iterator[Made]:
     """Two checkpoints of each phase; two seeds; a running episode in the online ones."""
     with own_folders() as place:
-        collect_dataset(
-            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 500, 0, False, lambda _: None
-        )
+        collect_pendulum(DATASET, 500)
         out = place / "matrix"
         (cell,) = lay_out([[{"dataset": DATASET}]], ["awac"], {}, out, "baq compare")
         save_matrix([cell], out)

@@ -32,6 +32,7 @@ from baq_cli.runs.folder import read_metrics
 from baq_cli.runs.lock import held
 from baq_cli.signals import STOPPING
 from support.bad_disk import FAULTS, bad_disk
+from support.evaluations import evaluation_process
 from support.odd_envs import Endless
 from support.recordings import ID, own_folders
 from support.runs import assert_same_end, execute, recipe_of, states
@@ -339,14 +340,16 @@ def test_a_signal_during_the_last_evaluation_beside_doesn_t_wait_for_it(
     number: int, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin, end = BackgroundEvaluator.begin, BackgroundEvaluator.end
+    last: list[str] = []
 
     def halted(evaluator: BackgroundEvaluator, acting: Any, name: str) -> None:
         if name == "online/3":
-            os.kill(evaluator._process.pid or 0, signal.SIGSTOP)
+            os.kill(evaluation_process().pid or 0, signal.SIGSTOP)
+            last.append(name)
         begin(evaluator, acting, name)
 
     def stopped(evaluator: BackgroundEvaluator, stop: Any) -> Any:
-        if evaluator._begun and evaluator._begun[1] == "online/3":
+        if last:
             threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
         return end(evaluator, stop)
 

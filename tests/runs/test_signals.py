@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baq_cli.engine.evaluation.background import SnapshotEvaluator
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.envs.pool import EnvPool
@@ -23,6 +22,7 @@ from baq_cli.errors import Interrupted
 from baq_cli.recipes.schema import Recipe
 from baq_cli.signals import STOPPING
 from baq_cli.untrusted import TRUST_VARIABLE
+from support.evaluations import nothing_played
 from support.odd_envs import PLAN
 from support.runs import assert_same_end, execute, recipe_of, states
 
@@ -140,16 +140,11 @@ def test_a_second_sigint_ends_a_run_whose_environment_hangs(
             if process not in before:
                 process.kill()
 
-    def played(evaluator: SnapshotEvaluator, stop: object) -> tuple[Any, Any]:
-        evaluator._begun = None
-        return np.zeros((1, 1)), np.zeros((1, 1))
-
-    monkeypatch.setattr(SnapshotEvaluator, "end", played)
     monkeypatch.setenv(PLAN, f"hangs 8 {hung}")
     help_later = threading.Timer(PATIENCE, help_out)
     help_later.start()
     threading.Thread(target=interrupt_twice, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
+    with nothing_played(), pytest.raises(KeyboardInterrupt):
         execute(
             finetuning("support.odd_envs:Odd-v0", seeds=[0], env_workers=True), tmp_path / "run"
         )

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 from baq_cli.cli.finetune import inherited
-from baq_cli.data.minari.write import write_minari
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune, run_pretrain
 from baq_cli.engine.phases.online import OnlineLoop
@@ -29,8 +28,9 @@ from baq_cli.runs.trackers.scalars import Scalars, metric_scalars
 from baq_cli.runs.trackers.tensorboard import TensorBoard
 from baq_cli.runs.trackers.wandb import Wandb
 from support.cli import SMALL, baq_json
-from support.recordings import ID, own_folders, plain_recording
+from support.recordings import ID, own_folders
 from support.runs import assert_same_end, assert_same_logs, recipe_of, states, stopped_at
+from support.small_data import write_pendulum
 from support.tracked import (
     NAMES,
     by_seed,
@@ -91,19 +91,11 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    env = gym.make("Pendulum-v1")
-    lengths, rng = (30, 30, 30, 30), np.random.default_rng(0)
-    recording = plain_recording(
-        lengths,
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        actions=rng.uniform(-1.5, 1.5, size=(sum(lengths), 1)).astype(np.float32),
-    )
     out = tmp_path_factory.mktemp("runs")
     with own_folders(), no_network() as tried, pytest.MonkeyPatch.context() as patch:
         for name in SETTINGS:
             patch.delenv(name, raising=False)
-        write_minari(ID, recording)
+        write_pendulum(ID)
         made = Runs(out / "source", out / "offline", out / "plain", out / "online", tried)
         follow(recipe(), made.source)
         follow(recipe(*NAMES), made.offline)
@@ -373,19 +365,24 @@ def test_what_the_user_has_set_decides_where_a_run_goes(
 def test_a_password_in_an_address_is_not_kept(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Mlflow, "_describe", lambda *_: None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@store.example/base")
-    tracker = Mlflow()
-
-    class Client:
+    class Store:
         def __init__(self, tracking_uri: str) -> None:
             assert "secret" in tracking_uri
 
-        def update_run(self, *_: Any, **__: Any) -> None: ...
+        def get_experiment_by_name(self, name: str) -> Any:
+            return SimpleNamespace(experiment_id="0")
 
-    monkeypatch.setattr(tracker, "_make", Client)
-    monkeypatch.setattr(tracker, "_create", lambda name: "id")
-    kept = tracker.begin(Followed(tmp_path, {}, {}, {}))
+        def create_run(self, experiment_id: str, run_name: str) -> Any:
+            return SimpleNamespace(info=SimpleNamespace(run_id="id"))
+
+        def get_run(self, run_id: str) -> Any:
+            return SimpleNamespace(data=SimpleNamespace(params={}))
+
+        def update_run(self, run_id: str, status: str) -> None: ...
+
+    monkeypatch.setattr("mlflow.tracking.MlflowClient", Store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@store.example/base")
+    kept = Mlflow().begin(Followed(tmp_path, {}, {}, {}))
     assert kept == {"store": "https://store.example/base", "run_id": "id"}
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from baq_cli import safe_python as python
 from baq_cli.envs.making import make_env
-from baq_cli.errors import EnvironmentMismatch
+from baq_cli.errors import EnvironmentMismatch, UsageError
 from baq_cli.launch.child import Child
-from baq_cli.launch.ray.launcher import _elsewhere
+from baq_cli.launch.ray.launcher import Ray
 from baq_cli.untrusted import TRUST_VARIABLE
 from support.advice import follows
 from support.logs import written
@@ -79,12 +79,19 @@ def test_processes_that_libraries_start_leave_the_folder_out(mark: Path) -> None
     assert not mark.exists()
 
 
-def test_ray_is_started_elsewhere(mark: Path) -> None:
+def test_ray_is_started_elsewhere(mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its driver's folder comes first on its workers' path."""
-    here = os.getcwd()
-    with _elsewhere():
-        assert os.getcwd() == os.sep
-    assert os.getcwd() == here
+    pytest.importorskip("ray")
+    here, started = os.getcwd(), []
+
+    def init(**asked: object) -> None:
+        started.append(os.getcwd())
+        raise RuntimeError("no cluster")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(UsageError, match="no cluster"):
+        Ray()
+    assert (started, os.getcwd()) == ([os.sep], here)
 
 
 def test_the_package_is_run_as_a_module_without_the_folder_that_it_is_run_in(mark: Path) -> None:

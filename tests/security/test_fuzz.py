@@ -25,13 +25,10 @@ from hypothesis import strategies as st
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.logs.mapping import expand, expand_one, read_mapping
-from baq_cli.data.suite import Uniform
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import tensor_bytes
-from baq_cli.engine.collection.datasets import collect_dataset
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.request import RunRequest
-from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import BaqError, DataError, ExitStatus
 from baq_cli.launch.cells import MATRIX, load_cells, save_matrix
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
@@ -55,6 +52,7 @@ from support.limits import little_memory
 from support.places import TESTS
 from support.recordings import own_folders
 from support.runs import execute, recipe_of
+from support.small_data import collect_pendulum
 
 pytestmark = pytest.mark.torture
 TORTURE = bool(os.environ.get("BAQ_TORTURE"))
@@ -97,9 +95,7 @@ class Made:
 def made() -> Iterator[Made]:
     """A run of each phase with a running episode, and a comparison with a cell."""
     with own_folders() as folder:
-        collect_dataset(
-            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None
-        )
+        collect_pendulum(DATASET)
         true = folder / "true"
         asked = {"dataset": DATASET, "gradient_steps": 2, "env_steps": 3, "seeds": [0]}
         recipe = recipe_of("awac", {}, **asked)

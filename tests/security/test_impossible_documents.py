@@ -14,11 +14,8 @@ import yaml
 from torch import Tensor
 
 from baq_cli.cli.results import show_run
-from baq_cli.data.suite import Uniform
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.checkpoints.tensors import read_tensors, tensor_bytes
-from baq_cli.engine.collection.datasets import collect_dataset
-from baq_cli.envs.ref import EnvChoice
 from baq_cli.errors import DataError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.report.document import ReportInfo, build_document
@@ -29,6 +26,7 @@ from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.files import json_bytes, read_json
 from support.recordings import own_folders
 from support.runs import execute, recipe_of
+from support.small_data import collect_pendulum
 
 DATASET = "made/pendulum-v0"
 Tensors = dict[str, Tensor]
@@ -45,9 +43,7 @@ class Truth:
 @pytest.fixture(scope="module")
 def made() -> Iterator[Truth]:
     with own_folders() as folder:
-        collect_dataset(
-            DATASET, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None
-        )
+        collect_pendulum(DATASET)
         recipe = recipe_of("iql", {}, dataset=DATASET, gradient_steps=2, env_steps=4)
         execute(recipe, folder / "offline")
         execute(recipe, folder / "online", source=folder / "offline")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,7 +40,7 @@ from baq_cli.runs.files import json_bytes, read_json, replace_file
 from baq_cli.runs.folder import RunDirectory, read_logged, read_metrics
 from baq_cli.runs.lock import held
 from baq_cli.runs.log import METRICS
-from baq_cli.runs.trackers.hub import _replay
+from baq_cli.runs.trackers.hub import replay
 from support import documents
 from support.logs import NEW, npz_file, written
 from support.recordings import ID, own_folders, plain_recording
@@ -110,9 +111,9 @@ WRITERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "half a state": (".state.json.partial", lambda folder: write_state(folder, "waiting")),
     "metrics": ("metrics.csv", add_a_row),
     "faults": ("faults.jsonl", lambda folder: faults_in(folder).failed(EnvironmentFault("x"), 1)),
-    "a kept batch": (
-        "faults/online-x.safetensors",
-        lambda folder: faults_in(folder)._keep({"x": torch.zeros(1)}, "x"),
+    "a kept step": (
+        "faults/online-env_step-1.safetensors",
+        lambda folder: faults_in(folder).check_transition({"reward": np.array([np.nan])}, 1),
     ),
     "log": ("worker.log", lambda folder: Child(folder, 1).let_go()),
     "how it ended": (".ended", lambda folder: run_in_child(folder, 1)),
@@ -259,7 +260,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "recipe.yaml": lambda path: read_logged(path.parent, "recipe.yaml"),
     "metrics.csv": lambda path: read_metrics(path.parent),
     "manifest.json": lambda path: read_metrics(path.parent),
-    "diagnostics.csv": lambda path: _replay(path.parent, None),  # type: ignore[arg-type]
+    "diagnostics.csv": lambda path: replay(path.parent, None),  # type: ignore[arg-type]
     "my.yaml": read_layer,
     "curves.csv": read_curves,
     "state.json": lambda path: read_state(path.parent),

@@ -217,15 +217,13 @@ def in_a_fresh_process(script: str, *words: object) -> str:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A Minari folder with a small dataset, and two runs: `offline`, and `online` from it."""
-    from baq_cli.data.suite import Uniform
-    from baq_cli.engine.collection.datasets import collect_dataset
     from baq_cli.engine.phases.commands import run_finetune
     from baq_cli.engine.phases.request import RunRequest
-    from baq_cli.envs.ref import EnvChoice
     from support.runs import execute, recipe_of
+    from support.small_data import collect_pendulum
 
     with own_folders() as folder:
-        collect_dataset(ID, [Uniform()], EnvChoice("Pendulum-v1"), 400, 0, False, lambda _: None)
+        collect_pendulum(ID)
         recipe = recipe_of("awac", {}, dataset=ID, gradient_steps=2, env_steps=3, seeds=[0])
         execute(recipe, folder / "offline")
         source = ckpt.load(folder / "offline")

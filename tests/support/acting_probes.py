@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.base import Agent, policy_net
-from baq_cli.agents.interface import Batch, Group, Losses
+from baq_cli.agents.interface import Batch, Group, Losses, Spec
 from baq_cli.agents.plans import Draw, Plan
 from baq_cli.agents.registry import METHODS
 from baq_cli.envs.faults import EXECUTED
@@ -113,6 +113,12 @@ class Filtered(gym.Wrapper[Any, Any, Any, Any]):
         if (safe != action).any():
             info = info | {EXECUTED: safe}
         return obs, reward, terminated, truncated, info
+
+
+def probe_of(seeds: tuple[int, ...], chunk: int, spread: float) -> Probe:
+    """Return a small probe that fine-tunes."""
+    config = Probe.Config(hidden=(8, 8), chunk=chunk, spread=spread)
+    return Probe(config, Spec(seeds, 3, 1), "online")
 
 
 class Saying(gym.Wrapper[Any, Any, Any, Any]):

@@ -38,6 +38,8 @@ from support.small_methods import own_sizes
 
 Array = np.ndarray[Any, Any]
 UNKNOWN_RETURN = -1e9
+EXACT = {"rtol": 1e-9, "atol": 1e-12}
+"""What float64 may round, where numbers are computed anew by a formula."""
 GAMMA = 0.9
 """Of tiny batches; no method's own default, so that one that used that would be found out."""
 

@@ -51,6 +51,17 @@ def unseal(dataset_id: str) -> None:
     path.write_text(json.dumps(unsealed(json.loads(path.read_text()))))
 
 
+def nested(parts: dict[str, Any]) -> Any:
+    """Return parts by their paths as dictionaries in dictionaries; one named '' as it is."""
+    if "" in parts:
+        return parts[""]
+    found: dict[str, Any] = {}
+    for head in dict.fromkeys(path.partition("/")[0] for path in parts):
+        within = {p.partition("/")[2]: a for p, a in parts.items() if p.partition("/")[0] == head}
+        found[head] = nested(within)
+    return found
+
+
 # -- random recordings
 
 LONE_SHAPES = st.sampled_from([(1,), (2,), (5,)])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from baq_cli.agents.registry import METHODS, method_configs
@@ -67,6 +68,11 @@ def execute(
     else:
         run_finetune(recipe, order, None if source is None else load(source))
     return heard
+
+
+def stored_rows(run: Path) -> Tensor:
+    """Return the rows that a run's last checkpoint keeps of its own stores, `[S, T, width]`."""
+    return torch.cat([block["rows"] for block in load(run).blocks if block is not None], dim=1)
 
 
 def noting(found: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from baq_cli.data.episodes import Episodes
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.data.minari.write import write_minari
+from baq_cli.data.suite import Uniform
+from baq_cli.engine.collection.datasets import collect_dataset
+from baq_cli.envs.ref import EnvChoice
 from support.counting_envs import Counting
 from support.odd_envs import Steady
 from support.recordings import plain_recording
@@ -45,6 +49,25 @@ def write_steady(dataset_id: str, episodes: int = 8, env: Steady | None = None) 
         truncated=np.array(parts["cut"]),
     )
     write_minari(dataset_id, recording)
+
+
+def write_pendulum(dataset_id: str) -> None:
+    """Save four episodes in the spaces of `Pendulum-v1`, with actions at random."""
+    env = gym.make("Pendulum-v1")
+    lengths, rng = (30, 30, 30, 30), np.random.default_rng(0)
+    recording = plain_recording(
+        lengths,
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        actions=rng.uniform(-1.5, 1.5, size=(sum(lengths), 1)).astype(np.float32),
+    )
+    write_minari(dataset_id, recording)
+
+
+def collect_pendulum(dataset_id: str, env_steps: int = 400) -> None:
+    """Collect steps at random in `Pendulum-v1`, as the command does."""
+    choice = EnvChoice("Pendulum-v1")
+    collect_dataset(dataset_id, [Uniform()], choice, env_steps, 0, False, lambda event: None)
 
 
 def write_counting(dataset_id: str, cut: bool = True, **changes: Any) -> Episodes:

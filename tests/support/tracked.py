@@ -9,17 +9,18 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+from baq_cli.recipes.schema import TrackerName
 from baq_cli.runs.log import METRICS
 from baq_cli.units import UNITS
 
 Curves = dict[str, list[tuple[int, float]]]
 """Points, step and value, by name."""
-NAMES = ("tensorboard", "wandb", "mlflow")
+NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 MOVING = {"wall_seconds", "_timestamp", "_runtime"}
 """What differs between a run and its repetition."""
 

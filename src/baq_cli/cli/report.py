@@ -55,7 +55,7 @@ def report(
     settings they get these behind their name, or are named by hand: NAME=RUN. A report's
     results.csv alone gives the same report again.
     """
-    named, files = [_named(word) for word in paths or []], curves or []
+    named, files = [Named.of(word) for word in paths or []], curves or []
     if not named and not files:
         raise UsageError("nothing to report: give a comparison's folder, runs, or --curves FILE")
     if out is None:
@@ -72,15 +72,18 @@ class Named:
     path: Path
     name: str | None = None
 
+    @classmethod
+    def of(cls, word: str) -> Named:
+        """Read PATH or NAME=PATH; what exists as it stands is a path.
 
-def _named(word: str) -> Named:
-    """Read PATH or NAME=PATH; what exists as it stands is a path."""
-    name, equals, rest = word.partition("=")
-    if not equals or Path(word).exists():
-        return Named(Path(word))
-    if not plain(name) or not rest:
-        raise UsageError(f"cannot read {clipped(word)}: expected a folder, or NAME=RUN")
-    return Named(Path(rest), plain(name))
+        Raises UsageError for a word that is neither.
+        """
+        name, equals, rest = word.partition("=")
+        if not equals or Path(word).exists():
+            return cls(Path(word))
+        if not plain(name) or not rest:
+            raise UsageError(f"cannot read {clipped(word)}: expected a folder, or NAME=RUN")
+        return cls(Path(rest), plain(name))
 
 
 def write_and_show(

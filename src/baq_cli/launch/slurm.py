@@ -98,7 +98,7 @@ class Slurm:
 
     def start(self, cell: Cell, watch: Watcher) -> SlurmJob:
         reader = Reader(cell.folder)  # before anything can happen in the cell
-        job = self._known_job(cell)
+        job = self.known_job(cell)
         if job is not None:
             watch(cell.name, Note(f"{cell.name}: already Slurm job {job.job_id}"))
             return SlurmJob(self, cell, reader, job)
@@ -139,7 +139,7 @@ class Slurm:
             replace_file(cell.folder / JOB, json_bytes(known))
         return job
 
-    def _known_job(self, cell: Cell) -> Any | None:
+    def known_job(self, cell: Cell) -> Any | None:
         """Return a cell's job that was submitted earlier and is queued or running still.
 
         What the cell's folder says may be a stranger's: only a job that was submitted from here,

@@ -41,7 +41,7 @@ def perceptron(
     Differentiable once, in x, `each` and, unless frozen, the parameters; `plain.py` has no such
     limit.
     """
-    parts = [(x, each)] if x.is_cuda else _in_blocks(x, each)
+    parts = [(x, each)] if x.is_cuda else in_blocks(x, each)
     if torch.is_grad_enabled():
         apply: Any = _Perceptron.apply
         results = [apply(*part, len(affine), frozen, *affine, *norms) for part in parts]
@@ -50,7 +50,7 @@ def perceptron(
     return results[0] if len(results) == 1 else torch.cat(results, dim=2)
 
 
-def _in_blocks(x: Tensor, each: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+def in_blocks(x: Tensor, each: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
     """Cut inputs of many rows into blocks whose activations stay in a processor's cache."""
     rows = max(1, BLOCK_ROWS // (1 if each is None else each.shape[2]))
     if x.shape[-2] < 2 * rows:

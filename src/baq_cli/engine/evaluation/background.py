@@ -33,6 +33,8 @@ from baq_cli.units import Phase
 
 Array = npt.NDArray[Any]
 POLL_SECONDS = 0.1
+PROCESS = "baq evaluation"
+"""What the process in the background is called, in what Python says of it and its children."""
 FREE_CORES = 2
 """Cores beside the training threads from which evaluating in the background takes none away."""
 
@@ -145,7 +147,9 @@ class BackgroundEvaluator(_Stateless):
         self._begun: tuple[dict[str, Tensor], str] | None = None
         self._here: SnapshotEvaluator | None = None
         self._sending = threading.Thread()
-        self._process = context.Process(target=_serve, args=(theirs, setting), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, setting), name=PROCESS, daemon=True
+        )
         with signals_held():
             self._process.start()
         theirs.close()

@@ -14,8 +14,9 @@ class SumTree:
     """A tree of sums a seed; drawing and setting cost O(FAN · log_FAN(capacity)) a row.
 
     Shapes: S seeds; priorities of rows are leaves `[S, capacity]`, zero until set; every inner
-    node is its children's sum (float64, so that a million small priorities don't drift). With
-    `changes` there is a leaf more, which `change` needs.
+    node is its children's sum (float64, so that a million small priorities don't drift). `levels`
+    are the nodes, those below the root first, each level `[S, a multiple of FAN]`. With `changes`
+    there is a leaf more, which `change` needs.
     """
 
     def __init__(self, seeds: int, capacity: int, device: torch.device, changes: bool = False):
@@ -23,7 +24,7 @@ class SumTree:
         sizes = [capacity + changes]
         while sizes[-1] > FAN:
             sizes.append(-(-sizes[-1] // FAN))
-        self._levels = [
+        self.levels = [
             torch.zeros(seeds, -(-size // FAN) * FAN, dtype=torch.float64, device=device)
             for size in reversed(sizes)
         ]
@@ -31,26 +32,26 @@ class SumTree:
     @property
     def total(self) -> Tensor:
         """The sum of all priorities, `[S]`."""
-        return self._levels[0].sum(1)
+        return self.levels[0].sum(1)
 
     @property
     def priorities(self) -> Tensor:
         """Every row's priority, `[S, at least capacity]`."""
-        return self._levels[-1]
+        return self.levels[-1]
 
     def fill(self, priorities: Tensor) -> None:
         """Set the first rows' priorities, `[S, M]`, the others to zero, and rebuild the sums."""
-        for level in self._levels:
+        for level in self.levels:
             level.zero_()
-        self._levels[-1][:, : priorities.shape[1]] = priorities
-        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+        self.levels[-1][:, : priorities.shape[1]] = priorities
+        for above, below in zip(self.levels[-2::-1], self.levels[:0:-1], strict=True):
             sums = below.unflatten(1, (-1, FAN)).sum(-1)
             above[:, : sums.shape[1]] = sums
 
     def set(self, rows: Tensor, priorities: Tensor) -> None:
         """Set the priorities `[S, K]` of K distinct rows `[S, K]` (int64)."""
-        self._levels[-1].scatter_(1, rows, priorities.to(torch.float64))
-        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+        self.levels[-1].scatter_(1, rows, priorities.to(torch.float64))
+        for above, below in zip(self.levels[-2::-1], self.levels[:0:-1], strict=True):
             rows = rows // FAN
             above.scatter_(1, rows, _children(below, rows).sum(-1))
 
@@ -64,9 +65,9 @@ class SumTree:
         if chosen is not None:
             rows = torch.where(chosen, rows, self._spare)
             given = torch.where(chosen, given, 0.0)
-        leaves = self._levels[-1]
+        leaves = self.levels[-1]
         leaves.scatter_reduce_(1, rows, given, reduce="amax", include_self=False)
-        for above, below in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
+        for above, below in zip(self.levels[-2::-1], self.levels[:0:-1], strict=True):
             rows = rows // FAN
             above.scatter_(1, rows, _children(below, rows).sum(-1))
 
@@ -84,7 +85,7 @@ class SumTree:
         """
         mass = torch.where(self.total.unsqueeze(1) > 0, mass, -1.0)
         node = torch.zeros_like(mass, dtype=torch.int64)
-        for level in self._levels:
+        for level in self.levels:
             reached = _children(level, node).cumsum(-1)  # [S, B, FAN]
             mass = torch.minimum(mass, reached[..., -1] * JUST_BELOW)  # rounding must not pass it
             child = (reached <= mass.unsqueeze(-1)).sum(-1)  # the first that reaches further

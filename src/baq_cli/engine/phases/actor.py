@@ -30,23 +30,24 @@ class Actor:
     On the CPU a twin of the agent acts; before it does, the parts that act are copied over if
     there was an update since. One observation a seed is little work, and a device far away may
     take longer to be asked than the copy and the work here. On a card the work is captured once, as
-    updates are, unless the recipe's `capture` is off.
+    updates are, unless the recipe's `capture` is off. `agent` is who acts: the learner's own, or
+    the twin.
     """
 
     def __init__(
         self, recipe: Recipe, learner: Learner, inputs: Inputs, stream: SeedStream, place: ActingOn
     ):
-        self._learner, self._inputs, self.stream = learner, inputs, stream
-        self._agent = learner.agent
+        self.learner, self._inputs, self.stream = learner, inputs, stream
+        self.agent = learner.agent
         self._twin = place == "cpu"
         self._seen = -1
         if self._twin:
             spec = replace(learner.agent.spec, device=torch.device("cpu"))
-            self._agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
-        self._device = self._agent.spec.device
+            self.agent = make_agent(recipe.run.algo, recipe.method, spec, "online")
+        self._device = self.agent.spec.device
         self._captured: _Captured | None = None
         if self._device.type == "cuda" and recipe.run.capture:
-            self._captured = _Captured(lambda obs: self._agent.explore(obs, self.stream))
+            self._captured = _Captured(lambda obs: self.agent.explore(obs, self.stream))
 
     def act(self, obs: Array) -> Array:
         """Return exploring actions for raw observations `[S, obs_dim]`.
@@ -54,27 +55,28 @@ class Actor:
         They are `[S, chunk · action_dim]`: as many as the method decides on at once.
         """
         with torch.no_grad():
-            if self._twin and self._seen != self._learner.gradient_steps:
-                self._follow()
+            if self._twin and self._seen != self.learner.gradient_steps:
+                self.follow()
             known = self._inputs.obs(obs).unsqueeze(1)
             return self._explore(known).squeeze(1).cpu().numpy()
 
     def _explore(self, obs: Tensor) -> Tensor:
         if self._captured is not None:
             return self._captured.run(obs)
-        return self._agent.explore(obs.to(self._device), self.stream)
+        return self.agent.explore(obs.to(self._device), self.stream)
 
     def forget(self) -> None:
         """Copy the acting parts again before the next action."""
         self._seen = -1
 
-    def _follow(self) -> None:
-        theirs, own = (_acting(agent) for agent in (self._learner.agent, self._agent))
-        flat = torch.cat([tensor.flatten() for tensor in theirs]).cpu()  # one transfer
+    def follow(self) -> None:
+        """Copy the parts that act from the learner's agent, in one transfer."""
+        theirs, own = (_acting(agent) for agent in (self.learner.agent, self.agent))
+        flat = torch.cat([tensor.flatten() for tensor in theirs]).cpu()
         sizes = [tensor.numel() for tensor in own]
         for tensor, part in zip(own, flat.split(sizes), strict=True):
             tensor.copy_(part.view_as(tensor))
-        self._seen = self._learner.gradient_steps
+        self._seen = self.learner.gradient_steps
 
 
 class _Captured:

@@ -48,7 +48,7 @@ def choose_threads(recipe: Recipe, spec: Spec) -> int:
             break
         for count, found in times.items():
             with on_threads(count):
-                found.append(_seconds_an_update(updater))
+                found.append(seconds_an_update(updater))
     return cores if min(times[1]) > WORTH * min(times[cores]) else 1
 
 
@@ -70,7 +70,8 @@ def same_digits(recipe: Recipe, spec: Spec, phase: Phase, counts: Iterable[int])
     return all(first[name].equal(each[name]) for each in others for name in first)
 
 
-def _seconds_an_update(updater: Updater) -> float:
+def seconds_an_update(updater: Updater) -> float:
+    """Return the seconds of an update on the threads that there are; a first one is not timed."""
     updater.step()
     started, count, spent = time.perf_counter(), 0, 0.0
     while spent < LEAST_SECONDS:

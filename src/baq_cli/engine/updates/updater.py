@@ -34,7 +34,8 @@ class Updater:
     graph, or on a CPU, after `record_after` updates, as a record. All ways compute the same:
     what is drawn on a card depends on counts that lie there; what the host decides (the learning
     rates, how far the online store is filled) is read from the device.
-    With a `stage` the updates are the stage's, and their numbers come from `noise`.
+    With a `stage` the updates are the stage's, and their numbers come from `noise`. `graphs` are
+    what is captured on a card, for each set of groups; `records` what is recorded on a CPU.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Updater:
         device = learner.agent.spec.device
         self.captures, on_cpu = (capture and device.type == kind for kind in ("cuda", "cpu"))
         self._recording = Recorder(self._update, after) if on_cpu else None
-        self._graphs: dict[frozenset[str], Captured] = {}
+        self.graphs: dict[frozenset[str], Captured] = {}
         self._reached: tuple[Reached, ...] = ()
         self._eager = 0
         self._side = SideStream() if self.captures else None
@@ -76,7 +77,7 @@ class Updater:
         if reached != self._reached:  # a store had no rows, or too few, at the updates before
             self._reached = reached
             self.records.clear()
-            self._graphs.clear()
+            self.graphs.clear()
         if self._recording is not None:
             batch = self._recording.learn(active)
         elif not self.captures:
@@ -84,7 +85,7 @@ class Updater:
         elif self._eager < EAGER_FIRST * (1 + max(learner.agent.every.values(), default=1)):
             batch = self._on_side_stream(active)
         else:
-            captured = self._graphs.get(active) or self._capture(active)
+            captured = self.graphs.get(active) or self._capture(active)
             captured.graph.replay()
             batch, learner.metrics = captured.batch, captured.metrics
         return batch
@@ -97,5 +98,5 @@ class Updater:
     def _capture(self, active: frozenset[str]) -> Captured:
         assert self._side is not None
         graph, batch = self._side.capture(lambda: self._update.make(active))
-        self._graphs[active] = Captured(graph, batch, self.learner.metrics)
-        return self._graphs[active]
+        self.graphs[active] = Captured(graph, batch, self.learner.metrics)
+        return self.graphs[active]

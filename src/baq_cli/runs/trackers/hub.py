@@ -70,7 +70,7 @@ class Trackers:
     def resume(self) -> None:
         """Go on following a run whose folder was taken back to the checkpoint it resumes from."""
         self._each(self._begin)
-        self._each(lambda name, tracker: _replay(self._folder, tracker))
+        self._each(lambda name, tracker: replay(self._folder, tracker))
 
     def log(self, log: Log, rows: Iterable[Row]) -> None:
         """Pass on rows that were added to `<log>.csv`."""
@@ -112,7 +112,7 @@ def _log(moments: Iterable[Scalars], tracker: Tracker) -> None:
         tracker.log(moment)
 
 
-def _replay(folder: Path, tracker: Tracker) -> None:
+def replay(folder: Path, tracker: Tracker) -> None:
     """Log everything that a run's folder holds, in the order in which it was written.
 
     Diagnostics are written before the evaluation at the same gradient step.

@@ -88,7 +88,7 @@ class Keyboard:
         self._until = np.full(setting.action_dim, -np.inf)
         self._fresh = np.zeros(setting.action_dim, dtype=np.bool_)
         self._closing = ExitStack()
-        self._terminal = _Terminal(terminal, self._closing)
+        self._terminal = Terminal(terminal, self._closing)
 
     def decide(self, moment: Moment) -> Decision:
         """Return what the keys ask for that were typed since the last time."""
@@ -119,7 +119,7 @@ class Keyboard:
         return np.where(self._fresh | (self._clock() < self._until), self._push, np.float32(0))
 
 
-class _Terminal:
+class Terminal:
     """A terminal whose keys are read one by one, unseen, while Ctrl-C stays a signal."""
 
     def __init__(self, path: str, closing: ExitStack):
