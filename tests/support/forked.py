@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +35,11 @@ ASIDE = (
     "baq_cli.runs.trackers",
 )
 """What isn't imported ahead: it is run, or its package is told something before it is imported."""
+BESIDE = (
+    *("torch.fx.experimental.symbolic_shapes", "matplotlib.backends.backend_svg"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "minari", "gymnasium.envs.mujoco"),
+)
+"""What commands import when they come to it: for gradients, figures, environments."""
 
 
 class Server:
@@ -93,6 +99,8 @@ def _import_all() -> None:
         if not module.name.startswith(ASIDE):
             with contextlib.suppress(ImportError):  # of an extra that isn't installed
                 importlib.import_module(module.name)
+    for name in BESIDE:
+        importlib.import_module(name)
 
 
 def _become(words: list[str], env: dict[str, str], cwd: str, files: list[str]) -> None:
@@ -112,6 +120,28 @@ def _become(words: list[str], env: dict[str, str], cwd: str, files: list[str]) -
     sys.modules["__main__"] = command  # which processes that are spawned import
 
 
+def _run_and_leave() -> None:
+    """Run the command; end as Python does, but for freeing one by one what was imported."""
+    status: int | str | None = 1
+    try:
+        command.main()
+        status = 0
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        vars(threading)["_shutdown"]()
+        vars(atexit)["_run_exitfuncs"]()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # of one that was closed, or is broken
+                stream.flush()
+        os._exit(int(status or 0))
+
+
 def _serve() -> None:
     _import_all()
     wait_for_no_disk()
@@ -123,7 +153,7 @@ def _serve() -> None:
         if child == 0:
             heard.close()
             _become(**json.loads(line))
-            command.main()
+            _run_and_leave()
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
