@@ -26,7 +26,7 @@ import typer.main
 
 import baq_cli
 from baq_cli.cli import main as command
-from support.spared import build_commands_once, wait_for_no_disk
+from support.spared import build_commands_once, import_ahead, wait_for_no_disk
 
 ASIDE = (
     "baq_cli.__main__",
@@ -35,11 +35,6 @@ ASIDE = (
     "baq_cli.runs.trackers",
 )
 """What isn't imported ahead: it is run, or its package is told something before it is imported."""
-BESIDE = (
-    *("torch.fx.experimental.symbolic_shapes", "matplotlib.backends.backend_svg"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "minari", "gymnasium.envs.mujoco"),
-)
-"""What commands import when they come to it: for gradients, figures, environments."""
 
 
 class Server:
@@ -99,8 +94,6 @@ def _import_all() -> None:
         if not module.name.startswith(ASIDE):
             with contextlib.suppress(ImportError):  # of an extra that isn't installed
                 importlib.import_module(module.name)
-    for name in BESIDE:
-        importlib.import_module(name)
 
 
 def _become(words: list[str], env: dict[str, str], cwd: str, files: list[str]) -> None:
@@ -144,6 +137,7 @@ def _run_and_leave() -> None:
 
 def _serve() -> None:
     _import_all()
+    import_ahead()
     wait_for_no_disk()
     build_commands_once()
     typer.main.get_command(command.app)
