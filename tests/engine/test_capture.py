@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.registry import METHODS, method_configs
@@ -212,3 +214,40 @@ def test_an_updater_records_after_so_many_updates_and_not_before() -> None:
         updater.step()
         had.append(bool(updater.records))
     assert had == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda numbers: numbers.sum().item(), lambda numbers: bool(numbers.sum() > 0)]
+)
+def test_an_update_that_reads_a_number_is_not_recorded_as_if_that_stayed(
+    read: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = METHODS["bc"].loss
+
+    def reading(*args: Any) -> Any:
+        losses = loss(*args)
+        read(losses.terms["policy"])
+        return losses
+
+    monkeypatch.setattr(METHODS["bc"], "loss", reading)
+    training = Training(("bc", "offline", {}), "cpu")
+    with pytest.raises(RuntimeError, match="must not read numbers"):
+        training.by_updater(UPDATES, capture=True)
+
+
+def test_a_tensor_made_of_numbers_within_an_update_is_made_anew_by_its_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss = METHODS["bc"].loss
+
+    def scaled(*args: Any) -> Any:
+        losses = loss(*args)
+        factor = torch.tensor([1.0, 2.0])
+        losses.terms["policy"] = losses.terms["policy"] * factor.mul_(2.0)  # grows if it is kept
+        return losses
+
+    monkeypatch.setattr(METHODS["bc"], "loss", scaled)
+    recorded, eager = (Training(("bc", "offline", {}), "cpu") for _ in range(2))
+    assert recorded.by_updater(UPDATES, capture=True).records
+    eager.by_updater(UPDATES, capture=False)
+    assert_same(recorded, eager, rtol=0, atol=0)

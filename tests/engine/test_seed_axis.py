@@ -30,7 +30,7 @@ from support.builders import (
 )
 
 SEEDS = (0, 1, 2)
-UPDATES = 50
+UPDATES = 25
 OFFLINE = sorted(name for name, method in METHODS.items() if method.learns_offline)
 ONLINE = sorted(name for name, method in METHODS.items() if method.learns_online)
 

@@ -365,7 +365,8 @@ def test_a_long_phase_says_once_how_long_it_will_take() -> None:
 
 def test_a_manifest_says_what_evaluations_took_of_a_run(folder: Path, tmp_path: Path) -> None:
     write_steady(ID)
-    execute(recipe_of("bc", {}, dataset=ID, gradient_steps=4), tmp_path / "run")
+    watched = {"background": False, "estimate_updates": 5}
+    execute(recipe_of("bc", {}, dataset=ID, gradient_steps=4, evaluation=watched), tmp_path / "run")
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     spent = manifest["seconds_of_last_session"]
     share = manifest["evaluations_share_of_last_session"]

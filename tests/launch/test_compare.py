@@ -23,8 +23,14 @@ from support.runs import assert_same_logs
 
 DATASET = "baq/pendulum/medium-v0"
 ON = ("--dataset", DATASET, "--seeds", "2", *SMALL)
-SHORT = ("--gradient-steps", "20", "--env-steps", "20")
-LONG = ("--gradient-steps", "400", "--env-steps", "40")
+SHORT = (
+    *("--gradient-steps", "20", "evaluation.every_gradient_steps=10"),
+    *("--env-steps", "20", "evaluation.every_env_steps=10"),
+)
+LONG = (
+    *("--gradient-steps", "400", "evaluation.every_gradient_steps=100"),
+    *("--env-steps", "40", "evaluation.every_env_steps=20"),
+)
 FILES = ("report.html", "report.md", "results.csv", "results.json")
 
 

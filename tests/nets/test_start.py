@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any, get_args
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from baq_cli.nets.mlp import MLP
-from baq_cli.nets.start import Start
+from baq_cli.nets.start import Initialization, Start
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Initialization
 from support.builders import small_agent
@@ -133,3 +135,31 @@ def test_a_last_layers_gain_counts_where_small_last_is_asked_for_too() -> None:
 def test_a_last_layer_has_one_way_to_begin() -> None:
     with pytest.raises(ValueError, match="not both"):
         Start(last_gain=0.01, last_bound=3e-3)
+
+
+def test_a_file_is_looked_at_without_importing_a_compiler() -> None:
+    """PyTorch takes a second to import it, for operations on tensors that have no memory."""
+    code = """
+import sys
+import torch
+from baq_cli.agents.interface import Spec
+from baq_cli.agents.registry import METHODS, make_agent
+for algo, method in METHODS.items():
+    for phase in ("offline", "online"):
+        make_agent(algo, method.Config(), Spec((0, 1), 3, 2, device=torch.device("meta")), phase)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("how", get_args(Initialization))
+def test_without_memory_a_network_has_its_shapes(how: Initialization) -> None:
+    start = Start(how)
+    here, nowhere = (
+        MLP(SeedStream(SEEDS, "init", torch.device(device)), MEMBERS, 5, (4,), 2, start=start)
+        for device in ("cpu", "meta")
+    )
+    for one, other in zip(here.parameters(), nowhere.parameters(), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        assert (one.device.type, other.device.type) == ("cpu", "meta")

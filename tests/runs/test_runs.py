@@ -18,8 +18,9 @@ import torch
 from baq_cli.errors import ExitStatus
 from support.cli import SMALL, baq, baq_json
 
+DATASET = "made/pendulum-v0"
 PRETRAIN = (
-    *("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "baq", "--seeds", "2"),
+    *("pretrain", "--dataset", DATASET, "--algo", "baq", "--seeds", "2"),
     *("--gradient-steps", "60", "evaluation.every_gradient_steps=20", *SMALL),
     "baq.behavior_hidden=[16,16]",
 )
@@ -27,7 +28,10 @@ PRETRAIN = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("minari")
+    folder = tmp_path_factory.mktemp("minari")
+    words = ("--env", "Pendulum-v1", "--behavior", "random", "--env-steps", "600")
+    baq("data", "collect", DATASET, *words, data=folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,8 @@ def test_finetune_takes_a_run_a_folder_or_a_lone_file(
     for i, source in enumerate((pretrained, agent_file(pretrained).parent, lone)):
         out = tmp_path / str(i)
         words = ("finetune", "--checkpoint", source, "--env-steps", "30", "--out", out)
-        done = baq(*words, "baq.warmup_env_steps=10", data=data)
+        words = (*words, "evaluation.every_env_steps=10", "baq.warmup_env_steps=10")
+        done = baq(*words, data=data)
         found = rows(out)
         assert [r["phase"] for r in found[:6]] == ["offline"] * 6, "the curve goes on"
         handover = [r for r in found if r["phase"] == "online" and r["env_steps"] == "0"]
@@ -131,7 +136,7 @@ def test_a_behaviour_file_acts_like_the_checkpoint_it_was_made_from(
     data: Path, tmp_path: Path
 ) -> None:
     run, kept = tmp_path / "run", tmp_path / "kept.safetensors"
-    words = ("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "baq", "--seeds", "1")
+    words = ("pretrain", "--dataset", DATASET, "--algo", "baq", "--seeds", "1")
     words = (*words, "--gradient-steps", "3", "--out", run, *SMALL, "baq.behavior_hidden=[16]")
     baq(*words, data=data)
     baq("data", "behavior", kept, "--checkpoint", run, "--episodes", "1", data=data)
@@ -150,14 +155,22 @@ def test_resuming_another_method_or_recipe_is_refused(pretrained: Path, data: Pa
     baq(*words, "--seeds", "1", data=data, expect=ExitStatus.USAGE)
 
 
+ONLINE = ("--env-steps", "420", "baq.warmup_env_steps=30", "evaluation.every_env_steps=70")
+
+
+@pytest.fixture(scope="module")
+def whole(pretrained: Path, data: Path) -> Path:
+    """A fine-tuning that nothing interrupted."""
+    run = data / "runs" / "online"
+    baq("finetune", "--checkpoint", pretrained, *ONLINE, "--out", run, data=data)
+    return run
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_resumes_to_the_same_end(
-    signal_number: int, pretrained: Path, data: Path, tmp_path: Path
+    signal_number: int, pretrained: Path, whole: Path, data: Path, tmp_path: Path
 ) -> None:
-    online = ("finetune", "--checkpoint", pretrained, "--env-steps", "420")
-    online = (*online, "baq.warmup_env_steps=30", "evaluation.every_env_steps=70")
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    baq(*online, "--out", whole, data=data)
+    online, parts = ("finetune", "--checkpoint", pretrained, *ONLINE), tmp_path / "parts"
     command = [sys.executable, "-m", "baq_cli.cli.main", *map(str, online), "--out", str(parts)]
     environment = os.environ | {"MINARI_DATASETS_PATH": str(data)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
@@ -187,7 +200,7 @@ def test_a_damaged_checkpoint_is_a_message_and_status_3(
 
 def test_training_that_becomes_non_finite_stops_with_its_status(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "iql", "--seeds", "2")
+    words = ("pretrain", "--dataset", DATASET, "--algo", "iql", "--seeds", "2")
     words = (*words, "--gradient-steps", "10", "--out", run, *SMALL, "iql.reward_scale=1e38")
     done = baq(*words, data=data, expect=ExitStatus.NON_FINITE)
     assert "NaN or infinite" in done.stderr
@@ -233,7 +246,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
 def test_changing_the_method_takes_over_what_fits(data: Path, tmp_path: Path) -> None:
     offline, online = tmp_path / "cql", tmp_path / "sac"
-    words = ("pretrain", "--dataset", "baq/pendulum/medium-v0", "--algo", "cql")
+    words = ("pretrain", "--dataset", DATASET, "--algo", "cql")
     baq(*words, "--gradient-steps", "5", "--out", offline, *SMALL, "cql.cql_actions=2", data=data)
     words = ("finetune", "--checkpoint", offline, "--algo", "sac", "--env-steps", "5")
     done = baq(*words, "--out", online, "sac.warmup_env_steps=2", data=data)

@@ -1,6 +1,6 @@
 """What a stranger might write where this program reads: refused in words, or read; never a fault.
 
-10 000 cases here, twenty times as many, and others each time, with BAQ_TORTURE=1 (`make torture`).
+5 000 cases here, forty times as many, and others each time, with BAQ_TORTURE=1 (`make torture`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ DATASET = "made/pendulum-v0"
 
 def cases(count: int) -> Callable[..., Any]:
     return settings(
-        max_examples=count * (20 if TORTURE else 1),
+        max_examples=count * (40 if TORTURE else 1),
         deadline=SECONDS * 1_000,
         derandomize=not TORTURE,
         suppress_health_check=list(HealthCheck),
@@ -159,7 +159,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 )
 
 
-@cases(1_400)
+@cases(700)
 @given(text=RECIPES, algo=st.sampled_from(sorted(METHODS)))
 @example(text="seeds: 2001-99-99", algo="iql")  # PyYAML's own constructors raise anything
 @example(text="env: !!timestamp x", algo="iql")
@@ -195,7 +195,7 @@ KEY_TEXTS = st.lists(KEYS | WORDS, min_size=1, max_size=4).map(".".join)
 WORD_TEXTS = st.builds("{}={}".format, KEY_TEXTS, JUNK.map(json.dumps) | RECIPES)
 
 
-@cases(1_400)
+@cases(700)
 @given(words=st.lists(WORD_TEXTS | st.text(max_size=9), max_size=3))
 @example(words=[".".join("a" * 2_000) + "=1"])  # as deep as it is long
 @example(words=["iql.hidden=[1000000000]"])
@@ -209,7 +209,7 @@ def test_overrides(made: Made, words: list[str]) -> None:
     )
 
 
-@cases(500)
+@cases(250)
 @given(words=st.lists(WORD_TEXTS, max_size=2))
 @example(words=["iql.beta=2001-01-01"])  # which JSON can't hold
 @example(words=["iql.hidden=" + ",".join(map(str, range(20_000)))])
@@ -234,7 +234,7 @@ def agent_of(run: Path) -> ckpt.Checkpoint:
     return AGENTS[run]
 
 
-@cases(1_500)
+@cases(750)
 @given(data=st.data(), phase=st.sampled_from(["offline", "online"]))
 def test_headers_of_checkpoints(made: Made, data: st.DataObject, phase: str) -> None:
     saved = agent_of(made.true / phase)
@@ -296,7 +296,7 @@ TENSORS = st.fixed_dictionaries(
 HEADERS = st.dictionaries(WORDS, TENSORS | JUNK, max_size=3)
 
 
-@cases(500)
+@cases(250)
 @given(header=HEADERS, size=st.sampled_from([0, 4, 64]), claimed=st.none() | NUMBERS)
 @example({"a": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]}}, 4, None)
 @example({"a": {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]}}, 4, None)
@@ -309,7 +309,7 @@ def test_tensors(made: Made, header: Any, size: int, claimed: int | None) -> Non
     lawful(made, lambda: ckpt.read_tensors(path), ExitStatus.DATA)
 
 
-@cases(700)
+@cases(350)
 @given(data=st.data())
 def test_states_of_checkpoints(made: Made, data: st.DataObject) -> None:
     saved = agent_of(made.true / "online")
@@ -326,7 +326,7 @@ def test_states_of_checkpoints(made: Made, data: st.DataObject) -> None:
 JSON_TEXTS = mangled((JUNK | st.just({"a": [1, {"b": 2.5}]})).map(json.dumps), '{}[],:"\\ue019-. ')
 
 
-@cases(700)
+@cases(350)
 @given(text=JSON_TEXTS)
 @example(text="[" * 100_000)
 @example(text='{"a": ' * 120 + "1" + "}" * 120)
@@ -343,7 +343,7 @@ def test_json(made: Made, text: str) -> None:
 CELL_FILES = ("cell.json", "state.json")
 
 
-@cases(400)
+@cases(200)
 @given(data=st.data(), name=st.sampled_from([MATRIX, *CELL_FILES]))
 def test_comparisons(made: Made, data: st.DataObject, name: str) -> None:
     out, true = made.inside / "matrix", made.true / "matrix"
@@ -375,7 +375,7 @@ def test_a_cells_folder_is_a_name_within_the_comparisons(made: Made, folder: Any
     assert len(str(caught.value)) < 1_000
 
 
-@cases(200)
+@cases(100)
 @given(text=JSON_TEXTS, data=st.data())
 def test_what_watchers_read(made: Made, text: str, data: st.DataObject) -> None:
     """Nothing depends on events and progress: what can't be read is passed over."""
@@ -391,7 +391,7 @@ def test_what_watchers_read(made: Made, text: str, data: st.DataObject) -> None:
         assert shown.split()[1] in UNITS.values()
 
 
-@cases(300)
+@cases(150)
 @given(data=st.data())
 def test_manifests(made: Made, data: st.DataObject) -> None:
     run = made.inside / "finished"
@@ -410,7 +410,7 @@ def reported(run: Path) -> None:
     write_page(document, run / "report.html")
 
 
-@cases(100)
+@cases(50)
 @given(data=st.data())
 def test_recipes_of_finished_runs(made: Made, data: st.DataObject) -> None:
     run, true = made.inside / "recipes", made.true / "online"
@@ -427,7 +427,7 @@ def test_recipes_of_finished_runs(made: Made, data: st.DataObject) -> None:
     lawful(made, lambda: reported(run), ExitStatus.DATA, ExitStatus.USAGE)
 
 
-@cases(100)
+@cases(50)
 @given(data=st.data())
 def test_runs_that_are_continued_from_what_a_stranger_wrote(
     made: Made, data: st.DataObject
@@ -462,7 +462,7 @@ GOOD = "".join(f"h,iql,{s},online,{i},{i}.5,{i},{i}\n" for s in (0, 1) for i in 
 CSV_ODD = ",\n\r\"'0123456789eE-+.naif\x00"
 
 
-@cases(1_500)
+@cases(750)
 @given(text=mangled(st.just(CURVE + GOOD) | SHEETS.map(CURVE.__add__) | SHEETS, CSV_ODD))
 @example(text=",".join(["x" * 5_000] * 4))  # which no message repeats
 @example(text=CURVE + "x" * 200_000 + ",iql,0,online,0,1,1,1\n")
@@ -485,7 +485,7 @@ def test_curves(made: Made, text: str) -> None:
     lawful(made, read, ExitStatus.DATA)
 
 
-@cases(500)
+@cases(250)
 @given(text=mangled(SHEETS.map(METRIC.__add__) | SHEETS, CSV_ODD))
 @example(text=METRIC + "offline,nan,1,1,1,1,1,1,1,1\n")
 @example(text=METRIC + "x" * 200_000 + "\n")
@@ -510,7 +510,7 @@ MAPPINGS = st.fixed_dictionaries(
 ) | st.dictionaries(MAPPING_KEYS | WORDS, JUNK | NAMES, max_size=5)
 
 
-@cases(800)
+@cases(400)
 @given(text=mangled(MAPPINGS.map(as_yaml), YAML_ODD))
 @example(text=LAUGHS)
 @example(text="observation: [" + "*a, " * 30 + "]")

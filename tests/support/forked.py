@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ import typer.main
 
 import baq_cli
 from baq_cli.cli import main as command
-from support.spared import build_commands_once, wait_for_no_disk
+from support.spared import build_commands_once, import_ahead, wait_for_no_disk
 
 ASIDE = (
     "baq_cli.__main__",
@@ -112,8 +113,31 @@ def _become(words: list[str], env: dict[str, str], cwd: str, files: list[str]) -
     sys.modules["__main__"] = command  # which processes that are spawned import
 
 
+def _run_and_leave() -> None:
+    """Run the command; end as Python does, but for freeing one by one what was imported."""
+    status: int | str | None = 1
+    try:
+        command.main()
+        status = 0
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        vars(threading)["_shutdown"]()
+        vars(atexit)["_run_exitfuncs"]()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # of one that was closed, or is broken
+                stream.flush()
+        os._exit(int(status or 0))
+
+
 def _serve() -> None:
     _import_all()
+    import_ahead()
     wait_for_no_disk()
     build_commands_once()
     typer.main.get_command(command.app)
@@ -123,7 +147,7 @@ def _serve() -> None:
         if child == 0:
             heard.close()
             _become(**json.loads(line))
-            command.main()
+            _run_and_leave()
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -29,7 +29,7 @@ from support.bad_disk import bad_disk
 from support.odd_envs import STEADY
 from support.recordings import ID
 from support.runs import execute, recipe_of
-from support.spared import wait_for_no_disk
+from support.spared import import_ahead, wait_for_no_disk
 from support.timed_envs import TIMED
 
 STEPS, EVERY = 20, 7
@@ -99,6 +99,7 @@ def _child(kind: str, out: Path, kill_at: int | None, told: dict[str, str]) -> N
 
 def _serve() -> None:
     wait_for_no_disk()
+    import_ahead()
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 
 import typer.main
+
+LATE = (
+    *("torch.fx.experimental.symbolic_shapes", "matplotlib.figure", "minari", "mujoco"),
+    *("matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg"),
+)
+"""What commands import when they come to it: for gradients, figures, datasets, environments."""
+
+
+def import_ahead() -> None:
+    """Have forked processes find imported what they would import in their course."""
+    for name in LATE:
+        importlib.import_module(name)
 
 
 def wait_for_no_disk() -> None:

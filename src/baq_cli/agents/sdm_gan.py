@@ -145,8 +145,8 @@ class SDMGAN(ModelBased):
         self.build_model()
         self.register_buffer("real_odds", per_seed(1.0, spec))
         self.register_buffer("q_scale", per_seed(0.0, spec))
-        ends = per_seed(-float("inf"), spec), per_seed(float("inf"), spec)
-        self.register_buffer("reward_range", torch.stack(ends, dim=1))
+        ends = torch.tensor([-torch.inf, torch.inf], device=spec.device)
+        self.register_buffer("reward_range", ends.repeat(len(spec.seeds), 1))
         self.every = {"policy": config.policy_every}
         self.reads_clock = frozenset({"gradient_steps" if self.phase == "offline" else "share"})
 

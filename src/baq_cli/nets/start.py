@@ -39,7 +39,14 @@ class Start:
     def layer(
         self, init: SeedStream, members: int, n_in: int, n_out: int, last: bool
     ) -> tuple[Tensor, Tensor]:
-        """Draw a layer's weight `[S, N, n_in, n_out]` and bias `[S, N, 1, n_out]`."""
+        """Draw a layer's weight `[S, N, n_in, n_out]` and bias `[S, N, 1, n_out]`.
+
+        Where they have no memory, they have a shape alone: PyTorch would compute it in Python, and
+        imports its compiler for that.
+        """
+        if init.device.type == "meta":
+            sizes = [(len(init.seeds), members, rows, n_out) for rows in (n_in, 1)]
+            return torch.empty(sizes[0], device="meta"), torch.empty(sizes[1], device="meta")
         if last and self.last_bound is not None:
             weight = _within(self.last_bound, init, members, n_in, n_out)
             return weight, _within(self.last_bound, init, members, 1, n_out)

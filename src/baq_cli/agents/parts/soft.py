@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from baq_cli.agents.base import make_critics, per_seed, policy_net
+from baq_cli.agents.base import make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Target
 from baq_cli.agents.objectives import mean_abs, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
@@ -74,7 +74,8 @@ class SoftActorCritic(Adaptable, Conditioned):
 
     def initial_log_alpha(self) -> Tensor:
         """Return log α as it begins, `[S]`."""
-        return per_seed(self.config.initial_temperature, self.spec).log()
+        on_cpu = torch.full((len(self.spec.seeds),), self.config.initial_temperature).log()
+        return on_cpu.to(self.spec.device)  # without memory there, nothing would be computed
 
     def groups(self) -> dict[str, Group]:
         config = self.config

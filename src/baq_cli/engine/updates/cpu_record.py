@@ -8,20 +8,24 @@ the time at usual sizes and one seed. Kernels, arguments and order stay, and so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
+from operator import getitem
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.weak import WeakIdKeyDictionary
 
 from baq_cli.agents.interface import Batch
 from baq_cli.engine.updates.update import Update
 from baq_cli.nets.streams import SeedStream
 
 RECORD_AFTER = 1_000
-"""Updates before a record is made: what that takes is won back within some thousand more."""
+"""Updates before a record is made: what that takes is won back within some hundred more."""
 
 Heard = tuple[Callable[[], Tensor], Tensor]
 """How a tensor was drawn, and the tensor."""
@@ -79,32 +83,69 @@ class Record:
 
 def record(update: Update, active: frozenset[str]) -> tuple[Batch, Record]:
     """Make one update, and write down its operations; return its batch and the record."""
-    from torch.fx.experimental.proxy_tensor import make_fx  # takes a while to import
-
-    heard: list[Heard] = []
-    stream, noise = (_Overheard(each, heard) for each in (update.replay.stream, update.noise))
-    made: list[Batch] = []
-
-    def traced_once() -> list[Tensor]:
-        made.append(update.make(active, stream, noise))
-        return [*made[0].tensors().values(), *update.learner.metrics.values()]
-
-    traced = make_fx(traced_once, tracing_mode="real")()
-    held = {n: getattr(traced, n.target) for n in traced.graph.nodes if n.op == "get_attr"}
-    inputs = _as_inputs(traced.graph, held, [tensor for _, tensor in heard])
-    for node in traced.graph.nodes:
+    writer, heard = _Writer(), list[Heard]()
+    stream, noise = (_Overheard(s, heard, writer) for s in (update.replay.stream, update.noise))
+    with writer:
+        batch = update.make(active, stream, noise)
+    metrics = update.learner.metrics
+    writer.graph.output([writer.node_of(t) for t in (*batch.tensors().values(), *metrics.values())])
+    inputs = _as_inputs(writer.graph, writer.held, [tensor for _, tensor in heard])
+    for node in writer.graph.nodes:
         node.target = _quickest(node.target)
-    operations = fx.GraphModule(torch.nn.Module(), traced.graph).forward
-    names = list(made[0].tensors()), made[0].parts, list(update.learner.metrics)
-    return made[0], Record(operations, [draw for draw, _ in heard], inputs, *names)
+    operations = fx.GraphModule(torch.nn.Module(), writer.graph).forward
+    names = list(batch.tensors()), batch.parts, list(metrics)
+    return batch, Record(operations, [draw for draw, _ in heard], inputs, *names)
+
+
+class _Writer(TorchDispatchMode):
+    """Writes down each operation as it is done, with what it takes from outside: `held`."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = fx.Graph()
+        self.held: dict[fx.Node, Tensor] = {}
+        self.pausing = False
+        self._nodes: MutableMapping[Tensor, fx.Node] = WeakIdKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # that would import the compiler, which takes a second
+
+    def node_of(self, tensor: Tensor) -> fx.Node:
+        """Return what gives a tensor; one that was there before is held from now on."""
+        if tensor not in self._nodes:
+            node = self.graph.create_node("get_attr", f"held_{len(self.held)}")
+            self.held[node], self._nodes[tensor] = tensor, node
+        return self._nodes[tensor]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.pausing:
+            return func(*args, **kwargs)
+        if torch.Tag.data_dependent_output in func.tags:
+            raise RuntimeError(f"an update must not read numbers of tensors, as {func} does")
+        if func is torch.ops.aten.lift_fresh.default:  # of a tensor made just now of numbers
+            func = torch.ops.aten.lift_fresh_copy.default
+        taken = tree_map_only(Tensor, self.node_of, (args, kwargs))
+        made = func(*args, **kwargs)
+        node = self.graph.call_function(func, *taken)
+        if isinstance(made, Tensor):
+            self._nodes[made] = node
+        elif isinstance(made, (list, tuple)):
+            for i, tensor in enumerate(made):
+                if isinstance(tensor, Tensor):  # and not a gradient that nobody asked for
+                    self._nodes[tensor] = self.graph.call_function(getitem, (node, i))
+        return made
 
 
 class _Overheard(SeedStream):
-    """A stream that keeps what is drawn from it, and how; drawing is no part of what is traced."""
+    """A stream that keeps what is drawn from it, and how; drawing is not written down."""
 
-    def __init__(self, stream: SeedStream, heard: list[Heard]):
+    def __init__(self, stream: SeedStream, heard: list[Heard], writer: _Writer):
         vars(self).update(vars(stream))
-        self._stream, self._heard = stream, heard
+        self._stream, self._heard, self._writer = stream, heard, writer
 
     def normal(self, *shape: int) -> Tensor:
         return self._keep(partial(self._stream.normal, *shape))
@@ -119,10 +160,9 @@ class _Overheard(SeedStream):
         return self._keep(partial(self._stream.permutation, length))
 
     def _keep(self, draw: Callable[[], Tensor]) -> Tensor:
-        from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
-
-        with disable_proxy_modes_tracing():
-            tensor = draw()
+        self._writer.pausing = True
+        tensor = draw()
+        self._writer.pausing = False
         self._heard.append((draw, tensor))
         return tensor
 
