@@ -13,7 +13,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from baq_cli.nets.mlp import MLP
-from baq_cli.nets.start import Initialization, Start
+from baq_cli.nets.start import Start
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import Initialization
 from support.builders import small_agent
