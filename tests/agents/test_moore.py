@@ -378,6 +378,7 @@ def test_a_seed_learns_the_same_alone_and_among_others(
 def test_fine_tuning_begins_without_model_rows_and_makes_them_before_the_first_step(
     whole: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    source = whole(1) / "offline"  # before anything is listened to
     seen: list[tuple[str, int, int, float]] = []
     step, refresh = OnlineLoop.step, MOORe.refresh
     offline = 0
@@ -395,7 +396,7 @@ def test_fine_tuning_begins_without_model_rows_and_makes_them_before_the_first_s
 
     monkeypatch.setattr(OnlineLoop, "step", stepped)
     monkeypatch.setattr(MOORe, "refresh", refreshed)
-    execute(recipe([0]), tmp_path, source=whole(1) / "offline")
+    execute(recipe([0]), tmp_path, source=source)
     made, config = FEW * MOORe.Config().horizon, MOORe.Config()
     assert seen[:2] == [("refresh", 0, 0, 1.0), ("step", made, 0, 0.0)]
     odds = [after for name, _, _, after in seen if name == "refresh"]
