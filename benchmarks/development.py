@@ -1,12 +1,11 @@
 """What BAQ's settings are chosen on: the development comparison of docs/results.md.
 
 Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
-4, in parts. `rules`: each rule that BAQ's confidence can follow, and BAQ's base. `weight` and
-`bound`: the best rule with alignment at a third of its weight, and with the bound on the policy's
-movement under both weights. `ablation`: what was chosen without each of its parts, which explains
-and chooses nothing. Nothing is chosen on anything else (docs/baq.md). The same command again goes
-on where it was stopped; `--dry-run` prints about how many core-hours are left, and `--table` what
-came of the parts that are there, with the variant that is chosen.
+4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside BAQ.
+What is chosen is chosen among these and on nothing else (docs/baq.md). `ablation`, which takes each
+part of what was chosen away, explains and chooses nothing. The same command again goes on where it
+was stopped; `--dry-run` prints about how many core-hours are left, and `--table` what came of the
+parts that are there, with the variant that is chosen.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,21 @@ from baq_cli.bootstrap import Array, interval
 from baq_cli.report.aggregates import iqm
 
 TASKS = {name: f"baq/{name}/medium-v0" for name in ("pendulum", "hopper", "halfcheetah")}
-PARTS = ("rules", "weight", "bound", "ablation")
+FORMER = {"confidence": "spread", "align_weight": 3, "align_to": "behavior", "constraint": "auto"}
+"""BAQ's settings before the choice, where a part says no other."""
+PARTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "rules": ({"confidence": "spread,calibration,returns,dual"}, {}),
+    "mechanisms": ({"align": "false", "relax": "false"}, {}),
+    "handover": ({"confidence": "spread,relative_spread", "align_to": "handover"}, {}),
+    "kept": ({"constraint": "kept", "align_weight": "1"}, {}),
+    "kept-relative": (
+        {"confidence": "relative_spread"},
+        {"constraint": "kept", "align_weight": "1"},
+    ),
+    "kept-handover": ({"align_to": "handover", "align_weight": "1,3"}, {"constraint": "kept"}),
+    "ablation": ({}, {}),
+}
+"""Of each part, what it varies, which its variants are named by, and what it holds at one value."""
 BAQ = (sys.executable, "-m", "baq_cli.cli.main")
 MOST_DIP = 5.0
 """Per cent of the hand-over score that the median run of what is chosen may fall by."""
@@ -35,23 +48,20 @@ MOST_DIP = 5.0
 def comparison(arguments: argparse.Namespace) -> list[str]:
     """Return the command of one part of the comparison."""
     base, width = arguments.base, arguments.width
-    rule = f"baq.confidence={arguments.rule}"
-    words = {
-        "rules": ("--algos", f"baq,{base}", "--grid", f"baq.confidence={arguments.rules}"),
-        "weight": ("--algos", "baq", "--grid", "baq.align_weight=1", rule),
-        "bound": (
-            *("--algos", "baq", "--grid", "baq.bound=0.01"),
-            *("--grid", "baq.align_weight=3,1", rule),
-        ),
-        "ablation": ("--algos", "baq", "--ablate", "baq", rule),
-    }
+    grid, fixed = PARTS[arguments.part]
+    if arguments.part == "ablation":
+        words = ["--ablate", "baq"]
+    else:
+        former = {key: value for key, value in FORMER.items() if key not in grid}
+        words = [f"baq.{key}={value}" for key, value in (former | fixed).items()]
+        words += [word for key, of in grid.items() for word in ("--grid", f"baq.{key}={of}")]
     return [
         *(*BAQ, "compare", "--protocol", "matched", "--out", str(arguments.out / arguments.part)),
         *("--dataset", ",".join(TASKS[name] for name in arguments.task or TASKS)),
         *("--seeds", str(arguments.seeds), "--device", "cpu"),
         *("--gradient-steps", str(arguments.gradient_steps)),
         *("--env-steps", str(arguments.env_steps), "--workers", str(arguments.workers)),
-        *words[arguments.part],
+        *("--algos", f"baq,{base}" if arguments.part == "rules" else "baq", *words),
         *("threads=1", f"baq.base={base}", f"shared.utd={arguments.utd}"),
         f"shared.batch_size={arguments.batch_size}",
         *(f"shared.hidden=[{width},{width}]", f"baq.behavior_hidden=[{width},{width}]"),
@@ -72,14 +82,14 @@ def print_hours(command: list[str]) -> None:
     print(f"in all {sum(cell['seconds'] for cell in cells) / 3600:.1f} core-hours left")
 
 
-def documents(out: Path) -> list[Mapping[str, Any]]:
+def documents(out: Path) -> dict[str, Mapping[str, Any]]:
     """Return the documents of those parts that are there, each as `baq report` makes it."""
-    found = []
-    for part in (out / name for name in PARTS if (out / name / "matrix.json").exists()):
+    found = {}
+    for part in (name for name in PARTS if (out / name / "matrix.json").exists()):
         with tempfile.TemporaryDirectory() as folder:
-            words = ["report", str(part), "--out", folder, "--json"]
+            words = ["report", str(out / part), "--out", folder, "--json"]
             done = subprocess.run([*BAQ, *words], check=True, stdout=subprocess.PIPE, text=True)
-        found.append(json.loads(done.stdout))
+        found[part] = json.loads(done.stdout)
     return found
 
 
@@ -96,30 +106,33 @@ def dips(task: Mapping[str, Any], method: str) -> Array:
     return 100 * normalised(task, method, "deepest_dip") / np.abs(start)
 
 
-def print_table(found: Sequence[Mapping[str, Any]]) -> None:
+def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print each variant's row, best first, and which is chosen.
 
     Chosen is, of BAQ's variants whose median dip is at most `MOST_DIP` per cent of the hand-over
     score, the one with the highest interquartile mean of the online mean, pooled over tasks and
     seeds; of all of BAQ's, where none falls so little.
     """
-    names = [task["name"].split("/")[1] for task in found[0]["tasks"]]
-    print(f"| variant | online mean, IQM | median dip, % | final, IQM | {' | '.join(names)} |")
-    print("|---" * (4 + len(names)) + "|")
+    names = [task["name"].split("/")[1] for task in next(iter(found.values()))["tasks"]]
+    print(
+        f"| part | variant | online mean, IQM | median dip, % | final, IQM | {' | '.join(names)} |"
+    )
+    print("|---" * (5 + len(names)) + "|")
     rows = [
-        (interval([normalised(task, method, "online_mean") for task in tasks], iqm), method, tasks)
-        for tasks in (document["tasks"] for document in found)
+        (interval([normalised(task, method, "online_mean") for task in tasks], iqm), part, method)
+        for part, tasks in ((part, document["tasks"]) for part, document in found.items())
         for method in tasks[0]["methods"]
     ]
-    steady, others = [], []
-    for online, method, tasks in sorted(rows, key=lambda row: -row[0].value):
+    steady, others = list[str](), list[str]()
+    for online, part, method in sorted(rows, key=lambda row: -row[0].value):
+        tasks = found[part]["tasks"]
         final = interval([normalised(task, method, "final") for task in tasks], iqm)
         dip = float(np.median([dips(task, method) for task in tasks]))
         means = [f"{normalised(task, method, 'online_mean').mean():.1f}" for task in tasks]
         cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in (online, final)]
-        print(f"| {method} | {cells[0]} | {dip:.1f} | {' | '.join([cells[1], *means])} |")
-        if method.startswith("baq"):
-            (steady if dip <= MOST_DIP else others).append(method)
+        print(f"| {part} | {method} | {cells[0]} | {dip:.1f} | {' | '.join([cells[1], *means])} |")
+        if method.startswith("baq") and part != "ablation":
+            (steady if dip <= MOST_DIP else others).append(f"{part}, {method}")
     print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
 
 
@@ -129,8 +142,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/development"))
     parser.add_argument("--task", choices=TASKS, action="append", help="default: all three")
     parser.add_argument("--base", default="td3_bc", help="the method that BAQ adapts")
-    parser.add_argument("--rules", default="spread,calibration,returns,dual", help="what κ follows")
-    parser.add_argument("--rule", default="spread", help="what κ follows in parts but the first")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to one less")
     parser.add_argument("--gradient-steps", type=int, default=10_000)
     parser.add_argument("--env-steps", type=int, default=10_000)
