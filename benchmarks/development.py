@@ -36,7 +36,10 @@ PARTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"confidence": "relative_spread"},
         {"constraint": "kept", "align_weight": "1"},
     ),
-    "kept-handover": ({"align_to": "handover", "align_weight": "1,3"}, {"constraint": "kept"}),
+    "kept-handover": (
+        {"align_to": "handover", "align_weight": "1,3"},
+        {"confidence": "relative_spread", "constraint": "kept"},
+    ),
     "ablation": ({}, {}),
 }
 """Of each part, what it varies, which its variants are named by, and what it holds at one value."""

@@ -144,13 +144,13 @@ def test_base_settings_reach_the_base_from_the_section_that_decides_them() -> No
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        ({"align": True}, False),
-        ({"align": False}, True),
-        ({"align": True, "constraint": "kept"}, True),
+        ({"align": True}, True),
+        ({"align": True, "constraint": "auto"}, False),
+        ({"align": False, "constraint": "auto"}, True),
         ({"align": False, "constraint": "dropped"}, False),
     ],
 )
-def test_the_alignment_takes_the_place_of_the_bases_own_constraint(
+def test_the_bases_own_constraint_stays_unless_it_is_said_to_go(
     settings: dict[str, Any], kept: bool
 ) -> None:
     td3_bc = tiny_agent("baq", base="td3_bc", td3_bc={"alpha": 2.5}, **settings)
@@ -189,9 +189,10 @@ def test_a_base_that_reads_the_clock_reads_that_of_the_run() -> None:
 
 def test_dropping_a_bases_constraint_leaves_its_value_terms() -> None:
     """ReBRAC's penalty and EDAC's diversity go as TD3+BC's cloning and CQL's gap do."""
-    rebrac = tiny_agent("baq", base="rebrac", phase="online").base
+    dropped: dict[str, Any] = {"phase": "online", "constraint": "dropped"}
+    rebrac = tiny_agent("baq", base="rebrac", **dropped).base
     assert rebrac.policy_penalty.tolist() == rebrac.critic_penalty.tolist() == [0.0, 0.0]
-    edac = tiny_agent("baq", base="edac", phase="online").base
+    edac = tiny_agent("baq", base="edac", **dropped).base
     assert edac.diversity_weight.tolist() == [0.0, 0.0]
 
 

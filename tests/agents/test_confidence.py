@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from baq_cli.agents.adapted import BAQConfig
 from baq_cli.agents.base import frozen_copy
 from baq_cli.agents.interface import ONLINE, Batch
 from baq_cli.agents.parts.confidence import (
@@ -328,7 +329,7 @@ def test_the_bound_adds_what_the_policy_moved_beyond_it(base: str) -> None:
 
 def test_alignment_can_hold_to_the_policy_that_was_handed_over() -> None:
     """λ (1 − κ) mean_B[u mean_j (π − π_0)²], in place of the distance to π_BC."""
-    plain, batch = online_agent("spread", align=False, constraint="dropped"), three_rows()
+    plain, batch = online_agent("spread", align=False), three_rows()
     agent = online_agent("spread", align_to="handover", align_weight=7.0)
     fill(agent.anchor, phase=0.4)
     obs = batch.obs.numpy()
@@ -407,7 +408,7 @@ def recipe(seeds: tuple[int, ...], settings: dict[str, Any]) -> Any:
 
 OWN = ("agent/gauge.", "agent/slow.", "agent/anchor.", "agent/confidence")
 CHOICES = [
-    *({"confidence": name} for name in NAMES if name != "spread"),
+    *({"confidence": name} for name in NAMES if name != BAQConfig().confidence),
     *({"bound": 1e-4}, {"align_to": "handover"}),
 ]
 

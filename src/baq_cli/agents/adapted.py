@@ -81,11 +81,11 @@ class BAQConfig(Adapted):
         "behavior", description="what alignment holds to: π_BC, or the policy as it was handed over"
     )
     relax: bool = Field(True, description="switch: relax with confidence (off holds κ at 0)")
-    confidence: Literal["spread", "relative_spread", "calibration", "returns", "dual"] = Field(
-        "spread", description="what κ follows while it relaxes"
+    confidence: Literal["relative_spread", "spread", "calibration", "returns", "dual"] = Field(
+        "relative_spread", description="what κ follows while it relaxes"
     )
-    constraint: Literal["auto", "kept", "dropped"] = Field(
-        "auto", description="the base's own constraint online; auto: dropped when align is on"
+    constraint: Literal["kept", "dropped", "auto"] = Field(
+        "kept", description="the base's own constraint online; auto: dropped when align is on"
     )
 
     @field_validator("priority", mode="before")
@@ -96,7 +96,7 @@ class BAQConfig(Adapted):
     k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
     k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
     priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
-    align_weight: float = Field(3.0, ge=0, description="λ, on a value term of size one")
+    align_weight: float = Field(1.0, ge=0, description="λ, on a value term of size one")
     confidence_rate: float = Field(1e-3, gt=0, le=1, description="of κ, a gradient step")
     bound: float | None = Field(
         None,

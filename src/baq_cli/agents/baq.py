@@ -37,24 +37,26 @@ class BAQ(Wrapper):
         d(s, a) = mean_j (π_BC(s)_j − a_j)²
         weight    the base's TD errors are multiplied by exp(−k_q (1 − κ) d)
         priority  rows are drawn in proportion to 1 − exp(−k_p d) + ε
-        align     π's loss gains λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_BC(s)_j)²],
-                  in units of the base's value term
+        align     π's loss gains λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_ref(s)_j)²],
+                  in units of the base's value term; π_ref as `align_to` says: π_BC,
+                  or π as it was handed over
                   u = clip(std_i Q_i(s, π(s)) / σ_ref, 0, 1), σ_ref its offline 90th percentile
         bound     π's loss gains λ_b mean_B[((1 − κ) mean_j (π(s)_j − π̃(s)_j)² − δ)⁺],
                   in the same units; δ = `bound`, none by default; π̃ follows π by `bound_rate`
-        relax     κ, from 0, moves by ρ = `confidence_rate` and follows, as `confidence` says,
-                  spread       1 − mean u over online rows
-                  calibration  values at entry against the returns of the newest episodes
-                  returns      those of the newest episodes against those of the warm-up
-                  dual         a distance of π to π_BC that widens while returns hold
-                  (each one's formula: docs/baq.md)
+        relax     κ, from 0, moves by ρ = `confidence_rate` and follows, as `confidence` says (each
+                  one's formula: docs/baq.md),
+                  relative_spread  1 − mean u / g over online rows, g the growth of |Q|
+                  spread           1 − mean u
+                  calibration      values at entry against the returns of the newest episodes
+                  returns          those of the newest episodes against those of the warm-up
+                  dual             a distance of π to π_BC that widens while returns hold
     Distances are scaled down so that their offline median is at most `distance_limit`. With every
     switch (`weight`, `priority`, `align`, `relax`) off it is its base, bit for bit.
 
     At the hand-over: π_BC is kept as it is from here on; d and u get their references; the base's
-    own constraint goes where `align` takes its place (`constraint`); a share `online_share` of each
-    batch are online rows, drawn by priority as the dataset's are; the first `warmup_env_steps` are
-    taken by the frozen policy, without updates.
+    own constraint stays, or goes if `constraint` says so; a share `online_share` of each batch are
+    online rows, drawn by priority as the dataset's are; the first `warmup_env_steps` are taken by
+    the frozen policy, without updates.
 
     Departures: the weight is the paper's; the priority's form, the alignment, the bound and what
     relaxes them are this project's. The paper's two mechanisms alone: `align` and `relax` off.
@@ -209,25 +211,21 @@ class BAQ(Wrapper):
         gap = squared_distance(action, self.behavior.mode(batch.obs))
         held = {}
         if config.align:
-            strayed = gap if self.anchor is None else self._moved(action, self.anchor, batch)
+            strayed = gap
+            if self.anchor is not None:
+                strayed = squared_distance(action, self.anchor.mode(batch.obs))
             held["alignment"] = config.align_weight * scale * doubt * (u * strayed).mean(1)
         if self.slow is not None and config.bound is not None:
-            moved = doubt.unsqueeze(1) * self._moved(action, self.slow, batch)
-            beyond = (moved - config.bound).clamp(min=0.0)
+            moved = squared_distance(action, self.slow.mode(batch.obs))
+            beyond = (doubt.unsqueeze(1) * moved - config.bound).clamp(min=0.0)
             held["bound"] = config.bound_weight * scale * beyond.mean(1)
         for name, term in held.items():
             losses.terms["policy"] = losses.terms["policy"] + term
             losses.metrics[name] = term.detach()
         losses.metrics |= {"uncertainty": u.mean(1), "confidence": self.confidence.clone()}
         rate = 1.0 - (1.0 - config.confidence_rate) ** self.every.get("policy", 1)
-        size = q_policy.detach().abs().mean((1, 2))
-        seen = Evidence(batch, u, gap.detach(), size, rate)
+        seen = Evidence(batch, u, gap.detach(), q_policy.detach().abs().mean((1, 2)), rate)
         self.confidence.copy_(self.gauge.moved(self.confidence, seen))
-
-    @staticmethod
-    def _moved(action: Tensor, policy: ActingPolicy, batch: Batch) -> Tensor:
-        """Return how far an action is from another policy's, `[S, B]`."""
-        return squared_distance(action, policy.mode(batch.obs))
 
     def online_plan(self) -> Plan:
         plan = super().online_plan()
