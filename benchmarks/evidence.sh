@@ -8,8 +8,12 @@
 #   benchmarks/evidence.sh --card      on a CUDA card, 100k + 100k everywhere: a piece of nine minutes,
 #                                      which saves and ends with status 130; again until it ends with 0
 #
+# A task is a comparison of its own in OUT/PROTOCOL, so that tasks are finished one after the other;
+# at the end one report of each protocol lies in OUT.
+#
 # The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
-# BASE, UTD and WIDTH as they were chosen; CHOICE, the file that says so, committed before any run.
+# PROTOCOLS, one of them or both; BASE, UTD, WIDTH and BATCH, those of `matched`; CHOICE, the file
+# that says what was chosen, committed before any run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,7 +29,8 @@ dear  baq/walker2d/medium-v0
 dear  baq/walker2d/replay-v0
 dear  baq/hopper/replay-v0
 "
-BASE=${BASE:-td3_bc} UTD=${UTD:-4} WIDTH=${WIDTH:-128}
+BASE=${BASE:-td3_bc} UTD=${UTD:-1} WIDTH=${WIDTH:-64} BATCH=${BATCH:-128}
+PROTOCOLS=${PROTOCOLS:-matched published}
 PUBLISHED=$(printf '%s\n' baq "$BASE" awac iql cql cal_ql | awk '!seen[$0]++')
 MATCHED=$(printf '%s\n' $PUBLISHED rlpd wsrl rebrac so2 | awk '!seen[$0]++')
 TEN=10,11,12,13,14,15,16,17,18,19 FIVE=10,11,12,13,14
@@ -33,16 +38,17 @@ BAQ=${BAQ:-baq} PIECE_SECONDS=${PIECE_SECONDS:-540} CHOICE=${CHOICE:-docs/result
 FEWEST_SECONDS=${FEWEST_SECONDS:-30} # a piece that has fewer left begins nothing
 
 listed() { local IFS=, && echo "$*"; }
-of_budget() { echo "$TASKS" | sed -n "s/^$1 *//p"; }
+of_budget() { echo "$TASKS" | sed -n "s/^$1 *baq/baq/p"; }
 
 status=0
-compare() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
-    local protocol=$1 methods=$2 tasks=$3 limit=() words
-    words=(--protocol "$protocol" --algos "$(listed $methods)" --dataset "$(listed $(of_budget "$tasks"))"
-        --seeds "$4" --gradient-steps "$5" --env-steps "$6" --out "$OUT/$protocol" "${words_of_mode[@]}"
-        "baq.base=$BASE" evaluation.episodes=10)
+compare() { # PROTOCOL METHODS TASK SEEDS GRADIENT_STEPS ENV_STEPS
+    local protocol=$1 methods=$2 limit=() words
+    words=(--protocol "$protocol" --algos "$(listed $methods)" --dataset "$3"
+        --seeds "$4" --gradient-steps "$5" --env-steps "$6" --out "$OUT/$protocol/${3#baq/}"
+        "${words_of_mode[@]}" "baq.base=$BASE" evaluation.episodes=5)
     if [ "$protocol" = matched ]; then
-        words+=("shared.utd=$UTD" "shared.hidden=[$WIDTH,$WIDTH]" "baq.behavior_hidden=[$WIDTH,$WIDTH]")
+        words+=("shared.utd=$UTD" "shared.hidden=[$WIDTH,$WIDTH]" "shared.batch_size=$BATCH"
+            "baq.behavior_hidden=[$WIDTH,$WIDTH]")
     fi
     if [ "$mode" = --card ]; then
         [ $((PIECE_SECONDS - SECONDS)) -gt $FEWEST_SECONDS ] || exit 130
@@ -73,13 +79,23 @@ if [ "$mode" != --dry-run ]; then # what was chosen, and since when it is writte
     git --no-pager log -1 --format="$CHOICE, %h of %cI:" -- "$CHOICE" && cat "$CHOICE"
 fi
 
-if [ "$mode" = --card ]; then
-    for tasks in cheap dear; do compare matched "$MATCHED" $tasks $TEN 100000 100000; done
-    for tasks in cheap dear; do compare published "$PUBLISHED" $tasks $TEN 100000 100000; done
-else
-    compare matched "$MATCHED" cheap $TEN 20000 50000
-    compare matched "$MATCHED" dear $FIVE 10000 20000
-    compare published "$PUBLISHED" cheap $TEN 20000 50000
-    compare published "$PUBLISHED" dear $FIVE 10000 20000
-fi
+each() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
+    local task
+    for task in $(of_budget "$3"); do compare "$1" "$2" "$task" "$4" "$5" "$6"; done
+}
+
+for protocol in $PROTOCOLS; do
+    methods=$MATCHED
+    [ "$protocol" = matched ] || methods=$PUBLISHED
+    if [ "$mode" = --card ]; then
+        each "$protocol" "$methods" "\(cheap\|dear\)" $TEN 100000 100000
+    else
+        each "$protocol" "$methods" cheap $TEN 20000 50000
+        each "$protocol" "$methods" dear $FIVE 10000 20000
+    fi
+    if [ "$mode" != --dry-run ]; then
+        tasks=$(of_budget "\(cheap\|dear\)" | sed "s|^baq|$OUT/$protocol|")
+        "$BAQ" report $tasks --out "$OUT/$protocol-report" --title "Under --protocol $protocol" || status=$?
+    fi
+done
 exit $status

@@ -64,6 +64,10 @@ def evidence(clone: Path, *words: str, expect: int = 0, **said: str) -> tuple[li
     return [shlex.split(line) for line in asked.read_text().splitlines()], done.stdout + done.stderr
 
 
+def comparisons(commands: Sequence[list[str]]) -> list[list[str]]:
+    return [words for words in commands if words[0] == "compare"]
+
+
 def said_in(words: Sequence[str]) -> dict[str, str]:
     return dict(pairwise(words))
 
@@ -102,6 +106,17 @@ def test_all_methods_run_on_all_tasks_with_seeds_that_nothing_was_chosen_with(cl
                 assert cell.recipe["seeds"] == (TEN[:5] if dear else TEN)
 
 
+def test_a_report_of_each_protocol_is_made_of_what_its_comparisons_left(clone: Path) -> None:
+    commit(clone, "chosen")
+    commands, _ = evidence(clone)
+    reports = [words for words in commands if words[0] == "report"]
+    for protocol, words in zip(("matched", "published"), reports, strict=True):
+        of_protocol = [
+            said for said in map(said_in, comparisons(commands)) if said["--protocol"] == protocol
+        ]
+        assert words[1 : words.index("--out")] == [said["--out"] for said in of_protocol]
+
+
 def test_nothing_runs_before_the_choice_is_committed_as_it_stands(clone: Path) -> None:
     for words in ([], ["--card"]):
         commands, said = evidence(clone, *words, expect=2)
@@ -119,7 +134,9 @@ def test_a_cell_that_fails_stops_no_other_comparison_and_an_interrupt_stops_all(
     clone: Path,
 ) -> None:
     commit(clone, "chosen")
-    assert len(evidence(clone, STATUS="3", expect=3)[0]) == 4
+    commands, _ = evidence(clone, STATUS="3", expect=3)
+    tasks = {said_in(words)["--dataset"] for words in comparisons(commands)}
+    assert len(comparisons(commands)) == 2 * len(tasks) >= 16
     assert len(evidence(clone, STATUS="130", expect=130)[0]) == 1
 
 
@@ -131,7 +148,7 @@ def test_a_piece_on_a_card_ends_in_time_and_the_next_asks_for_the_same(clone: Pa
     assert len(first) == 1
     whole, _ = evidence(clone, "--card", PIECE_SECONDS="600")
     assert whole[0] == first[0]
-    for words in whole:
+    for words in comparisons(whole):
         given = said_in(words)
         assert given["--device"] == "cuda"
         assert (given["--gradient-steps"], given["--env-steps"]) == ("100000", "100000")
