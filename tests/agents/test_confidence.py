@@ -421,7 +421,6 @@ def test_its_state_is_in_checkpoints_and_each_seeds_own(
     execute(together, tmp_path / "whole", source=source)
     last = last_tensors(tmp_path / "whole")
     own = {n: t for n, t in last.items() if n.startswith(OWN)}
-    assert len(own) > 1
     calibrated = settings.get("confidence") == "calibration"
     went_by = own["agent/gauge.overestimation"] - 0.5 if calibrated else own["agent/confidence"]
     assert (went_by != 0).any()

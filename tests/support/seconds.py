@@ -17,8 +17,8 @@ RECORD = RECORDED / "seconds.json"
 NOTED = 0.1
 UNNOTED = 0.03
 """What a function of a measured file counts as that took less than `NOTED`, or that is new."""
-QUICK_SECONDS = 110.0
-"""What the quick tests may take together on one core; two cores start up in half a minute more."""
+QUICK_SECONDS = 65.0
+"""What the quick tests may take together on one core; two cores take a minute more for the rest."""
 Named = TypeVar("Named")
 
 
