@@ -12,8 +12,9 @@
 # at the end one report of each protocol lies in OUT.
 #
 # The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
-# PROTOCOLS, one of them or both; BASE, UTD, WIDTH and BATCH, those of `matched`; CHOICE, the file
-# that says what was chosen, committed before any run.
+# PROTOCOLS, one of them or both; CHEAP and DEAR, gradient steps and environment steps of such tasks
+# on CPUs; BASE, UTD, WIDTH and BATCH, those of `matched`; LIGHTER, what dear methods do less of
+# under it on CPUs; CHOICE, the file that says what was chosen, committed before any run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +30,11 @@ dear  baq/walker2d/medium-v0
 dear  baq/walker2d/replay-v0
 dear  baq/hopper/replay-v0
 "
-BASE=${BASE:-td3_bc} UTD=${UTD:-1} WIDTH=${WIDTH:-64} BATCH=${BATCH:-128}
+BASE=${BASE:-td3_bc} UTD=${UTD:-1} WIDTH=${WIDTH:-64} BATCH=${BATCH:-64}
+CHEAP=${CHEAP:-20000 50000} DEAR=${DEAR:-10000 20000}
+# CQL's penalty by one sampled action and over four actions; two updates of SO2 a step, not ten.
+LIGHTER=${LIGHTER-cql.gradient=sampled cal_ql.gradient=sampled wsrl.gradient=sampled cql.cql_actions=4
+    cal_ql.cql_actions=4 wsrl.cql_actions=4 so2.utd=2 so2.policy_every=2 so2.online_share=0.25}
 PROTOCOLS=${PROTOCOLS:-matched published}
 PUBLISHED=$(printf '%s\n' baq "$BASE" awac iql cql cal_ql | awk '!seen[$0]++')
 MATCHED=$(printf '%s\n' $PUBLISHED rlpd wsrl rebrac so2 | awk '!seen[$0]++')
@@ -49,6 +54,7 @@ compare() { # PROTOCOL METHODS TASK SEEDS GRADIENT_STEPS ENV_STEPS
     if [ "$protocol" = matched ]; then
         words+=("shared.utd=$UTD" "shared.hidden=[$WIDTH,$WIDTH]" "shared.batch_size=$BATCH"
             "baq.behavior_hidden=[$WIDTH,$WIDTH]")
+        [ "$mode" = --card ] || words+=($LIGHTER)
     fi
     if [ "$mode" = --card ]; then
         [ $((PIECE_SECONDS - SECONDS)) -gt $FEWEST_SECONDS ] || exit 130
@@ -90,8 +96,8 @@ for protocol in $PROTOCOLS; do
     if [ "$mode" = --card ]; then
         each "$protocol" "$methods" "\(cheap\|dear\)" $TEN 100000 100000
     else
-        each "$protocol" "$methods" cheap $TEN 20000 50000
-        each "$protocol" "$methods" dear $FIVE 10000 20000
+        each "$protocol" "$methods" cheap $TEN $CHEAP
+        each "$protocol" "$methods" dear $FIVE $DEAR
     fi
     if [ "$mode" != --dry-run ]; then
         tasks=$(of_budget "\(cheap\|dear\)" | sed "s|^baq|$OUT/$protocol|")
