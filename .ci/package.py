@@ -7,12 +7,14 @@ listing anything of the clone is an error there, in every process.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
 import tempfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -36,11 +38,18 @@ WRONGLY = "open({!r}).read()"
 TESTS = ["tests/recipes/test_recipes.py", "tests/agents/test_baselines.py"]
 """A few of the sdist's tests, which show that their helpers are there."""
 
-COMPARE = """
-compare --recipe pendulum/baq --dataset baq/pendulum/random-v0 --algos iql,td3_bc --seeds 1
---gradient-steps 50 --env-steps 20 --workers 1 --out compared
-shared.hidden=[16,16] shared.batch_size=32 threads=1 evaluation.episodes=1
-"""
+SMALL = "shared.hidden=[16,16] shared.batch_size=32 evaluation.episodes=1 threads=1"
+SMALLER = {
+    "pretrain": f"--seeds 1 --gradient-steps 60 {SMALL}",
+    "finetune": "--env-steps 60 baq.warmup_env_steps=20",
+    "compare": f"--dataset baq/pendulum/replay-v0 --seeds 1 --gradient-steps 40 --env-steps 20 "
+    f"--workers 1 {SMALL}",
+    "ope": "--steps 50",
+    "bench": "--seconds 0.2",
+}
+"""What README's commands are given here as well, so that they end within seconds."""
+LATER = ("d3rlpy", "data import", "me/")
+"""What a command isn't run with: another library beside, and the reader's own logs."""
 
 
 def build(out: Path) -> tuple[Path, Path]:
@@ -105,6 +114,17 @@ def run(*words: str | Path, at: Path, env: dict[str, str], expect: int = 0) -> s
     return done.stdout
 
 
+def readme_commands() -> Iterator[list[str]]:
+    """Yield the words of each `baq` command of README's blocks, as it is run here."""
+    text = (CLONE / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    for block in text.split("```")[1::2]:
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["baq"] and not any(part in line for part in LATER):
+                told = "" if "status" in words else SMALLER.get(words[1], "")
+                yield [*words[1:], *told.split()]
+
+
 def main() -> None:
     """Build, look into what was built, install the wheel, and use it."""
     with tempfile.TemporaryDirectory(prefix="baq-package-") as made:
@@ -127,8 +147,9 @@ def main() -> None:
         assert version.split()[-1] in wheel.name, version
         assert "pendulum/baq" in use("baq", "recipes", "list", "pendulum")
         assert "cal_ql" in use("baq", "methods")
-        use("baq", *COMPARE.split())
-        assert (home / "compared" / "report.html").is_file()
+        for words in readme_commands():
+            use("baq", *words)
+        assert (home / "runs" / "compare" / "report.html").is_file()
         with tarfile.open(sdist) as archive:
             archive.extractall(place / "unpacked", filter="data")
         (root,) = (place / "unpacked").iterdir()

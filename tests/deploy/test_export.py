@@ -20,6 +20,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import baq_cli
+from baq_cli.agents.baq import BAQ
 from baq_cli.agents.registry import METHODS
 from baq_cli.data.suite import Trained
 from baq_cli.deploy.export import export_policy
@@ -35,7 +36,7 @@ from baq_cli.nets.exports import NoExport
 from baq_cli.nets.policies import DeterministicPolicy, GaussianPolicy, TanhGaussianPolicy
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.checkpoints import AGENT
-from support.builders import forward
+from support.builders import forward, small_agent
 from support.cli import baq
 from support.places import DOCS
 from support.policies import (
@@ -113,6 +114,12 @@ def test_an_exported_file_acts_as_the_policy_does_or_it_is_said_why_there_is_non
         found = run(obs[:count])
         assert (found.shape, found.dtype) == ((count, 3), np.float32)
         assert (np.abs(found - expected[:count]) <= 1e-5 * half).all()
+
+
+@pytest.mark.parametrize("base", BAQ.BASES)
+def test_baq_has_an_export_exactly_where_its_base_has_one(base: str) -> None:
+    alone, ours = small_agent(base, (0,)), small_agent("baq", (0,), base=base)
+    assert isinstance(plain_mode_of(ours), NoExport) == isinstance(plain_mode_of(alone), NoExport)
 
 
 @pytest.mark.parametrize("name", NAMES)

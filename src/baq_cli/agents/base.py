@@ -139,6 +139,11 @@ class Agent(nn.Module, ABC):
         """
         return self.policy.mode(obs)
 
+    @property
+    def acts_by_its_policy(self) -> bool:
+        """Whether `act` is the policy's mode and nothing else."""
+        return type(self).act is Agent.act
+
     def acting_parts(self) -> tuple[str, ...]:
         """Return how the names of the tensors begin that exploring and acting need."""
         return ("policy.",)

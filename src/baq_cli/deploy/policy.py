@@ -99,7 +99,7 @@ def plain_mode_of(agent: Agent) -> PlainMode | NoExport:
         return exports
     if agent.chunk > 1:
         return NoExport(f"it decides on {agent.chunk} actions at once")
-    if type(agent).act is not Agent.act:
+    if not agent.acts_by_its_policy:
         return NoExport("it acts with more than its policy")
     return exports
 

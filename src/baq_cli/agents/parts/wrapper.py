@@ -82,6 +82,10 @@ class Wrapper(Agent):
     def act(self, obs: Tensor, noise: SeedStream) -> Tensor:
         return self.base.act(obs, noise)
 
+    @property
+    def acts_by_its_policy(self) -> bool:
+        return type(self).act is Wrapper.act and self.base.acts_by_its_policy
+
     def acting_parts(self) -> tuple[str, ...]:
         return tuple(f"base.{part}" for part in self.base.acting_parts())
 
