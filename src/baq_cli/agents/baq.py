@@ -155,8 +155,7 @@ class BAQ(Wrapper):
 
     def scaled(self, distance: Tensor) -> Tensor:
         """Return distances with their offline median brought down to `distance_limit`."""
-        limit = self.config.distance_limit
-        if limit is None:
+        if (limit := self.config.distance_limit) is None:
             return distance
         return distance * (limit / self.distance_reference).clamp(max=1.0).unsqueeze(1)
 
@@ -211,9 +210,8 @@ class BAQ(Wrapper):
         gap = squared_distance(action, self.behavior.mode(batch.obs))
         held = {}
         if config.align:
-            strayed = gap
-            if self.anchor is not None:
-                strayed = squared_distance(action, self.anchor.mode(batch.obs))
+            anchor = self.anchor
+            strayed = gap if anchor is None else squared_distance(action, anchor.mode(batch.obs))
             held["alignment"] = config.align_weight * scale * doubt * (u * strayed).mean(1)
         if self.slow is not None and config.bound is not None:
             moved = squared_distance(action, self.slow.mode(batch.obs))
