@@ -15,6 +15,7 @@ EXECUTED = "executed_action"
 """The entry of a step's info, in the units of the action space; None is as if it were not there."""
 HAND_OVER = "hand_over"
 """The entry of a step's info that asks for somebody to act in the policy's place, and says why."""
+FLAGS = bool, np.bool_
 
 
 class EnvironmentFault(EnvironmentMismatch):
@@ -35,6 +36,10 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
     """
 
     _closed = False
+
+    def __init__(self, env: gym.Env[Any, Any]):
+        super().__init__(env)
+        self._shape = self.observation_space.shape
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -57,7 +62,7 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         if not is_float and (not isinstance(reward, SupportsFloat) or np.asarray(reward).ndim):
             raise EnvironmentFault(f"step returned the reward {reward!r}, expected a number")
         for name, flag in (("terminated", terminated), ("truncated", truncated)):
-            if not isinstance(flag, bool | np.bool_):
+            if not isinstance(flag, FLAGS):
                 raise EnvironmentFault(f"step returned {name} = {flag!r}, expected True or False")
         return obs, float(reward), bool(terminated), bool(truncated), self._said(info)
 
@@ -89,10 +94,10 @@ class Checked(gym.Wrapper[Any, Any, Any, Any]):
         )
 
     def _checked(self, obs: Any, when: str) -> Any:
-        expected = self.observation_space.shape
-        if np.shape(obs) != expected:
+        shape = obs.shape if isinstance(obs, np.ndarray) else np.shape(obs)
+        if shape != self._shape:
             raise EnvironmentFault(
-                f"{when} returned an observation of shape {np.shape(obs)}, expected {expected}"
+                f"{when} returned an observation of shape {shape}, expected {self._shape}"
             )
         return np.array(obs)
 

@@ -27,19 +27,18 @@ class Here(SyncVectorEnv):
         The others show their last observation, a reward of 0 and no end.
         """
         infos: dict[str, Any] = {}
-        self._rewards[:] = 0.0
-        self._terminations[:] = self._truncations[:] = False
-        for number in np.flatnonzero(which).tolist():
-            (
-                self._env_obs[number],
-                self._rewards[number],
-                self._terminations[number],
-                self._truncations[number],
-                info,
-            ) = self.envs[number].step(actions[number])
-            infos = self._add_info(infos, info, number)
-        seen: Array = np.empty_like(self._observations)
         known: list[Any] = [*self._env_obs]
+        rewards = [0.0] * len(known)  # lists while they fill: an array's entry takes longer to set
+        terminated, truncated = [False] * len(known), [False] * len(known)
+        for number in np.flatnonzero(which).tolist():
+            found = self.envs[number].step(actions[number])
+            known[number], rewards[number], terminated[number], truncated[number] = found[:4]
+            if found[4]:
+                infos = self._add_info(infos, found[4], number)
+        self._env_obs = known
+        seen: Array = np.empty_like(self._observations)
         np.stack(known, out=seen)
-        flags = self._terminations.copy(), self._truncations.copy()
-        return seen, self._rewards.copy(), *flags, infos
+        self._rewards[:] = rewards
+        self._terminations[:] = terminated
+        self._truncations[:] = truncated
+        return seen, np.array(rewards), np.array(terminated), np.array(truncated), infos

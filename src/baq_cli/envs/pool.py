@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -118,6 +118,7 @@ class EnvPool:
         self._begun: Array = np.empty(0)
         self._limits_hold = False
         self._asked: Array = np.empty(0)
+        self._asked_in_env: Array = np.empty(0)
         self._only: Array | None = None
         self._under_way = False
         make = partial(make_playable, self.env)
@@ -132,7 +133,14 @@ class EnvPool:
                 self._envs = Here(make, count)
         self._all: Array = np.ones(count, dtype=np.bool_)
         self.limits = None if rules is None else Limits(rules, count, self.spaces.action_dtype)
-        self.last = StepRecord.none(self.spaces, count)
+        self._last: StepRecord | Callable[[], StepRecord] = StepRecord.none(self.spaces, count)
+
+    @property
+    def last(self) -> StepRecord:
+        """What the last step did; made of it when it is asked for, as by no evaluation."""
+        if not isinstance(self._last, StepRecord):
+            self._last = self._last()
+        return self._last
 
     def again(self) -> EnvPool:
         """Return as many environments in place of these."""
@@ -196,6 +204,7 @@ class EnvPool:
         """
         self.before, self._only = self.given, None
         self._asked, self._begun = action, self.spaces.to_env(action)
+        self._asked_in_env = self._begun
         self._limits_hold = self.limits is not None and executed is None
         if executed is not None:
             self._begun = instead(self._begun, executed)
@@ -217,12 +226,13 @@ class EnvPool:
                 which = self._all if self._only is None else self._only
                 obs, reward, terminated, truncated, infos = self._envs.step_some(theirs, which)
         done, self._reasons = done_by(self._begun, infos), asked_by(infos, self.count)
-        self.last = StepRecord.of(self.spaces, self._asked, self._begun, done)
+        asked = self.spaces, self._asked, self._asked_in_env
+        self._last = partial(StepRecord.of, *asked, self._begun, done)
         if self._limits_hold and self.limits is not None:
             cut = self.limits.after(done, obs) & ~(terminated | truncated)
             truncated = truncated | cut
             acted = self.limits.bits() | cut * np.uint8(ENDED)
-            self.last = replace(self.last, cut=cut, limits_acted=acted)
+            self._last = replace(self.last, cut=cut, limits_acted=acted)
         return self._known(obs), reward, terminated, truncated
 
     def step(

@@ -19,7 +19,8 @@ Array = npt.NDArray[Any]
 class StepRecord:
     """What K environments did in a step, beside the actions `[K, action_dim]` asked for.
 
-    `asked` are those in [−1, 1]. `executed` is what was done in their place, where a limit or an
+    `asked` are those in [−1, 1], `asked_in_env` the same in the environment's units and type.
+    `executed` is what was done in their place, where a limit or an
     environment decided so, `[K, action_dim]` float64 in its units, the other rows NaN; None where
     all did what they were asked to. `did_other [K]` says which environments said that they did
     other than they were told, `limited [K]` which were told other than was asked, by a limit.
@@ -29,6 +30,7 @@ class StepRecord:
 
     spaces: Spaces
     asked: Array
+    asked_in_env: Array
     executed: Array | None
     did_other: Array
     limited: Array
@@ -39,22 +41,24 @@ class StepRecord:
     def none(cls, spaces: Spaces, count: int) -> StepRecord:
         """Return the record of no step."""
         idle = np.zeros((count, spaces.action_dim), dtype=np.float32)
-        begun = spaces.to_env(idle)
-        return cls.of(spaces, idle, begun, begun.astype(np.float64))
+        wanted = spaces.to_env(idle)
+        return cls.of(spaces, idle, wanted, wanted, wanted.astype(np.float64))
 
     @classmethod
-    def of(cls, spaces: Spaces, asked: Array, begun: Array, done: Array) -> StepRecord:
+    def of(
+        cls, spaces: Spaces, asked: Array, asked_in_env: Array, begun: Array, done: Array
+    ) -> StepRecord:
         """Return the record of a step that no limit took part in but by what was `begun`.
 
         `begun [K, action_dim]` is what the environments were told, in their units and type, and
         `done` what they did, float64.
         """
-        wanted = spaces.to_env(asked)
-        other = (done != wanted).any(axis=1)
+        other = (done != asked_in_env).any(axis=1)
+        executed = np.where(other[:, None], done, np.nan) if other.any() else None
         return cls(
-            *(spaces, asked, np.where(other[:, None], done, np.nan) if other.any() else None),
+            *(spaces, asked, asked_in_env, executed),
             did_other=(done != begun).any(axis=1),
-            limited=(begun != wanted).any(axis=1),
+            limited=(begun != asked_in_env).any(axis=1),
             cut=np.zeros(len(done), dtype=np.bool_),
             limits_acted=np.zeros(len(done), dtype=np.uint8),
         )
@@ -70,8 +74,9 @@ class StepRecord:
     @property
     def action_in_env(self) -> Array:
         """The same in the environment's units and type."""
-        asked = self.spaces.to_env(self.asked)
-        return asked if self.executed is None else instead(asked, self.executed)
+        if self.executed is None:
+            return self.asked_in_env
+        return instead(self.asked_in_env, self.executed)
 
     def executed_by(self, number: int) -> Array | None:
         """Return that row of `executed`, where there is an action in it."""

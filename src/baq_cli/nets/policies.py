@@ -249,7 +249,12 @@ class TanhGaussianPolicy(Policy):
         return mean, (0.5 * variance.log()).clamp(*self.log_std_range)
 
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
-        return torch.tanh(self.head(obs, frozen)[0])
+        means = self.net(obs, frozen).chunk(2, dim=-1)[0]
+        return torch.tanh(means.squeeze(1) if self.net.members == 1 else means.mean(1))
+
+    def draw(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> Tensor:
+        mean, log_std = self.head(obs, frozen)
+        return torch.tanh(mean + log_std.exp() * noise.normal(*mean.shape[1:]))
 
     def sample(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> tuple[Tensor, Tensor]:
         mean, log_std = self.head(obs, frozen)
