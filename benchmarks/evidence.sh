@@ -12,9 +12,10 @@
 # at the end one report of each protocol lies in OUT.
 #
 # The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
-# PROTOCOLS, one of them or both; CHEAP and DEAR, gradient steps and environment steps of such tasks
-# on CPUs; BASE, UTD, WIDTH and BATCH, those of `matched`; LIGHTER, what dear methods do less of
-# under it on CPUs; CHOICE, the file that says what was chosen, committed before any run.
+# PROTOCOLS, one of them or both; METHODS, those that are wanted now (the others go beside them
+# later); CHEAP and DEAR, gradient steps and environment steps of such tasks on CPUs; BASE, UTD,
+# WIDTH and BATCH, those of `matched`; LIGHTER, what dear methods do less of under it on CPUs;
+# CHOICE, the file that says what was chosen, committed before any run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -93,6 +94,9 @@ each() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
 for protocol in $PROTOCOLS; do
     methods=$MATCHED
     [ "$protocol" = matched ] || methods=$PUBLISHED
+    if [ -n "${METHODS:-}" ]; then
+        methods=$(printf '%s\n' $methods | grep -Fxf <(printf '%s\n' $METHODS))
+    fi
     if [ "$mode" = --card ]; then
         each "$protocol" "$methods" "\(cheap\|dear\)" $TEN 100000 100000
     else

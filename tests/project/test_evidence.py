@@ -106,6 +106,19 @@ def test_all_methods_run_on_all_tasks_with_seeds_that_nothing_was_chosen_with(cl
                 assert cell.recipe["seeds"] == (TEN[:5] if dear else TEN)
 
 
+def test_methods_that_run_first_run_as_they_would_among_all(clone: Path) -> None:
+    found = []
+    for wanted in ("", "iql baq"):
+        commands, _ = evidence(clone, "--dry-run", METHODS=wanted)
+        found.append({said_in(words)["--protocol"]: words for words in commands})
+    for protocol, words in found[1].items():
+        task = said_in(words)["--dataset"]
+        every = {cell.method: cell.recipe for cell in cells_of(found[0][protocol], task)}
+        cells = cells_of(words, task)
+        assert [cell.method for cell in cells] == ["baq", "iql"]
+        assert {cell.method: cell.recipe for cell in cells}.items() <= every.items()
+
+
 def test_a_report_of_each_protocol_is_made_of_what_its_comparisons_left(clone: Path) -> None:
     commit(clone, "chosen")
     commands, _ = evidence(clone)

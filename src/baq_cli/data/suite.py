@@ -135,6 +135,10 @@ SUITE = {
             *("lunarlander", "LunarLanderContinuous-v3", "70", "20 60 70 80", "90"),
             transitions=50_000,
         ),
+        *_trained(
+            *("bipedalwalker", "BipedalWalker-v3", "170", "100 160 170 180", "200"),
+            transitions=50_000,
+        ),
         *_task("pointmaze-umaze", "PointMaze_UMaze-v3", _MAZE_ABOUT, _MAZE),
         *_task("pointmaze-medium", "PointMaze_Medium-v3", _MAZE_ABOUT, _MAZE),
     )

@@ -75,6 +75,7 @@ _MEASURED = {
     "Reacher-v5": (-42.41, -6.29),
     "Swimmer-v5": (-0.04, 332.83),
     "LunarLanderContinuous-v3": (-244.97, 123.11),
+    "BipedalWalker-v3": (-99.62, 287.87),
 }
 
 
