@@ -109,6 +109,25 @@ def test_tasks_are_brought_together_only_by_references() -> None:
     assert alone["methods"]["a"]["optimality_gap"] is None, "no target in raw returns"
 
 
+def test_what_happened_on_the_way_is_pooled_over_tasks() -> None:
+    tasks = ("me/arm/monday-v0", "me/leg/walk-v0")
+    known = [
+        replace(course(method, finals, task), reference=REFERENCE)
+        for task in tasks
+        for method, finals in (("a", HIGH), ("b", LOW))
+    ]
+    found = build_document(known, ReportInfo())["aggregates"]["on_the_way"]
+    # Online: 25 steps from 50 to 45, 25 from 45 to 60, 50 from 60 to the end; 0 to 200 is 0 to 100.
+    means = np.array([25 * 47.5 + 25 * 52.5 + 50 * (60 + final) / 2 for final in HIGH]) / 100 / 2
+    middle = np.sort(np.tile(means, 2))[2:-2].mean()
+    assert found["methods"]["a"]["online_mean"]["value"] == pytest.approx(middle, rel=1e-5)
+    assert found["methods"]["a"]["dip_percent"]["value"] == pytest.approx(100 * 5 / 50)
+    won = {(pair["x"], pair["y"]): pair["value"] for pair in found["improvement"]}
+    assert won == {("a", "b"): 1.0, ("b", "a"): 0.0}
+    alone = build_document([course("a", HIGH)], ReportInfo())["aggregates"]["on_the_way"]
+    assert alone["methods"]["a"]["dip_percent"] is None, "returns have no zero to take a share of"
+
+
 @pytest.mark.parametrize("field", ["env_steps", "evaluation.episodes", "dataset's sha256"])
 def test_what_differs_is_not_compared_and_is_named(field: str) -> None:
     one = replace(course("a", HIGH), protocol={field: 1})

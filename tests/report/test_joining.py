@@ -50,7 +50,8 @@ def numbers(courses: Sequence[Course]) -> Any:
         del document[key]
     document["methods"].sort()
     if document["aggregates"] is not None:
-        document["aggregates"]["improvement"].sort(key=lambda pair: (pair["x"], pair["y"]))
+        for of in (document["aggregates"], document["aggregates"]["on_the_way"]):
+            of["improvement"].sort(key=lambda pair: (pair["x"], pair["y"]))
         document["aggregates"]["tasks"].sort()
     for key in ("tasks", "recipes", "notes"):
         document[key].sort(key=lambda part: json.dumps(part, sort_keys=True))

@@ -14,9 +14,10 @@ import pytest
 
 from baq_cli.errors import DataError
 from baq_cli.report.page import embedded, write_page
-from baq_cli.report.page_view import DASHES, SYMBOLS, decimals, fixed, method_styles
+from baq_cli.report.page_view import DASHES, SYMBOLS, method_styles
 from baq_cli.report.style import DASHES as FIGURE_DASHES
 from baq_cli.report.style import MARKERS
+from baq_cli.report.wording import decimals, fixed
 from support.browser import Page, start
 from support.documents import HOSTILE, compared, hostile, rich, single, statistic, thousand
 

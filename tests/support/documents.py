@@ -268,6 +268,21 @@ def aggregates(
             for y in methods
             if x != y
         ],
+        "on_the_way": {
+            "methods": {
+                method: {
+                    "online_mean": interval(level[method] - 4, 2.0),
+                    "dip_percent": interval(30 - level[method] / 4, 1.5),
+                }
+                for method in methods
+            },
+            "improvement": [
+                {"x": x, "y": y} | interval(0.5 + (level[x] - level[y]) / 90, 0.1)
+                for x in methods
+                for y in methods
+                if x != y
+            ],
+        },
         "profile": {
             "thresholds": thresholds.tolist(),
             "methods": {

@@ -10,7 +10,8 @@ import numpy as np
 
 from baq_cli.bootstrap import Band, Strata, interval
 from baq_cli.report import aggregates as agg
-from baq_cli.report.curves import Array
+from baq_cli.report.curves import Array, Curve
+from baq_cli.report.definitions import deepest_dip, handover_score, online_mean
 from baq_cli.report.method_runs import Course
 
 STATISTIC = "final"
@@ -75,9 +76,8 @@ def _aggregates(given: Tasks, methods: Sequence[str], normalized: bool) -> dict[
         "tasks": [_name(task) for task in given],
         "runs": {name: sum(map(len, strata)) for name, strata in scores.items()},
         "methods": {name: _numbers(strata, normalized) for name, strata in scores.items()},
-        "improvement": [
-            {"x": x, "y": y, **asdict(found)} for (x, y), found in agg.improvements(scores).items()
-        ],
+        "improvement": _improvements(scores),
+        "on_the_way": _on_the_way(tasks, methods, normalized),
         "profile": {
             "thresholds": thresholds.tolist(),
             "methods": {
@@ -100,6 +100,36 @@ def _numbers(strata: Strata, normalized: bool) -> dict[str, Any]:
         name: asdict(interval(strata, statistic)) for name, statistic in agg.AGGREGATES.items()
     }
     return found if normalized else found | {"optimality_gap": None}  # a gap to 100 of a score
+
+
+def _on_the_way(tasks: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:
+    """Return what is said of the online phase before its end: online means and dips.
+
+    A dip is in per cent of the hand-over score, whose zero must mean something: a normalised one.
+    """
+    curves = {name: [task[name].curves["online"] for task in tasks] for name in methods}
+    means = {name: [online_mean(curve) for curve in found] for name, found in curves.items()}
+    dips = {name: [_dip_percent(curve) for curve in found] for name, found in curves.items()}
+    return {
+        "methods": {
+            name: {
+                "online_mean": asdict(interval(means[name], agg.iqm)),
+                "dip_percent": asdict(interval(dips[name], agg.middle_run)) if normalized else None,
+            }
+            for name in methods
+        },
+        "improvement": _improvements(means),
+    }
+
+
+def _improvements(scores: Mapping[str, Strata]) -> list[dict[str, Any]]:
+    return [{"x": x, "y": y, **asdict(found)} for (x, y), found in agg.improvements(scores).items()]
+
+
+def _dip_percent(curve: Curve) -> Array:
+    """Return the deepest dip in per cent of the hand-over score, `[S]`; NaN where that is zero."""
+    handover = handover_score(curve)
+    return 100 * deepest_dip(curve) / np.where(handover == 0, np.nan, np.abs(handover))
 
 
 def _on_grid(tasks: Tasks, name: str, grid: agg.Grid) -> list[Array]:

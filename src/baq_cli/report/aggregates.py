@@ -68,6 +68,12 @@ def iqm(strata: Strata) -> Array:
     return np.where(np.isnan(pooled[..., -1]), np.nan, middle)
 
 
+def middle_run(strata: Strata) -> Array:
+    """Return the median of all runs pooled; every run counts the same."""
+    middle: Array = np.median(_pooled(strata), axis=-1)
+    return middle
+
+
 def optimality_gap(strata: Strata, target: float = TARGET) -> Array:
     """Return by how much runs fall short of a target: target − mean of min(score, target).
 

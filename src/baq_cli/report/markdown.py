@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from baq_cli.report import page_aggregates, wording
 from baq_cli.report import page_view as view
 from baq_cli.report.across_figures import aggregated, shown_pairs
 from baq_cli.report.figures import curves_stems
@@ -91,7 +92,7 @@ def _head(document: Document) -> Iterator[str]:
     made = document["made"]
     yield f"# {escaped(document['title'])}"
     yield escaped(view.compared(document))
-    yield f"Made {escaped(view.instant(made['at']))} by baq {escaped(made['baq'])}."
+    yield f"Made {escaped(wording.instant(made['at']))} by baq {escaped(made['baq'])}."
     if document["notes"]:
         yield "## Read this first"
         yield bullets(map(escaped, document["notes"]))
@@ -135,6 +136,7 @@ def _across(document: Document, draw: Draw) -> Iterator[str]:
     )
     yield from draw("aggregates", "Aggregates with intervals")
     yield _aggregates_table(document)
+    yield from _on_the_way(document)
     pairs = shown_pairs(document)
     if pairs:
         yield "### Probability of improvement"
@@ -153,26 +155,39 @@ def _aggregates_table(document: Document) -> str:
     methods = list(aggregated(document))
     columns = {
         kind: [of["methods"][name][kind] for name in methods]
-        for kind in view.AGGREGATES
+        for kind in page_aggregates.AGGREGATES
         if any(of["methods"][name][kind] for name in methods)
     }
     decimals = {
-        kind: view.decimals(entry["value"] for entry in column if entry)
+        kind: wording.decimals(entry["value"] for entry in column if entry)
         for kind, column in columns.items()
     }
     headings = [
-        f"{view.AGGREGATES[kind]} {ARROWS['lower' if kind == 'optimality_gap' else 'higher']}"
-        for kind in columns
+        f"{heading} {ARROWS['lower' if kind == 'optimality_gap' else 'higher']}"
+        for kind, heading in page_aggregates.AGGREGATES.items()
+        if kind in columns
     ]
     rows = [
         [
             escaped(name),
-            str(of["runs"].get(name, view.MISSING)),
+            str(of["runs"].get(name, wording.MISSING)),
             *(_interval(column[i], decimals[kind]) for kind, column in columns.items()),
         ]
         for i, name in enumerate(methods)
     ]
     return table(["method", "runs", *headings], rows)
+
+
+def _on_the_way(document: Document) -> Iterator[str]:
+    found = page_aggregates.on_the_way(document)
+    yield "### On the way"
+    yield found["about"]
+    rows = [
+        [escaped(name), *(_interval(of[kind], places) for kind, _, _, places in found["columns"])]
+        for _, name, of in found["rows"]
+    ]
+    headings = [f"{escaped(heading)} {arrow}".strip() for _, heading, arrow, _ in found["columns"]]
+    yield table(["method", *headings], rows)
 
 
 def _improvement_table(pairs: Sequence[Mapping[str, Any]]) -> str:
@@ -182,9 +197,9 @@ def _improvement_table(pairs: Sequence[Mapping[str, Any]]) -> str:
 
 def _interval(found: Mapping[str, Any] | None, decimals: int) -> str:
     if found is None:
-        return view.MISSING
-    value, low, high = (view.fixed(found[end], decimals) for end in ("value", "low", "high"))
-    return value if view.MISSING in (low, high) else f"{value} {unbroken(f'[{low}, {high}]')}"
+        return wording.MISSING
+    value, low, high = (wording.fixed(found[end], decimals) for end in ("value", "low", "high"))
+    return value if wording.MISSING in (low, high) else f"{value} {unbroken(f'[{low}, {high}]')}"
 
 
 def _against_base(document: Document) -> Iterator[str]:
@@ -215,7 +230,7 @@ def _recipes(document: Document) -> Iterator[str]:
         if len(document["tasks"]) > 1:
             yield f"On {', '.join(map(escaped, group['tasks']))}:"
         rows = [
-            [escaped(key), *(escaped(values.get(m, view.MISSING)) for m in group["methods"])]
+            [escaped(key), *(escaped(values.get(m, wording.MISSING)) for m in group["methods"])]
             for key, values in group["rows"].items()
         ]
         yield table(["key", *map(escaped, group["methods"])], rows)
@@ -235,8 +250,8 @@ def _runs(document: Document) -> Iterator[str]:
     keys = ("method", "task", "folder", "git_revision")
     rows = [
         [
-            *(escaped(str(run[key] or view.MISSING)) for key in keys),
-            escaped(view.instant(run["started"])),
+            *(escaped(str(run[key] or wording.MISSING)) for key in keys),
+            escaped(wording.instant(run["started"])),
             escaped(run["took"]),
             str(run["setup"]),
         ]
@@ -252,7 +267,7 @@ def _runs(document: Document) -> Iterator[str]:
 def _setup(setup: Mapping[str, Any]) -> Iterator[str]:
     for part in ("versions", "hardware"):
         for name, value in (setup[part] or {}).items():
-            yield f"{name} {view.plain(value)}"
+            yield f"{name} {wording.plain(value)}"
 
 
 def _definitions(document: Document) -> Iterator[str]:
@@ -260,7 +275,7 @@ def _definitions(document: Document) -> Iterator[str]:
     rows = [
         [
             escaped(of["heading"]),
-            f"{view.in_words(of['unit'])} {ARROWS[of['better']]}",
+            f"{wording.in_words(of['unit'])} {ARROWS[of['better']]}",
             escaped(of["definition"]),
         ]
         for of in document["statistics"].values()

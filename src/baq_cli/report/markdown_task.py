@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from baq_cli.report import page_view as view
+from baq_cli.report import wording
 from baq_cli.report.markup import escaped, table, unbroken
 
 Document = Mapping[str, Any]
@@ -30,7 +31,7 @@ def facts(task: Mapping[str, Any]) -> Iterator[str]:
         "threshold": task["threshold"],
         "optimum": task["optimum"],
     }
-    known = [f"{name} {view.fixed(mark, 1)}" for name, mark in marks.items() if mark is not None]
+    known = [f"{name} {wording.fixed(mark, 1)}" for name, mark in marks.items() if mark is not None]
     if known:
         yield f"Marks: {', '.join(known)} ({task['unit']})"
     yield f"Protocol: {_protocol(task['protocol'])}"
@@ -54,7 +55,7 @@ def _dataset_facts(dataset: Mapping[str, Any]) -> Iterator[str]:
 def _measured_against(reference: Mapping[str, Any] | None) -> str:
     if reference is None:
         return ""
-    low, high = (view.fixed(reference[end], 1) for end in ("random", "expert"))
+    low, high = (wording.fixed(reference[end], 1) for end in ("random", "expert"))
     about = f"{reference['label']}: {reference['source']}"
     return f"; 0 is a return of {low} (random), 100 of {high} (expert); {escaped(about)}"
 
@@ -108,7 +109,7 @@ def _row(task: Mapping[str, Any], name: str, columns: Sequence[Mapping[str, Any]
     """Return a method's row; its cells are dashes where no run has finished."""
     results = task["methods"].get(name)
     if results is None:
-        return [escaped(name), "0", *(view.MISSING for _ in columns)]
+        return [escaped(name), "0", *(wording.MISSING for _ in columns)]
     of_others = SOURCES.get(results["source"], "") * (len(_sources(task)) > 1)
     cells = [_cell(results, column) for column in columns]
     label = escaped(name) + of_others

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
+from baq_cli.report.page_aggregates import MANY, aggregates_view
 from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.report.style import MARKER_SIZES, MARKERS, OKABE_ITO
+from baq_cli.report.wording import (
+    decimals,
+    fixed,
+    in_words,
+    instant,
+    magnitude,
+    many,
+    plain,
+    span,
+    took,
+)
 
-MISSING = "–"
 DASHES = ("solid", "9px,3px", "3px,2px", "9px,2px,2px,2px")
 """Plotly's names for the figure's dashes, in its order."""
 SYMBOLS = {
@@ -28,91 +36,13 @@ SYMBOLS = {
 """Plotly's names for the figure's markers, in its order, and each one's outline in a swatch."""
 ON_DARK = {"#000000": "#D0D0D0"}
 """Colours that a dark page needs instead; the others can be told apart on both."""
-AGGREGATES = {
-    "iqm": "IQM",
-    "median": "median",
-    "mean": "mean",
-    "optimality_gap": "optimality gap",
-}
 OF_PAIRS = ("online_mean", "final")
 """The statistics in which a method is held against its base."""
 ALL_TASKS = "all, normalised"
-MANY = 12
-"""Methods of which the legend and the matrix are set small."""
 ABOUT_PAIRS = (
     "What a method that is built on another adds to it: its statistic minus its base's, seed by "
     "seed on the same task, with a 95 % bootstrap interval over pairs."
 )
-UNITS = {"env_steps": "environment steps", "gradient_steps": "gradient steps"}
-
-# -- numbers and words
-
-
-def fixed(value: float | None, decimals: int) -> str:
-    """Return a number with so many decimals, its thousands apart; a dash when there is none."""
-    if value is None or not math.isfinite(value):
-        return MISSING
-    text = f"{value:,.{decimals}f}"
-    return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
-
-
-def magnitude(values: Iterable[float]) -> int:
-    """Return the power of ten below the largest of the values, whatever its sign; 0 for none."""
-    largest = max(map(abs, values), default=0.0)
-    return math.floor(math.log10(largest)) if largest and math.isfinite(largest) else 0
-
-
-def decimals(values: Iterable[float]) -> int:
-    """Return with how many decimals numbers of these sizes are printed, the same for all."""
-    exponent = magnitude(values)
-    return 0 if exponent >= 3 else 1 if exponent >= 1 else min(8, 2 - exponent)
-
-
-def plain(value: Any) -> str:
-    """Return a value of a run's record as words."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}: {plain(part)}" for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(part) for part in value)
-    return MISSING if value is None else str(value)
-
-
-def in_words(unit: str) -> str:
-    """Return a unit of the document as a reader calls it."""
-    for known, words in UNITS.items():
-        unit = unit.replace(known, words)
-    return unit
-
-
-def instant(text: str | None) -> str:
-    """Return an ISO time as words, to the minute; any other text as it is."""
-    try:
-        return f"{datetime.fromisoformat(text or ''):%Y-%m-%d %H:%M %Z}".strip()
-    except ValueError:
-        return text or MISSING
-
-
-def _took(begin: str | None, end: str | None) -> str:
-    try:
-        seconds = (
-            datetime.fromisoformat(end or "") - datetime.fromisoformat(begin or "")
-        ).total_seconds()
-    except (ValueError, TypeError):  # TypeError: one of them names its zone, the other doesn't
-        return MISSING
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _span(counts: Iterable[int]) -> str:
-    found = sorted(set(counts))
-    return "–".join(map(str, dict.fromkeys((found[0], found[-1])))) if found else "0"
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
-
 
 FILTERS = {"fixed": fixed, "instant": instant, "plain": plain, "unit": in_words}
 
@@ -161,12 +91,12 @@ def compared(document: Mapping[str, Any]) -> str:
     cells = [of for task in document["tasks"] for of in task["methods"].values()]
     methods, tasks = document["methods"], document["tasks"]
     names = f" ({', '.join(methods)})" if 1 < len(methods) <= 6 else ""
-    who = methods[0] if len(methods) == 1 else _many(len(methods), "method") + names
-    where = tasks[0]["name"] if len(tasks) == 1 else _many(len(tasks), "task")
-    seeds = _span(len(of["seeds"]) for of in cells)
+    who = methods[0] if len(methods) == 1 else many(len(methods), "method") + names
+    where = tasks[0]["name"] if len(tasks) == 1 else many(len(tasks), "task")
+    seeds = span(len(of["seeds"]) for of in cells)
     runs = sum(len(of["seeds"]) for of in cells)
     each = f"{seeds} seed{'' if seeds == '1' else 's'}{' each' if len(cells) > 1 else ''}"
-    return f"{who} on {where}, {each}: {_many(runs, 'run')}."
+    return f"{who} on {where}, {each}: {many(runs, 'run')}."
 
 
 def task_view(task: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,7 +108,7 @@ def task_view(task: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str,
         "task": task,
         "columns": columns,
         "rows": list(zip(document["methods"], results, rows, strict=True)),
-        "seeds": _span(len(of["seeds"]) for of in task["methods"].values()),
+        "seeds": span(len(of["seeds"]) for of in task["methods"].values()),
         "dataset_mean": dataset_mean(task),
         "phases": {phase for of in task["methods"].values() for phase in of["curves"]},
     }
@@ -238,34 +168,9 @@ def cell(results: Mapping[str, Any], column: Mapping[str, Any], seeds: int) -> d
         "interval": "" if low is None or high is None else f"[{shown(low)}, {shown(high)}]",
         "std": shown(found.get("std")),
         "best": column["name"] in results["best_in"],
-        "count": f"{count} of {_many(seeds, 'seed')}" if counted else "",
+        "count": f"{count} of {many(seeds, 'seed')}" if counted else "",
         "never": f"never in {never}" if never else "",
         "per_seed": [shown(value) for value in found.get("per_seed", [None] * seeds)],
-    }
-
-
-def aggregates_view(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the aggregates' table, and the matrix of probabilities of improvement."""
-    found = document["aggregates"]
-    methods = [(i, name) for i, name in enumerate(document["methods"]) if name in found["methods"]]
-    kinds: dict[str, tuple[str, int]] = {}
-    for kind, heading in AGGREGATES.items():
-        values = [(found["methods"][name].get(kind) or {}).get("value") for _, name in methods]
-        known = [value for value in values if value is not None]
-        if known:
-            kinds[kind] = (heading, decimals(known))
-    pairs = {(pair["x"], pair["y"]): pair for pair in found["improvement"]}
-    return {
-        "of": found,
-        "heading": "All tasks together" if len(found["tasks"]) > 1 else "Aggregates",
-        "kinds": kinds,
-        "many": len(methods) > MANY,
-        "panels": json.dumps([(kind, heading) for kind, (heading, _) in kinds.items()]),
-        "rows": [(i, name, found["methods"][name], found["runs"].get(name)) for i, name in methods],
-        "matrix": [
-            (i, name, [(j, other, pairs.get((name, other))) for j, other in methods])
-            for i, name in methods
-        ],
     }
 
 
@@ -277,7 +182,7 @@ def runs_view(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         setup = {"versions": run["versions"], "hardware": run["hardware"]}
         if setup not in setups:
             setups.append(setup)
-        took = _took(run["started"], run["ended"])
-        rows.append({**run, "setup": setups.index(setup) + 1, "took": took})
+        took_words = took(run["started"], run["ended"])
+        rows.append({**run, "setup": setups.index(setup) + 1, "took": took_words})
     commands = dict.fromkeys(run["command"] for run in runs if run["command"])
     return {"runs": rows, "setups": setups, "run_commands": list(commands)}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
-from baq_cli.report.page_view import AGGREGATES, ALL_TASKS, OF_PAIRS
+from baq_cli.report.page_aggregates import AGGREGATES, on_the_way
+from baq_cli.report.page_view import ALL_TASKS, OF_PAIRS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -95,7 +96,23 @@ def _aggregates(document: Document) -> list[Any]:
     for other in others:
         text = _interval(chances[other], 2)
         parts.append(_text(f"P({first} > {other}) = {text}"))
-    return [*parts, _text("")] if others else parts
+    if others:
+        parts.append(_text(""))
+    return [*parts, *_on_the_way(document)]
+
+
+def _on_the_way(document: Document) -> list[Any]:
+    from baq_cli.report.fitting import Fitting
+
+    found = on_the_way(document)
+    table = _table()
+    table.add_column("method", no_wrap=True)
+    for _, heading, _, _ in found["columns"]:
+        table.add_column(heading, justify="right")
+    for _, method, of in found["rows"]:
+        cells = [_interval(of[kind], places) for kind, _, _, places in found["columns"]]
+        table.add_row(_text(method), *cells)
+    return [_text("on the way\n"), Fitting(table), _text("")]
 
 
 def _against_base(document: Document) -> list[Any]:
