@@ -9,7 +9,10 @@ from pathlib import Path
 ROOT = Path("/")
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 """How threads wait for each other: for any OpenMP, for GNU's (PyTorch's on Linux), for LLVM's."""
+SHARE = "BAQ_CORES"
+"""The variable that tells the process of a cell how many CPUs are its own."""
 ALLOTTED = {
+    SHARE: (SHARE,),
     "SLURM_JOB_ID": ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"),
     "SGE_ROOT": ("NSLOTS",),
     "LSB_JOBID": ("LSB_DJOB_NUMPROC",),
@@ -23,7 +26,8 @@ def usable_cores() -> int:
     """Return how many CPUs this process may keep busy, one at least.
 
     The least of: the CPUs that it may run on (affinity, which cpusets and `taskset` set), the CPU
-    time that its cgroups allow it, in whole CPUs, and those that a scheduler gave to its job.
+    time that its cgroups allow it, in whole CPUs, and those that a scheduler gave to its job, or a
+    comparison to its cell.
     """
     return max(1, min([_affinity(), *_quotas(ROOT), *_allotted(os.environ)]))
 

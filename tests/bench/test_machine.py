@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from baq_cli import machine
 from baq_cli.data import sizes
 from baq_cli.engine.updates.device import hardware, prepare
-from baq_cli.launch.local import share_of_cores, slots_for
+from baq_cli.launch.child import Child
+from baq_cli.launch.local import share_of_cores, share_of_threads, slots_for
 from baq_cli.machine import memory_left_by_cgroups, most_threads, usable_cores
 
 V2 = "30 23 0:26 {mounted} /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
@@ -152,6 +153,8 @@ def test_what_cant_be_read_limits_nothing(fake: Fake, text: str) -> None:
         ({"SGE_ROOT": "/opt/sge"}, 8),
         ({"LSB_JOBID": "7", "LSB_DJOB_NUMPROC": "4"}, 4),
         ({"PBS_JOBID": "7.host", "NCPUS": "5"}, 5),
+        ({"BAQ_CORES": "2"}, 2),
+        ({"BAQ_CORES": "2", "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "6"}, 2),
         ({"OMP_NUM_THREADS": "1"}, 8),  # threads of a process, not processes
     ],
 )
@@ -169,10 +172,23 @@ def test_cells_share_the_usable_cores_and_no_more_threads_than_openmp_is_asked_f
 ) -> None:
     fake.affinity(6)
     assert (slots_for(10, None), slots_for(10, 9), slots_for(2, None)) == (6, 9, 2)
-    assert [share_of_cores(slots) for slots in (1, 2, 4, 6, 9)] == [6, 3, 1, 1, 1]
+    for share in (share_of_cores, share_of_threads):
+        assert [share(slots) for slots in (1, 2, 4, 6, 9)] == [6, 3, 1, 1, 1]
     fake.patch.setenv("OMP_NUM_THREADS", "2,1")
     assert most_threads() == 2
-    assert [share_of_cores(slots) for slots in (1, 2, 4)] == [2, 2, 1]
+    assert [share_of_threads(slots) for slots in (1, 2, 4)] == [2, 2, 1]
+    assert [share_of_cores(slots) for slots in (1, 2, 4)] == [6, 3, 1]
+
+
+def test_a_cell_knows_its_share_of_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import baq_cli.machine as m; print(m.usable_cores())"
+    monkeypatch.setattr("baq_cli.launch.child.START", code)
+    for cores in (1, usable_cores()):
+        child = Child(tmp_path, threads=1, cores=cores)
+        assert child.attend([]) == "its process ended with status 0, see worker.log in its folder"
+    assert (tmp_path / "worker.log").read_text().split() == ["1", str(usable_cores())]
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(None, 2), (5, 5)])

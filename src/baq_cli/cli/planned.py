@@ -23,7 +23,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
     from baq_cli.cli.results import print_json, print_table
     from baq_cli.engine.collection.unbuilt import seconds_to_build, unbuilt
     from baq_cli.launch.estimate import estimate, makespan
-    from baq_cli.launch.local import share_of_cores, slots_for
+    from baq_cli.launch.local import share_of_threads, slots_for
     from baq_cli.launch.matrix import is_finished
     from baq_cli.units import in_words
 
@@ -35,7 +35,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
         }
         cells, data = open_tasks(cells, out, lambda _, event: observer(event), made_up=building)
         seconds = [
-            0.0 if is_finished(cell) else estimate(cell, data[cell.task], share_of_cores(slots))
+            0.0 if is_finished(cell) else estimate(cell, data[cell.task], share_of_threads(slots))
             for cell in cells
         ]
     total = makespan(sorted(seconds, reverse=True), slots)  # the dearest start first
@@ -78,12 +78,12 @@ def tell_how_long(
 ) -> None:
     """Tell about how long cells take in all on this machine, unless that is short."""
     from baq_cli.launch.estimate import about, makespan
-    from baq_cli.launch.local import share_of_cores, slots_for
+    from baq_cli.launch.local import share_of_threads, slots_for
     from baq_cli.runs.events import Note
     from baq_cli.units import in_words
 
     slots = slots_for(len(cells), workers)
-    seconds = about(cells, costs, data, share_of_cores(slots))
+    seconds = about(cells, costs, data, share_of_threads(slots))
     if seconds is not None:
         count = f"{len(cells)} cell{'s' * (len(cells) > 1)}, {slots} at once"
         whole = in_words(makespan(seconds, slots))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from baq_cli.machine import SHARE
 from baq_cli.plain_files import appended, replaced
 from baq_cli.safe_python import AWAY
 from baq_cli.signals import STOPPING, answered
@@ -28,8 +29,9 @@ class Child:
     """A cell in a process of its own, in a process group that Ctrl-C doesn't reach.
 
     It ends with us, however we end: its stdin is a pipe that we hold open. What it prints goes to
-    worker.log in the cell's folder. A `scratch` folder is dropped with it when we are gone.
-    `environment` is added to our own variables; it starts in `directory`, or where we are.
+    worker.log in the cell's folder. It may keep `cores` CPUs busy, or one a thread. A `scratch`
+    folder is dropped with it when we are gone. `environment` is added to our own variables; it
+    starts in `directory`, or where we are.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Child:
         folder: Path,
         threads: int,
         *,
+        cores: int | None = None,
         scratch: bool = False,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
@@ -48,7 +51,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=os.environ | (environment or {}),
+                env={**os.environ, SHARE: str(cores or threads), **(environment or {})},
                 cwd=directory,
                 start_new_session=True,
             )

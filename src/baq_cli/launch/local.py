@@ -30,8 +30,13 @@ def slots_for(cells: int, workers: int | None) -> int:
 
 
 def share_of_cores(slots: int) -> int:
-    """Return the CPU threads of each of `slots` cells that run at once."""
-    return max(1, min(usable_cores() // slots, most_threads()))
+    """Return the CPUs of each of `slots` cells that run at once."""
+    return max(1, usable_cores() // slots)
+
+
+def share_of_threads(slots: int) -> int:
+    """Return the threads that each of them computes with."""
+    return min(share_of_cores(slots), most_threads())
 
 
 class Here:
@@ -70,10 +75,10 @@ class Processes:
 
     def __init__(self, slots: int):
         self.slots = slots
-        self._threads = share_of_cores(slots)
+        self._threads, self._cores = share_of_threads(slots), share_of_cores(slots)
 
     def start(self, cell: Cell, watch: Watcher) -> Process:
-        return Process(cell.folder, self._threads)
+        return Process(cell.folder, self._threads, self._cores)
 
     def close(self) -> None:
         """Hold nothing: each job is its own process."""
@@ -82,9 +87,9 @@ class Processes:
 class Process:
     """A cell in a process of its own."""
 
-    def __init__(self, folder: Path, threads: int):
+    def __init__(self, folder: Path, threads: int, cores: int):
         self._reader = Reader(folder)
-        self._child = Child(folder, threads)
+        self._child = Child(folder, threads, cores=cores)
 
     def events(self) -> Iterable[Event]:
         return self._reader.new()
