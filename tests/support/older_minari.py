@@ -51,7 +51,7 @@ def older(made: Recording, version: str = "~=0.4", name: str = OLD, **attributes
     from minari.serialization import serialize_space
 
     path = dataset_path(name) / "data" / "main_data.hdf5"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     said = {
         "dataset_id": name,
         "total_episodes": len(made.lengths),
