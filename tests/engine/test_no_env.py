@@ -18,6 +18,7 @@ import torch
 
 import baq_cli
 from baq_cli.agents.registry import METHODS
+from baq_cli.cli.results import show_run
 from baq_cli.data.minari.folder import open_minari
 from baq_cli.data.minari.read import load_episodes, read_recording
 from baq_cli.data.minari.write import write_minari
@@ -34,6 +35,7 @@ from baq_cli.report.page import render
 from baq_cli.runs.folder import read_metrics
 from baq_cli.runs.log import METRICS, RunLog, parse_metrics
 from baq_cli.runs.trackers.scalars import metric_scalars
+from baq_cli.untrusted import TRUST_VARIABLE
 from support import counting_envs
 from support.advice import Terminal, follows, quoted
 from support.odd_envs import STEADY
@@ -265,6 +267,23 @@ def test_what_is_fine_tuned_shows_returns_and_not_the_estimates_before(
     assert any("pre-training had no environment" in note for note in course.notes)
     assert load(out).document["env_id"] == STEADY
     assert load_newest(out, lambda event: None).document["history"][0]["source"] == "estimate"
+
+
+def test_a_robot_whose_first_episode_goes_on_has_no_return_yet(
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(TRUST_VARIABLE, "1")  # the acting process imports its environment
+    out = tmp_path / "robot"
+    env = f"support.odd_envs:{STEADY}"
+    execute(training(env=env, env_steps=2, seeds=[0], control={"hz": 50}), out, source=run)
+    assert {row["source"] for row in read_metrics(out)} == {"estimate"}
+    show_run(out, as_json=False)
+    assert "no episode has ended yet, so there is no return to draw" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no episode of its environment has ended yet"):
+        course_of([out])
 
 
 def test_no_env_is_refused_where_a_phase_acts(run: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Every command that README and docs name is one that there is, and takes what it is given.
 
 A command is run as far as the page alone decides: read by the parser, its recipe resolved, every
-key, value, method, recipe and dataset checked; where its work would begin it is stopped. Commands
-that only list what there is are run to their end, and test_tutorial.py runs a page whole. What
-can't be run without a robot, a card, a cluster or a network says so in the page, in a comment above
-its block: `<!-- needs: network -->`; it is read all the same.
+key, value, method, recipe and dataset checked; where its work would begin it is stopped: so what is
+read are the budgets and settings that stand in the page. test_pages_run.py runs the same commands
+to their end, on smaller budgets, and test_tutorial.py runs a page as it stands. What can't be run
+without a robot, a card, a cluster, a network, a screen or OpenGL says so in the page, in a comment
+above its block: `<!-- needs: network -->`; it is read all the same.
 """
 
 from __future__ import annotations
@@ -32,7 +33,18 @@ from baq_cli.recipes.load import resolve
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.recipes.schema import Recipe
 from support.here import run_baq, settle
-from support.pages import NEEDS, PAGES, Block, Command, blocks, commands, inline
+from support.pages import (
+    LATER,
+    NEEDS,
+    PAGES,
+    blocks,
+    commands,
+    file_of,
+    inline,
+    is_baq,
+    lines,
+    words_in,
+)
 from support.places import REPOSITORY
 
 RECIPES = recipe_names()
@@ -44,13 +56,12 @@ DATASETS = {
         re.MULTILINE,
     ),
 }
-LATER = "…"
-"""What a page leaves to the reader."""
 LISTING = re.compile(r"(methods|recipes|data suite|data)( (list|show|validate)\b.*)?$")
 """Commands that only say what there is."""
 TARGET = re.compile(r"^([\w-]+):", re.MULTILINE)
 READ_WHOLE = {"methods", "cql", "--json", "list", *RECIPES}
 """The last words of those that can be read here."""
+INSTALLS = r"pip(x)? install|uvx |git clone|baq data download|make (demo|test|setup)\b"
 EXTRAS_OF = re.compile(r"^(\w+) = \[", re.MULTILINE)
 EXTRAS = re.compile(r"baq-cli\[([\w,]+)\]")
 
@@ -141,16 +152,6 @@ def check_recipe(recipe: dict[str, Any]) -> None:
         assert env in gymnasium.registry
 
 
-def words_of(line: str) -> list[str]:
-    """Return the words behind `baq` of a line of a shell, without what the shell does to them."""
-    line = re.sub(r"\$[A-Z_]+", "0", line)
-    words = shlex.split(re.split(r"; | && | \| ", line)[0])
-    while words and words[0] != "baq":
-        assert words[0] in ("exec", "srun") or "=" in words[0], line
-        words = words[1:]
-    return words[1:]
-
-
 def options_known(words: list[str]) -> bool:
     """Say whether a command is one that there is, and every option that is named one of its."""
     there_are = dict(command_tree(BAQ))
@@ -175,28 +176,15 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     return Reader(monkeypatch)
 
 
-def lines(block: Block) -> Iterator[Command]:
-    """Give a block's commands, with the one that a recipe file has in its first line."""
-    yield from commands(block)
-    if block.language == "yaml" and block.text.startswith("# baq "):
-        yield Command(block, block.text.partition("\n")[0].removeprefix("# "))
-
-
-def is_baq(line: str) -> bool:
-    return re.match(r"(?:exec |srun |[A-Z_]+=\S* )*baq ", line) is not None
-
-
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_a_page_can_be_run_as_it_stands(name: str, reader: Reader) -> None:
     for block in blocks(name):
         assert set((block.needs or NEEDS[0]).split(", ")) <= set(NEEDS), block.text
-        given = block.file_name or re.search(r"--recipe (\S+\.yaml)", block.text.split("\n")[0])
-        if block.language == "yaml" and given:
-            Path(given if isinstance(given, str) else given[1]).write_text(block.text)
-        for line in filter(lambda of: is_baq(of.text), lines(block)):
-            words = words_of(line.text)
+        if (given := file_of(block)) is not None:
+            Path(given).write_text(block.text)
+        for words in words_in(block):
             if LATER in words or words[0].startswith("--"):
-                assert options_known([word for word in words if word != LATER]), line.text
+                assert options_known([word for word in words if word != LATER]), words
             elif LISTING.match(" ".join(words)) and words[-1] in READ_WHOLE:
                 status, _, said = run_baq(*words)
                 assert status == 0, said
@@ -229,12 +217,16 @@ def test_other_commands_name_what_there_is() -> None:
     assert found > 15
 
 
-def test_what_installs_or_downloads_says_that_it_needs_a_network() -> None:
+def test_what_cannot_be_run_everywhere_says_what_it_needs() -> None:
     for name in PAGES:
         for block in blocks(name):
             for line in commands(block):
-                if re.match(r"pip install|baq data download|make (demo|test|setup)\b", line.text):
+                if re.match(INSTALLS, line.text) or "--against" in line.text:
                     assert "network" in (block.needs or ""), (name, line.text)
+                if "--render" in line.text:
+                    assert "screen" in (block.needs or ""), (name, line.text)
+                if "MUJOCO_GL" in line.text:
+                    assert "OpenGL" in (block.needs or ""), (name, line.text)
                 if re.search(r"--launcher|^srun|^bsub|^sbatch", line.text):
                     assert "cluster" in (block.needs or ""), (name, line.text)
                 if re.search(r"--control-hz|--intervene (keyboard|gamepad)", line.text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ PAGES = {
         *sorted((REPOSITORY / "docs").glob("*.md")),
     ]
 }
-NEEDS = ("robot", "card", "cluster", "network")
+NEEDS = ("robot", "card", "cluster", "network", "screen", "OpenGL")
 _FENCED = re.compile(
     r"(?:^ *<!-- needs: (?P<needs>[^\n]*?) -->\n\n?)?"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$",
@@ -25,6 +26,8 @@ _FENCED = re.compile(
 _NAMED = re.compile(r"# (?P<name>[\w-]+\.(?:yaml|py))\b")
 _COMMENT = re.compile(r"(?:^|\s+)#(?!SBATCH).*")
 _PROMPT = "$ "
+LATER = "…"
+"""What a page leaves to the reader."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Block:
     language: str
     text: str
     needs: str | None
-    """What the block can't be run without, as the page says it: robot, card, cluster, network."""
+    """What the block can't be run without, as the page says it, of `NEEDS`."""
 
     @property
     def file_name(self) -> str | None:
@@ -77,6 +80,32 @@ def commands(block: Block) -> Iterator[Command]:
     for part in re.split(rf"^{re.escape(_PROMPT)}", text, flags=re.MULTILINE)[1:]:
         first, *shown = part.splitlines()
         yield Command(block, first.strip(), tuple(line for line in shown if line.strip()))
+
+
+def lines(block: Block) -> Iterator[Command]:
+    """Give a block's commands, with the one that a recipe file has in its first line."""
+    yield from commands(block)
+    if block.language == "yaml" and block.text.startswith("# baq "):
+        yield Command(block, block.text.partition("\n")[0].removeprefix("# "))
+
+
+def file_of(block: Block) -> str | None:
+    """Return the name of the file that a block of YAML is, by its first line."""
+    given = re.search(r"--recipe (\S+\.yaml)", block.text.split("\n")[0])
+    name = block.file_name or (given and given[1])
+    return name if block.language == "yaml" else None
+
+
+def is_baq(line: str) -> bool:
+    return re.match(r"(?:exec |srun |[A-Z_]+=\S* )*baq ", line) is not None
+
+
+def words_in(block: Block) -> Iterator[list[str]]:
+    """Give the words behind each `baq` of a block, without what the shell does to them."""
+    for line in lines(block):
+        text = re.sub(r"\$[A-Z_]+", "0", line.text)
+        for part in filter(is_baq, re.split(r"; | && | \| ", text)):
+            yield shlex.split(part.partition("baq ")[2])
 
 
 def inline(page: str) -> list[str]:

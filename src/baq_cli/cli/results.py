@@ -127,13 +127,12 @@ def show_advice(document: dict[str, Any]) -> None:
 def show_run(run: Path, as_json: bool) -> None:
     """Draw a run's curves, and print its summary and where the picture is."""
     from baq_cli.report.figure import draw
-    from baq_cli.report.method_runs import course_of, environment_name
+    from baq_cli.report.method_runs import course_of, environment_name, plays_and_has_no_return
     from baq_cli.report.notes import held_in
     from baq_cli.report.summary import summarise
     from baq_cli.report.tables import as_records, run_table
-    from baq_cli.runs.folder import read_metrics
 
-    if not read_metrics(run):
+    if plays_and_has_no_return(run):
         if as_json:
             print_json({"run": str(run), "curves": None, "results": []})
         else:

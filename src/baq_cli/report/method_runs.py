@@ -102,11 +102,28 @@ def course_of(
     if "online" not in curves:  # what its recipe says of an online phase was never done
         protocol = {key: v for key, v in protocol.items() if key not in ONLINE_FIELDS}
     if any(curve.estimated for curve in curves.values()):
+        if environment is not None:
+            raise DataError(
+                f"{last.folder}: no episode of its environment has ended yet, so there is no "
+                "return to report; the estimates in it are those of its pre-training"
+            )
         return _estimated(Course(task, label, curves, ESTIMATED, protocol, runs, dataset=dataset))
     notes = (f"{task}, {label}: {ALONE}",) if any(map(is_estimate, rows)) else ()
     reference = reference_of(environment, dataset)
     of_task = environment, dataset, reference
     return Course(*(task, label, curves, "return", protocol, runs), *of_task, notes=notes)
+
+
+def plays_and_has_no_return(folder: Path) -> bool:
+    """Return whether no episode has ended yet of a run that has an environment to play in.
+
+    A robot's run has the returns of its own episodes alone. What its metrics may hold before the
+    first of them are the estimates of a pre-training without an environment.
+    """
+    rows = read_metrics(folder)
+    return not rows or (
+        all(map(is_estimate, rows)) and read_run(folder).manifest["environment"] is not None
+    )
 
 
 def _estimated(course: Course) -> Course:
