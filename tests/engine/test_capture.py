@@ -33,7 +33,7 @@ from support.builders import (
 )
 
 SEEDS = (0, 1)
-UPDATES = 40
+UPDATES = 32
 RECORD_AFTER = 5
 CAPACITY = 24
 """Of the online store: it grows, fills up and is written over within a run of updates."""

@@ -16,7 +16,7 @@ from baq_cli.envs.spaces import flatten_parts
 from support.recordings import nested, plain_recording
 
 OLD = "pen-human-v1"
-SPEC = {
+SPEC: dict[str, Any] = {
     "id": "Pendulum-v1",
     "entry_point": "gymnasium.envs.classic_control.pendulum:PendulumEnv",
     "reward_threshold": None,
