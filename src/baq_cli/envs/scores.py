@@ -76,6 +76,8 @@ _MEASURED = {
     "Swimmer-v5": (-0.04, 332.83),
     "LunarLanderContinuous-v3": (-244.97, 123.11),
     "BipedalWalker-v3": (-99.62, 287.87),
+    "PointMaze_UMaze-v3": (14.02, 247.25),
+    "PointMaze_Medium-v3": (8.1, 496.27),
 }
 
 
