@@ -109,7 +109,7 @@ def test_commands_of_others_are_led_to_commands_that_there_are() -> None:
     ("link", "name", "uri", "expected"),
     [
         ("[a](docs/data.md#scores)", "README.md", "index.md", "[a](data.md#scores)"),
-        ("![a](docs/images/hopper.png)", "README.md", "index.md", "![a](images/hopper.png)"),
+        ("![a](docs/images/evidence.png)", "README.md", "index.md", "![a](images/evidence.png)"),
         ("[a](../README.md#speed)", "docs/data.md", "data.md", "[a](index.md#speed)"),
         ("[a](LICENSE)", "README.md", "index.md", "[a](files/LICENSE)"),
         (
