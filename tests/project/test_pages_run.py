@@ -171,6 +171,8 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
         gymnasium.registry.pop(name, None)
     for name in OWN_MODULES:
         sys.modules.pop(name, None)
+    if "wandb" in sys.modules:  # its service writes into this home, which is gone then
+        sys.modules["wandb"].teardown()
 
 
 # -- the pages' commands
