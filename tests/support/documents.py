@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -243,6 +243,15 @@ def statistic(per_seed: Sequence[float | None], never: int = 0) -> dict[str, Any
     return filled
 
 
+def improvements(level: Mapping[str, float], half: float) -> list[dict[str, Any]]:
+    return [
+        {"x": x, "y": y} | interval(0.5 + (level[x] - level[y]) / 85, half)
+        for x in level
+        for y in level
+        if x != y
+    ]
+
+
 def aggregates(
     methods: Sequence[str], tasks: Sequence[str], seeds: int, rng: np.random.Generator
 ) -> dict[str, Any]:
@@ -262,12 +271,7 @@ def aggregates(
             }
             for method in methods
         },
-        "improvement": [
-            {"x": x, "y": y} | interval(0.5 + (level[x] - level[y]) / 85, 0.08)
-            for x in methods
-            for y in methods
-            if x != y
-        ],
+        "improvement": improvements(level, 0.08),
         "on_the_way": {
             "methods": {
                 method: {
@@ -276,12 +280,7 @@ def aggregates(
                 }
                 for method in methods
             },
-            "improvement": [
-                {"x": x, "y": y} | interval(0.5 + (level[x] - level[y]) / 90, 0.1)
-                for x in methods
-                for y in methods
-                if x != y
-            ],
+            "improvement": improvements(level, 0.1),
         },
         "profile": {
             "thresholds": thresholds.tolist(),
