@@ -12,10 +12,11 @@
 # at the end one report of each protocol lies in OUT.
 #
 # The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
-# PROTOCOLS, one of them or both; METHODS, those that are wanted now (the others go beside them
-# later); CHEAP and DEAR, gradient steps and environment steps of such tasks on CPUs; BASE, UTD,
-# WIDTH and BATCH, those of `matched`; LIGHTER, what dear methods do less of under it on CPUs;
-# CHOICE, the file that says what was chosen, committed before any run.
+# DEVICE, cuda for the CPUs' budget on a card; PROTOCOLS, one of them or both; METHODS, those that
+# are wanted now (the others go beside them later); CHEAP and DEAR, gradient steps and environment
+# steps of such tasks on CPUs; BASE, UTD, WIDTH and BATCH, those of `matched`; LIGHTER, what dear
+# methods do less of under it on CPUs; CHOICE, the file that says what was chosen, committed before
+# any run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,7 +41,8 @@ PROTOCOLS=${PROTOCOLS:-matched published}
 PUBLISHED=$(printf '%s\n' baq "$BASE" awac iql cql cal_ql | awk '!seen[$0]++')
 MATCHED=$(printf '%s\n' $PUBLISHED rlpd wsrl rebrac so2 | awk '!seen[$0]++')
 TEN=10,11,12,13,14,15,16,17,18,19 FIVE=10,11,12,13,14
-BAQ=${BAQ:-baq} PIECE_SECONDS=${PIECE_SECONDS:-540} CHOICE=${CHOICE:-docs/results/development/choice.md}
+BAQ=${BAQ:-baq} DEVICE=${DEVICE:-cpu} PIECE_SECONDS=${PIECE_SECONDS:-540}
+CHOICE=${CHOICE:-docs/results/development/choice.md}
 FEWEST_SECONDS=${FEWEST_SECONDS:-30} # a piece that has fewer left begins nothing
 
 listed() { local IFS=, && echo "$*"; }
@@ -72,8 +74,8 @@ compare() { # PROTOCOL METHODS TASK SEEDS GRADIENT_STEPS ENV_STEPS
 
 mode=${1:-}
 case $mode in
-    "") OUT=${OUT:-runs/evidence} words_of_mode=(--device cpu threads=1) ;;
-    --dry-run) OUT=${OUT:-runs/evidence} words_of_mode=(--device cpu threads=1 --dry-run) ;;
+    "") OUT=${OUT:-runs/evidence} words_of_mode=(--device "$DEVICE" threads=1) ;;
+    --dry-run) OUT=${OUT:-runs/evidence} words_of_mode=(--device "$DEVICE" threads=1 --dry-run) ;;
     --card) OUT=${OUT:-runs/evidence-card} WORKERS=${WORKERS:-4} words_of_mode=(--device cuda) ;;
     *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2 && exit 2 ;;
 esac

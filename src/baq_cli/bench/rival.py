@@ -68,8 +68,8 @@ class Pairs:
 class D3rlpy:
     """One of d3rlpy's algorithms in a process of its own, timed on request."""
 
-    def __init__(self, python: Path, algo: str, sizes: Sizes, threads: int):
-        facts = asdict(sizes) | {"algo": algo, "threads": threads}
+    def __init__(self, python: Path, algo: str, sizes: Sizes, threads: int, device: torch.device):
+        facts = asdict(sizes) | {"algo": algo, "threads": threads, "device": device.type}
         self._process = subprocess.Popen(
             [str(python), str(SCRIPT), json.dumps(facts)],
             stdin=subprocess.PIPE,
@@ -97,11 +97,17 @@ class D3rlpy:
 
 
 def compare_with_d3rlpy(
-    cases: Sequence[Case], sizes: Sizes, rounds: int, seconds: float, note: Note
+    cases: Sequence[Case],
+    sizes: Sizes,
+    device: torch.device,
+    rounds: int,
+    seconds: float,
+    note: Note,
 ) -> list[Pairs]:
     """Time each case and d3rlpy's counterpart in turn; return the pairs.
 
-    d3rlpy runs with PyTorch's default threads. Raises UsageError for a method that d3rlpy lacks.
+    d3rlpy runs with PyTorch's default threads, and on a card as fast as it can, compiled and
+    captured (`compile_graph`). Raises UsageError for a method that d3rlpy lacks.
     """
     missing = sorted({case.algo for case in cases} - set(COMPARABLE))
     if missing:
@@ -109,16 +115,22 @@ def compare_with_d3rlpy(
             f"'{missing[0]}' has no counterpart here: choose among {', '.join(COMPARABLE)}"
         )
     python = prepared_environment(note)
-    return [_pairs_of(case, sizes, python, rounds, seconds, note) for case in cases]
+    return [_pairs_of(case, sizes, device, python, rounds, seconds, note) for case in cases]
 
 
 def _pairs_of(
-    case: Case, sizes: Sizes, python: Path, rounds: int, seconds: float, note: Note
+    case: Case,
+    sizes: Sizes,
+    device: torch.device,
+    python: Path,
+    rounds: int,
+    seconds: float,
+    note: Note,
 ) -> Pairs:
     note(f"{case.title}, {case.seeds} seed(s), against d3rlpy")
     threads = torch.get_num_threads()
-    subject = Subject(case, sizes, torch.device("cpu"))
-    rival = D3rlpy(python, case.algo, sizes, threads)
+    subject = Subject(case, sizes, device)
+    rival = D3rlpy(python, case.algo, sizes, threads, device)
     found = Pairs(case, subject.threads)
     try:
         for what in found.theirs:

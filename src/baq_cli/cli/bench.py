@@ -37,7 +37,7 @@ def bench(
     max_episode_steps: opt.MaxEpisodeSteps = None,
     env_steps: Annotated[int, typer.Option(help="Its environment steps a seed.", min=1)] = 1000,
     against: Annotated[
-        str | None, typer.Option(help="d3rlpy: time its own updates in turn with ours (CPU).")
+        str | None, typer.Option(help="d3rlpy: time its own updates in turn with ours.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Transitions a seed and update.", min=1)] = 256,
     hidden: Annotated[str, typer.Option(help="Hidden widths, separated by commas.")] = "256,256",
@@ -70,18 +70,15 @@ def bench(
     sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)
     paths = ["eager"] if no_capture else ["eager", "captured"]
     settings = _settings(overrides)
-    if against is not None and (phase != "offline" or env or chosen.type != "cpu"):
-        raise UsageError(
-            "--against measures offline updates on the CPU: leave out --phase and --env, and say "
-            "--device cpu where there is a card"
-        )
+    if against is not None and (phase != "offline" or env):
+        raise UsageError("--against measures offline updates: leave out --phase and --env")
     if env is not None:
         _refuse_without("online", algo)
     cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
     if save is not None:
         begin(save)
     if against is not None:
-        _against(against, _as_trained(cases), sizes, rounds, seconds, save, json)
+        _against(against, _as_trained(cases), sizes, chosen, rounds, seconds, save, json)
         return
     choice = opt.environment(env, env_arg, max_episode_steps)
     _own(cases, sizes, chosen, rounds, seconds, choice.over(None), env_steps, save, json)
@@ -132,22 +129,23 @@ def _against(
     rival: str,
     cases: list[Case],
     sizes: Sizes,
+    device: Any,
     rounds: int,
     seconds: float,
     save: Path | None,
     json: bool,
 ) -> None:
-    import torch
-
     from baq_cli.bench import results
     from baq_cli.bench.rival import compare_with_d3rlpy
     from baq_cli.cli.results import print_json, print_table
 
     if rival != "d3rlpy":
         raise UsageError(f"--against {rival}: only d3rlpy is known")
-    pairs = compare_with_d3rlpy(cases, sizes, rounds, seconds, lambda text: say(text, err=True))
+    pairs = compare_with_d3rlpy(
+        cases, sizes, device, rounds, seconds, lambda text: say(text, err=True)
+    )
     facts = {"against_d3rlpy": [p.as_dict() for p in pairs]}
-    whole = results.document(torch.device("cpu"), sizes, facts)
+    whole = results.document(device, sizes, facts)
     if json:
         print_json(whole)
     else:
