@@ -1,7 +1,8 @@
 #!/bin/sh
 # Everything that needs a CUDA card, in one go: captured equals eager for every method, the speed of
-# updates, alone and beside d3rlpy's, and a whole fine-tuning of ten seeds on Hopper. Results: benchmarks/results/<card>.json
-# and OUT. Run it in the repository with baq installed: sh benchmarks/cuda.sh [OUT]
+# updates, alone and beside d3rlpy's, and a whole fine-tuning of ten seeds on Hopper. Results:
+# benchmarks/results/<card>.json and OUT. Run it in the repository with baq installed:
+# sh benchmarks/cuda.sh [OUT]
 set -eu
 OUT=${1:-runs/cuda}
 mkdir -p "$OUT"
