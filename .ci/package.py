@@ -45,7 +45,7 @@ SMALLER = {
     "compare": f"--dataset baq/pendulum/replay-v0 --seeds 1 --gradient-steps 40 --env-steps 20 "
     f"--workers 1 {SMALL}",
     "ope": "--steps 50",
-    "bench": "--seconds 0.2",
+    "bench": "--seconds 0.05 --rounds 1 --env-steps 50 --hidden 16,16 --batch 32",
 }
 """What README's commands are given here as well, so that they end within seconds."""
 LATER = ("d3rlpy", "data import", "me/")

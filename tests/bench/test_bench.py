@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -257,6 +258,33 @@ def test_the_hardware_is_the_same_whatever_threads_were_measured_on(baq_here: Ba
         assert code == 0, said
         cores.append(printed(out)["hardware"]["cores"])
     assert cores == [2, 2]
+
+
+STAND_IN = """
+import json, sys
+
+sizes = json.loads(sys.argv[1])
+assert sizes["device"] == "cpu" and sizes["algo"] == "iql" and sizes["hidden"] == [8, 8]
+for line in sys.stdin:
+    asked = json.loads(line)
+    print(2.0 if asked["what"] == "update" else 1.0, flush=True)
+"""
+
+
+def test_d3rlpy_is_timed_in_turn_at_the_same_sizes_and_on_the_same_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "stand_in.py"
+    script.write_text(STAND_IN)
+    monkeypatch.setattr(rival, "SCRIPT", script)
+    monkeypatch.setattr(rival, "prepared_environment", lambda note: Path(sys.executable))
+    case = Case("iql", seeds=2, threads=1)
+    sizes = Sizes(batch=8, hidden=(8, 8), obs_dim=3, action_dim=1, rows=64)
+    device = torch.device("cpu")
+    (pairs,) = rival.compare_with_d3rlpy([case], sizes, device, 3, 0.01, lambda text: None)
+    assert pairs.theirs == {"update": [2.0] * 3, "training": [1.0] * 3}
+    assert pairs.ratios("update") == [ours / 2 for ours in pairs.ours]
+    assert len(pairs.ours) == 3
 
 
 @pytest.mark.parametrize(
