@@ -120,8 +120,8 @@ def main() -> int:
     ends = {}
     for name, who in runs.items():
         folder = out / name.replace(" ", "-")
-        online = ("--env-steps", arguments.env_steps, *common, *SPARSE, *SMALL)
-        online += (f"evaluation.every_env_steps={arguments.env_steps // 5}",)
+        watched = f"evaluation.every_env_steps={arguments.env_steps // 5}"
+        online = ("--env-steps", arguments.env_steps, *common, *SPARSE, *SMALL, watched)
         baq("finetune", "--checkpoint", out / "offline", "--out", folder, *online, *who)
         found = returns(folder)
         ends[name] = found[-1]

@@ -47,9 +47,13 @@ def ways_to_act(checkpoint: Path, folder: Path) -> dict[str, Callable[[Any], Any
     }
     for name, form in FORMATS.items():
         export_policy(checkpoint, name, folder / name)
-        run = form.run(folder / name)
-        ways[LABELS[name]] = lambda obs, run=run: run(obs[None])
+        ways[LABELS[name]] = _on_one(form.run(folder / name))
     return ways
+
+
+def _on_one(run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a call for one observation of a graph that takes a batch."""
+    return lambda obs: run(obs[None])
 
 
 def measure(act: Callable[[Any], Any], observations: Any) -> Any:

@@ -122,14 +122,14 @@ def report(results: dict[str, list[dict[str, float]]]) -> int:
     """Print the table; return 1 when a bound misses."""
     for name, runs in results.items():
         seconds = [run["seconds"] for run in runs]
-        memory = ""
+        added = ""
         if "added" in runs[0]:
             worst = max(run["added"] / run["arrays"] for run in runs)
-            memory = f"   peak memory added: {worst:.2f} × the arrays"
-            memory += f" ({runs[0]['arrays'] / 2**20:.0f} MiB)"
+            added = f"   peak memory added: {worst:.2f} × the arrays"
+            added += f" ({runs[0]['arrays'] / 2**20:.0f} MiB)"
         print(
             f"{name:>10}: median {statistics.median(seconds):.2f} s "
-            f"({min(seconds):.2f}-{max(seconds):.2f}, {len(seconds)} rounds){memory}"
+            f"({min(seconds):.2f}-{max(seconds):.2f}, {len(seconds)} rounds){added}"
         )
     pairs = zip(results["cold"], results["h5py alone"], strict=True)
     ratio = statistics.median(cold["seconds"] / alone["seconds"] for cold, alone in pairs)

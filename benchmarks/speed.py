@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 
-from baq_cli.agents.baq import BAQConfig
+from baq_cli.agents.adapted import BAQConfig
 from baq_cli.agents.parts.sections import SHARED
 from baq_cli.bench.loop import split_of
 from baq_cli.bench.results import document, save
 from baq_cli.bench.rival import compare_with_d3rlpy
 from baq_cli.bench.updates import Case, Found, Sizes, measure_cases
 from baq_cli.engine.updates.device import prepare
+from baq_cli.envs.ref import EnvRef
 
 SAMPLED = (("gradient", "sampled"),)
 RIVALS = [
@@ -53,7 +54,12 @@ def spread(values: list[float]) -> str:
 def rival_bounds(rounds: int, seconds: float) -> tuple[list[dict[str, Any]], list[Any]]:
     cases = [case for case, _ in RIVALS]
     pairs = compare_with_d3rlpy(
-        cases, Sizes(), rounds, seconds, lambda text: print(text, flush=True)
+        cases,
+        Sizes(),
+        torch.device("cpu"),
+        rounds,
+        seconds,
+        lambda text: print(text, flush=True),
     )
     lines = []
     for (case, bound), found in zip(RIVALS, pairs, strict=True):
@@ -117,9 +123,10 @@ def own_bounds(rounds: int, seconds: float) -> tuple[list[dict[str, Any]], list[
 
 def loop_bounds() -> tuple[list[dict[str, Any]], list[Any]]:
     lines, splits = [], []
+    env = EnvRef("Hopper-v5")
     for algo in ("iql", "baq", "sac"):
         for seeds in (1, 3):
-            split = split_of(Case(algo, seeds), Sizes(), "Hopper-v5", 1500, torch.device("cpu"))
+            split = split_of(Case(algo, seeds), Sizes(), env, 1500, torch.device("cpu"))
             lines.append(
                 say(
                     f"{algo}, S = {seeds}, online loop outside step, act and update",

@@ -30,6 +30,7 @@ NEW = {
     *("policy_hidden", "initialization", "policy_initialization", "last_layer_gain"),
     *("mean", "min_log_std", "max_log_std", "initial_log_std"),
     *("actor_q", "targets_move", "cql_target_gap", "cql_min_gap"),
+    *("confidence", "align_to", "bound", "bound_weight", "bound_rate"),
 }
 """Keys that documents of 0.1 don't have."""
 WAS: dict[str, dict[str, Any]] = {
@@ -50,6 +51,7 @@ WAS: dict[str, dict[str, Any]] = {
     "td3_bc": {"actor_q": "mean", "targets_move": "every_step"},
     "adaptive_bc": {"targets_move": "every_step"},
     "bc": {"normalize_observations": False},
+    "baq": {"confidence": "spread", "constraint": "auto", "align_weight": 3.0},
 }
 """What 0.1 did where today's default is another."""
 

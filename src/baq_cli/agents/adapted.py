@@ -63,6 +63,12 @@ class Adapted(OnBase):
 class BAQConfig(Adapted):
     """BAQ's section. What it shares with its base (networks, batches, rates) is set here."""
 
+    former: ClassVar[dict[str, Any]] = Adapted.former | {
+        "confidence": "spread",
+        "constraint": "auto",
+        "align_weight": 3.0,
+    }
+
     critics: int = Field(4, ge=2)
     layer_norm: bool = True
     target_reduction: Reduction = "min_of_two"
