@@ -93,11 +93,17 @@ each() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
     for task in $(of_budget "$3"); do compare "$1" "$2" "$task" "$4" "$5" "$6"; done
 }
 
+unknown=$(comm -23 <(printf '%s\n' ${METHODS:-} | sort) <(printf '%s\n' $MATCHED "" | sort))
+if [ -n "$unknown" ]; then
+    echo "METHODS: $(echo $unknown) is not among $(echo $MATCHED)" >&2
+    exit 2
+fi
+
 for protocol in $PROTOCOLS; do
     methods=$MATCHED
     [ "$protocol" = matched ] || methods=$PUBLISHED
     if [ -n "${METHODS:-}" ]; then
-        methods=$(printf '%s\n' $methods | grep -Fxf <(printf '%s\n' $METHODS))
+        methods=$(printf '%s\n' $methods | grep -Fxf <(printf '%s\n' $METHODS)) || continue
     fi
     if [ "$mode" = --card ]; then
         each "$protocol" "$methods" "\(cheap\|dear\)" $TEN 100000 100000

@@ -106,6 +106,14 @@ def test_all_methods_run_on_all_tasks_with_seeds_that_nothing_was_chosen_with(cl
                 assert cell.recipe["seeds"] == (TEN[:5] if dear else TEN)
 
 
+def test_a_protocol_without_the_methods_asked_for_is_left_out(clone: Path) -> None:
+    commands, _ = evidence(clone, "--dry-run", METHODS="rlpd so2")
+    assert {said_in(words)["--protocol"] for words in commands} == {"matched"}
+    assert {said_in(words)["--algos"] for words in commands} == {"rlpd,so2"}
+    _, said = evidence(clone, "--dry-run", METHODS="iql sos2", expect=2)
+    assert "METHODS: sos2 is not among baq" in said
+
+
 def test_methods_that_run_first_run_as_they_would_among_all(clone: Path) -> None:
     found = []
     for wanted in ("", "iql baq"):

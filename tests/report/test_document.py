@@ -128,6 +128,18 @@ def test_what_happened_on_the_way_is_pooled_over_tasks() -> None:
     assert alone["methods"]["a"]["dip_percent"] is None, "returns have no zero to take a share of"
 
 
+def test_runs_without_a_score_to_fall_from_have_no_dip_in_per_cent_and_are_counted() -> None:
+    nothing = replace(REFERENCE, random=50.0)  # so that the hand-over is a score of 0
+    first = replace(course("a", HIGH, "me/arm/monday-v0"), reference=nothing)
+    second = replace(course("a", HIGH, "me/leg/walk-v0"), reference=REFERENCE)
+    document = build_document([first, second], ReportInfo())
+    found = document["aggregates"]["on_the_way"]["methods"]["a"]["dip_percent"]
+    assert found["value"] == pytest.approx(100 * 5 / 50), "of the task that falls by a tenth"
+    assert any(f"a: {len(HIGH)} runs were handed over with" in note for note in document["notes"])
+    none = build_document([replace(first, task="b"), first], ReportInfo())["aggregates"]
+    assert none["on_the_way"]["methods"]["a"]["dip_percent"] is None
+
+
 @pytest.mark.parametrize("field", ["env_steps", "evaluation.episodes", "dataset's sha256"])
 def test_what_differs_is_not_compared_and_is_named(field: str) -> None:
     one = replace(course("a", HIGH), protocol={field: 1})

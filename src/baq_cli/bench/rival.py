@@ -7,6 +7,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -70,11 +71,12 @@ class D3rlpy:
 
     def __init__(self, python: Path, algo: str, sizes: Sizes, threads: int, device: torch.device):
         facts = asdict(sizes) | {"algo": algo, "threads": threads, "device": device.type}
+        self._python, self._said = python, tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             [str(python), str(SCRIPT), json.dumps(facts)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
             text=True,
         )
 
@@ -86,14 +88,20 @@ class D3rlpy:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
+            self._process.wait()
+            self._said.seek(0)
             raise UsageError(
-                "d3rlpy's process ended: remove its environment and run the benchmark again"
+                f"d3rlpy's process ended with status {self._process.returncode} and said\n"
+                f"{self._said.read().strip()[-1000:]}\n"
+                f"If something of it is missing, remove {self._python.parents[1]}: the next "
+                "'baq bench --against d3rlpy' makes it anew"
             )
         return float(json.loads(answer))
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._said.close()
 
 
 def compare_with_d3rlpy(

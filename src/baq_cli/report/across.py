@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +48,19 @@ def across_tasks(tasks: Tasks, methods: Sequence[str]) -> tuple[dict[str, Any] |
         sources = {c.reference.label for task in chosen for c in task.values() if c.reference}
         if sources:
             notes.append(f"Normalised by {', '.join(sorted(sources))}.")
-    return _aggregates(chosen, complete, normalized), notes
+    found = _aggregates(chosen, complete, normalized)
+    return found, notes + (list(_without_percent(chosen, complete)) if normalized else [])
+
+
+def _without_percent(tasks: Tasks, methods: Sequence[str]) -> Iterator[str]:
+    for name in methods:
+        curves = [task[name].curves["online"] for task in tasks]
+        none = sum(int((handover_score(curve) == 0).sum()) for curve in curves)
+        if none:
+            yield (
+                f"{name}: {none} runs were handed over with a score of 0, of which no dip is a "
+                "percentage: the median dip is over the others."
+            )
 
 
 def _name(task: Mapping[str, Course]) -> str:
@@ -106,15 +118,16 @@ def _on_the_way(tasks: Tasks, methods: Sequence[str], normalized: bool) -> dict[
     """Return what is said of the online phase before its end: online means and dips.
 
     A dip is in per cent of the hand-over score, whose zero must mean something: a normalised one.
+    None where no run of a method has such.
     """
     curves = {name: [task[name].curves["online"] for task in tasks] for name in methods}
     means = {name: [online_mean(curve) for curve in found] for name, found in curves.items()}
-    dips = {name: [_dip_percent(curve) for curve in found] for name, found in curves.items()}
+    dips = {name: _dip_percents(found) if normalized else [] for name, found in curves.items()}
     return {
         "methods": {
             name: {
                 "online_mean": asdict(interval(means[name], agg.iqm)),
-                "dip_percent": asdict(interval(dips[name], agg.middle_run)) if normalized else None,
+                "dip_percent": asdict(interval(dips[name], agg.middle_run)) if dips[name] else None,
             }
             for name in methods
         },
@@ -126,10 +139,14 @@ def _improvements(scores: Mapping[str, Strata]) -> list[dict[str, Any]]:
     return [{"x": x, "y": y, **asdict(found)} for (x, y), found in agg.improvements(scores).items()]
 
 
-def _dip_percent(curve: Curve) -> Array:
-    """Return the deepest dip in per cent of the hand-over score, `[S]`; NaN where that is zero."""
-    handover = handover_score(curve)
-    return 100 * deepest_dip(curve) / np.where(handover == 0, np.nan, np.abs(handover))
+def _dip_percents(curves: Sequence[Curve]) -> list[Array]:
+    """Return each task's deepest dips in per cent of the hand-over score, where that isn't zero."""
+    found = []
+    for curve in curves:
+        handover = np.abs(handover_score(curve))
+        some = handover > 0
+        found.append(100 * deepest_dip(curve)[some] / handover[some])
+    return [dips for dips in found if dips.size]
 
 
 def _on_grid(tasks: Tasks, name: str, grid: agg.Grid) -> list[Array]:

@@ -105,7 +105,8 @@ def course_of(
         if environment is not None:
             raise DataError(
                 f"{last.folder}: no episode of its environment has ended yet, so there is no "
-                "return to report; the estimates in it are those of its pre-training"
+                "return to report: let it go on with --resume, report its pre-training's folder, "
+                "or leave it out"
             )
         return _estimated(Course(task, label, curves, ESTIMATED, protocol, runs, dataset=dataset))
     notes = (f"{task}, {label}: {ALONE}",) if any(map(is_estimate, rows)) else ()

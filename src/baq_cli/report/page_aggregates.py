@@ -17,16 +17,21 @@ AGGREGATES = {
     "optimality_gap": "optimality gap",
 }
 ON_THE_WAY = {
-    "online_mean": ("online mean, IQM", "↑"),
-    "dip_percent": ("deepest dip, median % of hand-over", "↓"),
-    "first_is_better": ("P({first} > it)", ""),
+    "online_mean": ("online mean, IQM", "↑", "the interquartile mean of all runs' online means"),
+    "dip_percent": (
+        "deepest dip, median % of hand-over",
+        "↓",
+        "the deepest dip after the hand-over",
+    ),
+    "first_is_better": (
+        "P({first} > it)",
+        "",
+        "how probably a run of the first method has a higher online mean than one of the row's on "
+        "the same task",
+    ),
 }
-"""What is said of the online phase before its end, with the arrow of what is better."""
-ABOUT_THE_WAY = (
-    "Before the end: the interquartile mean of all runs' online means; the deepest dip after the "
-    "hand-over; and how probably a run of the first method has a higher online mean than one of "
-    "the row's on the same task."
-)
+"""What is said of the online phase before its end: heading, arrow of what is better, in words."""
+OWN_DECIMALS = {"dip_percent": 1, "first_is_better": 2}
 
 
 def on_the_way(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,13 +44,14 @@ def on_the_way(document: Mapping[str, Any]) -> dict[str, Any]:
     first = methods[0]
     won = {pair["y"]: pair for pair in found["improvement"] if pair["x"] == first}
     of = {name: found["methods"][name] | {"first_is_better": won.get(name)} for name in methods}
+    known = {kind: [of[n][kind]["value"] for n in methods if of[n][kind]] for kind in ON_THE_WAY}
     columns = [
-        (kind, heading.format(first=first), arrow, 2 if kind == "first_is_better" else 1)
-        for kind, (heading, arrow) in ON_THE_WAY.items()
-        if any(of[name][kind] for name in methods)
+        (kind, heading.format(first=first), arrow, OWN_DECIMALS.get(kind, decimals(known[kind])))
+        for kind, (heading, arrow, _) in ON_THE_WAY.items()
+        if known[kind]
     ]
     return {
-        "about": ABOUT_THE_WAY,
+        "about": "Before the end: " + "; ".join(ON_THE_WAY[kind][2] for kind, *_ in columns) + ".",
         "columns": columns,
         "rows": [(document["methods"].index(name), name, of[name]) for name in methods],
     }
