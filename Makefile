@@ -46,6 +46,8 @@ TORCH = $(shell sed -n 's/^torch==\([^ ;]*\).*/\1/p' constraints.txt)
 LOWEST := build/lowest
 
 test-lowest: $(TOOLS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
+		{ echo "these releases have no wheels for Python 3.13: make test-lowest PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(LOWEST)
 	$(BIN)/python .ci/lowest.py $(TORCH) > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check \

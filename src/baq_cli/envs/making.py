@@ -163,7 +163,8 @@ def _advice(env: EnvRef, error: Exception) -> str:
     return (
         "Check the id (it is case-sensitive), or install the package that registers it "
         "(pip install 'baq-cli[robotics]' for PointMaze, Fetch and Adroit, 'baq-cli[ogbench]' "
-        "for OGBench's); your own is found as MODULE:ID with --trust-env; '--env ID' names another."
+        "for OGBench's, with Python 3.12 at most); your own is found as MODULE:ID with "
+        "--trust-env; '--env ID' names another."
     )
 
 
