@@ -128,6 +128,15 @@ def test_what_happened_on_the_way_is_pooled_over_tasks() -> None:
     assert alone["methods"]["a"]["dip_percent"] is None, "returns have no zero to take a share of"
 
 
+def test_what_one_comparison_lacks_and_another_has_is_not_missing() -> None:
+    courses = [course("a", HIGH), course("b", LOW)]
+    lacks = [Failure("me/arm/monday-v0", name, "not started") for name in ("b", "c")]
+    elsewhere = Failure("me/leg/walk-v0", "a", "not started")
+    document = build_document(courses, ReportInfo(failures=(*lacks, elsewhere)))
+    told = [(of["task"], of["method"]) for of in document["failures"]]
+    assert told == [("me/arm/monday-v0", "c"), ("me/leg/walk-v0", "a")]
+
+
 def test_runs_without_a_score_to_fall_from_have_no_dip_in_per_cent_and_are_counted() -> None:
     nothing = replace(REFERENCE, random=50.0)  # so that the hand-over is a score of 0
     first = replace(course("a", HIGH, "me/arm/monday-v0"), reference=nothing)
