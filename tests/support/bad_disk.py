@@ -115,9 +115,10 @@ def bad_disk(folder: Path, at: int | None, fault: str = "full") -> Iterator[BadD
 
     with pytest.MonkeyPatch.context() as patch:
         for name in CALLS:
-            function = asking(name, getattr(os, name))
+            own = getattr(os, name)
+            function = asking(name, own)
             patch.setattr(os, name, function)
-            if name in vars(BOUND_ONCE):
+            if getattr(BOUND_ONCE, name, None) is own:
                 patch.setattr(BOUND_ONCE, name, staticmethod(function))
         patch.setattr(plain_files, "open", disk.open, raising=False)
         yield disk

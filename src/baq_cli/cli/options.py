@@ -104,14 +104,17 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     A group is a parameter whose type is a dataclass; its fields are options.
     """
-    hints = get_type_hints(command, include_extras=True)
+    # Not get_type_hints: on Python 3.10 that hides what a default of None is annotated with.
+    own = inspect.signature(command, eval_str=True).parameters
     groups = {
-        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
+        name: of.annotation
+        for name, of in own.items()
+        if isinstance(of.annotation, type) and is_dataclass(of.annotation)
     }
     parameters = []
-    for parameter in inspect.signature(command).parameters.values():
+    for parameter in own.values():
         group = groups.get(parameter.name)
-        of_it = [parameter.replace(annotation=hints[parameter.name])]
+        of_it = [parameter]
         if group is not None:
             types = get_type_hints(group, include_extras=True)
             of_it = [
