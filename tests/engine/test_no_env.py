@@ -269,9 +269,11 @@ def test_what_is_fine_tuned_shows_returns_and_not_the_estimates_before(
     assert load_newest(out, lambda event: None).document["history"][0]["source"] == "estimate"
 
 
+@follows("no return to report: let it go on with --resume, report its pre-training's folder, or")
 def test_a_robot_whose_first_episode_goes_on_has_no_return_yet(
     run: Path,
     tmp_path: Path,
+    terminal: Terminal,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -282,8 +284,9 @@ def test_a_robot_whose_first_episode_goes_on_has_no_return_yet(
     assert {row["source"] for row in read_metrics(out)} == {"estimate"}
     show_run(out, as_json=False)
     assert "no episode has ended yet, so there is no return to draw" in capsys.readouterr().out
-    with pytest.raises(DataError, match="no episode of its environment has ended yet"):
+    with pytest.raises(DataError, match="report its pre-training's folder, or leave it out"):
         course_of([out])
+    terminal.done("report", run, "--out", tmp_path / "report")
 
 
 def test_no_env_is_refused_where_a_phase_acts(run: Path, tmp_path: Path) -> None:

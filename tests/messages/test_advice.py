@@ -12,7 +12,7 @@ BEYOND = {
     "{} has checkpoint format {}, this version reads {}. Upgrade with": NEWER,
     "{} holds a recipe that this version refuses: {}. Use the version that wrote it": NEWER,
     "its file system has no locks; see to it that no second process works there": PERSON,
-    "d3rlpy's process ended: remove its environment and run": "it would be downloaded anew",
+    "remove {}: the next 'baq bench --against d3rlpy' makes it anew": "it would be downloaded",
     "If you want it all the same, 'minari download {}' keeps it.": "there is no network here",
 }
 """Advice that no test can follow, by a part of it, and why."""

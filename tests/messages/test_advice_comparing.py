@@ -342,7 +342,7 @@ def test_references_are_measured_with_the_command_that_is_named(
 
 
 @follows(
-    "--against measures offline updates on the CPU: leave out --phase and --env, and say --device",
+    "--against measures offline updates: leave out --phase and --env",
     "'{}' has no {} phase: choose another, or leave it out",
     "'{}' has no counterpart here: choose among {}",
 )

@@ -44,12 +44,13 @@ def on_the_way(document: Mapping[str, Any]) -> dict[str, Any]:
     first = methods[0]
     won = {pair["y"]: pair for pair in found["improvement"] if pair["x"] == first}
     of = {name: found["methods"][name] | {"first_is_better": won.get(name)} for name in methods}
-    known = {kind: [of[n][kind]["value"] for n in methods if of[n][kind]] for kind in ON_THE_WAY}
-    columns = [
-        (kind, heading.format(first=first), arrow, OWN_DECIMALS.get(kind, decimals(known[kind])))
-        for kind, (heading, arrow, _) in ON_THE_WAY.items()
-        if known[kind]
-    ]
+    columns = []
+    for kind, (heading, arrow, _) in ON_THE_WAY.items():
+        entries = [of[name][kind] for name in methods if of[name][kind]]
+        known = [entry["value"] for entry in entries if entry["value"] is not None]
+        places = OWN_DECIMALS.get(kind, decimals(known))
+        if entries:
+            columns.append((kind, heading.format(first=first), arrow, places))
     return {
         "about": "Before the end: " + "; ".join(ON_THE_WAY[kind][2] for kind, *_ in columns) + ".",
         "columns": columns,
