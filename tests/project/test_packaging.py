@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution
@@ -75,3 +76,16 @@ def test_pins_are_within_what_is_asked_for() -> None:
     pinned = pins("constraints.txt")
     for name, one in declared("dev").items():
         assert one.specifier.contains(pinned[name], prereleases=True), one
+
+
+def test_the_lowest_releases_are_the_bounds_of_what_this_python_installs() -> None:
+    script = [sys.executable, str(REPOSITORY / ".ci/lowest.py"), "2.6.0"]
+    told = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    lowest = {canonicalize_name(one.name): one for one in map(Requirement, told.splitlines())}
+    assert str(lowest["torch"].specifier) == "==2.6.0"
+    asked = {name: one for name, one in declared("dev").items() if name in lowest}
+    assert len(asked) == len(lowest) > 20
+    for name in lowest.keys() - {"torch"}:
+        assert str(lowest[name].specifier) == str(asked[name].specifier).replace(">=", "==")
+    runtime = {name for name, one in declared().items() if applies(one, "")}
+    assert runtime <= lowest.keys()
