@@ -1,11 +1,11 @@
 """What BAQ's settings are chosen on: the development comparison of docs/results.md.
 
 Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
-4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside BAQ.
-What is chosen is chosen among these and on nothing else (docs/baq.md). `ablation`, which takes each
-part of what was chosen away, explains and chooses nothing. The same command again goes on where it
-was stopped; `--dry-run` prints about how many core-hours are left, and `--table` what came of the
-parts that are there, with the variant that is chosen.
+4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside BAQ,
+`base` another base, and that base by itself. What is chosen is chosen among these and on nothing else (docs/baq.md).
+`ablation`, which takes each part of what was chosen away, explains and chooses nothing. The same
+command again goes on where it was stopped; `--dry-run` prints about how many core-hours are left,
+and `--table` what came of the parts that are there, with the variant that is chosen.
 """
 
 from __future__ import annotations
@@ -40,9 +40,14 @@ PARTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"align_to": "handover", "align_weight": "1,3"},
         {"confidence": "relative_spread", "constraint": "kept"},
     ),
+    "base": ({}, {}),
     "ablation": ({}, {}),
 }
 """Of each part, what it varies, which its variants are named by, and what it holds at one value."""
+WITH_DEFAULTS = ("base", "ablation")
+"""Parts that begin with today's settings, not the former ones."""
+WITH_BASE = ("rules", "base")
+"""Parts that have the base by itself beside BAQ."""
 BAQ = (sys.executable, "-m", "baq_cli.cli.main")
 MOST_DIP = 5.0
 """Per cent of the hand-over score that the median run of what is chosen may fall by."""
@@ -52,20 +57,23 @@ def comparison(arguments: argparse.Namespace) -> list[str]:
     """Return the command of one part of the comparison."""
     base, width = arguments.base, arguments.width
     grid, fixed = PARTS[arguments.part]
+    folder = arguments.out / arguments.part
+    if arguments.part == "base":
+        grid, folder = {"base": base}, folder.with_name(f"base-{base}")
+    former = {} if arguments.part in WITH_DEFAULTS else FORMER
+    held = {"base": base} | former | fixed
+    words = [f"baq.{key}={value}" for key, value in held.items() if key not in grid]
+    words += [word for key, of in grid.items() for word in ("--grid", f"baq.{key}={of}")]
     if arguments.part == "ablation":
-        words = ["--ablate", "baq"]
-    else:
-        former = {key: value for key, value in FORMER.items() if key not in grid}
-        words = [f"baq.{key}={value}" for key, value in (former | fixed).items()]
-        words += [word for key, of in grid.items() for word in ("--grid", f"baq.{key}={of}")]
+        words += ["--ablate", "baq"]
     return [
-        *(*BAQ, "compare", "--protocol", "matched", "--out", str(arguments.out / arguments.part)),
+        *(*BAQ, "compare", "--protocol", "matched", "--out", str(folder)),
         *("--dataset", ",".join(TASKS[name] for name in arguments.task or TASKS)),
         *("--seeds", str(arguments.seeds), "--device", "cpu"),
         *("--gradient-steps", str(arguments.gradient_steps)),
         *("--env-steps", str(arguments.env_steps), "--workers", str(arguments.workers)),
-        *("--algos", f"baq,{base}" if arguments.part == "rules" else "baq", *words),
-        *("threads=1", f"baq.base={base}", f"shared.utd={arguments.utd}"),
+        *("--algos", f"baq,{base}" if arguments.part in WITH_BASE else "baq", *words),
+        *("threads=1", f"shared.utd={arguments.utd}"),
         f"shared.batch_size={arguments.batch_size}",
         *(f"shared.hidden=[{width},{width}]", f"baq.behavior_hidden=[{width},{width}]"),
         f"evaluation.episodes={arguments.episodes}",
@@ -88,7 +96,7 @@ def print_hours(command: list[str]) -> None:
 def documents(out: Path) -> dict[str, Mapping[str, Any]]:
     """Return the documents of those parts that are there, each as `baq report` makes it."""
     found = {}
-    for part in (name for name in PARTS if (out / name / "matrix.json").exists()):
+    for part in sorted(place.parent.name for place in out.glob("*/matrix.json")):
         with tempfile.TemporaryDirectory() as folder:
             words = ["report", str(out / part), "--out", folder, "--json"]
             done = subprocess.run([*BAQ, *words], check=True, stdout=subprocess.PIPE, text=True)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from baq_cli.agents.awac import AWAC
 from baq_cli.agents.cal_ql import CalQL
 from baq_cli.agents.cql import CQL
 from baq_cli.agents.edac import EDAC
@@ -20,7 +21,7 @@ from baq_cli.nets.critics import Reduction
 from baq_cli.recipes.closed import LogStd
 
 ADAPTED: dict[str, type[Adaptable]] = {
-    base.name: base for base in (TD3BC, IQL, CQL, CalQL, SACN, EDAC, ReBRAC, RLPD)
+    base.name: base for base in (TD3BC, AWAC, IQL, CQL, CalQL, SACN, EDAC, ReBRAC, RLPD)
 }
 """Methods with an ensemble of critics, a policy beside it, and a TD term that takes weights."""
 
@@ -47,10 +48,11 @@ class Adapted(OnBase):
 
     bases: ClassVar[tuple[str, ...]] = tuple(ADAPTED)
 
-    base: Literal["td3_bc", "iql", "cql", "cal_ql", "sac_n", "edac", "rebrac", "rlpd"] = Field(
-        "td3_bc", description="the method it adapts"
+    base: Literal["td3_bc", "awac", "iql", "cql", "cal_ql", "sac_n", "edac", "rebrac", "rlpd"] = (
+        Field("td3_bc", description="the method it adapts")
     )
     td3_bc: BaseTD3BC = BaseTD3BC()
+    awac: AWAC.Config = AWAC.Config()
     iql: IQL.Config = IQL.Config()
     cql: BaseCQL = BaseCQL()
     cal_ql: CalQL.Config = CalQL.Config()

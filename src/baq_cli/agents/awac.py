@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from baq_cli.agents.base import make_critics, policy_net
-from baq_cli.agents.interface import Batch, Group, Losses, Target
+from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import advantage_weight, td_loss
 from baq_cli.agents.parts.adaptable import Adaptable
 from baq_cli.agents.parts.conditioned import Conditioned
@@ -116,6 +116,7 @@ class AWAC(Adaptable, Conditioned):
         weight = advantage_weight(advantage, self.improvement(batch))
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
+            Seen(mean),
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(mean, batch.action),
         )
