@@ -2,10 +2,11 @@
 
 Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
 4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside BAQ,
-`base` another base, and that base by itself. What is chosen is chosen among these and on nothing else (docs/baq.md).
-`ablation`, which takes each part of what was chosen away, explains and chooses nothing. The same
-command again goes on where it was stopped; `--dry-run` prints about how many core-hours are left,
-and `--table` what came of the parts that are there, with the variant that is chosen.
+`base` another base, and that base by itself. What is chosen is chosen among these and on nothing
+else (docs/baq.md). `ablation`, which takes each part of what was chosen away, explains and chooses
+nothing. The same command again goes on where it was stopped; `--dry-run` prints about how many
+core-hours are left, and `--table` what came of the parts that are there, with the variant that is
+chosen.
 """
 
 from __future__ import annotations

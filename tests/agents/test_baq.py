@@ -51,6 +51,7 @@ from support.builders import (
 
 BASES = sorted(ADAPTED)
 SOFT = [name for name, base in ADAPTED.items() if issubclass(base, SoftActorCritic)]
+REGRESSED = ("awac", "iql")
 OFF: dict[str, Any] = {"weight": False, "priority": "off", "align": False, "relax": False}
 OF_BASE: dict[str, dict[str, Any]] = {base: {} for base in BASES} | {
     "td3_bc": {"actor_q": "mean", "targets_move": "every_step"},
@@ -213,6 +214,9 @@ def a_baq(confidence: Any = (0.25, 0.5), **settings: Any) -> Any:
     agent.confidence.copy_(tensor(confidence))
     agent.distance_reference.copy_(tensor([0.4, 0.05]))
     agent.uncertainty_reference.copy_(tensor(SPREAD[:, 0]))
+    if agent.config.base in REGRESSED:
+        with torch.no_grad():
+            agent.policy.log_std.copy_(tensor([[[-0.5, 0.1]], [[0.3, -1.0]]]))
     return agent
 
 
@@ -321,9 +325,18 @@ def test_only_the_td_term_is_weighted(base: str) -> None:
     assert (np.abs(rest) > 0.1).all() if beside else np.allclose(rest, 0, atol=1e-8)
 
 
+def size_of_loss(agent: Any, batch: Batch, q: Array) -> Array:
+    """Return the size of the base's policy loss: of its value term, or a regression's pull."""
+    if agent.config.base in REGRESSED:
+        weight = agent.base.loss(batch, KnownNoise(), ALL_GROUPS).metrics["awr_weight"].numpy()
+        precision = np.exp(-2 * agent.policy.log_std.detach().numpy()[:, 0])
+        return np.asarray(weight * precision.sum(-1) / 2)
+    return np.abs(q).mean((1, 2)) if agent.config.base in SOFT else np.ones(2)
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_the_alignment_adds_the_uncertain_gap_to_the_behaviour(base: str) -> None:
-    """λ · scale · (1 − κ) · mean_B[u · mean_j (π − π_BC)²], scale the size of the value term."""
+    """λ · scale · (1 − κ) · mean_B[u · mean_j (π − π_BC)²], scale the size of the base's loss."""
     settings: dict[str, Any] = {"base": base, "weight": False, "constraint": "kept"}
     agent, batch = a_baq(align=True, align_weight=1.5, **settings), online_batch()
     with_term, _ = online_terms(agent, batch)
@@ -335,11 +348,23 @@ def test_the_alignment_adds_the_uncertain_gap_to_the_behaviour(base: str) -> Non
     assert (u < 1).any()
     assert (u == 1).any()
     gap = (u * ((action - tanh_mean(agent.behavior.kept, b.obs)) ** 2).mean(-1)).mean(1)
-    scale = np.abs(q).mean((1, 2)) if base in SOFT else 1.0
-    term = 1.5 * scale * np.array([0.75, 0.5]) * gap
+    term = 1.5 * size_of_loss(agent, batch, q) * np.array([0.75, 0.5]) * gap
     assert_allclose(with_term["policy"] - without["policy"], term, **EXACT)
     for name in set(without) - {"policy"}:
         assert np.array_equal(with_term[name], without[name]), name
+
+
+def test_a_mean_beyond_the_bounds_is_held_to_what_it_does() -> None:
+    """AWAC's linear mean acts clipped; where it was handed over, that is no distance to itself."""
+    linear = {"base": "awac", "awac": {"mean": "linear"}, "align_to": "handover", "bound": 0.01}
+    agent, batch = a_baq(**linear), online_batch()
+    with torch.no_grad():
+        agent.policy.net.layers[-1].bias.fill_(3.0)
+    for copy in (agent.anchor, agent.slow):
+        copy.load_state_dict(agent.policy.state_dict())
+    assert (agent.policy.mean(batch.obs) > 1).any()
+    found = agent.online_loss(batch, KnownNoise(), ALL_GROUPS).metrics
+    assert found["alignment"].tolist() == found["bound"].tolist() == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -361,7 +386,7 @@ def test_the_alignment_pulls_the_policy_alone(base: str) -> None:
     action = agent.policy.mode(batch.obs)
     q = q_values(agent.critic, b.obs, action.detach().numpy())
     u = np.clip(q.std(1, ddof=1) / SPREAD, 0, 1)
-    scale = np.abs(q).mean((1, 2)) if base in SOFT else np.ones(2)
+    scale = size_of_loss(agent, batch, q)
     gap = (action - tensor(tanh_mean(agent.behavior.kept, b.obs))).square().mean(-1)
     factor = 1.5 * scale[:, None] * np.array([[0.75], [0.5]]) * u
     agent.zero_grad()

@@ -104,7 +104,7 @@ class BAQConfig(Adapted):
     k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
     k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")
     priority_floor: float = Field(0.05, gt=0, description="ε, added to every priority")
-    align_weight: float = Field(1.0, ge=0, description="λ, on a value term of size one")
+    align_weight: float = Field(1.0, ge=0, description="λ, in units of the base's own loss")
     confidence_rate: float = Field(1e-3, gt=0, le=1, description="of κ, a gradient step")
     bound: float | None = Field(
         None,

@@ -116,7 +116,7 @@ class AWAC(Adaptable, Conditioned):
         weight = advantage_weight(advantage, self.improvement(batch))
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
-            Seen(mean),
+            Seen(self.policy.within(mean), pull=self.policy.pull(weight)),
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(mean, batch.action),
         )

@@ -38,7 +38,7 @@ class BAQ(Wrapper):
         weight    the base's TD errors are multiplied by exp(−k_q (1 − κ) d)
         priority  rows are drawn in proportion to 1 − exp(−k_p d) + ε
         align     π's loss gains λ (1 − κ) mean_B[u(s) mean_j (π(s)_j − π_ref(s)_j)²],
-                  in units of the base's value term; π_ref as `align_to` says: π_BC,
+                  in units of the base's own loss; π_ref as `align_to` says: π_BC,
                   or π as it was handed over
                   u = clip(std_i Q_i(s, π(s)) / σ_ref, 0, 1), σ_ref its offline 90th percentile
         bound     π's loss gains λ_b mean_B[((1 − κ) mean_j (π(s)_j − π̃(s)_j)² − δ)⁺],
@@ -206,7 +206,7 @@ class BAQ(Wrapper):
         """
         config, doubt = self.config, 1.0 - self.confidence
         action, q_policy = self.base.seen(losses, batch.obs)
-        u, scale = self.uncertainty(q_policy), self.base.value_scale(q_policy)
+        u, scale = self.uncertainty(q_policy), self.base.scale(losses, q_policy)
         gap = squared_distance(action, self.behavior.mode(batch.obs))
         held = {}
         if config.align:

@@ -106,7 +106,7 @@ class IQL(Adaptable, Conditioned):
         action = self.policy.mean(self.policy_obs(batch))
         policy = -weight * self.policy.log_density(action, batch.action)
         metrics["awr_weight"] = weight.mean(1)
-        return Losses(metrics, Seen(action), **terms, policy=policy)
+        return Losses(metrics, Seen(action, pull=self.policy.pull(weight)), **terms, policy=policy)
 
     def drop_constraint(self) -> None:
         """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

@@ -146,7 +146,10 @@ class GaussianPolicy(Policy):
         return (self.log_std.detach() if frozen else self.log_std).clamp(*self.log_std_range)
 
     def mode(self, obs: Tensor, frozen: bool = False) -> Tensor:
-        mean = self.mean(obs, frozen)
+        return self.within(self.mean(obs, frozen))
+
+    def within(self, mean: Tensor) -> Tensor:
+        """Return what `mean` returned as it acts, within ±1."""
         return mean if self.squashed else mean.clamp(-1.0, 1.0)
 
     def sample(self, obs: Tensor, noise: SeedStream, frozen: bool = False) -> tuple[Tensor, Tensor]:
@@ -173,6 +176,14 @@ class GaussianPolicy(Policy):
         log_std = self._log_std(frozen)
         z = (action - mean) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
+
+    def pull(self, weight: Tensor) -> Tensor:
+        """Return the factor of `mean_j (a_j − μ_j)²` in `mean_B[−w log π]`, detached, `[S]`.
+
+        It is `mean_B[w] ½ Σ_j σ_j⁻²`, exact where all σ_j are alike; weight `[S, B]`.
+        """
+        precision = torch.exp(-2.0 * self._log_std(frozen=True)).sum(-1).squeeze(1)
+        return weight.detach().mean(1) * 0.5 * precision
 
 
 class TanhGaussianPolicy(Policy):

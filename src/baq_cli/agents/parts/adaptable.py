@@ -18,12 +18,14 @@ class Adaptable(Agent):
 
     critic: QEnsemble
 
-    def value_scale(self, q_policy: Tensor) -> Tensor:
-        """Return the size of the policy loss's value term, `[S]`, given Q_i(s, π(s)) `[S, N, B]`.
+    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
+        """Return the size of the policy loss, `[S]`, given Q_i(s, π(s)) `[S, N, B]`.
 
-        Terms that are added to a policy loss are multiplied by it.
+        Terms that are added to a policy loss are multiplied by it. It is that of the value term,
+        one where that is divided by its size; of a regression, the pull to the data's actions.
         """
-        return torch.ones_like(q_policy[:, 0, 0])
+        pull = losses.seen.pull
+        return torch.ones_like(q_policy[:, 0, 0]) if pull is None else pull
 
     def seen(self, losses: Losses, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return π(s) with its gradient and Q_i(s, π(s)), `[S, N, B]`, as the losses saw them.

@@ -140,7 +140,7 @@ class SoftActorCritic(Adaptable, Conditioned):
         policy, temperature = self.actor_losses(batch, noise)
         return Losses(metrics, critic=critic, policy=policy, temperature=temperature)
 
-    def value_scale(self, q_policy: Tensor) -> Tensor:
+    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
         return mean_abs(q_policy)
 
     def followed(self, q: Tensor) -> Tensor:
