@@ -217,6 +217,18 @@ def test_an_environment_that_is_gone_is_done_without_but_not_one_that_was_asked_
 # -- what speaks against it, and what can't be
 
 
+@pytest.mark.parametrize("limit", [9, 4, 3])
+def test_returns_over_other_numbers_of_steps_are_doubted(
+    baq_here: Run, log: str, run: str, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """By the limit that the environment is registered with; one step less is a whole episode."""
+    monkeypatch.setattr(gym.registry[ENV], "max_episode_steps", limit)
+    found = advised(baq_here, "--dataset", log, "--checkpoint", run, "--episodes", "4")
+    cut = [words for words in found["doubts"] if "are cut after 3 steps" in words]
+    assert len(cut) == (1 if limit == 9 else 0)
+    assert all("the policy's after 9:" in words for words in cut)
+
+
 def test_other_data_than_the_policy_learned_from_are_named_and_given_on(
     baq_here: Run, terminal: Terminal, log: str, run: str
 ) -> None:

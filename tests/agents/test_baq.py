@@ -188,6 +188,14 @@ def test_a_base_that_reads_the_clock_reads_that_of_the_run() -> None:
     assert_allclose(agent.base.penalty_left(), 0.01 * 0.75, rtol=1e-6)
 
 
+def test_rlpds_updates_an_environment_step_leave_its_pretraining_alone() -> None:
+    """Its policy steps once an environment step, of which pre-training has none."""
+    offline = tiny_agent("baq", base="rlpd", phase="offline", utd=4)
+    online = tiny_agent("baq", base="rlpd", phase="online", utd=4)
+    assert offline.every.get("policy", 1) == 1
+    assert online.every == {"policy": 4, "temperature": 4}
+
+
 def test_dropping_a_bases_constraint_leaves_its_value_terms() -> None:
     """ReBRAC's penalty and EDAC's diversity go as TD3+BC's cloning and CQL's gap do."""
     dropped: dict[str, Any] = {"phase": "online", "constraint": "dropped"}

@@ -166,6 +166,9 @@ def test_last_layers_begin_within_their_bounds_and_others_as_ever() -> None:
         assert all(layer.weight.abs().max() > 0.1 for layer in hidden)
     plain: Any = small_agent("spot", (0, 1))
     assert plain.policy.net.layers[-1].weight.abs().max() > 0.1
+    rebracs: Any = small_agent("spot", (0, 1), initialization="small_last")
+    assert rebracs.policy.net.layers[-1].weight.abs().max() <= 1e-3
+    assert rebracs.critic.net.layers[-1].weight.abs().max() <= 3e-3
 
 
 def test_the_vae_is_trained_before_the_phase_and_never_again() -> None:

@@ -332,7 +332,7 @@ PENDULUM = Spaces(3, (-2.0,), (2.0,))
 def in_pendulum(lengths: list[int] | None = None, **origin: Any) -> Episodes:
     """Return episodes in Pendulum-v1's spaces that say they were recorded there."""
     lengths = lengths or [4, 3]
-    episodes = make_episodes(lengths, [False] * len(lengths))
+    episodes = make_episodes(lengths, [True] * len(lengths))
     said = {"env_id": "Pendulum-v1", "max_episode_steps": 200} | origin
     return replace(
         episodes, spaces=PENDULUM, action=episodes.action[:, :1], origin=DataOrigin(**said)
@@ -493,6 +493,30 @@ def test_a_seed_that_the_environment_refuses_is_worth_a_warning() -> None:
     episodes, _ = seeded((7, None), [2, 3])
     episodes = replace(episodes, origin=replace(episodes.origin, seeds=(7, -1)))
     only(environment_findings(episodes, "Pendulum-v1"), "warning", "starts")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "terminated", "found"),
+    [
+        ([49, 49, 3], [False] * 3, True),
+        ([49, 49, 3], [True, False, False], True),
+        ([49, 20, 3], [True, False, False], False),  # the longest ended by itself
+        ([20, 20, 30], [True, True, False], False),  # most did; the recording stopped in the last
+        ([199, 49], [False, False], False),  # a log may lack an episode's last step
+    ],
+)
+def test_episodes_that_are_cut_before_the_environment_cuts_them_are_worth_a_warning(
+    lengths: list[int], terminated: list[bool], found: bool
+) -> None:
+    ends = make_episodes(lengths, terminated)
+    episodes = replace(in_pendulum(lengths), terminated=ends.terminated, truncated=ends.truncated)
+    findings = environment_findings(episodes, "Pendulum-v1")
+    if found:
+        text = only(findings, "warning", "lengths")
+        assert "the longest after 49 steps" in text
+        assert "goes on to 200" in text
+    else:
+        assert findings == []
 
 
 def test_episodes_longer_than_the_limit_of_the_environment_asked_about_are_found() -> None:

@@ -142,7 +142,7 @@ def test_a_goal_dataset_is_read_by_minari_as_its_environment_gives_it() -> None:
 
 def test_a_dataset_that_was_just_built_passes_the_checks_against_its_environment() -> None:
     found = check_dataset(built("baq/pointmaze-umaze/expert-v0", longest=300), EnvChoice())
-    assert {finding.check for finding in found} <= {"action bounds", "dimensions"}
+    assert {finding.check for finding in found} <= {"action bounds", "dimensions", "lengths"}
     assert all(finding.level == "warning" for finding in found)
 
 

@@ -10,6 +10,7 @@ from baq_cli.advice.regimes import REGIMES, Comparison
 from baq_cli.advice.traits import Traits
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints.document import BEHAVIOR
+from baq_cli.envs.making import limit_of
 
 FEW_EPISODES = 10
 """With fewer of them an interval is too narrow to lean on."""
@@ -68,10 +69,13 @@ def _of_counts(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_lengths(evidence: Evidence, episodes: Episodes) -> Iterator[str]:
-    """Doubt returns of episodes that are cut elsewhere than the environment cuts them."""
+    """Doubt returns of episodes that are cut elsewhere than the environment cuts them.
+
+    A log may lack the last step of an episode, whose successor nobody saw.
+    """
     cut = episodes.cut_after
-    limit = evidence.environment.max_episode_steps if evidence.environment else None
-    if cut is None or limit is None or limit == cut or evidence.lengths is None:
+    limit = limit_of(evidence.environment) if evidence.environment else None
+    if cut is None or limit is None or cut in (limit, limit - 1) or evidence.lengths is None:
         return
     if evidence.lengths.max() > min(limit, cut) or cut > limit:
         yield (

@@ -26,8 +26,10 @@ class MOORe(SoftActorCritic, ModelBased):
     what the environment shows.
 
     Offline:
-        P_i   mean_B of −log N(s' − s, r | μ_i(s, a), σ_i(s, a)) and of the cross-entropy of a
-              termination, summed over `members`, for `dynamics_steps` before all else
+        P_i   mean_B[mean_j((y_j − μ_ij)² / σ_ij² + log σ_ij²) + e(s, a)], y = (s' − s, r)
+              standardised, e the cross-entropy of a termination (those weigh as much as all other
+              rows); and 0.01 of how far apart the bounds of log σ² are; summed over `members`, for
+              `dynamics_steps` before all else
         D_m   every `rollout_every` gradient steps: `rollouts` × `horizon` transitions of the model
               from states of the dataset, a ~ π(s), (s', r) ~ P_i of a drawn elite i,
               rewarded r − λ u(s, a),  u = max_i ‖σ_i(s, a)‖,  λ = `penalty`

@@ -61,7 +61,8 @@ class RLPD(SoftActorCritic):
         super().build(init)
         if self.config.target_entropy is None:
             self.target_entropy /= 2
-        self.every = {"policy": self.config.utd, "temperature": self.config.utd}
+        if self.phase == "online":  # pre-training, on a base's account, has no steps to group by
+            self.every = {"policy": self.config.utd, "temperature": self.config.utd}
 
     def critic_loss(self, batch: Batch, noise: SeedStream) -> tuple[Tensor, dict[str, Tensor]]:
         loss, metrics = super().critic_loss(batch, noise)

@@ -88,11 +88,12 @@ class SPOT(TD3):
         self.vae = VAE(init, *sizes, config.vae_hidden, config.vae_beta)
 
     def starts(self) -> tuple[Start, Start]:
-        policy, critics = super().starts()
-        return (
-            replace(policy, last_bound=self.config.policy_last_bound),
-            replace(critics, last_bound=self.config.critic_last_bound),
+        bounds = self.config.policy_last_bound, self.config.critic_last_bound
+        policy, critics = (
+            start if bound is None else replace(start, last_bound=bound)
+            for start, bound in zip(super().starts(), bounds, strict=True)
         )
+        return policy, critics
 
     def groups(self) -> dict[str, Group]:
         groups = super().groups()

@@ -149,6 +149,24 @@ def longer_than(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
         )
 
 
+def cut_short(episodes: Episodes, limit: int | None) -> Iterator[Finding]:
+    """Find that most episodes are cut, and all before an environment would, in env_steps.
+
+    A log may lack the last step of an episode, whose successor nobody saw: one less is whole.
+    """
+    cut = episodes.cut_after
+    if limit is None or cut is None or cut >= limit - 1:
+        return
+    last = episodes.starts + episodes.lengths - 1
+    if episodes.terminated[last].mean() <= 0.5:
+        yield _warning(
+            "lengths",
+            f"most episodes are cut, the longest after {cut:,} steps; their environment goes on to "
+            f"{limit:,}. Returns over fewer steps, and scores made of them, aren't comparable with "
+            "those of policies that play there.",
+        )
+
+
 def _dimensions(episodes: Episodes) -> Iterator[Finding]:
     for name, rows in (("observation", episodes.observations), ("action", episodes.action)):
         low, high = rows.min(0), rows.max(0)

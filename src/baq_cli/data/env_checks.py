@@ -9,9 +9,10 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from baq_cli.data.checks import longer_than
+from baq_cli.data.checks import cut_short, longer_than
 from baq_cli.data.episodes import DataOrigin, Episodes, Finding
 from baq_cli.envs.faults import EnvironmentFault, let_go
+from baq_cli.envs.limits import own_limit
 from baq_cli.envs.making import as_registered, make_env, quiet_simulator
 from baq_cli.envs.pool import flat
 from baq_cli.envs.ref import EnvRef, check_inherited, named
@@ -52,6 +53,7 @@ def environment_findings(episodes: Episodes, env: EnvRef | str) -> list[Finding]
             found += _starts(episodes, made)
         if made.spec is not None and origin.max_episode_steps != made.spec.max_episode_steps:
             found += longer_than(episodes, made.spec.max_episode_steps)
+        found += cut_short(episodes, own_limit(made))
     finally:
         let_go(made)
     return found

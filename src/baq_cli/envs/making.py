@@ -129,6 +129,16 @@ def as_registered(env: EnvRef) -> EnvRef:
     return replace(env, args=args, max_episode_steps=limit)
 
 
+def limit_of(env: EnvRef) -> int | None:
+    """Return the env_steps at which an environment truncates its episodes, as far as it is known.
+
+    It is known of one that says it, or is registered here with one.
+    """
+    spec = gym.registry.get(env.id.rpartition(":")[2])
+    registered = None if spec is None else spec.max_episode_steps
+    return registered if env.max_episode_steps is None else env.max_episode_steps
+
+
 def _text(value: Any) -> str | None:
     try:
         return json.dumps(value, sort_keys=True)
