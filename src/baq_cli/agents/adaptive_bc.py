@@ -35,8 +35,8 @@ class AdaptiveBC(TD3BC):
     and the online rows together.
 
     Departures: the reference range is the dataset's lowest and highest episode return (the paper's:
-    D4RL's random and expert scores); R̄ starts at the first episode's R, and moves before α does (the
-    authors': after); the actor's value term is divided by the mean of |Q_i| over critics (the
+    D4RL's random and expert scores); R̄ starts at the first episode's R, and moves before α does
+    (the authors': after); the actor's value term is divided by the mean of |Q_i| over critics (the
     authors': the mean of the critics' |mean|).
     """
 
