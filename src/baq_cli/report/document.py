@@ -19,6 +19,7 @@ from baq_cli.report.method_runs import ESTIMATED, Course, environment_name
 from baq_cli.report.notes import notes_on
 from baq_cli.report.paired import against_base
 from baq_cli.report.protocol import check_same_protocol
+from baq_cli.report.references import disagreement, with_one_reference
 from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
 from baq_cli.runs.provenance import now
 
@@ -69,11 +70,12 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         of_task[course.method] = course
     for task, of_task in by_task.items():
         check_same_protocol(task, {name: course.protocol for name, course in of_task.items()})
-    in_one_unit = [_in_one_unit(of_task) for of_task in by_task.values()]
+    in_one_unit = [_in_one_unit(with_one_reference(of_task)) for of_task in by_task.values()]
     present = list(dict.fromkeys(name for of_task in in_one_unit for name in of_task))
     first = [name for name in dict.fromkeys(told.order) if name in present]
     methods = [*first, *(name for name in present if name not in first)]
     aggregates, notes = across_tasks(in_one_unit, methods)
+    notes += [said for of_task in by_task.values() for said in disagreement(of_task)]
     document = {
         "title": told.title,
         "made": {"baq": __version__, "at": now()},
