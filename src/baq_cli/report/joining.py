@@ -17,9 +17,11 @@ from baq_cli.report.differences import settings_of, text_of
 from baq_cli.report.method_runs import Course
 from baq_cli.report.protocol import check_same_protocol
 
-NO_SETTING = frozenset({*FREE_ON_RESUME, "capture", "acting"})
+LIMITS = "safety"
+NO_SETTING = frozenset({*FREE_ON_RESUME, "capture", "acting"} - {LIMITS})
 """A run's keys that change neither what is learned nor what is measured, or that the protocol has
-already: runs that differ in these alone are of one setting."""
+already: runs that differ in these alone are of one setting. Limits may change on a resume, and
+change what is done."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,13 @@ def _renamed(found: Found, keys: Iterable[str]) -> Course:
 
 def _settings(course: Course) -> dict[str, str]:
     """Return what decides how a course's last run learns, as text, by key."""
-    flat = settings_of(course.runs[-1].recipe)
-    return {
-        key: text_of(value) for key, value in flat.items() if key.split(".")[0] not in NO_SETTING
-    }
+    found = {}
+    for key, value in settings_of(course.runs[-1].recipe).items():
+        section = key.split(".")[0]
+        no_limit = section == LIMITS and value is None
+        if section not in NO_SETTING and not no_limit:
+            found[key] = text_of(value)
+    return found
 
 
 def _differing(courses: Iterable[Course]) -> list[str]:
