@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,11 +33,12 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Failure:
-    """A course that is missing, and why."""
+    """A course that is missing, of which seeds where that is known, and why."""
 
     task: str
     method: str
     error: str
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,19 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         ],
         "aggregates": aggregates,
         "against_base": against_base(in_one_unit, methods),
-        "failures": [  # one that another comparison has isn't missing
-            asdict(failure)
-            for failure in told.failures
-            if failure.method not in by_task.get(failure.task, ())
-        ],
+        "failures": [asdict(each) for each in told.failures if _is_missing(each, by_task)],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
         "notes": [*told.notes, *notes_on(courses, ENOUGH_SEEDS), *notes, *estimates.note(courses)],
     }
     rounded: Document = _plain(document)
     return rounded
+
+
+def _is_missing(failure: Failure, by_task: Mapping[str, Mapping[str, Course]]) -> bool:
+    """Return whether no other comparison has what is missing in one."""
+    course = by_task.get(failure.task, {}).get(failure.method)
+    return course is None or not {*failure.seeds} <= {*course.seeds}
 
 
 # -- a task
