@@ -179,6 +179,16 @@ def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> N
     ]
 
 
+@pytest.mark.parametrize("at", [1_234_567, 123_456_789, 2**53 - 1])
+def test_steps_are_given_to_the_last_digit(at: int) -> None:
+    curve = Curve("a", "online", "env_steps", np.array([0, 9, at]), np.array([[9.0, 1, 9]]), (0,))
+    one = replace(course("a", [1.0]), curves={"online": curve}, protocol={})
+    document = build_document([one], ReportInfo(threshold=0.5))
+    assert told(document, "a", "dip_env_steps")["per_seed"] == [at]
+    assert told(document, "a", "dip_env_steps")["mean"] == at
+    assert document["aggregates"]["efficiency"]["x"][-1] == at
+
+
 def test_the_document_is_json_without_nan_and_the_sheet_says_the_same(tmp_path: Path) -> None:
     document = build_document([course("a", HIGH), course("b", [1.0])], ReportInfo())
     assert json.loads(json.dumps(document, allow_nan=False)) == document

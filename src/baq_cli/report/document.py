@@ -24,7 +24,9 @@ from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
 from baq_cli.runs.provenance import now
 
 DIGITS = 6
-"""Significant digits of every number: more than any evaluation has."""
+"""Significant digits of every number that isn't whole: more than any evaluation has."""
+MOST_WHOLE = 2**53
+"""Below it a float that is whole is a count to the last digit, as of steps."""
 ENOUGH_SEEDS = 5
 NORMALIZED_OPTIMUM, NORMALIZED_THRESHOLD = 100.0, 90.0
 
@@ -270,11 +272,12 @@ def _run(course: Course, index: int) -> Document:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: None for what isn't finite, numbers of six digits."""
+    """Return a value that JSON can hold: None for what isn't finite, six digits of what isn't
+    whole."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
+    if not isinstance(value, float) or (value.is_integer() and abs(value) < MOST_WHOLE):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
