@@ -122,6 +122,38 @@ def test_a_command_s_own_arguments_go_over_those_that_are_known(runs: Path, tmp_
     assert returns(execute(faster, tmp_path / "c", source=runs / "offline")) == {20.0}
 
 
+def phases(run: Path) -> set[str]:
+    """Return the phases of which a report of a run has scores."""
+    return set(course_of([run]).curves)
+
+
+def test_scores_of_another_environment_stand_in_no_report_of_a_fine_tuning(
+    runs: Path, tmp_path: Path
+) -> None:
+    for name, changed in (
+        ("args", {"env_args": {"speed": 4.0}}),
+        ("limit", {"max_episode_steps": 3}),
+        ("id", {"env": "Counting-v0"}),
+    ):
+        notes: list[str] = []
+        out = tmp_path / name
+        execute(training(**changed), out, source=runs / "offline", notes=notes)
+        assert phases(out) == {"online"}
+        (said,) = [note for note in notes if "was evaluated in" in note]
+        assert str(FIVE) in said
+        again = training(**changed)
+        longer = replace(again, run=again.run.model_copy(update={"env_steps": 6}))
+        execute(longer, out, resume=True, source=runs / "offline")
+        assert phases(out) == {"online"}
+
+
+def test_scores_of_the_same_environment_stand_beside_each_other(runs: Path, tmp_path: Path) -> None:
+    assert phases(runs / "online") == {"offline", "online"}
+    said_anew = training(env="Counting-v0", env_args={"speed": 2.0, "ends_at": 5})
+    execute(said_anew, tmp_path / "same", source=runs / "offline")
+    assert phases(tmp_path / "same") == {"offline", "online"}
+
+
 def test_a_run_is_resumed_in_its_environment_or_not_at_all(runs: Path, tmp_path: Path) -> None:
     recipe = training(algo="bc", env_args={"speed": 3.0})
     execute(recipe, tmp_path / "run")

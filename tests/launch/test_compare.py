@@ -136,6 +136,7 @@ def test_a_cell_that_fails_is_reported_and_stops_no_other(data: Path, tmp_path: 
     (failure,) = document["failures"]
     assert failure["method"].startswith("iql learning_rate=1e18")
     assert "NaN" in failure["error"]
+    assert failure["seeds"] == document["tasks"][0]["methods"]["td3_bc"]["seeds"]
     assert failure["error"] in (tmp_path / "c" / "results.json").read_text()
     assert "Traceback" not in done.stderr
 

@@ -335,7 +335,9 @@ def test_references_are_measured_with_the_command_that_is_named(
     terminal.done(*evaluate, LOG)
     fresh = tmp_path / "fresh"
     terminal.done(*pretrain("iql", fresh))
-    terminal.done("report", fresh, "--curves", curves, "--out", tmp_path / "report")
+    beside = ["--curves", curves, "--out", tmp_path / "report"]
+    assert "for want of a reference" in terminal.told("report", run, *beside)
+    terminal.done("report", run, f"fresh={fresh}", *beside)
 
 
 # -- measuring

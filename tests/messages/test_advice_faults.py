@@ -305,8 +305,10 @@ def test_tasks_with_references_are_aggregated(terminal: Terminal, log: str, tmp_
     measured["expert"] = facts | {"return_mean": -1.0, "policy": "made"}
     for name in (LOG, other):
         store_reference(name, EnvRef(ENV), measured)
-    terminal.done(*compare(tmp_path / "with", dataset=both))
-    assert "No aggregates" not in (tmp_path / "with" / "report.md").read_text()
+    terminal.done(*compare(tmp_path / "with", dataset=both, algos="awac"))
+    terminal.done("report", out, tmp_path / "with", "--out", tmp_path / "report")
+    found = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert set(found["aggregates"]["methods"]) == {"iql", "awac"}, "earlier runs too"
 
 
 @follows(

@@ -137,6 +137,14 @@ def test_what_one_comparison_lacks_and_another_has_is_not_missing() -> None:
     assert told == [("me/arm/monday-v0", "c"), ("me/leg/walk-v0", "a")]
 
 
+def test_seeds_that_one_comparison_lacks_are_missing_unless_another_has_them() -> None:
+    lacks = [Failure("me/arm/monday-v0", "a", "diverged", seeds) for seeds in ((5, 6), (0, 1))]
+    document = build_document([course("a", HIGH)], ReportInfo(failures=tuple(lacks)))
+    assert [of["seeds"] for of in document["failures"]] == [[5, 6]], "0 to 4 are there"
+    half = Failure("me/arm/monday-v0", "a", "diverged", (4, 5))
+    assert build_document([course("a", HIGH)], ReportInfo(failures=(half,)))["failures"]
+
+
 def test_runs_without_a_score_to_fall_from_have_no_dip_in_per_cent_and_are_counted() -> None:
     nothing = replace(REFERENCE, random=50.0)  # so that the hand-over is a score of 0
     first = replace(course("a", HIGH, "me/arm/monday-v0"), reference=nothing)
@@ -167,8 +175,18 @@ def test_methods_stand_as_they_were_asked_for_and_what_is_missing_is_said() -> N
     document = build_document([course("a", HIGH), course("b", LOW)], asked)
     assert document["methods"] == ["b", "a"]
     assert document["failures"] == [
-        {"task": "me/arm/monday-v0", "method": "c", "error": "out of luck"}
+        {"task": "me/arm/monday-v0", "method": "c", "error": "out of luck", "seeds": []}
     ]
+
+
+@pytest.mark.parametrize("at", [1_234_567, 123_456_789, 2**53 - 1])
+def test_steps_are_given_to_the_last_digit(at: int) -> None:
+    curve = Curve("a", "online", "env_steps", np.array([0, 9, at]), np.array([[9.0, 1, 9]]), (0,))
+    one = replace(course("a", [1.0]), curves={"online": curve}, protocol={})
+    document = build_document([one], ReportInfo(threshold=0.5))
+    assert told(document, "a", "dip_env_steps")["per_seed"] == [at]
+    assert told(document, "a", "dip_env_steps")["mean"] == at
+    assert document["aggregates"]["efficiency"]["x"][-1] == at
 
 
 def test_the_document_is_json_without_nan_and_the_sheet_says_the_same(tmp_path: Path) -> None:

@@ -105,6 +105,20 @@ def test_what_a_run_is_computed_on_keeps_no_seed_apart() -> None:
     assert (found.method, found.seeds) == ("iql", (0, 1))
 
 
+def test_limits_are_a_setting_each_by_its_name() -> None:
+    """They change what is done, so what is learned and what is measured."""
+    free, limited = run_of("a", [0]), run_of("b", [1], safety={"max_action_change": 0.1})
+    assert [course.method for course in joined(free, limited)] == [
+        "iql (safety.max_action_change=not set)",
+        "iql (safety.max_action_change=[0.1])",
+    ]
+    envelope = {"observation_envelope": {"sigmas": 6.0}}
+    names = [course.method for course in joined(limited, run_of("c", [2], safety=envelope))]
+    assert len(set(names)) == 2
+    (same,) = joined(limited, run_of("d", [3], safety={"max_action_change": 0.1}))
+    assert (same.method, same.seeds) == ("iql", (1, 3))
+
+
 def test_the_same_seed_twice_is_refused_with_both_folders_unless_named_apart() -> None:
     one, other = run_of("mine/a", [0, 1]), run_of("mine/b", [1, 2])
     said = refused(one, other)

@@ -234,7 +234,8 @@ def test_notes_failures_commands_recipes_and_definitions_are_there():
     for note in document["notes"]:
         assert f"- {escaped(note)}" in markdown
     (failure,) = document["failures"]
-    assert [failure["task"], failure["method"], plain(failure["error"])] in tables[0]
+    method = f"{failure['method']} (seeds 3, 4)"
+    assert [failure["task"], method, plain(failure["error"])] in tables[0]
     blocks = [token.content for token in READER.parse(markdown) if token.type == "fence"]
     assert blocks[0].splitlines() == document["commands"]
     assert set(blocks[1].splitlines()) == {run["command"] for run in document["runs"]}

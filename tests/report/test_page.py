@@ -341,7 +341,7 @@ def test_notes_warnings_and_failures_stand_above_the_results(opened: Callable[..
     page = opened(document)
     assert document["notes"][0] in page.all("header .notes")[0].text
     failure = page.all("header .failures")[0].text
-    assert "awac on baq/pendulum/mixed-v0" in failure
+    assert "awac (seeds 3, 4) on baq/pendulum/mixed-v0" in failure
     assert document["failures"][0]["error"] in failure
     assert "3 episodes are identical" in page.all("#task-1 .facts")[0].text
 

@@ -67,6 +67,79 @@ def test_tasks_are_pooled_by_normalised_scores_each_counting_the_same() -> None:
     assert pooled["statistics"]["final"]["value"] == pytest.approx((10 + 5) / 2)
 
 
+def set_to(method: str, label: str, final: float, **settings: Any) -> Course:
+    """Return a course on task `a` that ends at `final`."""
+    scores = [[0, 0, final]] * 2
+    return course("a", label, {"algo": method, method: settings}, scores)
+
+
+def added(*courses: Course) -> dict[str, tuple[str, float]]:
+    """Return each method's base, and what it adds to that."""
+    task = {c.method: c for c in courses}
+    rows = against_base([task], list(task))
+    return {row["method"]: (row["base"], row["statistics"]["final"]["value"]) for row in rows}
+
+
+def test_a_grids_cells_are_held_against_the_base_of_their_own_settings() -> None:
+    bases = [set_to("iql", f"iql utd={utd}", 100.0 * utd, utd=utd, critics=2) for utd in (1, 4)]
+    methods = [
+        set_to("baq", f"baq utd={utd}", 100.0 * utd + 7, base="iql", utd=utd, critics=4)
+        for utd in (4, 1)
+    ]
+    expected = {f"baq utd={utd}": (f"iql utd={utd}", 7.0) for utd in (1, 4)}
+    assert added(*methods, *bases) == expected
+    assert added(*bases[::-1], *methods) == expected
+
+
+def test_what_is_the_bases_own_is_compared_with_the_section_of_its_name() -> None:
+    bases = [set_to("iql", f"iql beta={beta}", beta, beta=beta) for beta in (3.0, 10.0)]
+    method = set_to("baq", "baq", 12.0, base="iql", iql={"beta": 10.0})
+    assert added(*bases, method) == {"baq": ("iql beta=10.0", 2.0)}
+
+
+def test_of_bases_that_may_all_be_it_the_plain_one_is_and_else_none() -> None:
+    method = set_to("baq", "baq", 12.0, base="iql", utd=1)
+    plain, other = set_to("iql", "iql", 10.0, utd=1, mine=1), set_to("iql", "x", 9.0, utd=1, mine=2)
+    assert added(method, other, plain) == {"baq": ("iql", 2.0)}
+    third = set_to("iql", "y", 8.0, utd=1, mine=3)
+    assert added(method, other, third) == {}
+    unlike = [set_to("iql", name, 9.0, utd=utd) for name, utd in (("iql", 2), ("x", 3))]
+    assert added(method, *unlike) == {}
+
+
+def test_limits_are_the_bases_too() -> None:
+    def limited(method: str, label: str, final: float, **settings: Any) -> Course:
+        recipe = {"algo": method, method: settings, "safety": {"max_action_change": [0.1]}}
+        return course("a", label, recipe, [[0, 0, final]] * 2)
+
+    bases = [set_to("iql", "free", 10.0), limited("iql", "held", 5.0)]
+    methods = [set_to("baq", "b", 11.0, base="iql"), limited("baq", "c", 6.0, base="iql")]
+    assert added(*bases, *methods) == {"b": ("free", 1.0), "c": ("held", 1.0)}
+
+
+def test_a_base_of_other_settings_on_another_task_is_not_pooled() -> None:
+    reference = Reference("test", 0.0, 100.0, "here")
+
+    def pair(task: str, label: str) -> dict[str, Course]:
+        base = replace(iql(task, [[0, 0, 0]] * 2), method=label)
+        found = baq(task, [[0, 0, 5]] * 2), base
+        return {c.method: replace(c, reference=reference) for c in found}
+
+    one, same, other = pair("a", "iql"), pair("b", "iql"), pair("b", "iql (utd=4)")
+    assert [row["task"] for row in against_base([one, same], ["baq"])] == ["a", "b", None]
+    assert [row["task"] for row in against_base([one, other], ["baq"])] == ["a", "b"]
+
+
+def test_a_method_whose_base_is_set_by_a_grid_is_held_against_that_base() -> None:
+    courses = [
+        set_to("baq", "baq base=awac", 12.0, base="awac"),
+        set_to("baq", "baq base=iql", 15.0, base="iql"),
+        set_to("awac", "awac", 10.0),
+        set_to("iql", "iql", 11.0),
+    ]
+    assert added(*courses) == {"baq base=awac": ("awac", 2.0), "baq base=iql": ("iql", 4.0)}
+
+
 def test_without_its_base_or_a_seed_in_common_a_method_has_no_row() -> None:
     alone = {"baq": baq("a", [[0, 1, 2]] * 2)}
     assert against_base([alone], ["baq"]) == []

@@ -148,7 +148,8 @@ def compared_runs(draw: st.DrawFn) -> tuple[list[Course], ReportInfo]:
             courses.append(draw(ran(task, method, facts)))
         if draw(st.booleans()) and all(course.reference for course in courses):
             courses.append(draw(filed(task, draw(st.sampled_from(["return", "normalized score"])))))
-    failures = draw(st.lists(st.builds(Failure, NAMES, NAMES, NAMES), max_size=2))
+    lost = st.lists(st.integers(0, 9), max_size=2).map(tuple)
+    failures = draw(st.lists(st.builds(Failure, NAMES, NAMES, NAMES, lost), max_size=2))
     told = ReportInfo(
         draw(NAMES), ("baq compare --out '=1;-2'",), tuple(failures),
         draw(st.none() | st.floats(-9, 9)), tuple(draw(st.permutations(METHODS))),
@@ -219,6 +220,17 @@ def refusal(content: str, folder: Path) -> str:
     return str(error.value)
 
 
+def sealed_by_another(
+    folder: Path, header: list[str], rows: list[list[str]], said: dict[str, Any]
+) -> Path:
+    """Write a table with what is said beside it, whose hash is `theirs`."""
+    rows[0][-1] = as_json(said | {"sha256": "theirs"})
+    path = folder / "results.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    return path
+
+
 def test_a_curve_is_in_its_own_units(sheet: Path) -> None:
     (first, *_) = table(sheet)
     curve = json.loads(first["online_curve"])
@@ -226,10 +238,21 @@ def test_a_curve_is_in_its_own_units(sheet: Path) -> None:
 
 
 def test_a_sheet_of_no_finished_course_says_what_failed(tmp_path: Path) -> None:
-    told = ReportInfo("none", ("baq compare",), (Failure("a", "b", "c\r\nd"),))
+    told = ReportInfo("none", ("baq compare",), (Failure("a", "b", "c\r\nd", (7,)),))
     found = rebuilt([], told, tmp_path)
-    assert found["failures"] == [{"task": "a", "method": "b", "error": "c\r\nd"}]
+    assert found["failures"] == [{"task": "a", "method": "b", "error": "c\r\nd", "seeds": [7]}]
     assert (found["title"], found["commands"]) == ("none", ["baq compare"])
+
+
+def test_failures_of_earlier_versions_say_no_seeds(
+    sheet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, *rows = csv.reader(io.StringIO(sheet.read_text()))
+    said = parse_json(rows[0][-1], sheet)
+    del said["failures"][0]["seeds"]
+    path = sealed_by_another(tmp_path, header, rows, said)
+    monkeypatch.setattr(results_csv, "hash_of", lambda content: "theirs")
+    assert read_sheet(path).told.failures == (Failure("me/arm/v0", "awac", "out of luck"),)
 
 
 def test_a_sheet_that_is_not_what_was_written_is_refused(sheet: Path, tmp_path: Path) -> None:
@@ -264,10 +287,7 @@ def test_what_a_stranger_sealed_is_refused_or_shown(
         said = data.draw(changed(said))
     else:
         row[header.index(at)] = as_json(data.draw(changed(json.loads(row[header.index(at)]))))
-    rows[0][-1] = as_json(said | {"sha256": "theirs"})
-    path = tmp_path / "results.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+    path = sealed_by_another(tmp_path, header, rows, said)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(results_csv, "hash_of", lambda content: "theirs")

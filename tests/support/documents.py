@@ -69,6 +69,7 @@ def rich() -> dict[str, Any]:
             "task": tasks[1],
             "method": "awac",
             "error": "NonFiniteError: the actor's loss is nan\nat gradient step 1200 of seed 3",
+            "seeds": [3, 4],
         }
     ]
     return document
@@ -86,7 +87,9 @@ def hostile() -> dict[str, Any]:
         {"method": HOSTILE[0], "base": HOSTILE[1], "task": tasks[0], "unit": "return", "pairs": 1}
         | {"statistics": {"online_mean": numbers, "final": numbers}}
     ]
-    document["failures"] = [{"task": HOSTILE[1], "method": HOSTILE[2], "error": HOSTILE[4]}]
+    document["failures"] = [
+        {"task": HOSTILE[1], "method": HOSTILE[2], "error": HOSTILE[4], "seeds": []}
+    ]
     document["recipes"] = [recipe(tasks[0], HOSTILE[1], {name: name for name in methods})]
     of_file = document["tasks"][1]
     of_file |= {"reference": None, "dataset": None, "unit": "normalized score"}

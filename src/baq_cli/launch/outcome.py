@@ -20,15 +20,15 @@ def outcome(cells: Sequence[Cell]) -> tuple[list[Course], list[Failure]]:
     """
     courses, failures = [], []
     for cell in cells:
-        state = read_state(cell.folder)
+        state, seeds = read_state(cell.folder), tuple(cell.recipe["seeds"])
         if state.stage != "done":
-            failures.append(Failure(cell.task, cell.method, _why(cell, state)))
+            failures.append(Failure(cell.task, cell.method, _why(cell, state), seeds))
             continue
         folders = [cell.folder / phase for phase in PHASES if (cell.folder / phase).exists()]
         try:
             courses.append(course_of(folders, cell.method, cell.task))
         except DataError as error:
-            failures.append(Failure(cell.task, cell.method, str(error)))
+            failures.append(Failure(cell.task, cell.method, str(error), seeds))
     return courses, failures
 
 

@@ -40,8 +40,9 @@ def across_tasks(tasks: Tasks, methods: Sequence[str]) -> tuple[dict[str, Any] |
         if missing:
             notes.append(
                 f"No aggregates across tasks: {', '.join(missing)} has no reference scores, and "
-                "raw returns of different tasks can't be averaged. 'baq data score-reference' "
-                "measures them."
+                "raw returns of different tasks can't be averaged. Store them with the dataset "
+                "('baq data score-reference ENV --checkpoint PATH --dataset ID'): a run that "
+                "begins after that knows them, and gives them to all runs of its task."
             )
             return None, notes
         chosen = [{name: c.normalized() for name, c in task.items()} for task in chosen]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,11 +19,14 @@ from baq_cli.report.method_runs import ESTIMATED, Course, environment_name
 from baq_cli.report.notes import notes_on
 from baq_cli.report.paired import against_base
 from baq_cli.report.protocol import check_same_protocol
+from baq_cli.report.references import disagreement, with_one_reference
 from baq_cli.report.summary import Statistic, mean_over_seeds, summarise
 from baq_cli.runs.provenance import now
 
 DIGITS = 6
-"""Significant digits of every number: more than any evaluation has."""
+"""Significant digits of every number that isn't whole: more than any evaluation has."""
+MOST_WHOLE = 2**53
+"""Below it a float that is whole is a count to the last digit, as of steps."""
 ENOUGH_SEEDS = 5
 NORMALIZED_OPTIMUM, NORMALIZED_THRESHOLD = 100.0, 90.0
 
@@ -32,11 +35,12 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Failure:
-    """A course that is missing, and why."""
+    """A course that is missing, of which seeds where that is known, and why."""
 
     task: str
     method: str
     error: str
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,12 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         of_task[course.method] = course
     for task, of_task in by_task.items():
         check_same_protocol(task, {name: course.protocol for name, course in of_task.items()})
-    in_one_unit = [_in_one_unit(of_task) for of_task in by_task.values()]
+    in_one_unit = [_in_one_unit(with_one_reference(of_task)) for of_task in by_task.values()]
     present = list(dict.fromkeys(name for of_task in in_one_unit for name in of_task))
     first = [name for name in dict.fromkeys(told.order) if name in present]
     methods = [*first, *(name for name in present if name not in first)]
     aggregates, notes = across_tasks(in_one_unit, methods)
+    notes += [said for of_task in by_task.values() for said in disagreement(of_task)]
     document = {
         "title": told.title,
         "made": {"baq": __version__, "at": now()},
@@ -94,17 +99,19 @@ def build_document(courses: Sequence[Course], told: ReportInfo) -> Document:
         ],
         "aggregates": aggregates,
         "against_base": against_base(in_one_unit, methods),
-        "failures": [  # one that another comparison has isn't missing
-            asdict(failure)
-            for failure in told.failures
-            if failure.method not in by_task.get(failure.task, ())
-        ],
+        "failures": [asdict(each) for each in told.failures if _is_missing(each, by_task)],
         "recipes": [row for of_task in in_one_unit for row in recipe_differences(of_task)],
         "runs": [_run(course, i) for course in courses for i in range(len(course.runs))],
         "notes": [*told.notes, *notes_on(courses, ENOUGH_SEEDS), *notes, *estimates.note(courses)],
     }
     rounded: Document = _plain(document)
     return rounded
+
+
+def _is_missing(failure: Failure, by_task: Mapping[str, Mapping[str, Course]]) -> bool:
+    """Return whether no other comparison has what is missing in one."""
+    course = by_task.get(failure.task, {}).get(failure.method)
+    return course is None or not {*failure.seeds} <= {*course.seeds}
 
 
 # -- a task
@@ -265,11 +272,12 @@ def _run(course: Course, index: int) -> Document:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON can hold: None for what isn't finite, numbers of six digits."""
+    """Return a value that JSON can hold: None for what isn't finite, six digits of what isn't
+    whole."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
+    if not isinstance(value, float) or (value.is_integer() and abs(value) < MOST_WHOLE):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

@@ -17,9 +17,11 @@ from baq_cli.report.differences import settings_of, text_of
 from baq_cli.report.method_runs import Course
 from baq_cli.report.protocol import check_same_protocol
 
-NO_SETTING = frozenset({*FREE_ON_RESUME, "capture", "acting"})
+LIMITS = "safety"
+NO_SETTING = frozenset({*FREE_ON_RESUME, "capture", "acting"} - {LIMITS})
 """A run's keys that change neither what is learned nor what is measured, or that the protocol has
-already: runs that differ in these alone are of one setting."""
+already: runs that differ in these alone are of one setting. Limits may change on a resume, and
+change what is done."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _named_apart(found: Sequence[Found]) -> list[Course]:
     for (task, name), group in groups.items():
         check_same_protocol(task, {_where(each.course): each.course.protocol for each in group})
         keys = differing.setdefault(name, [])
-        keys += [key for key in _differing(e.course for e in group) if key not in keys]
+        keys += [key for key in differing_in(e.course for e in group) if key not in keys]
         _check_by_hand(name, [each.course for each in group if each.by_hand])
     return [_renamed(each, differing.get(each.course.method, ())) for each in found]
 
@@ -73,31 +75,35 @@ def _renamed(found: Found, keys: Iterable[str]) -> Course:
     course = found.course
     if found.by_hand or not course.runs or not keys:
         return course
-    settings = _settings(course)
+    settings = setting_of(course)
     values = ", ".join(f"{key}={settings.get(key, 'not set')}" for key in sorted(keys))
     name = f"{course.method} ({values})"
     curves = {phase: replace(curve, label=name) for phase, curve in course.curves.items()}
     return replace(course, method=name, curves=curves)
 
 
-def _settings(course: Course) -> dict[str, str]:
+def setting_of(course: Course) -> dict[str, str]:
     """Return what decides how a course's last run learns, as text, by key."""
-    flat = settings_of(course.runs[-1].recipe)
-    return {
-        key: text_of(value) for key, value in flat.items() if key.split(".")[0] not in NO_SETTING
-    }
+    found = {}
+    for key, value in settings_of(course.runs[-1].recipe).items():
+        section = key.split(".")[0]
+        no_limit = section == LIMITS and value is None
+        if section not in NO_SETTING and not no_limit:
+            found[key] = text_of(value)
+    return found
 
 
-def _differing(courses: Iterable[Course]) -> list[str]:
-    every = [_settings(course) for course in courses]
+def differing_in(courses: Iterable[Course]) -> list[str]:
+    """Return the keys of settings in which courses differ."""
+    every = [setting_of(course) for course in courses]
     keys = dict.fromkeys(key for settings in every for key in settings)
     return [key for key in keys if len({settings.get(key) for settings in every}) > 1]
 
 
 def _check_by_hand(name: str, courses: Sequence[Course]) -> None:
     """Raise UsageError where a name given by hand is given to several settings."""
-    for key in _differing(courses)[:1]:
-        values = {_settings(course).get(key, "not set"): course for course in courses}
+    for key in differing_in(courses)[:1]:
+        values = {setting_of(course).get(key, "not set"): course for course in courses}
         (one, first), (other, second) = list(values.items())[:2]
         raise UsageError(
             f"'{clipped(name)}' names two settings: {key} is {clipped(one)} in {_where(first)} and "

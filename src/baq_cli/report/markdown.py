@@ -98,7 +98,10 @@ def _head(document: Document) -> Iterator[str]:
         yield bullets(map(escaped, document["notes"]))
     if document["failures"]:
         yield "## What failed"
-        rows = [[of["task"], of["method"], of["error"]] for of in document["failures"]]
+        rows = [
+            [of["task"], of["method"] + wording.of_seeds(of["seeds"]), of["error"]]
+            for of in document["failures"]
+        ]
         yield table(["task", "method", "error"], [list(map(escaped, row)) for row in rows], 3)
 
 

@@ -67,7 +67,9 @@ class Course:
         if self.reference is None:
             raise UsageError(
                 f"{self.task}: the returns of '{self.method}' can't be put beside normalised "
-                "scores, for want of a reference: measure one with 'baq data score-reference'"
+                "scores, for want of a reference: store one with the dataset ('baq data "
+                "score-reference ENV --checkpoint PATH --dataset ID'). A run that begins after "
+                "that knows it, and gives it to all runs of its task"
             )
         curves = {
             phase: replace(curve, returns=self.reference.normalize(curve.returns))

@@ -15,6 +15,7 @@ from baq_cli.report.wording import (
     instant,
     magnitude,
     many,
+    of_seeds,
     plain,
     span,
     took,
@@ -44,7 +45,13 @@ ABOUT_PAIRS = (
     "seed on the same task, with a 95 % bootstrap interval over pairs."
 )
 
-FILTERS = {"fixed": fixed, "instant": instant, "plain": plain, "unit": in_words}
+FILTERS = {
+    "fixed": fixed,
+    "instant": instant,
+    "plain": plain,
+    "unit": in_words,
+    "of_seeds": of_seeds,
+}
 
 # -- what the template shows
 

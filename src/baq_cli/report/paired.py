@@ -12,6 +12,7 @@ from baq_cli.bootstrap import interval
 from baq_cli.report.aggregates import mean
 from baq_cli.report.curves import Array, Curve
 from baq_cli.report.definitions import final_score, online_mean
+from baq_cli.report.joining import LIMITS, differing_in, setting_of
 from baq_cli.report.method_runs import Course
 
 STATISTICS: Mapping[str, Callable[[Curve], Array]] = {
@@ -27,7 +28,7 @@ def against_base(tasks: Tasks, methods: Sequence[str]) -> list[dict[str, Any]]:
     A row has the mean over pairs of the method's statistic minus its base's, of the same seed on
     the same task, with a bootstrap interval over pairs (stratified by task). `task` is None in a
     row over all tasks that both have, which is in normalised scores; it is left out where a task
-    has no reference.
+    has no reference, or another base.
     """
     rows: list[dict[str, Any]] = []
     for method in methods:
@@ -39,7 +40,8 @@ def against_base(tasks: Tasks, methods: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _can_pool(pairs: Sequence[tuple[Course, Course]]) -> bool:
-    return all(c.unit != "return" or c.reference for pair in pairs for c in pair)
+    same = len({base.method for _, base in pairs}) == 1
+    return same and all(c.unit != "return" or c.reference for pair in pairs for c in pair)
 
 
 def _base_name(course: Course) -> str | None:
@@ -52,15 +54,30 @@ def _base_name(course: Course) -> str | None:
 
 
 def _base_of(method: str, task: Mapping[str, Course]) -> Course | None:
-    """Return the course of a method's base on a task: that of its plain name, else the first."""
+    """Return the course of a method's base on a task, None where several may be it.
+
+    Of several it is the one with the method's settings, else that of its plain name among those.
+    """
     if method not in task or (base := _base_name(task[method])) is None:
         return None
-    of_it = {
-        name: course
-        for name, course in task.items()
-        if course.runs and course.runs[-1].recipe["algo"] == base
-    }
-    return of_it.get(base) or next(iter(of_it.values()), None)
+    found = [c for c in task.values() if c.runs and c.runs[-1].recipe["algo"] == base]
+    if len(found) > 1:
+        found = _set_alike(task[method], base, found)
+    if len(found) > 1:
+        found = [course for course in found if course.method == base]
+    return found[0] if found else None
+
+
+def _set_alike(course: Course, base: str, bases: Sequence[Course]) -> list[Course]:
+    """Return the courses of a base that are set as a course is, of what they are set unlike in.
+
+    Keys that the course hasn't say nothing; limits that it hasn't are none. What is the base's own
+    it has in a section of the base's name.
+    """
+    own = setting_of(course)
+    asked = {key: own.get(f"{base}.{key}", own.get(key)) for key in differing_in(bases)}
+    known = {key for key, value in asked.items() if value is not None or key.startswith(LIMITS)}
+    return [each for each in bases if all(setting_of(each).get(key) == asked[key] for key in known)]
 
 
 def _row(task: str | None, pairs: Sequence[tuple[Course, Course]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from baq_cli.errors import DataError, clipped
 from baq_cli.report import packed
 from baq_cli.report.document import Failure, ReportInfo
 from baq_cli.report.method_runs import Course
-from baq_cli.runs.checked import Checked, Finite, check_content
+from baq_cli.runs.checked import Checked, Count, Finite, check_content
 from baq_cli.runs.files import SEAL, disk_errors, hash_of, parse_json, replace_file
 from baq_cli.untrusted import read_text
 
@@ -54,6 +54,7 @@ class _FailureFields(Checked):
     task: packed.Words
     method: packed.Words
     error: str
+    seeds: list[Count] = Field([])
 
 
 class _ReportFields(Checked):
@@ -190,7 +191,10 @@ def read_sheet(path: Path) -> Sheet:
         if groups:
             groups[-1].append(row)
     courses = sorted((packed.unpacked(group, path) for group in groups), key=lambda each: each[0])
-    failures = tuple(Failure(of["task"], of["method"], of["error"]) for of in said["failures"])
+    failures = tuple(
+        Failure(of["task"], of["method"], of["error"], tuple(of.get("seeds", ())))
+        for of in said["failures"]
+    )
     told = ReportInfo(
         said["title"], tuple(said["commands"]), failures, said["threshold"], tuple(said["order"]),
         (REBUILT,),

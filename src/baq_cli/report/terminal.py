@@ -9,6 +9,7 @@ from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
 from baq_cli.report.page_aggregates import AGGREGATES, on_the_way
 from baq_cli.report.page_view import ALL_TASKS, OF_PAIRS
+from baq_cli.report.wording import of_seeds
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -41,7 +42,8 @@ def comparison_tables(document: Document) -> Group:
     )
     parts += [_text(note) for note in document["notes"]]
     for failure in document["failures"]:
-        parts.append(_text(f"missing: {failure['task']}, {failure['method']}: {failure['error']}"))
+        name = f"{failure['task']}, {failure['method']}{of_seeds(failure['seeds'])}"
+        parts.append(_text(f"missing: {name}: {failure['error']}"))
     return Group(*parts)
 
 

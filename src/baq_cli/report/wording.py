@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -71,6 +71,12 @@ def took(begin: str | None, end: str | None) -> str:
 def span(counts: Iterable[int]) -> str:
     found = sorted(set(counts))
     return "–".join(map(str, dict.fromkeys((found[0], found[-1])))) if found else "0"
+
+
+def of_seeds(seeds: Sequence[int]) -> str:
+    """Return the seeds of what is missing, to stand behind its name; nothing for none."""
+    word = "seed" if len(seeds) == 1 else "seeds"
+    return f" ({word} {', '.join(map(str, seeds))})" if seeds else ""
 
 
 def many(count: int, word: str) -> str:

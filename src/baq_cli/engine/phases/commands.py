@@ -17,7 +17,7 @@ from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked
 from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
-from baq_cli.engine.phases.origin import check_same_environment
+from baq_cli.engine.phases.origin import check_same_environment, comparable_history
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.phases.resuming import settle
 from baq_cli.engine.phases.run import Run
@@ -77,7 +77,7 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
     with listen() as interruption, held(order.out, observer=order.observer):
         run = _begin("online", start, order, interruption)
         if source is not None and saved is None:
-            run.inherit_history(source.document["history"])
+            run.inherit_history(comparable_history(recipe, source, start.origin, order.observer))
         with closing(run):
             run.finish(_finetuned(run, start, order, source is None))
 

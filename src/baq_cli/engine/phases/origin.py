@@ -25,6 +25,7 @@ from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import read_json
 from baq_cli.runs.folder import MANIFEST, RunDirectory
+from baq_cli.runs.log import Row
 
 
 @dataclass(frozen=True)
@@ -243,6 +244,23 @@ def _continued(recipe: Recipe, source: ckpt.Checkpoint) -> EnvRef:
     check_trusted(env.id, "the checkpoint" if env.id == known.id else "the recipe")
     check_inherited(env, "the checkpoint", choice.args)
     return env
+
+
+def comparable_history(
+    recipe: Recipe, source: ckpt.Checkpoint, origin: Origin, observer: Observer
+) -> list[Row]:
+    """Return the evaluations of a checkpoint that lie beside those of a run which continues it.
+
+    None where they were played in another environment, which the observer hears of. Estimates were
+    played in none.
+    """
+    known = EnvRef.of_document(source.document)
+    if known not in (None, origin.env, _continued(recipe, source)):
+        said = f"the checkpoint was evaluated in {known}, and this run is in {origin.env}"
+        observer(Note(f"{said}: its offline scores aren't beside those of this run"))
+        return []
+    rows: list[Row] = source.document["history"]
+    return rows
 
 
 def check_same_environment(directory: RunDirectory, saved: ckpt.Checkpoint, origin: Origin) -> None:
