@@ -67,21 +67,35 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
 
 
 def check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
-    """Raise UsageError when a resume would bend what a schedule has done."""
+    """Raise UsageError when a resume would bend what a schedule has done, or end before it."""
     if saved is None:
         return
     unit = UNITS[agent.phase]
     before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
-    if before == asked:
-        return
-    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
-    if cosine:
+    check_budget(agent, int(saved.document[unit]), before, asked)
+
+
+def check_budget(agent: Agent, trained: int, before: int, asked: int) -> None:
+    """Raise UsageError where a phase can't go on to the steps that are asked for.
+
+    It has come to `trained` of them, and was to end at `before`.
+    """
+    unit = UNITS[agent.phase]
+    if before != asked:
+        cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
+        if cosine:
+            raise UsageError(
+                f"the run's cosine learning rate ends at {before} {unit}, and this command "
+                f"says {asked}: resume with {before}, or start a run of its own."
+            )
+        if "share" in agent.reads_clock:
+            raise UsageError(
+                f"'{agent.name}' changes over the whole phase, which was to end at {before} "
+                f"{unit}, and this command says {asked}: resume with {before}, or start a run of "
+                "its own."
+            )
+    if asked < trained:
         raise UsageError(
-            f"the run's cosine learning rate ends at {before} {unit}, and this command "
-            f"says {asked}: resume with {before}, or start a run of its own."
-        )
-    if "share" in agent.reads_clock:
-        raise UsageError(
-            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
-            f"and this command says {asked}: resume with {before}, or start a run of its own."
+            f"the run has come to {trained} {unit} already, and this command says {asked}: resume "
+            f"with {trained} or more, or start a run of its own."
         )

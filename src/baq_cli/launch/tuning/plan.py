@@ -15,7 +15,15 @@ from baq_cli.launch.cells import Cell
 from baq_cli.launch.matrix import lay_out
 from baq_cli.launch.pruning import PHASE, Pruning
 from baq_cli.launch.tuning.folder import trial_folder
-from baq_cli.recipes.load import TUNE, Layer, differences, merged, resolve, tuning_of
+from baq_cli.recipes.load import (
+    FREE_IN_A_COMPARISON,
+    TUNE,
+    Layer,
+    differences,
+    merged,
+    resolve,
+    tuning_of,
+)
 from baq_cli.recipes.schema import ChosenFrom, Recipe, TuneConfig
 from baq_cli.recipes.search import OF_THE_RUN, Settings, Space, layer_of, space_of
 from baq_cli.report.protocol import protocol_of
@@ -161,7 +169,8 @@ def check_same(before: Mapping[str, Any], plan: Plan) -> None:
     """
     now = plan.identity()
     was, says = ({key: said[key] for key in said if key != "recipe"} for said in (before, now))
-    changed = [*differences(before["recipe"], now["recipe"]), *differences(was, says)]
+    of_recipe = differences(before["recipe"], now["recipe"], free=FREE_IN_A_COMPARISON)
+    changed = [*of_recipe, *differences(was, says)]
     if changed:
         raise UsageError(
             f"{plan.out} holds another search: {'; '.join(changed)}. Give the values it was begun "
