@@ -12,9 +12,13 @@ import pytest
 
 from baq_cli.errors import UsageError
 from baq_cli.launch.cells import Cell, load_cells, save_matrix
+from baq_cli.launch.drive import run_cells
 from baq_cli.launch.journal import read_state
 from baq_cli.launch.known import check_known, is_finished, left_to_run
+from baq_cli.launch.local import launcher_for
 from baq_cli.launch.matrix import lay_out
+from baq_cli.launch.outcome import outcome
+from baq_cli.launch.standing import standing_of
 from support.advice import follows
 from support.launching import cells_in, own_data, run_here
 
@@ -125,6 +129,21 @@ def test_a_finished_cell_that_was_to_go_on_and_did_not_is_not_finished(ran: Path
     assert left_to_run([longer]) == [longer]
     save_matrix([longer], out)  # and now the command is killed
     assert not is_finished(longer)
+
+
+def test_a_cell_whose_state_cannot_be_read_is_missing_and_runs_again(ran: Path) -> None:
+    out = ran / "damaged"
+    shutil.copytree(ran / "awac", out)
+    cell = cell_of(out, "awac")
+    (cell.folder / "state.json").write_text("{")
+    courses, (failure,) = outcome([cell])
+    assert courses == []
+    assert "state.json" in failure.error
+    assert standing_of(cell).as_row()["error"] == failure.error
+    assert left_to_run([cell]) == [cell]
+    assert run_cells([cell], launcher_for(1, 1), lambda name, event: None) == {}
+    assert [course.method for course in outcome([cell])[0]] == ["awac"]
+    assert left_to_run([cell]) == []
 
 
 @follows("that task: name them all in one command to give them other budgets, or choose another")

@@ -15,7 +15,7 @@ from baq_cli.engine.phases.resuming import check_budget
 from baq_cli.errors import DataError, UsageError, listed
 from baq_cli.launch.cell_runs import recipe_of, sees_data
 from baq_cli.launch.cells import Cell, load_cells
-from baq_cli.launch.journal import read_state, write_state
+from baq_cli.launch.journal import state_of, write_state
 from baq_cli.recipes.load import FREE_IN_A_COMPARISON, differences
 from baq_cli.report.protocol import Protocol, check_same_protocol, environment_asked, protocol_of
 from baq_cli.runs.folder import read_metrics
@@ -46,7 +46,7 @@ def check_known(cells: Sequence[Cell], out: Path) -> None:
 
 def is_finished(cell: Cell) -> bool:
     """Return whether a cell was run to its end by this very recipe."""
-    if read_state(cell.folder).stage != "done":
+    if state_of(cell.folder).stage != "done":
         return False
     return recipe_of(Cell.load(cell.folder)).as_dict() == cell.recipe
 
@@ -58,7 +58,7 @@ def left_to_run(cells: Sequence[Cell]) -> list[Cell]:
     """
     left = [cell for cell in cells if not is_finished(cell)]
     for cell in left:
-        if read_state(cell.folder).stage == "done":
+        if state_of(cell.folder).stage == "done":
             write_state(cell.folder, "waiting")
     return left
 
