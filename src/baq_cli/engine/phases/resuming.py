@@ -6,13 +6,14 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.request import RunRequest
-from baq_cli.errors import UsageError
-from baq_cli.recipes.load import as_begun, differences, reopen
+from baq_cli.errors import DataError, UsageError
+from baq_cli.recipes.load import FREE_ON_RESUME, as_begun, differences, reopen, to_yaml
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note
-from baq_cli.runs.folder import RunDirectory
+from baq_cli.runs.folder import RECIPE, RunDirectory, read_logged
 from baq_cli.units import UNITS, Phase
+from baq_cli.untrusted import parse_yaml
 
 
 def saved_run(
@@ -64,6 +65,28 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
     for folder in saved.damaged:
         order.observer(Note(f"what can't be read is kept as {put_aside(folder)}"))
     point_at(saved.folder)
+
+
+def write_in_force(
+    directory: RunDirectory, recipe: Recipe, order: RunRequest, phase: Phase
+) -> None:
+    """Write a resumed run's recipe again where what may change of it has: reports believe it.
+
+    How long the pre-training was that an online run goes on from is not for its resume to say.
+    """
+    try:
+        content, _ = read_logged(directory.path, RECIPE)
+        written = parse_yaml(content.decode())
+    except (DataError, ValueError):  # whoever reports it is told
+        return
+    if not isinstance(written, dict):
+        return
+    if phase == "online" and isinstance(written.get("gradient_steps"), int):
+        kept = {"gradient_steps": written["gradient_steps"]}
+        recipe = Recipe(recipe.run.model_copy(update=kept), recipe.method)
+    now = recipe.as_dict()
+    if any(written.get(key) != now[key] for key in FREE_ON_RESUME):
+        directory.write_recipe(to_yaml(recipe, order.command))
 
 
 def check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
