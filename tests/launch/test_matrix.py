@@ -10,8 +10,8 @@ import yaml
 
 from baq_cli.agents.registry import METHODS
 from baq_cli.errors import DataError, UsageError
-from baq_cli.launch.cells import Cell, load_cells, save_matrix
-from baq_cli.launch.matrix import asked_for, check_known, lay_out, parse_grid, tasks_of
+from baq_cli.launch.cells import Cell, load_cells
+from baq_cli.launch.matrix import asked_for, lay_out, parse_grid, tasks_of
 from baq_cli.recipes.method_files import named
 from baq_cli.runs.files import json_bytes
 
@@ -175,20 +175,6 @@ def test_what_makes_no_matrix_is_refused() -> None:
     recipes = ["pendulum/compare", "hopper/compare"]
     with pytest.raises(UsageError, match="expected no --dataset"):
         tasks_of(asked_for(recipes, {"datasets": ["a/b-v0"]}), recipes, {}, [])
-
-
-def test_a_matrix_grows_and_keeps_its_recipes(tmp_path: Path) -> None:
-    first = lay_out([[BASE]], ["iql"], {}, tmp_path, "one")
-    save_matrix(first, tmp_path)
-    second = lay_out([[BASE]], ["bc"], {}, tmp_path, "two")
-    check_known(second, tmp_path)
-    save_matrix(second, tmp_path)
-    assert [cell.method for cell in load_cells(tmp_path)] == ["bc", "iql"]
-    longer = lay_out([[BASE | {"gradient_steps": 7}]], ["iql"], {}, tmp_path, "three")
-    check_known(longer, tmp_path)  # how long a run goes on may change
-    other = lay_out([[BASE | {"iql": {"expectile": 0.9}}]], ["iql"], {}, tmp_path, "four")
-    with pytest.raises(UsageError, match=r"iql.expectile was 0.7, this command says 0.9"):
-        check_known(other, tmp_path)
 
 
 def test_a_strangers_matrix_names_no_folder_outside(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.journal import read_state
 from baq_cli.launch.pruning import Pruning
+from baq_cli.launch.tuning.search import Search
 from baq_cli.launch.worker import work
 from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.folder import read_metrics
@@ -57,7 +58,7 @@ def test_only_scores_on_seeds_that_did_not_choose_are_reported(
     assert [trial["stage"] for trial in found["trials"]] == ["done"] * 3
     scores = [trial["choosing_score"] for trial in found["trials"]]
     assert found["chosen"]["trial"] == scores.index(max(scores))
-    rows = [row for row in read_metrics(report_of(out)) if row["phase"] == "online"]
+    rows = [row for row in read_metrics(report_of(out, found)) if row["phase"] == "online"]
     assert {row["seed"] for row in rows} == {5, 6}
     final = found["reported"]["statistics"]["final"]
     last = [row["return_mean"] for row in rows if row["env_steps"] == 6]
@@ -85,8 +86,35 @@ def test_only_scores_on_seeds_that_did_not_choose_are_reported(
     assert [row["stage"] for row in rows] == ["done"] * 3
 
 
-def report_of(out: Path) -> Path:
-    return out / "report" / "cells" / LOG / "iql" / "online"
+def report_of(out: Path, found: dict[str, Any]) -> Path:
+    return out / found["reported"]["report"] / "cells" / LOG / "iql" / "online"
+
+
+def written(run: Path) -> list[int]:
+    """Return when each file of a run's parameters was written."""
+    return [path.stat().st_mtime_ns for path in sorted(run.rglob("*.safetensors"))]
+
+
+def test_a_search_that_goes_on_may_report_another_trial_and_keeps_the_report_before(
+    terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, chosen = tmp_path / "s", 0
+    monkeypatch.setattr(Search, "best", lambda search: search.trials()[chosen])
+
+    def reported(trials: int) -> Path:
+        words = tune(out, *SEARCH, *SEEDS, "--trials", str(trials), "--json")
+        return report_of(out, json.loads(terminal.run(*words)[1]))
+
+    first = reported(1)
+    chosen = 1
+    second = reported(2)
+    assert first != second
+    before, other = written(first), written(second)
+    (out / "report-0000").rename(out / "report")  # as earlier versions called it
+    chosen = 0
+    former = reported(2)
+    assert former.is_relative_to(out / "report")
+    assert [written(former), written(second)] == [before, other], "neither was trained again"
 
 
 def test_from_offline_estimates_choose_and_no_environment_step_is_spent(

@@ -218,6 +218,19 @@ def test_a_schedule_is_resumed_as_long_as_it_was(
     terminal.done(*pretrain("iql", tmp_path / "other", *longer))
 
 
+@follows("the run has come to {} {} already, and this command says {}: resume ")
+def test_a_run_does_not_end_before_where_it_is(
+    terminal: Terminal, log: str, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    terminal.done(*pretrain("awac", run))
+    shorter = ["--gradient-steps", "1"]
+    said = terminal.told(*pretrain("awac", run, *shorter), "--resume")
+    (least,) = re.findall(r"resume with (\d+)", said)
+    terminal.done(*pretrain("awac", run, "--gradient-steps", least), "--resume")
+    terminal.done(*pretrain("awac", tmp_path / "other", *shorter))
+
+
 @follows("'{}' changes over the whole phase, which was to end at {} {}, and this command says {}: ")
 def test_a_phase_that_a_method_changes_over_is_resumed_as_long_as_it_was(
     terminal: Terminal, log: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

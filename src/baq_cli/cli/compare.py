@@ -173,14 +173,14 @@ def run_comparison(
     from baq_cli.cli.progress import watch_cells
     from baq_cli.launch.cells import save_matrix
     from baq_cli.launch.drive import run_cells
-    from baq_cli.launch.matrix import is_finished
+    from baq_cli.launch.known import left_to_run
     from baq_cli.launch.order import dearest_first, update_costs
     from baq_cli.runs.lock import held
 
     title = heading([cell.method for cell in cells], [cell.task for cell in cells])
     with held(out), watch_cells(title) as watcher:
         cells, data = open_tasks(cells, out, watcher)
-        left = [cell for cell in cells if not is_finished(cell)]
+        left = left_to_run(cells)
         save_matrix(cells, out)
         if left:
             costs = update_costs(left, data)

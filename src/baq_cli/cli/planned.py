@@ -23,8 +23,8 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
     from baq_cli.cli.results import print_json, print_table
     from baq_cli.engine.collection.unbuilt import seconds_to_build, unbuilt
     from baq_cli.launch.estimate import estimate, makespan
+    from baq_cli.launch.known import is_finished
     from baq_cli.launch.local import share_of_threads, slots_for
-    from baq_cli.launch.matrix import is_finished
     from baq_cli.units import in_words
 
     slots = slots_for(len(cells), workers)
@@ -105,7 +105,7 @@ def open_tasks(
     from baq_cli.engine.collection.datasets import open_dataset
     from baq_cli.engine.collection.unbuilt import standing_in
     from baq_cli.launch.cell_runs import beside
-    from baq_cli.launch.matrix import check_known
+    from baq_cli.launch.known import check_known
 
     ends = {cell.task: cell.recipe.get("end_at_reward") for cell in cells}
     said: Callable[[Event], None] = lambda event: watch("data", event)  # noqa: E731

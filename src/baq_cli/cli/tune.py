@@ -202,16 +202,16 @@ def _reported(
     Raises its failure.
     """
     from baq_cli.launch.cells import save_matrix
-    from baq_cli.launch.matrix import is_finished
-    from baq_cli.launch.tuning.plan import REPORT
+    from baq_cli.launch.known import left_to_run
     from baq_cli.runs.events import Note
 
-    out = plan.out / REPORT
+    name = plan.report_name(chosen.number, chosen.settings)
+    out = plan.out / name
     said = f"trial {chosen.number} is chosen; it runs on the seeds that report"
     watcher("search", Note(said))
-    (cell,), _ = open_tasks([plan.report_cell(chosen.settings)], out, watcher)
+    (cell,), _ = open_tasks([plan.report_cell(chosen.settings, name)], out, watcher)
+    left = left_to_run([cell])
     save_matrix([cell], out)
-    left = [] if is_finished(cell) else [cell]
     failures = _runner(place, out, watcher)(left) if left else {}
     for failure in failures.values():
         raise failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +14,28 @@ from baq_cli.untrusted import check_arguments, check_plain_arguments, parse_json
 
 MOST_LABEL = 200
 """Letters of an environment's text form; longer ones are cut."""
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 NOWHERE: dict[str, Any] = {"env_id": None, "env_args": {}, "max_episode_steps": None}
 """What a checkpoint says that was made without an environment."""
+
+
+def argument_text(value: Any) -> str:
+    """Return the text by which an argument that an environment was made with is told from others.
+
+    It is the same in every process: sets are in order, and an object's address is left out.
+    """
+    if isinstance(value, set | frozenset):
+        return f"{{{', '.join(sorted(map(argument_text, value)))}}}"
+    return _ADDRESS.sub("", repr(value))
+
+
+def without_addresses(environment: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest's environment as this version writes it; earlier ones kept addresses."""
+    kwargs = environment.get("kwargs")
+    if not isinstance(kwargs, dict):
+        return environment
+    texts = {k: _ADDRESS.sub("", v) if isinstance(v, str) else v for k, v in kwargs.items()}
+    return environment | {"kwargs": texts}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from baq_cli.engine.estimation.assessment import assess
 from baq_cli.engine.estimation.estimate import STEPS
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import read_state
+from baq_cli.launch.journal import state_of
 from baq_cli.runs.events import Event, Note
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
 from baq_cli.runs.folder import ESTIMATE
@@ -27,7 +27,7 @@ def estimate_cells(
     """
     for cell in cells:
         run = cell.folder / "offline"
-        if read_state(cell.folder).stage != "done" or not run.exists() or _is_kept(run):
+        if state_of(cell.folder).stage != "done" or not run.exists() or _is_kept(run):
             continue
         watch(cell.name, Note(f"{cell.name}: estimating its policies from {cell.task}"))
         found = assess(run, data[cell.task], STEPS).as_dict()

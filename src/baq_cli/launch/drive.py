@@ -9,7 +9,7 @@ from typing import Protocol
 
 from baq_cli.errors import BaqError, ExitStatus, Interrupted
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import State, read_progress, read_state, write_state
+from baq_cli.launch.journal import State, read_progress, read_state, state_of, write_state
 from baq_cli.runs.events import Event, Note, Progress
 from baq_cli.runs.interrupt import Interruption, listen
 
@@ -92,7 +92,7 @@ class _Drive:
     def run(self) -> dict[str, CellFailure]:
         for cell in self.waiting:
             cell.save()
-            if read_state(cell.folder).stage != "running":  # a Slurm job may outlive its driver
+            if state_of(cell.folder).stage != "running":  # a Slurm job may outlive its driver
                 write_state(cell.folder, "waiting")
         while self.waiting or self.running:
             self._start_some()

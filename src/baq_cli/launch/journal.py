@@ -77,6 +77,14 @@ def read_state(folder: Path) -> State:
         raise DataError(f"{folder / STATE} is damaged: {error}") from error
 
 
+def state_of(folder: Path) -> State:
+    """Return a cell's state; one that can't be read is waiting, and its error says why."""
+    try:
+        return read_state(folder)
+    except DataError as error:
+        return State("waiting", str(error))
+
+
 def write_state(
     folder: Path, stage: Stage, error: str | None = None, status: int | None = None
 ) -> None:

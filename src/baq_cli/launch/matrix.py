@@ -14,11 +14,9 @@ from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import UsageError, clipped, listed, nearest
 from baq_cli.launch.cell_runs import NOT_KEPT, recipe_of
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import read_state
 from baq_cli.recipes.load import (
     Layer,
     comparison_of,
-    differences,
     merged,
     parse_overrides,
 )
@@ -155,30 +153,6 @@ def lay_out(
         check_same_protocol(of_task[0].task, protocols)
         cells |= {(cell.task, cell.method): cell for cell in of_task}
     return list(cells.values())
-
-
-def check_known(cells: Sequence[Cell], out: Path) -> None:
-    """Compare cells with those that a matrix in `out` holds already.
-
-    Raises UsageError for a cell that is there with another recipe, naming the keys.
-    """
-    for cell in cells:
-        if not (cell.folder / "cell.json").exists():
-            continue
-        before = Cell.load(cell.folder)
-        changed = differences(recipe_of(before).as_dict(), cell.recipe)
-        if changed:
-            raise UsageError(
-                f"{out} holds '{cell.name}' with another recipe: {'; '.join(changed)}. Give the "
-                "values it was begun with, or choose another --out."
-            )
-
-
-def is_finished(cell: Cell) -> bool:
-    """Return whether a cell was run to its end by this very recipe."""
-    if read_state(cell.folder).stage != "done":
-        return False
-    return recipe_of(Cell.load(cell.folder)).as_dict() == cell.recipe
 
 
 def _check_grid(grid: Grid, algos: Sequence[str]) -> None:

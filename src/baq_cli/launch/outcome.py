@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import State, read_progress, read_state
+from baq_cli.launch.journal import State, read_progress, state_of
 from baq_cli.report.document import Failure
 from baq_cli.report.method_runs import Course, course_of
 
@@ -20,7 +20,7 @@ def outcome(cells: Sequence[Cell]) -> tuple[list[Course], list[Failure]]:
     """
     courses, failures = [], []
     for cell in cells:
-        state, seeds = read_state(cell.folder), tuple(cell.recipe["seeds"])
+        state, seeds = state_of(cell.folder), tuple(cell.recipe["seeds"])
         if state.stage != "done":
             failures.append(Failure(cell.task, cell.method, _why(cell, state), seeds))
             continue
@@ -35,6 +35,8 @@ def outcome(cells: Sequence[Cell]) -> tuple[list[Course], list[Failure]]:
 def _why(cell: Cell, state: State) -> str:
     if state.stage == "failed":
         return state.error or "failed"
+    if state.stage == "waiting" and state.error is not None:
+        return state.error
     progress = read_progress(cell.folder)
     if progress is None:
         return "not started"

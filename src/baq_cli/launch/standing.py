@@ -9,7 +9,7 @@ from typing import Any
 
 from baq_cli.errors import DataError
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import State, read_progress, read_state
+from baq_cli.launch.journal import State, read_progress, state_of
 from baq_cli.runs.events import Progress
 from baq_cli.runs.folder import read_metrics
 from baq_cli.units import UNITS
@@ -46,13 +46,13 @@ class Standing:
             "phase's time left": going and f"{going.seconds_left:.0f} s",
             "last return": self.last_return,
             "where": self.where if going else "",
-            "error": self.error if self.stage == "failed" else "",
+            "error": (self.error or "") if self.stage in ("failed", "waiting") else "",
         }
 
 
 def standing_of(cell: Cell) -> Standing:
     """Return how far a cell is."""
-    state, progress = read_state(cell.folder), read_progress(cell.folder)
+    state, progress = state_of(cell.folder), read_progress(cell.folder)
     return Standing(
         cell.task,
         cell.method,

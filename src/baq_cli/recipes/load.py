@@ -206,14 +206,18 @@ FREE_ON_RESUME = (
     ),
 )
 """Keys that may change when a run is resumed: how long, how watched, on what."""
+FREE_IN_A_COMPARISON = tuple(key for key in FREE_ON_RESUME if key != "safety")
+"""Keys that may change of a comparison's cell: limits decide what was learned and measured."""
 
 
-def differences(saved: Layer, asked: Layer, prefix: str = "") -> list[str]:
+def differences(
+    saved: Layer, asked: Layer, prefix: str = "", free: Sequence[str] = FREE_ON_RESUME
+) -> list[str]:
     """Say where two resolved recipes differ in what a resumed run may not change."""
     found = []
     for key in sorted({*saved, *asked}):
         before, now = saved.get(key), asked.get(key)
-        if before == now or (not prefix and key in FREE_ON_RESUME):
+        if before == now or (not prefix and key in free):
             continue
         if isinstance(before, dict) and isinstance(now, dict):
             found += differences(before, now, f"{prefix}{key}.")

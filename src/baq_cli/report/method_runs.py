@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from baq_cli.envs.ref import without_addresses
 from baq_cli.envs.scores import Reference, known_reference
 from baq_cli.errors import DataError, UsageError
 from baq_cli.report.curves import PhaseCurves, is_estimate, phase_curves
@@ -91,6 +92,7 @@ def course_of(
     last = runs[-1]
     try:
         dataset, environment = last.manifest["dataset"], last.manifest["environment"]
+        environment = environment and without_addresses(environment)
         protocol = protocol_of(last.recipe) | {"environment": environment}
         if dataset is not None:
             protocol["dataset's sha256"] = dataset["sha256"]

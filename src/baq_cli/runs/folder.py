@@ -50,6 +50,16 @@ class RunDirectory:
                 log.begin()
             replace_file(self.path / RECIPE, recipe)
 
+    def write_recipe(self, recipe_yaml: str) -> None:
+        """Write the recipe by which a run goes on; a kill in between leaves it unsealed."""
+        manifest = read_json(self.path / MANIFEST)
+        going = {key: value for key, value in manifest.items() if key != "ended"}
+        recipe = recipe_yaml.encode()
+        with disk_errors(f"continue the run in {self.path}"):
+            self.write_manifest(going | {FILES: {}})
+            replace_file(self.path / RECIPE, recipe)
+            self.write_manifest(going | {FILES: {RECIPE: hash_of(recipe)}})
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         replace_file(self.path / MANIFEST, json_bytes(manifest))
 

@@ -19,7 +19,7 @@ from baq_cli.engine.phases.offline import pretrain
 from baq_cli.engine.phases.online import OnlineLoop, finetune
 from baq_cli.engine.phases.origin import check_same_environment, comparable_history
 from baq_cli.engine.phases.request import RunRequest
-from baq_cli.engine.phases.resuming import settle
+from baq_cli.engine.phases.resuming import settle, write_in_force
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.start import Start, open_offline, open_online
 from baq_cli.engine.phases.turns import ClockedLearner
@@ -172,6 +172,7 @@ def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interrup
     settle(directory, saved, order)
     if saved is not None:
         check_same_environment(directory, saved, origin)
+        write_in_force(directory, recipe, order, phase)
     _set_threads(recipe, learner.agent, order, saved)
     if saved is None:
         manifest = {

@@ -15,7 +15,13 @@ from baq_cli.engine.experience.inputs import observation_statistics
 from baq_cli.envs.faults import let_go
 from baq_cli.envs.limits import own_limit, with_limit
 from baq_cli.envs.making import as_registered, check_trusted, make_env
-from baq_cli.envs.ref import EnvChoice, EnvRef, check_inherited
+from baq_cli.envs.ref import (
+    EnvChoice,
+    EnvRef,
+    argument_text,
+    check_inherited,
+    without_addresses,
+)
 from baq_cli.envs.safety import Rules
 from baq_cli.envs.scores import known_reference, stored
 from baq_cli.envs.spaces import Spaces
@@ -64,7 +70,7 @@ class Origin:
             let_go(made)
         if said is not None:
             observer(Note(said))
-        kwargs = {} if spec is None else {k: repr(v) for k, v in spec.kwargs.items()}
+        kwargs = {} if spec is None else {k: argument_text(v) for k, v in spec.kwargs.items()}
         settings = {"id": env.id, "max_episode_steps": limit, "kwargs": kwargs}
         return cls(env, spaces, settings | _named_whole(env))
 
@@ -271,7 +277,7 @@ def check_same_environment(directory: RunDirectory, saved: ckpt.Checkpoint, orig
     """
     if "env_args" not in saved.document:
         return
-    before = read_json(directory.path / MANIFEST)["environment"] or {}
+    before = without_addresses(read_json(directory.path / MANIFEST)["environment"] or {})
     now = origin.environment or dict.fromkeys(before)
     changed = [
         f"{key} was {clipped(before.get(key))}, it is {clipped(value)} now"

@@ -6,13 +6,14 @@ from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import method_configs
 from baq_cli.engine.checkpoints import folder as ckpt
 from baq_cli.engine.phases.request import RunRequest
-from baq_cli.errors import UsageError
-from baq_cli.recipes.load import as_begun, differences, reopen
+from baq_cli.errors import DataError, UsageError
+from baq_cli.recipes.load import FREE_ON_RESUME, as_begun, differences, reopen, to_yaml
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.checkpoints import complete, point_at, put_aside
 from baq_cli.runs.events import Note
-from baq_cli.runs.folder import RunDirectory
+from baq_cli.runs.folder import RECIPE, RunDirectory, read_logged
 from baq_cli.units import UNITS, Phase
+from baq_cli.untrusted import parse_yaml
 
 
 def saved_run(
@@ -66,22 +67,58 @@ def settle(directory: RunDirectory, saved: ckpt.Checkpoint | None, order: RunReq
     point_at(saved.folder)
 
 
+def write_in_force(
+    directory: RunDirectory, recipe: Recipe, order: RunRequest, phase: Phase
+) -> None:
+    """Write a resumed run's recipe again where what may change of it has: reports believe it.
+
+    How long the pre-training was that an online run goes on from is not for its resume to say.
+    """
+    try:
+        content, _ = read_logged(directory.path, RECIPE)
+        written = parse_yaml(content.decode())
+    except (DataError, ValueError):  # whoever reports it is told
+        return
+    if not isinstance(written, dict):
+        return
+    if phase == "online" and isinstance(written.get("gradient_steps"), int):
+        kept = {"gradient_steps": written["gradient_steps"]}
+        recipe = Recipe(recipe.run.model_copy(update=kept), recipe.method)
+    now = recipe.as_dict()
+    if any(written.get(key) != now[key] for key in FREE_ON_RESUME):
+        directory.write_recipe(to_yaml(recipe, order.command))
+
+
 def check_schedule(agent: Agent, recipe: Recipe, saved: ckpt.Checkpoint | None) -> None:
-    """Raise UsageError when a resume would bend what a schedule has done."""
+    """Raise UsageError when a resume would bend what a schedule has done, or end before it."""
     if saved is None:
         return
     unit = UNITS[agent.phase]
     before, asked = saved.document["recipe"][unit], getattr(recipe.run, unit)
-    if before == asked:
-        return
-    cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
-    if cosine:
+    check_budget(agent, int(saved.document[unit]), before, asked)
+
+
+def check_budget(agent: Agent, trained: int, before: int, asked: int) -> None:
+    """Raise UsageError where a phase can't go on to the steps that are asked for.
+
+    It has come to `trained` of them, and was to end at `before`.
+    """
+    unit = UNITS[agent.phase]
+    if before != asked:
+        cosine = agent.phase == "offline" and any(g.cosine for g in agent.groups().values())
+        if cosine:
+            raise UsageError(
+                f"the run's cosine learning rate ends at {before} {unit}, and this command "
+                f"says {asked}: resume with {before}, or start a run of its own."
+            )
+        if "share" in agent.reads_clock:
+            raise UsageError(
+                f"'{agent.name}' changes over the whole phase, which was to end at {before} "
+                f"{unit}, and this command says {asked}: resume with {before}, or start a run of "
+                "its own."
+            )
+    if asked < trained:
         raise UsageError(
-            f"the run's cosine learning rate ends at {before} {unit}, and this command "
-            f"says {asked}: resume with {before}, or start a run of its own."
-        )
-    if "share" in agent.reads_clock:
-        raise UsageError(
-            f"'{agent.name}' changes over the whole phase, which was to end at {before} {unit}, "
-            f"and this command says {asked}: resume with {before}, or start a run of its own."
+            f"the run has come to {trained} {unit} already, and this command says {asked}: resume "
+            f"with {trained} or more, or start a run of its own."
         )

@@ -10,12 +10,22 @@ from typing import Any
 
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import UsageError
-from baq_cli.launch.cell_runs import NOT_KEPT
+from baq_cli.launch.cell_runs import NOT_KEPT, recipe_of
+from baq_cli.launch.cells import FILE as CELL
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.matrix import lay_out
 from baq_cli.launch.pruning import PHASE, Pruning
 from baq_cli.launch.tuning.folder import trial_folder
-from baq_cli.recipes.load import TUNE, Layer, differences, merged, resolve, tuning_of
+from baq_cli.recipes.load import (
+    FREE_IN_A_COMPARISON,
+    OF_ENVIRONMENT,
+    TUNE,
+    Layer,
+    differences,
+    merged,
+    resolve,
+    tuning_of,
+)
 from baq_cli.recipes.schema import ChosenFrom, Recipe, TuneConfig
 from baq_cli.recipes.search import OF_THE_RUN, Settings, Space, layer_of, space_of
 from baq_cli.report.protocol import protocol_of
@@ -104,13 +114,28 @@ class Plan:
     def folder(self, number: int) -> Path:
         return trial_folder(self.out, number)
 
-    def report_cell(self, settings: Settings) -> Cell:
-        """Return the cell of chosen settings on the seeds that report."""
+    def report_cell(self, settings: Settings, name: str = REPORT) -> Cell:
+        """Return the cell of chosen settings on the seeds that report, in a folder of that name."""
         seeds = {"seeds": list(self.asked.report_seeds)}
         layers = [*self.layers, merged(layer_of(settings), seeds)]
-        (cell,) = lay_out([layers], [self.algo], {}, self.out / REPORT, self.command)
+        (cell,) = lay_out([layers], [self.algo], {}, self.out / name, self.command)
         only = self.asked.chosen_from == "pretraining"
         return Cell(cell.task, cell.method, cell.folder, cell.recipe, cell.command, only)
+
+    def report_name(self, number: int, settings: Settings) -> str:
+        """Return the name of the folder in which a chosen trial is reported.
+
+        Each has its own, for another may be chosen where more are tried; earlier versions had one.
+        """
+        cell = self.report_cell(settings)
+        if not (cell.folder / CELL).exists():
+            return f"{REPORT}-{number:04d}"
+        before, now = (
+            {key: value for key, value in recipe.items() if key not in ("env", *OF_ENVIRONMENT)}
+            for recipe in (recipe_of(Cell.load(cell.folder)).as_dict(), cell.recipe)
+        )
+        changed = differences(before, now, free=FREE_IN_A_COMPARISON)
+        return f"{REPORT}-{number:04d}" if changed else REPORT
 
     def chosen(self, settings: Settings) -> Recipe:
         """Return chosen settings as a recipe, on seeds that didn't choose."""
@@ -161,7 +186,8 @@ def check_same(before: Mapping[str, Any], plan: Plan) -> None:
     """
     now = plan.identity()
     was, says = ({key: said[key] for key in said if key != "recipe"} for said in (before, now))
-    changed = [*differences(before["recipe"], now["recipe"]), *differences(was, says)]
+    of_recipe = differences(before["recipe"], now["recipe"], free=FREE_IN_A_COMPARISON)
+    changed = [*of_recipe, *differences(was, says)]
     if changed:
         raise UsageError(
             f"{plan.out} holds another search: {'; '.join(changed)}. Give the values it was begun "

@@ -50,7 +50,7 @@ def result_of(
         "ended_by": search.ending,
         "choosing_env_steps": search.cost.as_dict() | {"budget": plan.asked.env_steps_budget},
         "chosen": {"trial": chosen.number, "settings": chosen.settings, "recipe": CHOSEN},
-        "reported": None if reported is None else _reported(plan, *reported),
+        "reported": None if reported is None else _reported(plan, chosen, *reported),
     }
 
 
@@ -68,7 +68,7 @@ def _trial(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _reported(plan: Plan, cell: Cell, document: dict[str, Any]) -> dict[str, Any]:
+def _reported(plan: Plan, chosen: Trial, cell: Cell, document: dict[str, Any]) -> dict[str, Any]:
     (task,) = document["tasks"]
     cost: Cost = cost_of(cell)
     return {
@@ -76,7 +76,7 @@ def _reported(plan: Plan, cell: Cell, document: dict[str, Any]) -> dict[str, Any
         "unit": task["unit"],
         "statistics": task["methods"][cell.method]["statistics"],
         "env_steps": cost.as_dict(),
-        "report": "report",
+        "report": plan.report_name(chosen.number, chosen.settings),
     }
 
 

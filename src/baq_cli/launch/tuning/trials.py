@@ -8,7 +8,7 @@ from typing import Literal
 
 from baq_cli.errors import DataError, ExitStatus
 from baq_cli.launch.cells import Cell
-from baq_cli.launch.journal import read_state
+from baq_cli.launch.journal import state_of
 from baq_cli.launch.pruning import Pruning, curve_of, scores_of
 from baq_cli.launch.tuning.optuna_rules import Known
 from baq_cli.recipes.search import Settings
@@ -79,7 +79,7 @@ def outcome_of(number: int, settings: Settings, cell: Cell) -> Trial:
     Raises DataError for files that can't be read.
     """
     rule = Pruning.model_validate(cell.pruning)
-    state, curve = read_state(cell.folder), curve_of(cell.folder, rule.chosen_from)
+    state, curve = state_of(cell.folder), curve_of(cell.folder, rule.chosen_from)
     trial = Trial(number, settings)
     cut = None if curve is None else rule.cut_of(curve, int(cell.recipe[curve.unit]))
     if curve is not None:
@@ -111,7 +111,7 @@ def cost_of(cell: Cell, unit: str | None = None, most: int | None = None) -> Cos
     last = max((int(row["env_steps"]) for row in rows if row["phase"] == "online"), default=None)
     if last is None:
         last = 0
-    elif read_state(cell.folder).stage == "failed":
+    elif state_of(cell.folder).stage == "failed":
         total = int(cell.recipe["env_steps"])
         every = cell.recipe["evaluation"]["every_env_steps"] or max(1, total // 10)
         last = min(last + int(every), total)
