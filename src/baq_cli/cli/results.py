@@ -199,7 +199,7 @@ def _rows_of(seeds: Sequence[int], returns: Array, lengths: Array) -> list[dict[
             "std": float(r.std()),
             "min": float(r.min()),
             "max": float(r.max()),
-            "env_steps": float(n.mean()),
+            "mean_length": float(n.mean()),
             "episodes": len(r),
         }
         for seed, r, n in zip(seeds, returns, lengths, strict=True)
