@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from baq_cli.cli.screen import Screen
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.cells import Cell, save_matrix
 from baq_cli.launch.journal import read_state, write_state
@@ -238,9 +237,7 @@ def test_status_says_below_the_table_why_a_cell_failed(
     cells = [Cell(DATASET, name, tmp_path / name, recipe, "baq") for name in ("iql", "bc")]
     save_matrix(cells, tmp_path)
     write_state(cells[0].folder, "failed", why, 5)
-    monkeypatch.setattr(
-        "baq_cli.cli.results._console", lambda: Screen(width=columns, color_system=None)
-    )
+    monkeypatch.setattr("baq_cli.cli.results.PIPE_WIDTH", columns)
     lines = terminal.done("compare", "status", tmp_path).splitlines()
     assert lines[0] == DATASET
     assert lines[-1] == f"failed: {DATASET}, iql: {why}"
