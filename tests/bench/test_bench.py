@@ -290,9 +290,9 @@ def test_d3rlpy_is_timed_in_turn_at_the_same_sizes_and_on_the_same_device(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--algo", "iqk"), "expected methods among"),
-        (("--algo", "iql,iqk"), "iql,iqk"),
-        (("--algo", ","), "expected methods among"),
+        (("--algo", "iqk"), "unknown method 'iqk'; did you mean 'iql'?"),
+        (("--algo", "iql,iqk"), "unknown method 'iqk'; did you mean 'iql'?"),
+        (("--algo", ","), "expected methods, separated by commas, or all"),
         (("--seeds", "0"), "--seeds 0: expected numbers above zero"),
         (("--seeds", "two"), "--seeds two"),
         (("--hidden", "8,-8"), "--hidden 8,-8"),

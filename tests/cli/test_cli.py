@@ -93,7 +93,7 @@ MISTAKES = {
     "unknown recipe": (
         (*PRETRAIN, "--recipe", "pendulum/iqll"),
         ExitStatus.USAGE,
-        "did you mean 'pendulum/iql'?",
+        "did you mean 'pendulum/iql'",
     ),
     "no dataset": (PRETRAIN, ExitStatus.USAGE, "--dataset"),
     "a method that learns online only": (

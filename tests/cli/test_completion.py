@@ -191,15 +191,13 @@ def test_runs_their_checkpoints_and_comparisons_are_offered(
 
 
 def test_the_names_that_are_looked_for_are_those_of_runs_and_comparisons() -> None:
-    from baq_cli.launch.cells import MATRIX
-    from baq_cli.launch.tuning.folder import FILE
     from baq_cli.runs.checkpoints import AGENT, CHECKPOINTS
-    from baq_cli.runs.folder import RECIPE
+    from baq_cli.runs.folder import MATRIX, RECIPE, SEARCH
 
     assert (typed_folders.RUN, typed_folders.COMPARISON, typed_folders.SEARCH) == (
         RECIPE,
         MATRIX,
-        FILE,
+        SEARCH,
     )
     assert (typed_folders.CHECKPOINTS, typed_folders.AGENT) == (CHECKPOINTS, AGENT)
 

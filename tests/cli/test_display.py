@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
+from functools import partial
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from baq_cli.cli.plot import text_plot
-from baq_cli.cli.progress import counters, describe, watch
+from baq_cli.cli.plot import MOST_CELLS, text_plot
+from baq_cli.cli.progress import counter_cells, counters, describe, watch, watch_cells
 from baq_cli.cli.results import print_card, print_table
+from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Evaluated, Note, Progress
 
 
 def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:
-    lines = text_plot([0, 100], [-200.0, 0.0], "env_steps", width=16, height=4).splitlines()
+    lines = text_plot([0, 100], [-200.0, 0.0], "env_steps", columns=22, height=4).splitlines()
     plotted = [line.split("┤")[1] for line in lines[:4]]
     assert plotted[0][-1] == "█"
     assert plotted[3][0] == "▁"
@@ -27,7 +30,7 @@ def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:
 
 
 def test_a_flat_curve_is_drawn() -> None:
-    assert "▁" in text_plot([0, 1], [5.0, 5.0], "gradient_steps")
+    assert "▁" in text_plot([0, 1], [5.0, 5.0], "gradient_steps", columns=80)
 
 
 def test_an_evaluation_names_its_mean_spread_and_counts() -> None:
@@ -38,11 +41,52 @@ def test_an_evaluation_names_its_mean_spread_and_counts() -> None:
 
 def test_counters_name_their_units_rate_and_time_left() -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(counters(Progress("offline", 50, 100, 50, 25.0, 2.0)))
+    console.print(counters([counter_cells(Progress("offline", 50, 100, 50, 25.0, 2.0))], 120))
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "50 / 100 gradient_steps" in said
     assert "25 updates/s" in said
     assert "0:00:02 left" in said
+
+
+@pytest.mark.parametrize("width", [200, 80, 60, 40])
+def test_a_curve_is_no_wider_than_its_terminal(width: int) -> None:
+    lines = text_plot([0, 20_000], [-1234.0, 8.0], "gradient_steps", width).splitlines()
+    assert max(map(len, lines)) == min(width, len("-1234 ┤") + MOST_CELLS)
+
+
+@pytest.mark.parametrize(
+    ("width", "said"),
+    [
+        (120, ["offline", "50 / 100 gradient_steps", "25 updates/s", "0:00:02 left", "UTD 1.00"]),
+        (80, ["offline", "50 / 100 gradient_steps", "25 updates/s", "0:00:02 left", "UTD 1.00"]),
+        (64, ["offline", "50 / 100 gradient_steps", "25 updates/s", "0:00:02 left"]),
+        (40, ["50 / 100 gradient_steps", "0:00:02 left"]),
+        (24, ["50 / 100 gradient_steps"]),
+    ],
+)
+def test_counters_are_left_out_where_a_terminal_has_no_room_for_them(
+    width: int, said: list[str]
+) -> None:
+    console = Console(file=io.StringIO(), width=width)
+    cells = counter_cells(Progress("offline", 50, 100, 50, 25.0, 2.0, utd=1.0))
+    console.print(counters([cells], width))
+    (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [part.strip() for part in re.split("  +|━+", line) if part.strip("╸╺ ")] == said
+
+
+@pytest.mark.parametrize("width", [120, 40])
+def test_cells_side_by_side_keep_their_names_whole_in_any_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("baq_cli.cli.progress.Screen", partial(Screen, width=width))
+    monkeypatch.setattr(Screen, "is_terminal", True)
+    names = [f"baq/pendulum/medium-v0: {method}" for method in ("iql", "td3_bc")]
+    with watch_cells("two cells") as observe:
+        for name in names:
+            observe(name, Progress("online", 12_345, 20_000, 50, 25.0, 2.0))
+    shown = capsys.readouterr().err
+    for said in (*names, "12,345 / 20,000 env_steps"):
+        assert said in shown
 
 
 def test_without_a_terminal_there_is_a_line_an_evaluation_and_none_for_progress(capsys) -> None:

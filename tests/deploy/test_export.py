@@ -406,6 +406,11 @@ def test_the_command_says_what_it_wrote_and_nothing_else(name: str, tmp_path: Pa
     assert "td3_bc on Robot-v0, seed 4 of 4, 7" in done.stdout
     assert "800 ordinary" in done.stdout
     assert files(tmp_path / "out") == ["p"]
+    first = (tmp_path / "out" / "p").read_bytes()
+    again = baq(*words, "--seed", "7", data=tmp_path, expect=ExitStatus.USAGE)
+    assert "p exists: choose another --out, or remove it" in " ".join(again.stderr.split())
+    assert (tmp_path / "out" / "p").read_bytes() == first
+    (tmp_path / "out" / "p").unlink()
     found = json.loads(baq(*words, "--seed", "7", "--json", data=tmp_path).stdout)
     assert (found["format"], found["seed"], found["seeds"]) == (name, 7, [4, 7])
     assert found["checks"][0]["largest_difference"] <= 1e-5

@@ -93,7 +93,9 @@ def test_an_evaluation_says_what_it_filmed(policy: Path, tmp_path: Path, baq_her
     status, said, _ = baq_here(*words, "--json")
     found = json.loads(said)
     assert (status, found["video"], [s["seed"] for s in found["seeds"]]) == (0, str(out), [7])
-    assert (found["return_mean"], found["seeds"][0]["episodes"]) == (4.0, 1)
+    (of_seed,) = found["seeds"]
+    assert (found["return_mean"], of_seed["episodes"], of_seed["mean_length"]) == (4.0, 1, 4.0)
+    assert "env_steps" not in of_seed, "those are the steps trained, beside the seeds"
     status, _, said = baq_here(*words)
     assert (status, "exists" in said) == (2, True)
     other = tmp_path / "b.gif"

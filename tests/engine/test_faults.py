@@ -124,6 +124,7 @@ def test_a_number_from_the_environment_that_is_not_finite_is_named_and_kept(
     with pytest.raises(NonFiniteError, match=rf"^{named} .* {BAD_STEP} \(seeds \[1\]\)") as caught:
         execute(finetuning(), run)
     assert caught.value.status == ExitStatus.NON_FINITE
+    assert f"The last checkpoint in {run} is intact." in str(caught.value)
     kept = read_tensors(run / "faults" / f"online-env_step-{BAD_STEP}.safetensors")
     assert kept.keys() == {"observation", "reward", "action"}
     finite = {
@@ -217,8 +218,11 @@ def test_where_losses_are_read_now_and_then_an_evaluation_reads_them(
 
     monkeypatch.setattr(Replay, "batch", broken)
     monkeypatch.setattr(Run, "after_update", unread)
-    with pytest.raises(NonFiniteError, match=rf"^loss_critic .* step {last} \(seeds \[1\]\)"):
+    with pytest.raises(
+        NonFiniteError, match=rf"^loss_critic .* step {last} \(seeds \[1\]\)"
+    ) as caught:
         execute(finetuning(), tmp_path)
+    assert f"No checkpoint was written to {tmp_path} yet." in str(caught.value)
     kept = read_tensors(tmp_path / "faults" / f"online-gradient_step-{last}.safetensors")
     assert torch.isinf(kept["reward"]).nonzero().tolist() == [[1, 3]]
     assert list(states(tmp_path)) == []
@@ -308,8 +312,9 @@ def test_faults_are_counted_over_all_sessions_of_a_run(
     tell("raises", 6)
     execute(finetuning(env_steps=EVERY, env_restarts=1), run)
     tell("raises", 2 * EVERY + 4)
-    with pytest.raises(EnvironmentMismatch, match="failed 2 times"):
+    with pytest.raises(EnvironmentMismatch, match="failed 2 times") as caught:
         execute(finetuning(env_restarts=1), run, resume=True)
+    assert f"The last checkpoint in {run} is intact." in str(caught.value)
 
 
 def test_an_environment_that_can_t_be_made_again_is_tried_as_often_as_allowed(

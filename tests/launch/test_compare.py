@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from baq_cli.errors import ExitStatus
-from baq_cli.launch.journal import read_state
+from baq_cli.launch.cells import Cell, save_matrix
+from baq_cli.launch.journal import read_state, write_state
 from baq_cli.runs.folder import read_metrics
+from support.advice import Terminal
 from support.cli import SMALL, baq, baq_json
 from support.runs import assert_same_logs
 
@@ -224,6 +226,25 @@ def test_a_dry_run_prints_the_cells_with_times_and_leaves_nothing(
     assert all(cell["seconds"] > 0 for cell in plan["cells"])
     assert max(c["seconds"] for c in plan["cells"]) <= plan["seconds"]
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("columns", [120, 40])
+def test_status_says_below_the_table_why_a_cell_failed(
+    columns: int, terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table has no column for it, and each number stands whole, however narrow it is."""
+    recipe = {"algo": "iql", "seeds": [0]}
+    why = "loss_critic is NaN or infinite at gradient step 2 (seeds [0]); it is kept in runs/a"
+    cells = [Cell(DATASET, name, tmp_path / name, recipe, "baq") for name in ("iql", "bc")]
+    save_matrix(cells, tmp_path)
+    write_state(cells[0].folder, "failed", why, 5)
+    monkeypatch.setattr("baq_cli.cli.results.PIPE_WIDTH", columns)
+    lines = terminal.done("compare", "status", tmp_path).splitlines()
+    assert lines[0] == DATASET
+    assert lines[-1] == f"failed: {DATASET}, iql: {why}"
+    (row,) = (line for line in lines if line.startswith("iql"))
+    assert row.split() == ["iql", "failed"]
+    assert max(map(len, lines[:-1])) <= columns
 
 
 def test_status_of_a_folder_without_a_comparison(data: Path, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.pruning import LEAST_EVALUATIONS, LEAST_TRIALS, Pruning
-from baq_cli.launch.tuning.folder import FILE
 from baq_cli.launch.tuning.optuna_rules import Known, propose
 from baq_cli.launch.tuning.trials import Trial
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.search import Choices, Range, Space, layer_of, parse_search, space_of
+from baq_cli.runs.folder import SEARCH
 from support.searches import COST, RECIPE, SPACE, TOTAL, Killed, plan_in, searched
 
 TORTURE = os.environ.get("BAQ_TORTURE") == "1"
@@ -339,8 +339,8 @@ def test_a_folder_that_says_what_no_search_wrote_is_refused(damage: Any) -> None
 
     with folder() as out:
         searched(plan_in(out, trials=4))
-        said = read_json(out / FILE)
+        said = read_json(out / SEARCH)
         damage(said)
-        (out / FILE).write_bytes(json_bytes(said))
+        (out / SEARCH).write_bytes(json_bytes(said))
         with pytest.raises((DataError, UsageError)):
             searched(plan_in(out, trials=4))

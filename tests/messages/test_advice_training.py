@@ -14,7 +14,7 @@ import pytest
 
 from baq_cli.agents.awac import AWAC
 from support.advice import Terminal, follows, quoted
-from support.commands import ENV, LOG, ONLINE, SMALL, finetune, log, pretrain, run, scratch
+from support.commands import ENV, LOG, ONLINE, SMALL, compare, finetune, log, pretrain, run, scratch
 from support.small_methods import small_words
 
 __all__ = ["log", "run"]
@@ -181,6 +181,30 @@ def test_a_folder_with_a_run_is_continued_or_another_is_chosen(
     terminal.told(*pretrain("iql", run))
     terminal.done(*pretrain("iql", tmp_path / "other"))
     terminal.done(*pretrain("iql", run), "--resume")
+
+
+@follows("{} already holds {}, and this command makes {}: choose another --out.")
+def test_what_a_folder_holds_is_kept_and_another_folder_is_chosen(
+    terminal: Terminal, run: Path, tmp_path: Path
+) -> None:
+    """A run over a comparison, a comparison over a run; a search's folder is neither's."""
+    made = {"run": pretrain, "comparison": lambda _, out: compare(out)}
+    terminal.done(*compare(tmp_path / "comparison"))
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "search.json").write_text("{}")
+    for taken in ("run", "comparison", "search"):
+        before = files_of(tmp_path / taken)
+        for name, words in made.items():
+            if name != taken:
+                said = terminal.told(*words("iql", tmp_path / taken))
+                assert f"already holds a {taken}, and this command makes a {name}" in said
+        assert files_of(tmp_path / taken) == before
+    for name, words in made.items():
+        terminal.done(*words("iql", tmp_path / f"other-{name}"))
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @follows("--out {} is a file: choose a folder")
@@ -468,7 +492,9 @@ def test_infinite_action_bounds_are_given_as_the_message_says(
     gym.registry.pop("Advised-v0")
 
 
-@follows("the environment failed {} times, the last time at environment step {}: {}. The last ")
+@follows(
+    "the environment failed {} times, the last time at environment step {}: {}. {} All faults "
+)
 def test_more_faults_of_an_environment_are_allowed(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.recipes.shipped import find_recipe, open_recipe
 from baq_cli.runs.folder import read_metrics
 from baq_cli.units import UNITS
-from support.advice import Terminal, follows
+from support.advice import Terminal, follows, quoted
 from support.places import DOCS
 from support.public_sets import MINARI, OGBENCH, PUBLIC, make, write_ogbench
 from support.small_methods import FEW, WARMUP, own_defaults
@@ -129,6 +129,17 @@ def test_a_file_of_ones_own_extends_a_shipped_recipe_key_by_key(tmp_path: Path) 
     assert layer["env_steps"] == 5
     assert layer["iql"] == open_recipe("antmaze/compare")["iql"] | {"beta": 7.0}
     assert "extends" not in layer
+
+
+@follows("'baq recipes list' shows those that ship")
+def test_a_recipe_that_is_not_there_is_told_from_a_file_that_is_not(terminal: Terminal) -> None:
+    train = ("pretrain", "--out", "run", "--recipe")
+    said = terminal.told(*train, "nothere.yaml")
+    assert "no recipe 'nothere.yaml': no such file;" in said
+    assert "pendulum/iql" in terminal.done(*quoted(said, "baq recipes list"), "pendulum", "--json")
+    assert "did you mean 'pendulum/iql'" in terminal.told(*train, "pendulum/iql.yml")
+    said = terminal.told(*train, "zzz")
+    assert "no recipe 'zzz': neither a file nor a shipped recipe; 'baq recipes list'" in said
 
 
 def test_what_is_extended_ships_and_ends_somewhere(

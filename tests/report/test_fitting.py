@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from baq_cli.report.fitting import Fitting
+from baq_cli.report.fitting import LEAST_PROSE, Fitting
 from baq_cli.report.terminal import SHOWN, comparison_tables
 from support.documents import crowded, rich
 
@@ -61,6 +61,33 @@ def test_no_interval_of_a_comparison_is_cut(width: int) -> None:
     whole, shown = (sorted(NUMBER.findall("\n".join(of))) for of in (wide, lines))
     assert len(whole) >= len(document["methods"]) * (len(SHOWN) - 2)
     assert shown == whole
+
+
+WORDS = "a walk that nobody hurries, to where the river bends"
+
+
+@pytest.mark.parametrize(
+    ("width", "parts"), [(4 + 7 + 3 + LEAST_PROSE, 1), (4 + 7 + 2 + LEAST_PROSE, 2), (20, 2)]
+)
+def test_sentences_are_folded_and_nothing_else_is(width: int, parts: int) -> None:
+    made = Table(box=None)
+    for heading in ("name", "one", "about"):
+        made.add_column(heading)
+    made.add_row("gait", "1111", WORDS)
+    made.add_row("long", "2222", WORDS)
+    lines = printed(Fitting(made, {"about"}), width)
+    assert max(map(len, lines)) <= width
+    assert sum(line.startswith("name") for line in lines) == parts
+    words = " ".join(lines).split()
+    assert [words.count(word) for word in ("1111", "2222", "hurries,", "river")] == [1, 1, 2, 2]
+
+
+def test_a_long_name_stays_whole_beside_a_column_that_is_too_wide_for_it() -> None:
+    made = Table("name", "about")
+    made.add_row("baq/pointmaze-medium/expert-v0", "built on demand")
+    lines = printed(Fitting(made), 40)
+    assert max(map(len, lines)) <= 40
+    assert any(line.startswith("baq/pointmaze-medium/expert-v0 ") for line in lines)
 
 
 def test_a_wide_terminal_shows_the_table_as_one() -> None:

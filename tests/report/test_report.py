@@ -126,6 +126,11 @@ def test_the_dip_falls_back_to_the_first_evaluation_online():
     assert summary["deepest_dip"].values.tolist() == [40, 0]
 
 
+def test_the_note_below_a_table_says_which_evaluation_counts_where_they_are_sparse():
+    said = " ".join(printed(run_table(summary_of(online((100, 60, 10))))).split())
+    assert "the first one after the hand-over" in said
+
+
 def test_a_single_seed_has_no_spread():
     summary = summary_of(online((100, 60, 10)))
     assert summary["final"].mean == 10

@@ -20,7 +20,18 @@ from baq_cli.launch.child import ALWAYS, noted_signals
 from baq_cli.runs.interrupt import listen
 from baq_cli.signals import GROUP, STOPPING, TWICE_SECONDS, Stopped, held, raised
 from support.cli import SMALL
+from support.places import REPOSITORY
 
+INTERRUPTS = """
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+"""
+"""Ctrl-C at the first module of the command line that another package has."""
+MODULE = "import runpy; runpy.run_module('baq_cli', run_name='__main__')"
 OTHERS = [number for number in STOPPING if number != signal.SIGINT]
 
 
@@ -137,6 +148,33 @@ def test_a_signal_to_a_command_that_trains_nothing_ends_it_by_name(
     status, out, said = baq_here("data", "list")
     assert (status, out) == (ExitStatus.INTERRUPTED, "")
     assert said == "stopped at once by SIGXCPU; what was complete before is kept\n"
+
+
+@pytest.mark.parametrize("begin", ["from baq_cli.entry import main; main()", MODULE])
+def test_ctrl_c_while_the_command_loads_ends_it_in_one_line(begin: str) -> None:
+    """Also where a module would have swallowed an exception."""
+    process = subprocess.run(
+        [sys.executable, "-c", f"{INTERRUPTS}\n{begin}", "--help"], capture_output=True, text=True
+    )
+    said = "stopped at once; nothing had begun\n"
+    found = process.returncode, process.stdout, process.stderr
+    assert found == (ExitStatus.INTERRUPTED, "", said)
+
+
+def test_what_is_installed_begins_there() -> None:
+    scripts = (REPOSITORY / "pyproject.toml").read_text().partition("[project.scripts]\n")[2]
+    assert scripts.startswith('baq = "baq_cli.entry:main"\n')
+
+
+def test_an_ignored_ctrl_c_stays_ignored_while_the_command_loads() -> None:
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    begin = "from baq_cli.entry import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", f"{ignored}\n{INTERRUPTS}\n{begin}", "--version"],
+        capture_output=True,
+        text=True,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_what_is_held_back_reaches_us_afterwards_and_never_a_process_started_meanwhile() -> None:

@@ -30,7 +30,7 @@ from baq_cli.engine.checkpoints.tensors import tensor_bytes
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.errors import BaqError, DataError, ExitStatus
-from baq_cli.launch.cells import MATRIX, load_cells, save_matrix
+from baq_cli.launch.cells import load_cells, save_matrix
 from baq_cli.launch.journal import Reader, read_progress, read_state, write_state
 from baq_cli.launch.matrix import lay_out, parse_grid
 from baq_cli.launch.standing import standing_of
@@ -44,7 +44,7 @@ from baq_cli.report.page import write_page
 from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Evaluated, Note, Progress
 from baq_cli.runs.files import json_bytes, read_json
-from baq_cli.runs.folder import read_metrics
+from baq_cli.runs.folder import MATRIX, read_metrics
 from baq_cli.units import UNITS
 from support.attempts import attempt
 from support.junk import FLOATS, JUNK, NUMBERS, SCALARS, WORDS, changed, deep

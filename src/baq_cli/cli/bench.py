@@ -10,7 +10,7 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
-from baq_cli.errors import UsageError
+from baq_cli.errors import UsageError, clipped, nearest
 
 if TYPE_CHECKING:
     from baq_cli.bench.updates import Case, Sizes
@@ -206,8 +206,11 @@ def _cases(
         raise UsageError(f"--phase {phase}: expected offline or online")
     names = named(opt.words(algos), phase)  # type: ignore[arg-type]  # it is one of the two
     unknown = sorted(set(names) - set(METHODS))
-    if unknown or not names:
-        raise UsageError(f"--algo {algos}: expected methods among {', '.join(METHODS)}")
+    if unknown:
+        near = nearest(unknown[0], list(METHODS))
+        raise UsageError(f"--algo: unknown method '{clipped(unknown[0])}'; {near}")
+    if not names:
+        raise UsageError(f"--algo {algos}: expected methods, separated by commas, or all")
     _refuse_without(phase, algos)
     return [
         Case(name, count, phase, path, threads, tuple(settings.get(name, {}).items()))  # type: ignore[arg-type]

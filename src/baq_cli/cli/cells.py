@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from baq_cli.launch.cells import Cell
     from baq_cli.launch.places import Place
 
-STATUS = "status"
+STATUS, FAILED = "status", "failed"
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,21 @@ class PlaceFlags:
 
 
 def show_standing(cells: Sequence[Cell], json: bool) -> None:
-    """Print how far cells are."""
+    """Print how far cells are: a table a task, and below them what is known of failures."""
     from baq_cli.cli.results import print_json, print_table
+    from baq_cli.cli.say import say
     from baq_cli.launch.standing import standing_of
 
-    rows = [standing_of(cell) for cell in cells]
+    found = [standing_of(cell) for cell in cells]
     if json:
-        print_json([row.as_dict() for row in rows])
-    else:
-        print_table([row.as_row() for row in rows])
+        print_json([standing.as_dict() for standing in found])
+        return
+    for task in dict.fromkeys(standing.task for standing in found):
+        rows = [standing.as_row() for standing in found if standing.task == task]
+        told = [name for name in rows[0] if any(row[name] not in (None, "") for row in rows)]
+        say(f"{task}\n")
+        print_table([{name: row[name] for name in told} for row in rows])
+        say("")
+    for standing in found:
+        if standing.stage in (FAILED, "waiting") and standing.error is not None:
+            say(f"{standing.stage}: {standing.task}, {standing.method}: {standing.error}")

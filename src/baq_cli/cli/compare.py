@@ -168,15 +168,18 @@ def run_comparison(
 
     `curves` are those from elsewhere that the report shows beside them.
 
-    Raises the first cell's failure after the others have finished.
+    Raises UsageError for a folder of something else, and the first cell's failure after the others
+    have finished.
     """
     from baq_cli.cli.progress import watch_cells
     from baq_cli.launch.cells import save_matrix
     from baq_cli.launch.drive import run_cells
     from baq_cli.launch.known import left_to_run
     from baq_cli.launch.order import dearest_first, update_costs
+    from baq_cli.runs.folder import MATRIX, check_kind
     from baq_cli.runs.lock import held
 
+    check_kind(out, MATRIX)
     title = heading([cell.method for cell in cells], [cell.task for cell in cells])
     with held(out), watch_cells(title) as watcher:
         cells, data = open_tasks(cells, out, watcher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
+from baq_cli.errors import UsageError
 
 
 class Format(str, Enum):
@@ -29,7 +31,7 @@ def export(
         ),
     ],
     format: Annotated[Format, typer.Option(help="What to write.")],
-    out: Annotated[Path, typer.Option(help="The file to write.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="A new file to write.", dir_okay=False)],
     seed: Annotated[
         int | None, typer.Option(help="Which seed's policy; default: the checkpoint's first.")
     ] = None,
@@ -43,6 +45,8 @@ def export(
     from baq_cli.cli.results import print_json
     from baq_cli.deploy.export import export_policy
 
+    if os.path.lexists(out):
+        raise UsageError(f"{out} exists: choose another --out, or remove it")
     done = export_policy(checkpoint, format.value, out, seed)
     if json:
         print_json(done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
@@ -18,6 +18,10 @@ from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Acting, Evaluated, Event, Note, Observer, Progress
 from baq_cli.units import UNITS
+
+PHASE, BAR, COUNTER, RATE, LEFT = range(5)
+"""The first of the counters' columns, in their order."""
+BAR_CELLS, GAP = 24, 2
 
 
 @contextmanager
@@ -99,7 +103,7 @@ class _Lively(_Plain):
     def _refresh(self, at_once: bool = False) -> None:
         parts: list[RenderableType] = [Text(self.title, style="bold")]
         if self.progress is not None:
-            parts.append(counters(self.progress))
+            parts.append(counters([counter_cells(self.progress)], self.console.width))
         if self.acting:
             parts.append(Text(self.acting, style="bold yellow"))
         if self.evaluations:
@@ -114,13 +118,18 @@ class _Lively(_Plain):
     def _curve(self) -> str:
         shown = self._shown()
         means = [float(e.returns.mean()) for e in shown]
-        return text_plot([e.done for e in shown], means, UNITS[shown[-1].phase])
+        unit = UNITS[shown[-1].phase]
+        return text_plot([e.done for e in shown], means, unit, self.console.width)
 
 
 class _Board:
-    """Cells side by side: a row of counters each, and their evaluations as lines."""
+    """Cells side by side: a row of counters each, and their evaluations as lines.
+
+    A terminal that hasn't room for names beside their counters has them above.
+    """
 
     def __init__(self, console: Screen, title: str):
+        self.console = console
         self.lines = _Plain(console, title)
         self.rows: dict[str, Progress] = {}
         self.last: dict[str, Evaluated] = {}
@@ -144,13 +153,21 @@ class _Board:
         if self.is_live:
             self.live.update(self._table())
 
-    def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        for name, progress in self.rows.items():
-            last = self.last.get(name)
-            score = "" if last is None else f"return {last.returns.mean():.1f}"
-            table.add_row(Text(name, style="bold"), *counter_cells(progress), score)
-        return table
+    def _table(self) -> RenderableType:
+        names = [Text(name, style="bold") for name in self.rows]
+        rows = [
+            [*counter_cells(progress), self._score(name)] for name, progress in self.rows.items()
+        ]
+        width = self.console.width
+        beside = max(_length(row[COUNTER]) for row in rows) + GAP + max(map(_length, names))
+        if beside <= width:
+            return counters(rows, width, names)
+        below = [counters([row], width) for row in rows]
+        return Group(*(part for pair in zip(names, below, strict=True) for part in pair))
+
+    def _score(self, name: str) -> str:
+        last = self.last.get(name)
+        return "" if last is None else f"return {last.returns.mean():.1f}"
 
 
 def describe(event: Evaluated) -> str:
@@ -165,11 +182,29 @@ def describe(event: Evaluated) -> str:
     return f"{at}: {what} {by_seed.mean():.1f}{spread} ({over})"
 
 
-def counters(progress: Progress) -> Table:
-    """Return phase, counters with units, rate and time left, with a bar."""
-    table = Table.grid(padding=(0, 2))
-    table.add_row(*counter_cells(progress))
+def counters(
+    rows: Sequence[Sequence[RenderableType]], width: int, names: Sequence[Text] = ()
+) -> Table:
+    """Return rows of counter cells as a table, without the columns that it hasn't room for.
+
+    `names` are the rows' own. The bar goes first, then what is further to the right, the rate, the
+    phase and the time left.
+    """
+    kept = list(range(max(map(len, rows))))
+    room = width - max((_length(name) + GAP for name in names), default=0)
+    for column in (BAR, *reversed(kept[LEFT + 1 :]), RATE, PHASE, LEFT):
+        widths = [max(_length(row[k]) for row in rows if k < len(row)) for k in kept]
+        if sum(widths) + GAP * (len(kept) - 1) <= room:
+            break
+        kept.remove(column)
+    table = Table.grid(padding=(0, GAP))
+    for n, row in enumerate(rows):
+        table.add_row(*names[n : n + 1], *(row[k] for k in kept if k < len(row)))
     return table
+
+
+def _length(cell: RenderableType) -> int:
+    return BAR_CELLS if isinstance(cell, ProgressBar) else Text(str(cell)).cell_len
 
 
 def counter_cells(progress: Progress) -> list[RenderableType]:
@@ -178,7 +213,7 @@ def counter_cells(progress: Progress) -> list[RenderableType]:
     unit = f"updates of {progress.stage}" if progress.stage else UNITS[progress.phase]
     return [
         Text(progress.phase, style="cyan"),
-        ProgressBar(total=progress.total, completed=progress.done, width=24),
+        ProgressBar(total=progress.total, completed=progress.done, width=BAR_CELLS),
         f"{progress.done:,} / {progress.total:,} {unit}",
         f"{progress.updates_per_second:.0f} updates/s",
         f"{left} left",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 A_SENTENCE = 24
-"""Letters of a cell beyond which it is words, which may be folded; numbers may not."""
+"""Letters of a text beyond which it is words, which may be folded; names and numbers may not."""
 PIPE_WIDTH = 160
 MOST_LISTED = 24
 
@@ -41,12 +41,16 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ["nothing here"]:
         table.add_column(name, overflow="fold")
-    longest = 0
+    prose = set()
     for row in rows:
         cells = [Text("" if v is None else printable_lines(_cell(v))) for v in row.values()]
-        longest = max(longest, *(cell.cell_len for cell in cells))
+        prose |= {name for name, value in row.items() if _is_a_sentence(value)}
         table.add_row(*cells)
-    _console().print(table if longest > A_SENTENCE else Fitting(table))
+    _console().print(Fitting(table, prose))
+
+
+def _is_a_sentence(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > A_SENTENCE and " " in value
 
 
 def print_card(facts: dict[str, Any]) -> None:
@@ -199,7 +203,7 @@ def _rows_of(seeds: Sequence[int], returns: Array, lengths: Array) -> list[dict[
             "std": float(r.std()),
             "min": float(r.min()),
             "max": float(r.max()),
-            "env_steps": float(n.mean()),
+            "mean_length": float(n.mean()),
             "episodes": len(r),
         }
         for seed, r, n in zip(seeds, returns, lengths, strict=True)

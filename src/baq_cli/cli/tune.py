@@ -152,8 +152,10 @@ def run_search(plan: Plan, place: Place, json: bool) -> None:
     from baq_cli.cli.results import print_json
     from baq_cli.cli.tuned import show_search
     from baq_cli.launch.tuning.result import result_of, write_result
+    from baq_cli.runs.folder import SEARCH, check_kind
     from baq_cli.runs.lock import held
 
+    check_kind(plan.out, SEARCH)
     title = f"search of {', '.join(plan.space)} on {plan.dataset}"
     with held(plan.out), watch_cells(title) as watcher:
         search = _opened(plan, watcher)

@@ -74,8 +74,9 @@ def _not_finite(episodes: Episodes) -> Iterator[Finding]:
         yield _error(
             "finite",
             f"{name} are NaN, infinite or beyond float32 in {len(bad)} of {len(rows)} rows, "
-            f"first in episode {number} at step {step}. Remove those episodes and save the "
-            "dataset again.",
+            f"first in episode {number} at step {step} (both counted from 0, in the order of "
+            "the data). Mend those rows in what the dataset is made of, or leave their episodes "
+            "out, and make it again.",
         )
 
 

@@ -13,8 +13,9 @@ from baq_cli.errors import DataError, clipped
 from baq_cli.launch.pruning import Pruning, curve_of
 from baq_cli.runs.checked import Checked, check_content
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
+from baq_cli.runs.folder import MATRIX
 
-FILE, MATRIX = "cell.json", "matrix.json"
+FILE = "cell.json"
 MOST_PATH = 1_000
 
 

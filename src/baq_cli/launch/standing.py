@@ -34,11 +34,10 @@ class Standing:
         return asdict(self)
 
     def as_row(self) -> dict[str, Any]:
-        """Return what fits in a table."""
+        """Return what fits in a table of the task's cells."""
         found = self.progress if self.stage not in ("done", "waiting") else None
         going = found if self.stage == "running" else None
         return {
-            "task": self.task,
             "method": self.method,
             "stage": self.stage,
             "progress": found and f"{found.done:,} / {found.total:,} {UNITS[found.phase]}",
@@ -46,7 +45,6 @@ class Standing:
             "phase's time left": going and f"{going.seconds_left:.0f} s",
             "last return": self.last_return,
             "where": self.where if going else "",
-            "error": (self.error or "") if self.stage in ("failed", "waiting") else "",
         }
 
 

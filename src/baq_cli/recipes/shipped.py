@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
+from baq_cli.errors import MOST_SHOWN, EnvironmentMismatch, UsageError, clipped
 from baq_cli.recipes.load import Layer, merged, read_layer
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.untrusted import check_plain_arguments, trusted
 
 EXTENDS = "extends"
+SUFFIXES = (".yaml", ".yml")
+"""What the name of a recipe's file ends in; that of a shipped one has none."""
 MOST_FAMILIES = 4
 """How many recipes one stands on, one upon the other."""
 
@@ -17,16 +19,25 @@ MOST_FAMILIES = 4
 def find_recipe(name: str) -> Path:
     """Return the file of a shipped recipe or the file that `name` is.
 
-    Raises UsageError when it is neither, naming the nearest recipe.
+    Raises UsageError when it is neither, naming the nearest recipes.
     """
     if name in recipe_names():
         return recipe_folder() / f"{name}.yaml"
     path = Path(name)
     if path.is_file():
         return path
-    raise UsageError(
-        f"no recipe '{name}': neither a file nor a shipped recipe; {nearest(name, recipe_names())}"
-    )
+    what = "no such file" if path.suffix in SUFFIXES else "neither a file nor a shipped recipe"
+    raise UsageError(f"no recipe '{clipped(name)}': {what}; {_near(name)}")
+
+
+def _near(name: str) -> str:
+    """Return the shipped recipes that a name may mean, and where all of them are listed."""
+    import difflib
+
+    asked = name[:MOST_SHOWN].removesuffix(Path(name).suffix)
+    close = difflib.get_close_matches(asked, recipe_names(), cutoff=0.5)
+    meant = f"did you mean {' or '.join(repr(found) for found in close)}? " if close else ""
+    return f"{meant}'baq recipes list' shows those that ship"
 
 
 def open_recipe(name: str) -> Layer:
@@ -60,7 +71,7 @@ def _whole(layer: Layer, name: str, most: int) -> Layer:
     if family not in recipe_names():
         raise UsageError(
             f"the recipe {name} extends '{clipped(family)}', which is no shipped recipe; "
-            f"{nearest(str(family), recipe_names())}"
+            f"{_near(str(family))}"
         )
     if not most:
         raise UsageError(f"the recipe {name} extends itself, or too many recipes in turn")

@@ -186,7 +186,8 @@ DEFINITIONS = {
         "lower",
         "online",
         lambda curve, _: deepest_dip(curve),
-        "Hand-over score minus the lowest evaluation of the first quarter online, at least zero.",
+        "Hand-over score minus the lowest evaluation of the first quarter online (where that has "
+        "none, the first one after the hand-over), at least zero.",
     ),
     "dip_env_steps": Definition(
         "dip length",

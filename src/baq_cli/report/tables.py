@@ -129,7 +129,10 @@ def _notes(summaries: Sequence[RunSummary]) -> str:
     if len(online) == 1:
         notes.append(f"Final: after {online.pop():,} environment steps.")
     if any(summary["deepest_dip"].count for summary in summaries):
-        notes.append("Deepest dip: hand-over score minus the lowest of the first quarter online.")
+        notes.append(
+            "Deepest dip: hand-over score minus the lowest evaluation of the first quarter online "
+            "(where that has none, the first one after the hand-over)."
+        )
     return " ".join(notes)
 
 

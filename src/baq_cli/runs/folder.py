@@ -17,6 +17,19 @@ MANIFEST, RECIPE, FILES = "manifest.json", "recipe.yaml", "files"
 """`files` in the manifest: the SHA-256 of the recipe, and of the CSVs once the run has ended."""
 ESTIMATE = "estimate.json"
 """What a dataset alone says of the run's last policies, where that was asked for."""
+MATRIX, SEARCH = "matrix.json", "search.json"
+HELD = {RECIPE: "a run", MATRIX: "a comparison", SEARCH: "a search"}
+"""What a folder holds, by the file that says so."""
+
+
+def check_kind(folder: Path, marker: str) -> None:
+    """Raise UsageError where a folder is to hold what a file marks, and holds something else."""
+    for name, what in HELD.items():
+        if name != marker and (folder / name).exists():
+            raise UsageError(
+                f"{folder} already holds {what}, and this command makes {HELD[marker]}: choose "
+                "another --out."
+            )
 
 
 class RunDirectory:
@@ -34,6 +47,7 @@ class RunDirectory:
         """Raise UsageError when a run can't be kept here: a file, or another run's folder."""
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file: choose a folder")
+        check_kind(self.path, RECIPE)
         if self.holds_run and not resume:
             raise UsageError(
                 f"{self.path} already holds a run: choose another --out, or continue that run by "

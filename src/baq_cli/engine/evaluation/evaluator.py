@@ -141,8 +141,8 @@ class Evaluator:
                 seeds = sorted({self.seeds[i // self.width] for i in np.flatnonzero(odd)})
                 raise NotFinite(
                     f"{name} is NaN or infinite in an evaluation in '{self.pool.env.id}', at its "
-                    f"step {taken} (seeds {seeds}). Checkpoints are intact. Lower the policy's "
-                    "learning rate, or mend the environment.",
+                    f"step {taken} (seeds {seeds}). That changes no checkpoint. Lower the "
+                    "policy's learning rate, or mend the environment.",
                     parts,
                 )
 

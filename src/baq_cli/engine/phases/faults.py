@@ -16,6 +16,7 @@ from baq_cli.engine.evaluation.evaluator import NotFinite
 from baq_cli.envs.faults import EnvironmentFault
 from baq_cli.errors import EnvironmentMismatch, NonFiniteError
 from baq_cli.plain_files import appended, make_folder
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import disk_errors, replace_file
 from baq_cli.runs.provenance import now
@@ -87,14 +88,19 @@ class Faults:
     def _refuse(self, name: str, finite: Tensor, when: str, kept: Path) -> None:
         seeds = [seed for seed, ok in zip(self._seeds, finite.tolist(), strict=True) if not ok]
         raise NonFiniteError(
-            f"{name} is NaN or infinite at {when} (seeds {seeds}); it is kept in {kept}. The last "
-            f"checkpoint in {self._folder} is intact. "
+            f"{name} is NaN or infinite at {when} (seeds {seeds}); it is kept in {kept}. "
+            f"{self._what_is_left()} "
             + (
                 "Lower learning_rate or reward_scale, and look at the dataset with 'baq data show'."
                 if name.startswith(("loss_", "the parameter "))
                 else "Mend the environment, or the policy's learning rate, then resume."
             )
         )
+
+    def _what_is_left(self) -> str:
+        if complete(self._folder):
+            return f"The last checkpoint in {self._folder} is intact."
+        return f"No checkpoint was written to {self._folder} yet."
 
     # -- environments
 
@@ -111,8 +117,8 @@ class Faults:
         if self.count > self._restarts:
             raise EnvironmentMismatch(
                 f"the environment failed {self.count} times, the last time at environment step "
-                f"{env_steps}: {fault}. The last checkpoint in {self._folder} is intact; all "
-                f"faults are in {LOG}. Mend the environment, or allow more with env_restarts=N."
+                f"{env_steps}: {fault}. {self._what_is_left()} All faults are in "
+                f"{LOG}. Mend the environment, or allow more with env_restarts=N."
             )
         self._observer(
             Note(f"environment step {env_steps}: {fault}; its environments are made anew")

@@ -12,8 +12,9 @@ from baq_cli.errors import DataError
 from baq_cli.recipes.schema import MOST_TRIALS
 from baq_cli.runs.checked import Checked, check_content
 from baq_cli.runs.files import disk_errors, json_bytes, read_json, replace_file
+from baq_cli.runs.folder import SEARCH
 
-FILE, TRIALS = "search.json", "trials"
+TRIALS = "trials"
 
 
 class _SearchFields(Checked):
@@ -26,10 +27,10 @@ def read_search(out: Path) -> dict[str, Any]:
 
     Raises DataError where it holds none, or a damaged one.
     """
-    if not (out / FILE).exists():
+    if not (out / SEARCH).exists():
         raise DataError(f"{out} holds no search: expected the --out of a 'baq tune'")
-    content = read_json(out / FILE)
-    check_content(_SearchFields, content, out / FILE)
+    content = read_json(out / SEARCH)
+    check_content(_SearchFields, content, out / SEARCH)
     return content
 
 
@@ -38,7 +39,7 @@ def write_search(out: Path, search: Mapping[str, Any], trials: Sequence[Mapping[
     with disk_errors(f"keep the search in {out}"):
         out.mkdir(parents=True, exist_ok=True)
         content = {"search": dict(search), "trials": [dict(settings) for settings in trials]}
-        replace_file(out / FILE, json_bytes(content))
+        replace_file(out / SEARCH, json_bytes(content))
 
 
 def trial_folder(out: Path, number: int) -> Path:

@@ -13,11 +13,12 @@ from typing import Literal
 from baq_cli.errors import DataError, UsageError
 from baq_cli.launch.cells import Cell
 from baq_cli.launch.drive import CellFailure
-from baq_cli.launch.tuning.folder import FILE, read_search, write_search
+from baq_cli.launch.tuning.folder import read_search, write_search
 from baq_cli.launch.tuning.optuna_rules import propose
 from baq_cli.launch.tuning.plan import Plan, check_same
 from baq_cli.launch.tuning.trials import OUTCOMES, Cost, Trial, outcome_of
 from baq_cli.recipes.search import Settings
+from baq_cli.runs.folder import SEARCH
 
 Ending = Literal["trials", "budget", "space"]
 """Why a search ended: so many trials were asked for, the budget is spent, all was tried."""
@@ -151,7 +152,7 @@ class Search:
 
 def _kept(plan: Plan) -> list[Settings]:
     """Return the settings that the search in a folder has proposed; none where none was begun."""
-    file = plan.out / FILE
+    file = plan.out / SEARCH
     if not file.exists():
         return []
     content = read_search(plan.out)
