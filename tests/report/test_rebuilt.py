@@ -36,6 +36,7 @@ from support.advice import Terminal, follows
 from support.commands import compared, log, run
 from support.courses import run_of
 from support.junk import changed
+from support.places import REPOSITORY
 
 __all__ = ["compared", "log", "run"]
 ENVIRONMENT = {"id": "Pendulum-v1", "max_episode_steps": 200, "kwargs": {"g": float("inf")}}
@@ -300,6 +301,16 @@ def test_what_a_stranger_sealed_is_refused_or_shown(
 
 
 # -- the command
+
+
+@pytest.mark.parametrize(
+    "shipped",
+    sorted(REPOSITORY.glob("docs/results/*/results.csv")),
+    ids=lambda path: path.parent.name,
+)
+def test_what_the_pages_rest_on_is_whole(shipped: Path) -> None:
+    """By its seal: paths that were shortened by hand had made one of them refused."""
+    assert len(read_sheet(shipped).courses) > 20
 
 
 @follows(
