@@ -274,7 +274,7 @@ def test_an_answer_that_takes_too_long_ends_without_a_word() -> None:
     assert time.monotonic() - began < 20
 
 
-def test_completion_imports_nothing_heavy() -> None:
+def test_completion_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from baq_cli.cli import main\n"
@@ -288,9 +288,9 @@ def test_completion_imports_nothing_heavy() -> None:
         f"print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)\n"
     )
     env = os.environ | {completion.VARIABLE: "complete_bash"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env
-    )
+    words = [sys.executable, "-c", code]
+    here: dict[str, Any] = {"cwd": tmp_path, "env": env}  # not among all that a clone may hold
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, **here)
     assert done.stderr.strip() == "[]"
     assert {"iql", "baq/hopper/medium-v0", "hopper/iql"} <= set(done.stdout.split())
 
