@@ -136,17 +136,16 @@ def test_a_sample_that_is_not_clipped_keeps_its_gradient_beyond_the_bounds() -> 
 
 
 def test_a_pull_is_the_factor_of_the_squared_distance_in_the_regressions_loss() -> None:
-    """−w log π(a|s) is, but for what doesn't hang on μ, `pull` times mean_j (a_j − μ_j)²."""
+    """−log π(a|s) is, but for what doesn't hang on μ, `pull` times mean_j (a_j − μ_j)²."""
     policy = made(GaussianPolicy)
     with torch.no_grad():
         policy.log_std.copy_(tensor([[[-0.7, -0.7]], [[0.4, 0.4]]]))
     obs, action = tensor(numbers(2, 5, 3)), tensor(numbers(2, 5, 2))
-    mean, weight = policy.mean(obs), tensor([[2.0] * 5, [0.5] * 5])
-    at_mean = policy.log_density(mean, mean)
-    loss = (weight * (at_mean - policy.log_density(mean, action))).mean(1)
-    distance = (action - mean).square().mean((1, 2))
-    assert_allclose(loss.detach(), (policy.pull(weight) * distance).detach(), rtol=1e-9)
-    assert not policy.pull(weight).requires_grad
+    mean = policy.mean(obs)
+    loss = policy.log_density(mean, mean) - policy.log_density(mean, action)
+    distance = (action - mean).square().mean(-1)
+    assert_allclose(loss.detach(), (policy.pull()[:, None] * distance).detach(), rtol=1e-9)
+    assert not policy.pull().requires_grad
 
 
 # -- what can be exported

@@ -116,10 +116,13 @@ class AWAC(Adaptable, Conditioned):
         weight = advantage_weight(advantage, self.improvement(batch))
         return Losses(
             {"q": q.mean((1, 2)), "advantage": advantage.mean(1), "awr_weight": weight.mean(1)},
-            Seen(self.policy.within(mean), pull=self.policy.pull(weight)),
+            Seen(self.policy.within(mean)),
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(mean, batch.action),
         )
+
+    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
+        return losses.metrics["awr_weight"] * self.policy.pull()
 
     def drop_constraint(self) -> None:
         """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

@@ -110,14 +110,12 @@ WINDOW_FIELDS = ("valid", "next_action", "has_next")
 class Seen:
     """What a method computed on the way to its policy loss, for one that builds on it.
 
-    Shapes: `action [S, B, action_dim]`, π(s) with its gradient; `q_policy [S, N, B]`, Q_i(s, π(s));
-    and `pull [S]`, the factor of π's squared distance to the data in a regression's loss. None
-    where the method has no such pass, or doesn't regress.
+    Shapes: `action [S, B, action_dim]`, π(s) with its gradient, and `q_policy [S, N, B]`,
+    Q_i(s, π(s)); None where the method has no such pass.
     """
 
     action: Tensor | None = None
     q_policy: Tensor | None = None
-    pull: Tensor | None = None
 
 
 class Losses:

@@ -106,7 +106,10 @@ class IQL(Adaptable, Conditioned):
         action = self.policy.mean(self.policy_obs(batch))
         policy = -weight * self.policy.log_density(action, batch.action)
         metrics["awr_weight"] = weight.mean(1)
-        return Losses(metrics, Seen(action, pull=self.policy.pull(weight)), **terms, policy=policy)
+        return Losses(metrics, Seen(action), **terms, policy=policy)
+
+    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
+        return losses.metrics["awr_weight"] * self.policy.pull()
 
     def drop_constraint(self) -> None:
         """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

@@ -177,13 +177,12 @@ class GaussianPolicy(Policy):
         z = (action - mean) * torch.exp(-log_std)
         return (-0.5 * z.square() - log_std - LOG_SQRT_2PI).sum(-1)
 
-    def pull(self, weight: Tensor) -> Tensor:
-        """Return the factor of `mean_j (a_j − μ_j)²` in `mean_B[−w log π]`, detached, `[S]`.
+    def pull(self) -> Tensor:
+        """Return the factor of `mean_j (a_j − μ_j)²` in `−log π(a|s)`, detached, `[S]`.
 
-        It is `mean_B[w] ½ Σ_j σ_j⁻²`, exact where all σ_j are alike; weight `[S, B]`.
+        It is `½ Σ_j σ_j⁻²`, exact where all σ_j are alike.
         """
-        precision = torch.exp(-2.0 * self._log_std(frozen=True)).sum(-1).squeeze(1)
-        return weight.detach().mean(1) * 0.5 * precision
+        return 0.5 * torch.exp(-2.0 * self._log_std(frozen=True)).sum(-1).squeeze(1)
 
 
 class TanhGaussianPolicy(Policy):

@@ -24,8 +24,7 @@ class Adaptable(Agent):
         Terms that are added to a policy loss are multiplied by it. It is that of the value term,
         one where that is divided by its size; of a regression, the pull to the data's actions.
         """
-        pull = losses.seen.pull
-        return torch.ones_like(q_policy[:, 0, 0]) if pull is None else pull
+        return torch.ones_like(q_policy[:, 0, 0])
 
     def seen(self, losses: Losses, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return π(s) with its gradient and Q_i(s, π(s)), `[S, N, B]`, as the losses saw them.
