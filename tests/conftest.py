@@ -17,7 +17,13 @@ from hypothesis import settings
 
 from baq_cli.untrusted import TRUST_VARIABLE
 from support.seconds import longest_first, quick, record, recorded
-from support.spared import build_commands_once, wait_for_no_disk
+from support.spared import (
+    build_commands_once,
+    draw_each_kind_of_file_once,
+    figures_drawn,
+    wait_for_no_disk,
+    work_in_memory,
+)
 
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell's script has it behind an &
@@ -27,7 +33,9 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup has it
 if TYPE_CHECKING:
     from support.advice import Terminal
 
+work_in_memory()
 wait_for_no_disk()
+draw_each_kind_of_file_once()
 build_commands_once()
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("repeatable")
@@ -78,6 +86,13 @@ def _trust_ends_with_its_test() -> Iterator[None]:
     os.environ.pop(TRUST_VARIABLE, None)
     if before is not None:
         os.environ[TRUST_VARIABLE] = before
+
+
+@pytest.fixture(scope="module")
+def figures() -> Iterator[None]:
+    """Every figure is drawn; elsewhere their files hold the first one."""
+    with figures_drawn():
+        yield
 
 
 @pytest.fixture

@@ -177,6 +177,7 @@ def run(baq_here: Baq, short_env: str, tmp_path: Path) -> Path:
     return out
 
 
+@pytest.mark.usefixtures("figures")
 def test_a_policy_is_estimated_without_its_environment(
     run: Path, baq_here: Baq, tmp_path: Path
 ) -> None:

@@ -26,7 +26,12 @@ import typer.main
 
 import baq_cli
 from baq_cli.cli import main as command
-from support.spared import build_commands_once, import_ahead, wait_for_no_disk
+from support.spared import (
+    build_commands_once,
+    draw_each_kind_of_file_once,
+    import_ahead,
+    wait_for_no_disk,
+)
 
 ASIDE = (
     "baq_cli.__main__",
@@ -139,6 +144,7 @@ def _serve() -> None:
     _import_all()
     import_ahead()
     wait_for_no_disk()
+    draw_each_kind_of_file_once()
     build_commands_once()
     typer.main.get_command(command.app)
     heard = os.fdopen(os.dup(0))

@@ -11,6 +11,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.evaluation.cost import (
+    MEASURED_SECONDS,
     acting_seconds,
     evaluation_seconds,
     evaluations_left,
@@ -28,8 +29,8 @@ from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import resolve
 from baq_cli.recipes.schema import Recipe
 
-MEASURED_SECONDS, BRIEFLY = 0.3, 0.05
-"""How long each part is measured: long enough for a guess, short enough for many cells."""
+BRIEFLY = 0.05
+"""How long each part is measured where there are many cells, and nobody asked."""
 FIRST_SECONDS, SHORT_STEPS = 3.0, 5_000
 """How long cells are measured before a comparison begins, and how many steps it must have."""
 STARTING_SECONDS = 10.0

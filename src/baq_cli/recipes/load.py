@@ -58,7 +58,9 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     if algo not in methods:
         raise UsageError(f"unknown algorithm '{clipped(algo)}'; {nearest(algo, list(methods))}")
     parsed = {
-        name: _validate(methods[name], section, f"{name}.") for name, section in sections.items()
+        name: _validate(methods[name], section, f"{name}.")
+        for name, section in sections.items()
+        if section or name == algo
     }
     return Recipe(
         run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, TUNE, *methods]),

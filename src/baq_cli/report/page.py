@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from baq_cli.report import page_view
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
 from baq_cli.runs.files import disk_errors, replace_file
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 SCRIPTS = ("theme.js", "traces.js", "figures.js", "report.js")
 SIGNIFICANT = 6
@@ -38,19 +41,10 @@ def write_page(document: dict[str, Any], path: Path) -> Path:
 
 def render(document: dict[str, Any]) -> str:
     """Return the page of a document as HTML."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("baq_cli.report", "assets"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(page_view.FILTERS)
     scripts = {"plotly.js": _plotly(), **{name: _asset(name) for name in SCRIPTS}}
-    return environment.get_template("report.html.j2").render(
+    return _template().render(
         page_view.context(document),
         policy=content_policy(scripts.values()),
         scripts={name: Markup(text) for name, text in scripts.items()},
@@ -114,6 +108,21 @@ def _rounded(value: Any) -> Any:
 @cache
 def _plotly() -> str:
     return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text("utf-8")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("baq_cli.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(page_view.FILTERS)
+    return environment.get_template("report.html.j2")
 
 
 @cache

@@ -160,9 +160,14 @@ def save(figure: Figure, folder: Path, stem: str) -> tuple[Path, Path]:
         # A name in a script that the font lacks is drawn as boxes, and stays whole in the SVG.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         make_folder(folder)
-        for path, metadata in ((png, {}), (svg, {"Date": None})):
-            content = io.BytesIO()
-            figure.savefig(content, format=path.suffix[1:], metadata=metadata)
-            replace_file(path, content.getvalue())
-            figure.set_layout_engine("none")  # what it laid out stays for the next file
+        for path in (png, svg):
+            replace_file(path, rendered(figure, path.suffix[1:]))
     return png, svg
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """Return the content of a figure's file, `png` or `svg`; what is laid out stays for another."""
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else {})
+    figure.set_layout_engine("none")
+    return content.getvalue()

@@ -14,6 +14,8 @@ from baq_cli.units import Phase
 
 EVALUATIONS, WIDTH = 10, 10
 """A phase's evaluations where a recipe doesn't say, and how many episodes are side by side."""
+MEASURED_SECONDS = 0.1
+"""How long a part is measured: long enough for a guess, short enough where there are many."""
 
 
 def interval(recipe: Recipe, phase: Phase) -> int:
@@ -34,7 +36,11 @@ def evaluations_left(done: int, total: int, every: int) -> int:
 
 
 def evaluation_seconds(
-    recipe: Recipe, agent: Agent, step_seconds: float, length: float, measured: float = 0.3
+    recipe: Recipe,
+    agent: Agent,
+    step_seconds: float,
+    length: float,
+    measured: float = MEASURED_SECONDS,
 ) -> float:
     """Return the seconds of an evaluation: all seeds' episodes of `length` env_steps.
 
@@ -48,7 +54,7 @@ def evaluation_seconds(
     )
 
 
-def acting_seconds(agent: Agent, width: int, seconds: float = 0.3) -> float:
+def acting_seconds(agent: Agent, width: int, seconds: float = MEASURED_SECONDS) -> float:
     """Return the seconds in which an agent decides for `width` episodes of each seed."""
     spec = agent.spec
     obs = torch.zeros(len(spec.seeds), width, spec.obs_dim, device=spec.device)
@@ -57,7 +63,7 @@ def acting_seconds(agent: Agent, width: int, seconds: float = 0.3) -> float:
         return seconds_of(lambda: agent.act(obs, noise), seconds)
 
 
-def seconds_of(call: Callable[[], object], seconds: float = 0.3) -> float:
+def seconds_of(call: Callable[[], object], seconds: float = MEASURED_SECONDS) -> float:
     """Return the seconds of a call, after one that isn't counted, measured for so long."""
     call()
     started, count, spent = time.perf_counter(), 0, 0.0
