@@ -73,7 +73,7 @@ def _is_normalized(task: Mapping[str, Course]) -> bool:
 
 
 def _can_normalize(task: Mapping[str, Course]) -> bool:
-    return all(c.unit == "normalized score" or c.reference is not None for c in task.values())
+    return all(course.can_be_normalized for course in task.values())
 
 
 def _aggregates(given: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:
