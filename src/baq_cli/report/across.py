@@ -62,6 +62,13 @@ def _without_percent(tasks: Tasks, methods: Sequence[str]) -> Iterator[str]:
                 f"{name}: {none} runs were handed over with a score of 0, of which no dip is a "
                 "percentage: the median dip is over the others."
             )
+        dips = np.concatenate([deepest_dip(curve) for curve in curves])
+        unknown = int(np.isnan(dips).sum())
+        if 0 < unknown < len(dips):
+            yield (
+                f"{name}: {unknown} runs have no evaluation at the hand-over, or none after it: "
+                "the median dip is over the others."
+            )
 
 
 def _name(task: Mapping[str, Course]) -> str:
