@@ -58,6 +58,16 @@ def test_without_steps_evaluations_are_counted_from_the_hand_over(tmp_path: Path
     np.testing.assert_array_equal(online.returns, [[30, 50], [40, 60]])
 
 
+def test_each_seed_is_handed_over_with_its_own_score_where_fewer_go_on(tmp_path: Path) -> None:
+    lines = evaluations("offline", [5, 30], [6, 40])
+    lines += [line for line in evaluations("online", [50], [60]) if ",1,online" in line]
+    (course,) = read_curves(write(tmp_path, *lines))
+    np.testing.assert_array_equal(course.curves["online"].returns, [[40, 60]])
+    others = [line.replace("CQL,1", "CQL,2") for line in lines]
+    (course,) = read_curves(write(tmp_path, *lines[:-1], others[-1]))
+    np.testing.assert_array_equal(course.curves["online"].returns, [[60]])
+
+
 def test_with_steps_a_phase_has_its_own_counter_and_no_hand_over_is_made_up(
     tmp_path: Path,
 ) -> None:

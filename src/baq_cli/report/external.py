@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,14 +171,15 @@ def _curve(
 
 
 def _from_handover(online: Curve, offline: Curve) -> Curve:
-    """Begin an online curve with the last offline evaluation, at counter 0."""
-    if online.seeds != offline.seeds:
+    """Begin an online curve with each seed's last offline evaluation, at counter 0.
+
+    As it is where a seed has none: its hand-over isn't known then.
+    """
+    if not {*online.seeds} <= {*offline.seeds}:
         return online
-    return Curve(
-        online.label,
-        online.phase,
-        online.unit,
-        np.concatenate([[0], online.counters]),
-        np.concatenate([offline.returns[:, -1:], online.returns], axis=1),
-        online.seeds,
+    rows = [offline.seeds.index(seed) for seed in online.seeds]
+    return replace(
+        online,
+        counters=np.concatenate([[0], online.counters]),
+        returns=np.concatenate([offline.returns[rows, -1:], online.returns], axis=1),
     )
