@@ -90,15 +90,21 @@ def clipped_path(path: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"…{text[-MOST_SHOWN:]}"
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
+def nearest(name: str, known: list[str], most: int = 1, elsewhere: str | None = None) -> str:
+    """Return `did you mean 'x'?` for the closest known names, or the list of them.
+
+    `most` names are given at most, with `or`. `elsewhere` says where all are listed, in the place
+    of their list; it is said in either case.
+    """
     import difflib
 
     near = [word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN]
-    close = difflib.get_close_matches(name[:MOST_SHOWN], near, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "known: " + listed(sorted(known))
+    close = difflib.get_close_matches(name[:MOST_SHOWN], near, n=most, cutoff=0.5)
+    quoted = " or ".join(f"'{found}'" for found in close)
+    meant = f"did you mean {quoted}?" if close else ""
+    if elsewhere is not None:
+        return f"{meant} {elsewhere}".lstrip()
+    return meant or "known: " + listed(sorted(known))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -199,6 +199,14 @@ def test_a_signal_before_a_cell_trains_is_no_cell_that_runs_for_ever(
 # -- the journal
 
 
+@pytest.mark.parametrize("status", ExitStatus)
+def test_whatever_a_command_can_end_with_a_cells_state_can_say(
+    status: ExitStatus, tmp_path: Path
+) -> None:
+    write_state(tmp_path, "failed", "a limit, or worse", status)
+    assert read_state(tmp_path).status == status
+
+
 def test_a_reader_sees_every_event_once_and_none_in_half(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal(Note("before"))

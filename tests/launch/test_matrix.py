@@ -14,6 +14,7 @@ from baq_cli.launch.cells import Cell, load_cells
 from baq_cli.launch.matrix import asked_for, lay_out, parse_grid, tasks_of
 from baq_cli.recipes.method_files import named
 from baq_cli.runs.files import json_bytes
+from support.advice import follows
 
 OUT = Path("out")
 BASE: dict[str, Any] = {"dataset": "me/arm/monday-v0", "seeds": [0, 1]}
@@ -83,6 +84,40 @@ def test_a_grid_of_another_form_is_refused(word: str) -> None:
 def test_a_grid_for_a_method_that_is_not_compared_is_refused() -> None:
     with pytest.raises(UsageError, match="'cql' is not among the methods"):
         cells_of("baq", "iql", grid={"cql.cql_weight": [1, 5]})
+
+
+def test_a_key_of_a_grid_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"iql\.expectile: it is given twice"):
+        parse_grid(["iql.expectile=0.7", "iql.expectile=0.9"])
+
+
+@pytest.mark.parametrize(
+    "key", ["algo", "dataset", "seeds", "protocol", "compare.protocol", "tune.trials"]
+)
+def test_a_grid_of_what_makes_the_matrix_is_refused(key: str) -> None:
+    with pytest.raises(UsageError, match="says what the cells are"):
+        cells_of("iql", grid={key: ["iql", "bc"]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides"), [({}, ["iql.expectile=0.8"]), ({"iql": {"expectile": 0.8}}, [])]
+)
+def test_a_key_that_a_grid_tries_is_not_set_beside_it(
+    flags: dict[str, Any], overrides: list[str]
+) -> None:
+    asked = asked_for([], {"grid": {"iql.expectile": [0.7, 0.9]}})
+    with pytest.raises(UsageError, match=r"iql\.expectile: it is set to 0\.8, too"):
+        tasks_of(asked, [], flags, overrides)
+    assert tasks_of(asked, [], {"iql": {"beta": 2}}, ["bc.batch_size=8"])
+
+
+@follows("changes no method's settings: say --protocol {}")
+def test_a_protocol_is_what_methods_are_run_by_and_no_mere_name() -> None:
+    with pytest.raises(UsageError, match="say --protocol published"):
+        tasks_of(asked_for([], {}), [], BASE, ["protocol=published"])
+    asked = asked_for([], {"protocol": "published"})
+    (layers,) = tasks_of(asked, [], BASE, [])
+    assert lay_out([layers], ["iql"], {}, OUT, "")[0].recipe["protocol"] == "published"
 
 
 @pytest.mark.parametrize(

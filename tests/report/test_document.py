@@ -157,6 +157,19 @@ def test_runs_without_a_score_to_fall_from_have_no_dip_in_per_cent_and_are_count
     assert none["on_the_way"]["methods"]["a"]["dip_percent"] is None
 
 
+def test_runs_without_an_evaluation_at_the_hand_over_are_counted_beside_others() -> None:
+    first, second = (
+        replace(course("a", HIGH, task), reference=REFERENCE)
+        for task in ("me/arm/monday-v0", "me/leg/walk-v0")
+    )
+    whole = second.curves["online"]
+    later = replace(whole, counters=whole.counters[1:], returns=whole.returns[:, 1:])
+    document = build_document([first, replace(second, curves={"online": later})], ReportInfo())
+    said = f"a: {len(HIGH)} runs have no evaluation at the hand-over"
+    assert any(said in note for note in document["notes"])
+    assert not any("no evaluation at" in n for n in build_document([first], ReportInfo())["notes"])
+
+
 @pytest.mark.parametrize("field", ["env_steps", "evaluation.episodes", "dataset's sha256"])
 def test_what_differs_is_not_compared_and_is_named(field: str) -> None:
     one = replace(course("a", HIGH), protocol={field: 1})

@@ -58,6 +58,16 @@ def test_without_steps_evaluations_are_counted_from_the_hand_over(tmp_path: Path
     np.testing.assert_array_equal(online.returns, [[30, 50], [40, 60]])
 
 
+def test_each_seed_is_handed_over_with_its_own_score_where_fewer_go_on(tmp_path: Path) -> None:
+    lines = evaluations("offline", [5, 30], [6, 40])
+    lines += [line for line in evaluations("online", [50], [60]) if ",1,online" in line]
+    (course,) = read_curves(write(tmp_path, *lines))
+    np.testing.assert_array_equal(course.curves["online"].returns, [[40, 60]])
+    others = [line.replace("CQL,1", "CQL,2") for line in lines]
+    (course,) = read_curves(write(tmp_path, *lines[:-1], others[-1]))
+    np.testing.assert_array_equal(course.curves["online"].returns, [[60]])
+
+
 def test_with_steps_a_phase_has_its_own_counter_and_no_hand_over_is_made_up(
     tmp_path: Path,
 ) -> None:
@@ -78,6 +88,20 @@ def test_only_evaluations_that_every_seed_has_are_kept_and_rows_may_come_in_any_
     (course,) = read_curves(write(tmp_path, *lines[::-1]))
     np.testing.assert_array_equal(course.curves["online"].returns, [[1, 2], [4, 5]])
     assert course.seeds == (0, 1)
+    (said,) = course.notes
+    assert "1 online evaluations that not every seed has are left out" in said
+    assert said in build_document([course], ReportInfo())["notes"]
+
+
+def test_two_evaluations_of_a_seed_at_one_counter_are_refused(tmp_path: Path) -> None:
+    lines = [f"maze,CQL,0,online,{i},0,{steps},{i}" for i, steps in enumerate((0, 50, 50, 100))]
+    with pytest.raises(DataError, match=r"seed 0 has two online evaluations .* at 50 env_steps"):
+        read_curves(write(tmp_path, *lines, head=STEPS))
+
+
+def test_a_file_that_a_spreadsheet_saved_is_read_as_one_without_its_mark(tmp_path: Path) -> None:
+    (course,) = read_curves(write(tmp_path, *evaluations("online", [1, 2]), head=f"\ufeff{HEAD}"))
+    np.testing.assert_array_equal(course.curves["online"].returns, [[1, 2]])
 
 
 @pytest.mark.parametrize(

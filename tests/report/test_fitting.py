@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from baq_cli.report.fitting import LEAST_PROSE, Fitting
+from baq_cli.report.markdown import render as markdown
+from baq_cli.report.page import render as page
+from baq_cli.report.page_aggregates import AGGREGATES
 from baq_cli.report.terminal import SHOWN, comparison_tables
 from support.documents import crowded, rich
 
@@ -94,3 +97,20 @@ def test_a_wide_terminal_shows_the_table_as_one() -> None:
     lines = printed(comparison_tables(rich()), 250)
     (head,) = {line for line in lines if line.startswith("method") and "offline" in line}
     assert "final" in head
+
+
+def test_differences_and_scores_below_one_have_the_digits_that_tell_them_apart() -> None:
+    document = rich()
+    for row in document["against_base"]:
+        numbers = {"value": 0.0213, "low": -0.0041, "high": 0.052}
+        row["statistics"] = dict.fromkeys(row["statistics"], numbers)
+    for of in document["aggregates"]["methods"].values():
+        of |= {kind: {"value": 0.746, "low": 0.73, "high": 0.762} for kind in AGGREGATES}
+    text = "\n".join(printed(comparison_tables(document), 250))
+    assert "0.746 [0.730, 0.762]" in text
+    assert text.count("0.0213 [-0.0041, 0.0520]") == 2 * len(document["against_base"])
+    (in_page,) = {
+        part for part in re.findall(r"<td[^>]*>(.*?)</td>", page(document)) if "0213" in part
+    }
+    assert in_page == "0.0213 <small>[−0.0041, 0.0520]</small>"
+    assert "0.0213" in markdown(document, {})

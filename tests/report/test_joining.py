@@ -323,3 +323,10 @@ def test_seeds_and_settings_trained_by_separate_commands_stand_in_every_renderin
     status, _, said = baq_here("report", "s0", "iql=s0", "--out", "rep")
     assert status == 2
     assert "name it once" in said
+
+
+def test_what_is_to_be_said_of_any_run_is_said_of_all_of_them_together() -> None:
+    first, second = run_of("a", [0]), replace(run_of("b", [1]), notes=("of the second",))
+    for order in ((first, second), (second, first)):
+        (course,) = joined(*order)
+        assert course.notes == ("of the second",)

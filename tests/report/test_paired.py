@@ -11,7 +11,7 @@ import pytest
 
 from baq_cli.envs.scores import Reference
 from baq_cli.report.curves import Curve
-from baq_cli.report.method_runs import Course
+from baq_cli.report.method_runs import ESTIMATED, Course
 from baq_cli.report.paired import against_base
 from baq_cli.report.run_facts import RunFacts
 
@@ -145,3 +145,27 @@ def test_without_its_base_or_a_seed_in_common_a_method_has_no_row() -> None:
     assert against_base([alone], ["baq"]) == []
     apart = {"baq": baq("a", [[0, 1, 2]] * 2), "iql": iql("a", [[0, 1, 2]] * 2, seeds=(5, 6))}
     assert against_base([apart], ["baq", "iql"]) == []
+
+
+def test_estimates_of_several_tasks_are_no_reason_to_refuse_a_report() -> None:
+    def estimated(found: Course) -> Course:
+        curve = replace(found.curves["online"], phase="offline", unit="gradient_steps")
+        return replace(found, unit=ESTIMATED, curves={"offline": replace(curve, estimated=True)})
+
+    tasks = [
+        {c.method: estimated(c) for c in (baq(name, [[0, 1, 2]] * 2), iql(name, [[0, 0, 0]] * 2))}
+        for name in "ab"
+    ]
+    assert against_base(tasks, ["baq", "iql"]) == []
+
+
+def test_the_order_in_which_tasks_are_listed_changes_no_bound() -> None:
+    rng, tasks = np.random.default_rng(0), []
+    for name, seeds in (("a", 4), ("b", 3), ("c", 5)):
+        reference = Reference("test", 0.0, 100.0, "here")
+        scores = rng.normal(scale=30, size=(2, seeds, 3))
+        pair = baq(name, scores[0], seeds=range(seeds)), iql(name, scores[1], seeds=range(seeds))
+        tasks.append({c.method: replace(c, reference=reference) for c in pair})
+    pooled, reversed_ = (against_base(order, ["baq"])[-1] for order in (tasks, tasks[::-1]))
+    assert pooled["task"] is None
+    assert pooled == reversed_

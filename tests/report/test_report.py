@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from baq_cli.cli.report import heading
-from baq_cli.errors import DataError
+from baq_cli.cli.report import Named, heading, report, write_document
+from baq_cli.errors import DataError, ExitStatus, UsageError
+from baq_cli.launch.cells import Cell, save_matrix
+from baq_cli.launch.journal import write_state
 from baq_cli.report.curves import phase_curves
 from baq_cli.report.figure import draw
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds, summarise
@@ -246,3 +248,32 @@ def test_importing_the_report_imports_neither_torch_nor_matplotlib():
 def test_a_title_names_a_few_methods_and_counts_many():
     assert heading(["iql", "awac", "iql"], ["a/b/c-v0"]) == "iql, awac on a/b/c-v0"
     assert heading(map(str, range(7)), ["d", "e"]) == "7 methods on d, e"
+
+
+def missing_cell(out: Path, task: str) -> Cell:
+    """Leave a comparison whose one cell has failed."""
+    cell = Cell(task, "iql", out / "cells" / "one", {"algo": "iql", "seeds": [0]}, "baq …")
+    save_matrix([cell], out)
+    write_state(cell.folder, "failed", "out of luck", ExitStatus.DATA)
+    return cell
+
+
+def test_a_report_of_nothing_but_failures_is_called_by_what_is_missing(tmp_path):
+    missing_cell(tmp_path, "me/arm/v0")
+    document, _ = write_document([Named(tmp_path)], [], tmp_path / "r", None, None)
+    assert document["title"] == "iql on me/arm/v0"
+
+
+def test_published_curves_are_of_the_tasks_whose_cells_have_failed_too(tmp_path):
+    task = "D4RL/antmaze/umaze-v1"
+    missing_cell(tmp_path, task)
+    document, _ = write_document([Named(tmp_path)], ["corl"], tmp_path / "r", None, None)
+    assert [each["name"] for each in document["tasks"]] == [task]
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf])
+def test_a_threshold_that_is_no_number_is_refused_before_a_file_is_written(tmp_path, threshold):
+    missing_cell(tmp_path, "me/arm/v0")
+    with pytest.raises(UsageError, match=r"--threshold .*expected a score"):
+        report([str(tmp_path)], out=tmp_path / "r", threshold=threshold)
+    assert not (tmp_path / "r").exists()

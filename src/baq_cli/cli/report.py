@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from baq_cli.errors import DataError, UsageError, clipped
 from baq_cli.report.names import plain
 
 if TYPE_CHECKING:
-    from baq_cli.report.document import Document, ReportInfo
+    from baq_cli.report.document import Document, Failure, ReportInfo
     from baq_cli.report.joining import Found
     from baq_cli.report.method_runs import Course
 
@@ -56,6 +57,8 @@ def report(
     results.csv alone gives the same report again.
     """
     named, files = [Named.of(word) for word in paths or []], curves or []
+    if threshold is not None and not math.isfinite(threshold):
+        raise UsageError(f"--threshold {threshold}: expected a score, a finite number")
     if not named and not files:
         raise UsageError("nothing to report: give a comparison's folder, runs, or --curves FILE")
     if out is None:
@@ -119,18 +122,19 @@ def write_document(
 
     sources = [_gather(path) for path in paths]
     found = [each for source in sources for each in source.found]
-    tasks = list(dict.fromkeys(each.course.task for each in found))
-    found += [Found(course) for course in curves_of(curves, tasks)]
-    courses, became = join(found)
     saids = [source.told for source in sources]
+    missing = [failure for said in saids for failure in said.failures]
+    tasks = [*(each.course.task for each in found), *(failure.task for failure in missing)]
+    found += [Found(course) for course in curves_of(curves, list(dict.fromkeys(tasks)))]
+    courses, became = join(found)
     if len(saids) == 1 and not curves:  # the same report again, where it is of one results.csv
         title = title or saids[0].title
         threshold = saids[0].threshold if threshold is None else threshold
     order = [name for said in saids for asked in said.order for name in became.get(asked, [asked])]
     told = ReportInfo(
-        title or _title(courses),
+        title or _title(courses or missing),
         tuple(dict.fromkeys(command for said in saids for command in said.commands)),
-        tuple(failure for said in saids for failure in said.failures),
+        tuple(missing),
         threshold,
         tuple(order),
         tuple(dict.fromkeys(note for said in saids for note in said.notes)),
@@ -181,8 +185,9 @@ def _gather(named: Named) -> _Source:
     return _Source([Found(course, by_hand=named.name is not None)], told)
 
 
-def _title(courses: list[Course]) -> str:
-    return heading([course.method for course in courses], [course.task for course in courses])
+def _title(found: Sequence[Course | Failure]) -> str:
+    """Return the title of what is there, or, where nothing is, of what is missing."""
+    return heading([each.method for each in found], [each.task for each in found])
 
 
 def heading(methods: Iterable[str], tasks: Iterable[str]) -> str:

@@ -49,7 +49,7 @@ class State:
 class _StateFields(Checked):
     stage: Stage
     error: str | None = None
-    status: Literal[0, 1, 2, 3, 4, 5, 130] | None = None
+    status: Literal[0, 1, 2, 3, 4, 5, 6, 130, 141] | None = None
     host: str | None = None
     pid: int | None = Field(None, ge=1, lt=2**31)
 

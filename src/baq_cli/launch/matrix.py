@@ -15,6 +15,8 @@ from baq_cli.errors import UsageError, clipped, listed, nearest
 from baq_cli.launch.cell_runs import NOT_KEPT, recipe_of
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import (
+    COMPARE,
+    TUNE,
     Layer,
     comparison_of,
     merged,
@@ -30,6 +32,8 @@ from baq_cli.untrusted import parse_yaml
 MOST_CELLS = 10_000
 PUBLISHED = "published"
 """A word of `algos`: all methods whose settings a recipe says are published for its task."""
+OF_THE_MATRIX = ("algo", "dataset", "seeds", "protocol", COMPARE, TUNE)
+"""Keys that no grid varies: a cell would be called what it isn't, or be another's double."""
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
@@ -37,7 +41,7 @@ Grid = Mapping[str, Sequence[Any]]
 def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
     """Read `key.sub=1,3,10` words; values are YAML.
 
-    Raises UsageError for a word of another form.
+    Raises UsageError for a word of another form, and for a key that is given twice.
     """
     grid: dict[str, list[Any]] = {}
     for word in words:
@@ -48,6 +52,8 @@ def parse_grid(words: Sequence[str]) -> dict[str, list[Any]]:
             values = None
         if not all(key.split(".")) or not values:
             raise UsageError(f"cannot read --grid {clipped(word)}: expected key.sub=value,value,…")
+        if key in grid:
+            raise UsageError(f"--grid {clipped(key)}: it is given twice; expected one of them")
         grid[key] = values
     return grid
 
@@ -93,8 +99,14 @@ def tasks_of(
     """Return the layers of each task: its recipe, what all share, its dataset, overrides.
 
     A task is a recipe; or, where one recipe or none is given, a dataset.
+    Raises UsageError for a key that a grid tries and the command sets, and for a protocol among the
+    overrides, which would be called one that no method is run by.
     """
     over = parse_overrides(overrides)
+    _check_set_once(asked.grid, merged(flags, over))
+    if over.get("protocol") is not None:
+        said = clipped(str(over["protocol"]))
+        raise UsageError(f"protocol={said} changes no method's settings: say --protocol {said}")
     shared = [open_recipe(name) for name in recipes]
     if asked.recipes:
         bases = [[open_recipe(name), *shared] for name in asked.recipes]
@@ -155,9 +167,23 @@ def lay_out(
     return list(cells.values())
 
 
+def _check_set_once(grid: Grid, given: Layer) -> None:
+    for key in grid:
+        inside: Any = given
+        for part in key.split("."):
+            inside = inside.get(part) if isinstance(inside, dict) else None
+        if inside is not None:
+            raise UsageError(f"--grid {clipped(key)}: it is set to {inside}, too; expected one")
+
+
 def _check_grid(grid: Grid, algos: Sequence[str]) -> None:
     for key in grid:
         section = key.split(".")[0]
+        if section in OF_THE_MATRIX:
+            raise UsageError(
+                f"--grid {clipped(key)}: '{section}' says what the cells are; expected a key that "
+                "changes how a method learns"
+            )
         if section in METHODS and section not in algos:
             raise UsageError(
                 f"--grid {key}: '{section}' is not among the methods; {nearest(section, [*algos])}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from baq_cli.errors import MOST_SHOWN, EnvironmentMismatch, UsageError, clipped
+from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
 from baq_cli.recipes.load import Layer, merged, read_layer
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.untrusted import check_plain_arguments, trusted
@@ -32,12 +32,8 @@ def find_recipe(name: str) -> Path:
 
 def _near(name: str) -> str:
     """Return the shipped recipes that a name may mean, and where all of them are listed."""
-    import difflib
-
-    asked = name[:MOST_SHOWN].removesuffix(Path(name).suffix)
-    close = difflib.get_close_matches(asked, recipe_names(), cutoff=0.5)
-    meant = f"did you mean {' or '.join(repr(found) for found in close)}? " if close else ""
-    return f"{meant}'baq recipes list' shows those that ship"
+    asked, where = name.removesuffix(Path(name).suffix), "'baq recipes list' shows those that ship"
+    return nearest(asked, recipe_names(), most=3, elsewhere=where)
 
 
 def open_recipe(name: str) -> Layer:

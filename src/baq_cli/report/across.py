@@ -62,6 +62,13 @@ def _without_percent(tasks: Tasks, methods: Sequence[str]) -> Iterator[str]:
                 f"{name}: {none} runs were handed over with a score of 0, of which no dip is a "
                 "percentage: the median dip is over the others."
             )
+        dips = np.concatenate([deepest_dip(curve) for curve in curves])
+        unknown = int(np.isnan(dips).sum())
+        if 0 < unknown < len(dips):
+            yield (
+                f"{name}: {unknown} runs have no evaluation at the hand-over, or none after it: "
+                "the median dip is over the others."
+            )
 
 
 def _name(task: Mapping[str, Course]) -> str:
@@ -73,7 +80,7 @@ def _is_normalized(task: Mapping[str, Course]) -> bool:
 
 
 def _can_normalize(task: Mapping[str, Course]) -> bool:
-    return all(c.unit == "normalized score" or c.reference is not None for c in task.values())
+    return all(course.can_be_normalized for course in task.values())
 
 
 def _aggregates(given: Tasks, methods: Sequence[str], normalized: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from baq_cli.errors import DataError, clipped
 from baq_cli.report.curves import Curve
 from baq_cli.report.method_runs import Course, Unit
 from baq_cli.report.names import PUBLISHED
+from baq_cli.report.notes import not_of_every_seed
 from baq_cli.report.protocol import Protocol
 from baq_cli.report.published_curves import published_curves
 from baq_cli.runs.log import MOST_SCORE
@@ -24,6 +26,8 @@ REQUIRED = ("dataset", "algo", "seed_index", "phase", "eval_index")
 SCORES: dict[str, Unit] = {"normalized_score": "normalized score", "return": "return"}
 EVALUATIONS = "evaluations"
 MOST_BYTES = 200_000_000
+MARK = "\ufeff"
+"""What spreadsheets begin a file of UTF-8 with."""
 MOST_LETTERS, MOST_COUNT = 200, 2**53
 """Of a name; of indices and counters: numbers beyond these are none."""
 
@@ -54,11 +58,11 @@ def read_curves(path: Path) -> list[Course]:
     Columns: dataset, algo, seed_index, phase (offline or online), eval_index, and
     normalized_score or return. With the columns gradient_steps and env_steps the counters are
     known; without, evaluations are counted from 1, and the last offline one stands for the
-    hand-over.
+    hand-over. Evaluations that not every seed has are left out, with a note.
     Raises DataError that names the line of what can't be read.
     """
     try:
-        text = read_text(path, MOST_BYTES, follow=True)
+        text = read_text(path, MOST_BYTES, follow=True).removeprefix(MARK)
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         score, known = _columns(path, reader.fieldnames)
         found: dict[tuple[str, str], Phases] = defaultdict(dict)
@@ -68,7 +72,7 @@ def read_curves(path: Path) -> list[Course]:
         raise DataError(f"cannot read the curves in {path}: {error}") from error
     if not found:
         raise DataError(f"{path} holds no evaluation")
-    return [_course(key, phases, SCORES[score], known) for key, phases in found.items()]
+    return [_course(path, key, phases, SCORES[score], known) for key, phases in found.items()]
 
 
 def _columns(path: Path, names: object) -> tuple[str, bool]:
@@ -116,37 +120,66 @@ def _add(
     points[index] = (counter, value)
 
 
-def _course(key: tuple[str, str], phases: Phases, unit: Unit, known: bool) -> Course:
+def _course(path: Path, key: tuple[str, str], phases: Phases, unit: Unit, known: bool) -> Course:
     task, method = key
-    curves = {phase: _curve(method, phase, seeds, known) for phase, seeds in phases.items()}
+    curves, notes = {}, []
+    for phase, seeds in phases.items():
+        by_seed = _by_counter(path, key, phase, seeds)
+        curve = curves[phase] = _curve(path, method, phase, by_seed, known)
+        left_out = len(set().union(*by_seed.values())) - len(curve.counters)
+        if left_out:
+            notes.append(not_of_every_seed(task, method, phase, left_out))
     if not known and "online" in curves and "offline" in curves:
         curves["online"] = _from_handover(curves["online"], curves["offline"])
     protocol: Protocol = {}
     if known:
         protocol = {curve.unit: int(curve.counters[-1]) for curve in curves.values()}
-    return Course(task, method, curves, unit, protocol, steps_known=known)
+    return Course(task, method, curves, unit, protocol, steps_known=known, notes=tuple(notes))
 
 
-def _curve(method: str, phase: Phase, seeds: dict[int, Points], known: bool) -> Curve:
+def _by_counter(
+    path: Path, key: tuple[str, str], phase: Phase, seeds: dict[int, Points]
+) -> dict[int, dict[int, float]]:
+    """Return the scores of each seed by their counter, seeds in rising order.
+
+    Raises DataError where two evaluations of a seed have the same one.
+    """
+    found: dict[int, dict[int, float]] = {}
+    for seed, points in sorted(seeds.items()):
+        found[seed] = of_seed = {}
+        for counter, score in points.values():
+            if counter in of_seed:
+                task, method = key
+                raise DataError(
+                    f"{path}: seed {seed} has two {phase} evaluations of {method} on {task} at "
+                    f"{counter:,} {UNITS[phase]}: expected one"
+                )
+            of_seed[counter] = score
+    return found
+
+
+def _curve(
+    path: Path, method: str, phase: Phase, by_seed: dict[int, dict[int, float]], known: bool
+) -> Curve:
     """Return a phase's curve of the evaluations that every seed has."""
-    by_seed = {seed: dict(points.values()) for seed, points in sorted(seeds.items())}
     counters = sorted(set.intersection(*(set(points) for points in by_seed.values())))
     if not counters:
-        raise DataError(f"the seeds of {method} share no {phase} evaluation")
+        raise DataError(f"{path}: the seeds of {method} share no {phase} evaluation")
     returns = [[points[counter] for counter in counters] for points in by_seed.values()]
     unit = UNITS[phase] if known else EVALUATIONS
     return Curve(method, phase, unit, np.asarray(counters), np.asarray(returns), tuple(by_seed))
 
 
 def _from_handover(online: Curve, offline: Curve) -> Curve:
-    """Begin an online curve with the last offline evaluation, at counter 0."""
-    if online.seeds != offline.seeds:
+    """Begin an online curve with each seed's last offline evaluation, at counter 0.
+
+    As it is where a seed has none: its hand-over isn't known then.
+    """
+    if not {*online.seeds} <= {*offline.seeds}:
         return online
-    return Curve(
-        online.label,
-        online.phase,
-        online.unit,
-        np.concatenate([[0], online.counters]),
-        np.concatenate([offline.returns[:, -1:], online.returns], axis=1),
-        online.seeds,
+    rows = [offline.seeds.index(seed) for seed in online.seeds]
+    return replace(
+        online,
+        counters=np.concatenate([[0], online.counters]),
+        returns=np.concatenate([offline.returns[rows, -1:], online.returns], axis=1),
     )

@@ -15,6 +15,7 @@ from baq_cli.recipes.load import FREE_ON_RESUME
 from baq_cli.report.curves import Curve
 from baq_cli.report.differences import settings_of, text_of
 from baq_cli.report.method_runs import Course
+from baq_cli.report.notes import not_of_every_seed
 from baq_cli.report.protocol import check_same_protocol
 
 LIMITS = "safety"
@@ -129,16 +130,13 @@ def _joined(courses: Sequence[Course]) -> Course:
         parts = [course.curves[phase] for course in courses]
         curves[phase], left_out = _one_curve(name, [_where(course) for course in courses], parts)
         if left_out:
-            notes.append(
-                f"{first.task}, {first.method}: {left_out} {phase} evaluations that not every seed "
-                "has are left out."
-            )
+            notes.append(not_of_every_seed(first.task, first.method, phase, left_out))
     return replace(
         first,
         curves=curves,
         runs=tuple(run for course in courses for run in course.runs),
         reference=next((c.reference for c in courses if c.reference is not None), None),
-        notes=(*first.notes, *notes),
+        notes=tuple(dict.fromkeys([*(n for course in courses for n in course.notes), *notes])),
     )
 
 

@@ -213,7 +213,7 @@ def _against_base(document: Document) -> Iterator[str]:
     rows = [
         [
             *(escaped(row[key] or view.ALL_TASKS) for key in ("method", "base", "task")),
-            *(_interval(row["statistics"][name], 1) for name in view.OF_PAIRS),
+            *(_interval(row["statistics"][n], view.pair_decimals(row)) for n in view.OF_PAIRS),
             str(row["pairs"]),
         ]
         for row in document["against_base"]

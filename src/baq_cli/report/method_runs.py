@@ -53,6 +53,12 @@ class Course:
     def seeds(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys(seed for c in self.curves.values() for seed in c.seeds))
 
+    @property
+    def can_be_normalized(self) -> bool:
+        """Whether its scores are normalised, or returns with a reference; estimates have none."""
+        measured = self.unit == "return" and self.reference is not None
+        return measured or self.unit == "normalized score"
+
     def normalized(self) -> Course:
         """Return the course in normalised scores.
 

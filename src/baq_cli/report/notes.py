@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from baq_cli.report.method_runs import Course
+from baq_cli.units import Phase
 
 SIMULATORS = ("mujoco", "gymnasium")
 PROTOCOLS = {
@@ -37,6 +38,11 @@ def notes_on(courses: Sequence[Course], enough_seeds: int) -> list[str]:
         ),
         *(note for course in courses for note in _clock(course)),
     ]
+
+
+def not_of_every_seed(task: str, method: str, phase: Phase, count: int) -> str:
+    """Say how many evaluations are left out because some seed doesn't have them."""
+    return f"{task}, {method}: {count} {phase} evaluations that not every seed has are left out."
 
 
 def _protocols(courses: Sequence[Course]) -> list[str]:

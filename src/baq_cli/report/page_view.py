@@ -18,6 +18,7 @@ from baq_cli.report.wording import (
     of_seeds,
     plain,
     span,
+    tenths,
     took,
 )
 
@@ -37,6 +38,7 @@ SYMBOLS = {
 """Plotly's names for the figure's markers, in its order, and each one's outline in a swatch."""
 ON_DARK = {"#000000": "#D0D0D0"}
 """Colours that a dark page needs instead; the others can be told apart on both."""
+ENDS = ("value", "low", "high")
 OF_PAIRS = ("online_mean", "final")
 """The statistics in which a method is held against its base."""
 ALL_TASKS = "all, normalised"
@@ -69,7 +71,7 @@ def context(document: Mapping[str, Any]) -> dict[str, Any]:
         "many": len(document["methods"]) > MANY,
         "switch": any(task["seeds"] != "1" for task in tasks),
         "aggregates": document["aggregates"] and aggregates_view(document),
-        "against_base": document["against_base"],
+        "against_base": [(row, pair_decimals(row)) for row in document["against_base"]],
         "about_pairs": ABOUT_PAIRS,
         "of_pairs": OF_PAIRS,
         "all_tasks": ALL_TASKS,
@@ -149,6 +151,11 @@ def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict
 def is_normalized(task: Mapping[str, Any]) -> bool:
     """Return whether a task's scores are normalised; else they are returns, or estimates of any."""
     return bool(task["unit"] == "normalized score")
+
+
+def pair_decimals(row: Mapping[str, Any]) -> int:
+    """Return with how many decimals a method's differences from its base are printed."""
+    return tenths(row["statistics"][name][end] for name in OF_PAIRS for end in ENDS)
 
 
 def _numbers(statistics: Iterable[Mapping[str, Any] | None]) -> list[float]:

@@ -35,13 +35,14 @@ def against_base(tasks: Tasks, methods: Sequence[str]) -> list[dict[str, Any]]:
         found = [(task[method], base) for task in tasks if (base := _base_of(method, task))]
         rows += [_row(course.task, [(course, base)]) for course, base in found]
         if len(found) > 1 and _can_pool(found):
-            rows.append(_row(None, [(c.normalized(), b.normalized()) for c, b in found]))
+            in_order = sorted(found, key=lambda pair: pair[0].task)  # resamples are drawn by task
+            rows.append(_row(None, [(c.normalized(), b.normalized()) for c, b in in_order]))
     return [row for row in rows if row["pairs"]]
 
 
 def _can_pool(pairs: Sequence[tuple[Course, Course]]) -> bool:
     same = len({base.method for _, base in pairs}) == 1
-    return same and all(c.unit != "return" or c.reference for pair in pairs for c in pair)
+    return same and all(c.can_be_normalized for pair in pairs for c in pair)
 
 
 def _base_name(course: Course) -> str | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
 from baq_cli.report.page_aggregates import AGGREGATES, on_the_way
-from baq_cli.report.page_view import ALL_TASKS, OF_PAIRS
-from baq_cli.report.wording import of_seeds
+from baq_cli.report.page_view import ALL_TASKS, ENDS, OF_PAIRS, pair_decimals
+from baq_cli.report.wording import of_seeds, tenths
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -88,8 +88,12 @@ def _aggregates(document: Document) -> list[Any]:
     for heading in AGGREGATES.values():
         table.add_column(heading, justify="right")
     table.add_column("runs", justify="right")
+    every = [
+        of for numbers in found["methods"].values() for name in AGGREGATES if (of := numbers[name])
+    ]
+    places = tenths(of[end] for of in every for end in ENDS)
     for method, numbers in found["methods"].items():
-        cells = [_text(_interval(numbers[name], 1)) for name in AGGREGATES]
+        cells = [_text(_interval(numbers[name], places)) for name in AGGREGATES]
         table.add_row(_text(method), *cells, str(found["runs"][method]))
     over = f"{count} tasks" if count > 1 else "one task"
     parts = [_text(f"across {over} · final {unit}\n"), Fitting(table), _text("")]
@@ -127,7 +131,7 @@ def _against_base(document: Document) -> list[Any]:
         table.add_column(document["statistics"][name]["heading"], justify="right")
     table.add_column("pairs", justify="right")
     for row in document["against_base"]:
-        cells = [_interval(row["statistics"][name], 1) for name in OF_PAIRS]
+        cells = [_interval(row["statistics"][name], pair_decimals(row)) for name in OF_PAIRS]
         names = row["method"], row["base"], row["task"] or ALL_TASKS
         table.add_row(*map(_text, names), *cells, f"{row['pairs']}")
     return [_text("a method minus its base, seed by seed\n"), Fitting(table)]

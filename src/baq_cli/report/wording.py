@@ -31,6 +31,12 @@ def decimals(values: Iterable[float]) -> int:
     return 0 if exponent >= 3 else 1 if exponent >= 1 else min(8, 2 - exponent)
 
 
+def tenths(values: Iterable[float | None]) -> int:
+    """Return one decimal, or, where all numbers are below 1 as success rates are, more."""
+    known = [value for value in values if value is not None]
+    return 1 if magnitude(known) >= 0 else decimals(known)
+
+
 def plain(value: Any) -> str:
     """Return a value of a run's record as words."""
     if isinstance(value, Mapping):
