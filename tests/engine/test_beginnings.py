@@ -1,4 +1,4 @@
-"""How an online phase begins: from what, and what comes before its first update."""
+"""How a phase begins: from what, what comes before its first update, and whether any can."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 
+from baq_cli.data.minari.read import load_episodes
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.phases.request import RunRequest
+from baq_cli.errors import UsageError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import ignore
 from baq_cli.runs.folder import read_metrics
+from support import odd_envs
 from support.advice import follows
 from support.recordings import ID, own_folders
 from support.runs import assert_same_end, execute, recipe_of, stop_at
 from support.small_data import write_steady
 from support.small_methods import small
 
-STEPS, WARMUP = 12, 8
+STEPS, WARMUP, LONGER = 12, 8, "made/longer-v0"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,3 +102,19 @@ def test_updates_of_critics_that_a_method_has_none_of_are_told_of(tmp_path: Path
     execute(asked, tmp_path / "before")
     execute(asked, tmp_path / "run", source=tmp_path / "before", notes=notes)
     assert "'hi_ors' has no critics: critic_updates=3 changes nothing" in notes
+
+
+@follows("critics of '{}' learn from {} steps in a row, and the longest episode of '{}' has {}:")
+def test_chunks_that_no_episode_is_as_long_as_are_refused_with_the_longest_that_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chunks_of(chunk: int) -> Recipe:
+        return recipe("qc_fql", qc_fql={"chunk": chunk})
+
+    longest = int(load_episodes(ID).lengths.max())
+    with pytest.raises(UsageError, match=f"{longest + 1} steps .* qc_fql.chunk to {longest},"):
+        execute(chunks_of(longest + 1), tmp_path / "longer")
+    execute(chunks_of(longest), tmp_path / "as long")
+    monkeypatch.setattr(odd_envs, "LIMIT", longest + 1)
+    write_steady(LONGER)
+    execute(recipe("qc_fql", dataset=LONGER, qc_fql={"chunk": longest + 1}), tmp_path / "longer")

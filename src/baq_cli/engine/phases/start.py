@@ -9,6 +9,7 @@ import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
+from baq_cli.agents.plans import Plan
 from baq_cli.agents.registry import METHODS, make_agent, online_draws_from_data
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
@@ -89,6 +90,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
     check_schedule(agent, recipe, saved)
     learner = Learner(agent)
+    _check_windows(recipe, learner.plan, episodes)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount)
     start = Start(recipe, saved, origin, learner, inputs, store)
@@ -151,6 +153,18 @@ def open_online(
 
 
 # -- parts
+
+
+def _check_windows(recipe: Recipe, plan: Plan, episodes: Episodes) -> None:
+    """Raise UsageError where no row of a dataset has as many that follow as the plan looks at."""
+    longest = int(episodes.lengths.max())
+    if plan.window > longest:
+        algo = recipe.run.algo
+        raise UsageError(
+            f"critics of '{algo}' learn from {plan.window} steps in a row, and the longest episode "
+            f"of '{episodes.dataset_id}' has {longest}: they would learn nothing. Lower "
+            f"{algo}.chunk to {longest}, or give data with longer episodes."
+        )
 
 
 def _begun_from_scratch(saved: ckpt.Checkpoint | None, source: ckpt.Checkpoint | None) -> bool:
