@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from baq_cli.data.minari.read import load_episodes
+from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.phases.request import RunRequest
@@ -62,6 +64,24 @@ def test_a_fine_tuning_goes_on_in_its_warm_up_without_the_checkpoint_it_began_fr
     order = RunRequest(tmp_path / "part", ignore, "baq", "baq --resume", resume=True)
     run_finetune(asked, order, None)
     assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+@pytest.mark.parametrize("algo", ["cql", "baq"])
+def test_a_seed_goes_on_from_a_checkpoint_of_several_alone_as_it_does_among_them(
+    algo: str, pretrained: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its optimisers' moments too: fresh ones would take other steps."""
+    ends = {}
+    for seeds in ((0, 1), (1,), (1, 0)):
+        out = tmp_path / str(seeds)
+        execute(recipe(algo, seeds=seeds), out, source=pretrained[algo])
+        ends[seeds] = load(out)
+    for seeds, place in (((1,), 0), ((1, 0), 0)):
+        assert ends[seeds].training["optimizer.critic.step"] == 4 + STEPS - WARMUP
+        for name, together in ends[0, 1].agent.items():
+            if not name.startswith("inputs."):
+                own = ends[seeds].agent[name][place]
+                torch.testing.assert_close(own, together[1], rtol=1e-5, atol=1e-5, msg=name)
 
 
 def test_a_run_from_scratch_goes_on_at_random_whatever_checkpoint_it_is_given(
