@@ -321,6 +321,14 @@ def test_until_the_newest_rows_fill_their_part_the_dataset_does(written: int) ->
         assert {int(v) for v in most.flatten()} == set(range(first, 1000 + written))
 
 
+def test_online_rows_take_their_part_where_fewer_are_kept_than_it_has() -> None:
+    agent: Any = small_agent("sung", (0, 1), batch_size=10, capacity=5)
+    draws = online_form(agent).online_plan().draws
+    for written, store in ((4, OFFLINE), (5, ONLINE), (9, ONLINE)):
+        replay = replay_of(draws, numbered_store(50), filled_online(written, 5), batch_size=10)
+        assert (replay.batch().source[:, :9] == store).all()
+
+
 # -- the hand-over
 
 

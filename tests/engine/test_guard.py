@@ -110,6 +110,20 @@ def test_a_rollback_gives_one_seed_its_best_parameters_and_leaves_the_other_alon
         torch.testing.assert_close(tensor[1], first[name][1], msg=name)
 
 
+def test_a_rollback_before_any_evaluation_gives_back_what_was_handed_over() -> None:
+    bound = {"episode_return": 0.0, "episodes": 0}
+    guard, learner, said = guarded(action="rollback", max_online_episodes_below=bound)
+    guard.begin()
+    first = {name: t.clone() for name, t in learner.agent.state_dict().items()}
+    scramble(learner, 0.5)
+    guard.begin()  # a resume, which changes nothing of what is kept
+    guard.episodes_ended(7, np.array([False, True]), np.array([-1.0, -1.0]))
+    for name, tensor in learner.agent.state_dict().items():
+        torch.testing.assert_close(tensor[0], first[name][0] + 0.5, msg=name)
+        assert torch.equal(tensor[1], first[name][1]), name
+    assert "back to the policy handed over" in said[0]
+
+
 def test_after_a_rollback_the_seeds_updates_are_a_share_of_what_they_were() -> None:
     guard, learner, _ = guarded(action="rollback", max_drop=10, patience=1, shrink=0.25)
     evaluations(guard, (100, 100), (0, 100))

@@ -330,6 +330,18 @@ def test_training_from_the_logs_is_the_same_bit_for_bit(
     assert_repeats(run, tmp_path / "again")
 
 
+def test_a_robot_whose_first_episode_is_bad_acts_on_as_it_was_handed_over(tmp_path: Path) -> None:
+    """Nothing is known yet that a rollback could go back to but that; later rows are better."""
+    bound = {"episode_return": 1e9, "episodes": 0}
+    guard = {"action": "rollback", "max_online_episodes_below": bound}
+    notes: list[Event] = []
+    clocked(recipe(guard=guard), tmp_path / "run", notes.append)
+    said = [note.text for note in notes if isinstance(note, Note) and "guard" in note.text]
+    assert "back to the policy handed over" in said[0]
+    assert "back to its best policy" in said[-1]
+    assert_repeats(tmp_path / "run", tmp_path / "again")
+
+
 @pytest.mark.torture
 @pytest.mark.skipif(not TORTURE, reason="each kind starts two processes; another test sees one die")
 @pytest.mark.parametrize("kind", ["raises", "dies", "hangs", "nan"])

@@ -10,7 +10,7 @@ from baq_cli.recipes.closed import AgentConfig
 
 LARGE = 32
 """A method's own count above this is one of steps or rows, and becomes FEW."""
-FEW, WARMUP = 6, 4
+FEW, WARMUP, CHUNK = 6, 4, 3
 
 
 def own_sizes(algo: str, width: int, few: int) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def small(algo: str) -> dict[str, Any]:
     found |= {name: 2 for name in own_defaults(algo) if name.endswith("_actions")}
     for name in {"utd", "critics"} - method.Config.unused:
         found[name] = min(method.Config.model_fields[name].default, 3)
+    if "chunk" in own_defaults(algo):
+        found["chunk"] = CHUNK  # as long as the episodes of the tests, which are short
     if method.learns_online and "warmup_env_steps" not in method.Config.unused:
         found["warmup_env_steps"] = WARMUP
     return found

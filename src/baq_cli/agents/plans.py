@@ -138,12 +138,15 @@ UNION = Draw(("offline", "online"))
 """All that there is, uniformly."""
 
 
-def newest_and_all(online_share: float, newest: int, batch_size: int) -> tuple[Draw, ...]:
+def newest_and_all(
+    online_share: float, newest: int, batch_size: int, capacity: int
+) -> tuple[Draw, ...]:
     """Return draws with a share of the newest online rows, and for the rest all that there is.
 
-    The dataset gives the share until there are as many online rows (OORB, of SUNG).
+    The dataset gives the share until there are as many online rows, or all that are kept (OORB, of
+    SUNG).
     """
-    rows = max(1, round(online_share * batch_size))
+    rows = max(1, min(round(online_share * batch_size), capacity))
     fresh = Draw(("online",), online_share, newest=newest, least=rows, otherwise="offline")
     draws = fresh, Draw(UNION.stores, 1.0 - online_share)
     return tuple(draw for draw in draws if draw.share > 0)

@@ -159,7 +159,7 @@ class SUNG(Wrapper):
         config, plan = self.config, super().online_plan()
         if config.online_share is None:
             return plan
-        how = config.online_share, config.newest_rows, config.batch_size
+        how = config.online_share, config.newest_rows, config.batch_size, config.capacity
         return replace(plan, draws=newest_and_all(*how))
 
     def online_loss(self, batch: Batch, noise: SeedStream, active: frozenset[str]) -> Losses:

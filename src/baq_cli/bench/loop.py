@@ -95,7 +95,7 @@ def _fine_tuned(recipe: Recipe, spec: Spec, origin: Origin, rows: int) -> tuple[
             interruption=interruption,
         )
         with closing(run):
-            loop = OnlineLoop.start(run, offline, from_scratch=False)
+            loop = OnlineLoop.start(run, offline)
             with closing(loop):
                 finetune(loop, "")
     return run, loop.episodes.pool.workers

@@ -275,12 +275,14 @@ def _optimizers(
     renewed: frozenset[str],
     observer: Observer,
 ) -> None:
-    """Keep the optimisers' moments where the whole checkpoint, all its seeds and method came.
+    """Keep the optimisers' moments of each seed where the whole checkpoint came, and its method.
 
     Those of the groups that the method renews start fresh.
     """
-    same = recipe.run.algo == source.document["algo"]
-    same = same and list(recipe.run.seeds) == list(source.document["seeds"])
-    fresh = learner.restore_optimizers(source.training if same else {}, renewed)
+    known: dict[str, Tensor] = {}
+    if recipe.run.algo == source.document["algo"]:
+        seeds = len(source.document["seeds"])
+        known = learner.moments_of_seeds(source.training, seeds, _seed_rows(source, recipe))
+    fresh = learner.restore_optimizers(known, renewed)
     if fresh:
         observer(Note(f"optimisers start fresh: {', '.join(fresh)}"))

@@ -104,6 +104,7 @@ class _Kept(Checked):
     evaluations: Count
     pending: list[_Pending]
     faults: Count
+    from_scratch: bool | None = None
     guard: _Guard
     episodes: list[Count]
     taken_over: list[Count] | None = None

@@ -43,9 +43,9 @@ def check_clocked(recipe: Recipe) -> None:
 class ClockedLoop:
     """A run whose environment another process steps, while this one learns."""
 
-    def __init__(self, learner: ClockedLearner, chooser: MakeChooser, from_scratch: bool):
+    def __init__(self, learner: ClockedLearner, chooser: MakeChooser):
         self._learner, self._run = learner, learner.run
-        self._chooser, self._from_scratch = chooser, from_scratch
+        self._chooser = chooser
         self._latency_ms: tuple[float, float] | None = None
         self._synced = time.monotonic()
         self._pace = Pace(self._run.env_steps, learner.updates)
@@ -104,7 +104,7 @@ class ClockedLoop:
         """Start the acting process where the log ends; it is let go of when the block ends."""
         run, learner = self._run, self._learner
         spec = replace(run.spec, device=torch.device("cpu"))
-        random = learner.intake.plan.warmup_env_steps if self._from_scratch else 0
+        random = learner.intake.plan.warmup_env_steps if run.from_scratch else 0
         config = ActingConfig(
             *(run.recipe, spec, save(run.inputs.tensors()), run.origin.acts_in, learner.log_path),
             *(run.recipe.run.env_steps, random, self._chooser, run.origin.rules),

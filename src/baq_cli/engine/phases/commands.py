@@ -30,6 +30,7 @@ from baq_cli.errors import UsageError, listed
 from baq_cli.machine import usable_cores
 from baq_cli.recipes.load import to_yaml
 from baq_cli.recipes.schema import Recipe
+from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Note
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.interrupt import Interruption, listen
@@ -68,7 +69,7 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
 
     A dataset is opened only for a method that draws from it online.
     """
-    _check_online(recipe, source)
+    _check_online(recipe, source, goes_on=order.resume and bool(complete(order.out)))
     check_clocked(recipe)
     require_trackers(recipe.run.track)
     device = prepare(recipe.run.device, recipe.run.threads, recipe.run.tf32)
@@ -79,7 +80,7 @@ def run_finetune(recipe: Recipe, order: RunRequest, source: ckpt.Checkpoint | No
         if source is not None and saved is None:
             run.inherit_history(comparable_history(recipe, source, start.origin, order.observer))
         with closing(run):
-            run.finish(_finetuned(run, start, order, source is None))
+            run.finish(_finetuned(run, start, order))
 
 
 def run_repeat(run: Path, order: RunRequest) -> None:
@@ -100,12 +101,12 @@ def run_repeat(run: Path, order: RunRequest) -> None:
             closing(again),
             closing(ClockedLearner.resume(again, start.store, start.saved)) as learner,
         ):
-            loop = ClockedLoop(learner, Policy, from_scratch=False)
+            loop = ClockedLoop(learner, Policy)
             repeat(loop, run, order)
             again.finish(loop.facts())
 
 
-def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) -> dict[str, object]:
+def _finetuned(run: Run, start: Start, order: RunRequest) -> dict[str, object]:
     """Fine-tune in a run; return what is to be said of it beside what it says itself."""
     saved, store = start.saved, start.store
     if run.recipe.run.control is not None:
@@ -113,12 +114,10 @@ def _finetuned(run: Run, start: Start, order: RunRequest, from_scratch: bool) ->
             ClockedLearner.resume(run, store, saved) if saved else ClockedLearner.start(run, store)
         )
         with closing(begin) as learner:
-            clocked = ClockedLoop(
-                learner, chooser_of(run.recipe, run.origin, start.other), from_scratch
-            )
+            clocked = ClockedLoop(learner, chooser_of(run.recipe, run.origin, start.other))
             clocked.finetune(order.resume_command)
             return clocked.facts()
-    of_loop = run, store, from_scratch, start.other
+    of_loop = run, store, start.other
     loop = OnlineLoop.resume(*of_loop, saved) if saved else OnlineLoop.start(*of_loop)
     with closing(loop):
         finetune(loop, order.resume_command)
@@ -129,7 +128,8 @@ def _offline_methods() -> str:
     return ", ".join(name for name, method in METHODS.items() if method.learns_offline)
 
 
-def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
+def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None, goes_on: bool) -> None:
+    """Raise UsageError for a method that can't be fine-tuned so; one that `goes_on` has begun."""
     method = METHODS[recipe.run.algo]
     if not method.learns_online:
         raise UsageError(
@@ -138,6 +138,8 @@ def _check_online(recipe: Recipe, source: ckpt.Checkpoint | None) -> None:
         )
     others = [algo for algo in method.inherits if algo != method.name]
     taken = (method.name, *others)
+    if goes_on:
+        return
     if method.needs_own_pretraining and (source is None or source.document["algo"] not in taken):
         or_one = f" (or one of {listed(others)})" if others else ""
         taking = [] if source is None else continuing(source.document["algo"])
@@ -198,6 +200,7 @@ def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interrup
         order.observer,
         interruption,
         start.estimator,
+        from_scratch=start.from_scratch,
     )
     if saved is None:
         run.trackers.begin()

@@ -23,8 +23,8 @@ class Guard:
     A seed trips when `patience` evaluations in a row lie more than `max_drop` below its hand-over
     score, or when it has had more bad episodes than allowed. Then, by `action`: `warn` says so;
     `stop` ends the run, of all seeds; `rollback` gives the seed the parameters of its best
-    evaluation back, with the momentum of its optimiser forgotten and its updates shrunk, keeps
-    the data, and goes on.
+    evaluation back, or those that it was handed over with where none was yet, with the momentum of
+    its optimiser forgotten and its updates shrunk, keeps the data, and goes on.
     """
 
     def __init__(self, config: GuardConfig, learner: Learner, observer: Observer):
@@ -44,6 +44,14 @@ class Guard:
     @property
     def is_on(self) -> bool:
         return self._config.action != "off"
+
+    def begin(self) -> None:
+        """Keep the parameters as they are for a rollback before the first evaluation.
+
+        A robot plays no episodes apart, so its first bad one may come before any returns are known.
+        """
+        if not self._kept:
+            self._keep(np.ones(len(self._seeds), dtype=np.bool_))
 
     def evaluated(self, env_steps: int, returns: Array) -> None:
         """Look at an evaluation of the parameters as they are, returns `[S, episodes]`."""
@@ -86,7 +94,7 @@ class Guard:
         )
         answer = {
             "stop": "the run ends here",
-            "rollback": f"back to its best policy ({self._best[i]:.1f}), smaller updates from here",
+            "rollback": f"back to {self._best_known(i)}, smaller updates from here",
         }.get(action, "training goes on")
         self._observer(
             Note(f"guard, environment step {env_steps}, seed {seed}: {reason}; {answer}")
@@ -95,6 +103,10 @@ class Guard:
             self.stopped = True
         elif action == "rollback":
             self._roll_back(i)
+
+    def _best_known(self, i: int) -> str:
+        best = float(self._best[i])
+        return f"its best policy ({best:.1f})" if np.isfinite(best) else "the policy handed over"
 
     def _keep(self, better: Mask) -> None:
         """Keep the parameters of seeds whose evaluation was their best."""
@@ -139,7 +151,7 @@ class Guard:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters of the best evaluations."""
+        """Return the parameters that a rollback gives back."""
         return {f"guard.{name}": tensor for name, tensor in self._kept.items()}
 
     def restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -29,7 +29,6 @@ class OnlineLoop:
     def __init__(
         self,
         run: Run,
-        from_scratch: bool,
         acting: ActingOn,
         intake: Intake,
         other: Somebody | None = None,
@@ -37,7 +36,6 @@ class OnlineLoop:
         self.run, self.acting = run, acting
         recipe, learner, inputs = run.recipe, run.learner, run.inputs
         self.actor = Actor(recipe, learner, inputs, run.streams["explore"], acting)
-        self.from_scratch = from_scratch
         self.plan, self.intake = learner.plan, intake
         self.intervention: InPlace | None = None if other is None else other.begin(run)
         self.owed = False
@@ -47,13 +45,11 @@ class OnlineLoop:
         self.recorder = Recorder(run, self.episodes)
 
     @classmethod
-    def start(
-        cls, run: Run, offline: Store | None, from_scratch: bool, other: Somebody | None = None
-    ) -> OnlineLoop:
+    def start(cls, run: Run, offline: Store | None, other: Somebody | None = None) -> OnlineLoop:
         """Return a loop at the hand-over; where it acts is as the recipe says, or measured."""
         acting = faster_place(run.recipe, run.learner, run.inputs)
         _own_streams(run, acting, other)
-        loop = cls(run, from_scratch, acting, Intake(run, offline), other)
+        loop = cls(run, acting, Intake(run, offline), other)
         loop.recorder.begin()
         return loop
 
@@ -62,7 +58,6 @@ class OnlineLoop:
         cls,
         run: Run,
         offline: Store | None,
-        from_scratch: bool,
         other: Somebody | None,
         saved: Checkpoint,
     ) -> OnlineLoop:
@@ -70,7 +65,7 @@ class OnlineLoop:
         acting: ActingOn = saved.state["acting"]
         _own_streams(run, acting, other)
         run.restore(saved)  # before the stores: what isn't kept of them, the method computes
-        loop = cls(run, from_scratch, acting, Intake.restored(run, offline, saved), other)
+        loop = cls(run, acting, Intake.restored(run, offline, saved), other)
         loop._restore(saved)
         return loop
 
@@ -153,7 +148,7 @@ class OnlineLoop:
 
     def _own_action(self) -> Array:
         run, stream = self.run, self.run.streams["explore"]
-        if self.from_scratch and run.env_steps < self.plan.warmup_env_steps:
+        if run.from_scratch and run.env_steps < self.plan.warmup_env_steps:
             random = 2 * stream.uniform(run.spec.action_dim) - 1
             return random.cpu().numpy()
         return self.episodes.queue.head(self.actor.act(self.episodes.obs))

@@ -51,7 +51,8 @@ Array = npt.NDArray[Any]
 class Run:
     """One phase of S seeds, on its way.
 
-    The `estimator` measures policies in the place of episodes where there is no environment.
+    The `estimator` measures policies in the place of episodes where there is no environment. An
+    online run `from_scratch` continues no checkpoint, so its warm-up acts at random.
     Counters: `gradient_steps` of the learner (over both phases), `env_steps` and `episodes [S]`
     of the online phase.
     """
@@ -68,6 +69,7 @@ class Run:
     estimator: Evaluating | None = None
     history: History = field(default_factory=History)
     env_steps: int = 0
+    from_scratch: bool = False
 
     def __post_init__(self) -> None:
         spec = self.agent.spec
@@ -214,6 +216,7 @@ class Run:
             "done": done,
             **self.evaluations.state(),
             "faults": self.faults.count,
+            "from_scratch": self.from_scratch,
             "guard": self.guard.state(),
             "episodes": self.episodes.tolist(),
             **self.counts.state(),

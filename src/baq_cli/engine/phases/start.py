@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Spec
+from baq_cli.agents.plans import Plan
 from baq_cli.agents.registry import METHODS, make_agent, online_draws_from_data
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.checkpoints import folder as ckpt
@@ -64,7 +66,7 @@ class Start:
 
     `store` is the dataset, where it is drawn from; `saved` the checkpoint of this phase that it
     goes on from; `other` who may act in the policy's place; `estimator` what measures policies
-    where there is no environment.
+    where there is no environment; `from_scratch` whether the run continues no checkpoint.
     """
 
     recipe: Recipe
@@ -75,6 +77,7 @@ class Start:
     store: Store | None
     other: Somebody | None = None
     estimator: RunningEstimate | None = None
+    from_scratch: bool = False
 
 
 def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.device) -> Start:
@@ -87,6 +90,7 @@ def open_offline(recipe: Recipe, dataset: str, order: RunRequest, device: torch.
     agent = make_agent(recipe.run.algo, recipe.method, spec, "offline")
     check_schedule(agent, recipe, saved)
     learner = Learner(agent)
+    _check_windows(recipe, learner.plan, episodes)
     inputs = _inputs(recipe, agent, saved, episodes, order.observer)
     store = offline_store(episodes, inputs, spec, columns_of(agent, learner.plan), learner.discount)
     start = Start(recipe, saved, origin, learner, inputs, store)
@@ -109,8 +113,12 @@ def open_online(
     known origin no environment is made.
     """
     saved, recipe = saved_run(RunDirectory(order.out), recipe, order, "online")
+    from_scratch = _begun_from_scratch(saved, source)
+    if saved is not None:  # how it began is not for its resume to say
+        source = None if from_scratch else source or saved
     known = saved or source
-    episodes = _episodes(recipe, known, source is None, order.observer)
+    opened = from_scratch and known_origin is None
+    episodes = _episodes(recipe, known, opened, order.observer)
     origin = known_origin or online_origin(recipe, source, episodes, order.observer)
     if source is not None and episodes is not None and known_origin is None:
         origin = checked_origin(origin, episodes, order.observer)
@@ -137,15 +145,49 @@ def open_online(
         window = Window.of(learner.plan)
         data = StoreReader(agent, stores_by_name(store), learner.discount, window=window)
         hand_over(learner, source, recipe, data, order.observer)
-        if learner.plan.fit:
-            warmup, updates = learner.plan.warmup_env_steps, learner.plan.fit.steps
-            said = f"{warmup:,} env_steps with it as it is, then {updates:,} updates of critics"
-            order.observer(Note(f"before the policy learns: {said}"))
+    for said in [] if saved is not None else _of_updates(recipe, learner, from_scratch):
+        order.observer(Note(said))
     other = who_takes_over(recipe, origin, order.hand, order.observer)
-    return Start(recipe, saved, origin, learner, inputs, store, other)
+    of_start = recipe, saved, origin, learner, inputs, store, other
+    return Start(*of_start, from_scratch=from_scratch)
 
 
 # -- parts
+
+
+def _check_windows(recipe: Recipe, plan: Plan, episodes: Episodes) -> None:
+    """Raise UsageError where no row of a dataset has as many that follow as the plan looks at."""
+    longest = int(episodes.lengths.max())
+    if plan.window > longest:
+        algo = recipe.run.algo
+        raise UsageError(
+            f"critics of '{algo}' learn from {plan.window} steps in a row, and the longest episode "
+            f"of '{episodes.dataset_id}' has {longest}: they would learn nothing. Lower "
+            f"{algo}.chunk to {longest}, or give data with longer episodes."
+        )
+
+
+def _begun_from_scratch(saved: ckpt.Checkpoint | None, source: ckpt.Checkpoint | None) -> bool:
+    """Return whether an online run continues no checkpoint; those of earlier versions don't say."""
+    known = None if saved is None else saved.state.get("from_scratch")
+    return source is None if known is None else bool(known)
+
+
+def _of_updates(recipe: Recipe, learner: Learner, from_scratch: bool) -> Iterator[str]:
+    """Say what comes before an online phase's updates, and what will come of none."""
+    algo, run, plan = recipe.run.algo, recipe.run, learner.plan
+    warmup = plan.warmup_env_steps
+    if warmup >= run.env_steps:
+        yield (
+            f"the policy won't learn: its first {warmup:,} env_steps come without updates "
+            f"({algo}.warmup_env_steps), and the run ends after {run.env_steps:,}. Give more "
+            f"--env-steps, or a lower {algo}.warmup_env_steps."
+        )
+    elif plan.fit and not from_scratch:
+        said = f"{warmup:,} env_steps with it as it is, then {plan.fit.steps:,} updates of critics"
+        yield f"before the policy learns: {said}"
+    if run.critic_updates and not plan.fit:
+        yield f"'{algo}' has no critics: critic_updates={run.critic_updates} changes nothing"
 
 
 def _episodes(

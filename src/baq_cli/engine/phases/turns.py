@@ -35,6 +35,7 @@ class ClockedLearner:
 
     def __init__(self, run: Run, intake: Intake):
         self.run, self.intake = run, intake
+        run.guard.begin()
         self._endings = Endings(run, intake.online)
         self._episode, self._number = RunningEpisode(0), -1
         self._ended: list[tuple[float, int]] = []

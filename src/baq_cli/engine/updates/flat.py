@@ -53,6 +53,17 @@ class FlatParameters:
         parts = like.split([math.prod(shape) for shape in self._shapes])
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
+    def of_seeds(self, like: Tensor, seeds: int, rows: Sequence[int]) -> Tensor | None:
+        """Return what a flat tensor of so many seeds holds of those at `rows`, laid out as this.
+
+        None where it is of other parameters.
+        """
+        sizes = [seeds * math.prod(shape[1:]) for shape in self._shapes]
+        if like.shape != (sum(sizes),):
+            return None
+        parts = [part.view(seeds, -1)[list(rows)].flatten() for part in like.split(sizes)]
+        return torch.cat(parts)
+
     def span(self, module: nn.Module | nn.Parameter) -> Tensor:
         """Return the flat values of one of the modules, `[numel]`, a view."""
         start, stop = self._ranges[id(module)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
@@ -261,6 +261,23 @@ class Learner:
         self.gradient_steps = gradient_steps
         self.noise.restore(tensors["stream.noise"])
         self.restore_optimizers(tensors)
+
+    def moments_of_seeds(
+        self, tensors: Mapping[str, Tensor], seeds: int, rows: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Return optimiser state of so many seeds as that of those at `rows`, in the order of mine.
+
+        Groups of other parameters are left out; how many steps were made, seeds share.
+        """
+        found = {}
+        for name, flat in self._flat.items():
+            for key in self._adam.state[name]:
+                known = tensors.get(of := f"optimizer.{name}.{key}")
+                if known is not None and known.ndim:
+                    known = flat.of_seeds(known, seeds, rows)
+                if known is not None:
+                    found[of] = known
+        return found
 
     def restore_optimizers(
         self, tensors: dict[str, Tensor], but: frozenset[str] = frozenset()
