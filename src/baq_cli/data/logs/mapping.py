@@ -79,6 +79,16 @@ class Mapping(TextForm):
     )
     mask: str | None = Field(None, description="the filter key of the demonstrations to take")
 
+    @field_validator("observation", "action", "next_observation")
+    @classmethod
+    def _names_something(
+        cls, names: Names | dict[str, Names] | None
+    ) -> Names | dict[str, Names] | None:
+        for part in (names, *names.values()) if isinstance(names, dict) else (names,):
+            if part is not None and not part:
+                raise ValueError("it names no column: expected one, or a list of them")
+        return names
+
     @model_validator(mode="after")
     def _all_columns_or_none(self) -> Mapping:
         asked = {field: getattr(self, field) for field in COLUMN_FIELDS}
@@ -192,6 +202,7 @@ def expand_one(name: str, columns: list[str]) -> str:
 def expand(names: Names, columns: list[str]) -> list[str]:
     """Return the columns that names and patterns stand for, in order.
 
+    Brackets are a choice of letters, or where no column fits that stand for themselves.
     Raises UsageError when one stands for none.
     """
     found: dict[str, None] = {}
@@ -204,6 +215,9 @@ def expand(names: Names, columns: list[str]) -> list[str]:
         if patterns > MOST_PATTERNS:
             raise UsageError(f"a mapping has {MOST_PATTERNS} patterns a field at most: join them")
         matches = [column for column in columns if fnmatchcase(column, pattern)]
+        if not matches and "[" in pattern:  # `q[*]`, of columns that are called q[0] and q[1]
+            plain = pattern.replace("[", "[[]")
+            matches = [column for column in columns if fnmatchcase(column, plain)]
         if not matches:
             raise UsageError(f"the log has no column '{pattern}'; {nearest(pattern, columns)}")
         found |= dict.fromkeys(matches)
