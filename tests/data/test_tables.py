@@ -71,6 +71,18 @@ def test_names_before_a_pattern_come_first_and_no_column_comes_twice(folder: Pat
     assert done.episodes.obs[0].tolist() == [-1, 1, 10]
 
 
+@pytest.mark.parametrize("observation", ["*_*", {"arm": "q_*", "all": ["u_a", "q_1"]}, "q_*"])
+def test_an_observation_that_holds_the_action_of_its_row_is_told_of(
+    observation: Any, folder: Path
+) -> None:
+    """As a pattern has it that stands for more than was meant."""
+    path = write_table("csv", folder, ROBOT)
+    done = import_table(path, {"observation": observation, "action": "u_a", **ROBOT_ENDS})
+    told = [note for note in done.notes if "the observation holds u_a (action)" in note]
+    assert len(told) == (observation != "q_*")
+    assert (open_minari(NEW).metadata.get("import_notes") or [])[: len(told)] == told
+
+
 @every_form
 def test_a_mapping_by_part_makes_a_dict_observation(form: str, folder: Path) -> None:
     path = write_table(form, folder, ROBOT)

@@ -224,6 +224,28 @@ def expand(names: Names, columns: list[str]) -> list[str]:
     return list(found)
 
 
+def observed_too(mapping: Mapping | None, columns: list[str]) -> tuple[str, ...]:
+    """Say which columns of the observation are something else as well, as a pattern has it."""
+    if mapping is None or mapping.observation is None:
+        return ()
+    observation = mapping.observation
+    parts = observation.values() if isinstance(observation, dict) else (observation,)
+    observed = {name for part in parts for name in expand(part, columns)}
+    found: dict[str, str] = {}
+    for field in COLUMN_FIELDS:
+        asked = getattr(mapping, field)
+        if field == "observation" or asked is None or isinstance(asked, Constant | Marks):
+            continue
+        for part in asked.values() if isinstance(asked, dict) else (asked,):
+            found |= {name: field for name in expand(part, columns) if name in observed}
+    if not found:
+        return ()
+    named = listed([f"{name} ({field})" for name, field in found.items()])
+    return (
+        f"the observation holds {named} of the same row: will a policy see that before it acts?",
+    )
+
+
 def column_names(mapping: Mapping, columns: list[str]) -> dict[str, Any]:
     """Return the columns that observations (by part), actions and rewards are made of, if said."""
     observation, action, reward = mapping.observation, mapping.action, mapping.reward
