@@ -457,6 +457,21 @@ def test_a_log_that_says_nothing_of_ends_is_an_episode_a_file_or_cut_at_a_limit(
     log.done(*mapping, only, "--ends", "unused=done")
 
 
+@follows(
+    "the mark stays to the episode's last step. Mark the first of these steps alone, and remove "
+    "the rows behind it."
+)
+def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder: Path) -> None:
+    """Without episode numbers each of its rows would be an episode of one step."""
+    path, episode = folder / "log.npz", [0] * 4 + [1] * 4
+    said = Import(terminal, npz(path, episode=episode, terminated=flags(2, 3, 7))).told(status=3)
+    assert "1 steps inside an episode" in said
+    assert "--ends" not in said
+    kept = {name: np.delete(column, 3) for name, column in np.load(path).items()}
+    np.savez(path, **kept)
+    assert "2 episodes, 7 steps" in Import(terminal, path).done()
+
+
 @follows("Say what ends an episode with --ends ROLE=COLUMN, or {}.", "named by --ends")
 def test_a_count_of_episodes_is_reached_by_another_column_or_set_aside(
     terminal: Terminal, folder: Path
