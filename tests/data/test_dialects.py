@@ -206,7 +206,7 @@ def test_a_decimal_comma_is_one_where_it_says_so(tmp_path: Path) -> None:
         assert rows_of(path)[0][:2] == expected
 
 
-@pytest.mark.parametrize("cell", ["1.234,5", "1,234.5", "1 234", "1,234,567", "1'234"])
+@pytest.mark.parametrize("cell", ["1.234,5", "1,234.5", "1 234", "1,234,567", "1'234", "1_234"])
 def test_marks_of_thousands_are_never_taken_for_another_number(cell: str, tmp_path: Path) -> None:
     path = written(tmp_path / "log.csv", f"x;v;u;r;end\n{cell};0,5;0;1;0\n")
     with pytest.raises(BaqError):

@@ -47,10 +47,40 @@ def test_patterns_stand_for_columns_in_the_files_order(form: str, folder: Path) 
     assert ends(done.episodes) == [(2, True, False), (1, False, True)]
 
 
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [(["q[0]", "q[1]"], "q[*]"), (["q[0]", "q[1]"], "q[?]"), (["q0", "q1"], "q[01]")],
+)
+def test_brackets_in_a_pattern_stand_for_themselves_where_columns_have_them(
+    names: list[str], pattern: str, folder: Path
+) -> None:
+    """As PlotJuggler and rosbags call the numbers of a list."""
+    columns = {
+        "other": ROBOT["q_10"],
+        **dict(zip(names, (ROBOT["q_1"], ROBOT["q_2"]), strict=True)),
+    }
+    rest = {name: ROBOT[name] for name in ("u_a", *ROBOT_ENDS.values())}
+    path = write_table("csv", folder, columns | rest)
+    done = import_table(path, {**ONE_COLUMN, "observation": pattern})
+    assert done.episodes.obs[0].tolist() == [-1, 1]
+
+
 def test_names_before_a_pattern_come_first_and_no_column_comes_twice(folder: Path) -> None:
     path = write_table("csv", folder, ROBOT)
     done = import_table(path, {"observation": ["q_1", "q_*"], "action": "u_?", **ROBOT_ENDS})
     assert done.episodes.obs[0].tolist() == [-1, 1, 10]
+
+
+@pytest.mark.parametrize("observation", ["*_*", {"arm": "q_*", "all": ["u_a", "q_1"]}, "q_*"])
+def test_an_observation_that_holds_the_action_of_its_row_is_told_of(
+    observation: Any, folder: Path
+) -> None:
+    """As a pattern has it that stands for more than was meant."""
+    path = write_table("csv", folder, ROBOT)
+    done = import_table(path, {"observation": observation, "action": "u_a", **ROBOT_ENDS})
+    told = [note for note in done.notes if "the observation holds u_a (action)" in note]
+    assert len(told) == (observation != "q_*")
+    assert (open_minari(NEW).metadata.get("import_notes") or [])[: len(told)] == told
 
 
 @every_form
@@ -110,6 +140,51 @@ def test_next_observations_of_another_width_are_refused(
         import_table(path, {**ONE_COLUMN, **change})
 
 
+@pytest.mark.parametrize("following", [{"wrist": "q_1"}, {"arm": "q_1", "wrist": "q_2"}, "q_1"])
+def test_next_observations_of_other_parts_are_refused(following: Any, folder: Path) -> None:
+    path = write_table("csv", folder, ROBOT)
+    change = {"observation": {"arm": "q_1"}, "next_observation": following}
+    with pytest.raises(DataError, match=r"have the parts .*, observations arm"):
+        import_table(path, {**ONE_COLUMN, **change})
+
+
+@every_form
+@pytest.mark.parametrize("odd", [0.37, 2.0, -1.0])
+@pytest.mark.parametrize("role", ["terminated", "truncated"])
+def test_a_column_of_anything_but_0_and_1_ends_no_episode(
+    role: str, odd: float, form: str, folder: Path
+) -> None:
+    """Whether a mapping names it, `--ends` does, or its own name."""
+    columns = {"obs": [1.0, 2, 3, 4], "action": [0.0] * 4, "reward": [1.0] * 4}
+    path = write_table(form, folder, {**columns, role: [0.0, 1, odd, 0]})
+    names = {"observation": "obs", "action": "action", "reward": "reward"}
+    for mapping in (None, {**names, role: role}, {**names, "ends": {role: role}}):
+        rules = CutRules(only_terminations=role == "terminated")
+        with pytest.raises(DataError, match=f"'{role}' marks no rows: .* {odd:g} in row 2"):
+            import_table(path, mapping, rules)
+
+
+@every_form
+@pytest.mark.parametrize(
+    "runs", [["a", "a", None, "b"], [1.0, None, 1, 2]], ids=["words", "numbers"]
+)
+def test_a_row_without_its_episode_is_refused(runs: list[Any], form: str, folder: Path) -> None:
+    """An empty cell isn't another episode, in the middle of one."""
+    given = ["" if form == "npz" and v is None and "a" in runs else v for v in runs]
+    path = write_table(form, folder, {**ROBOT, "run": given})
+    for episode in ({"episode": "run"}, {"ends": {"episode": "run"}}):
+        mapping = {"observation": "q_1", "action": "u_a", "reward": "r", **episode}
+        with pytest.raises(DataError, match="'run'"):
+            import_table(path, mapping)
+    assert local_datasets() == []
+
+
+def test_spaces_around_an_episodes_name_are_no_part_of_it(folder: Path) -> None:
+    path = write_table("csv", folder, {**ROBOT, "run": ["a", "a ", " b", "b"]})
+    mapping = {"observation": "q_1", "action": "u_a", "reward": "r", "episode": "run"}
+    assert import_table(path, mapping).episodes.lengths.tolist() == [1, 1]
+
+
 @every_form
 def test_episodes_may_be_named_by_words(form: str, folder: Path) -> None:
     columns = {**ROBOT, "run": ["tuesday", "tuesday", "monday", "monday"]}
@@ -139,6 +214,9 @@ def test_a_column_of_text_is_no_harm_unless_it_is_mapped(form: str, folder: Path
         ({"action": ["u_a", "zz_*"]}, r"no column 'zz_\*'"),
         ({"reward": None}, "reward"),
         ({"observation": 5}, "observation"),
+        ({"observation": []}, "observation: .*names no column"),
+        ({"observation": {"arm": []}}, "observation: .*names no column"),
+        ({"action": ""}, "action: .*names no column"),
     ],
 )
 def test_a_wrong_mapping_is_refused_with_the_nearest_name(

@@ -134,7 +134,9 @@ def test_cells_that_nothing_asks_for_may_be_of_any_length(folder: Path) -> None:
     ],
     ids=["words", "structs", "ragged", "nested", "null", "maps", "bytes", "decimals", "times"],
 )
-@pytest.mark.parametrize("name", ["note", "infos/note", "obs.note", "reward.note"])
+@pytest.mark.parametrize(
+    "name", ["note", "infos/note", "obs.note", "reward.note", "timestamp", "done", "success"]
+)
 def test_whatever_else_a_table_holds_its_log_is_read(name: str, column: Any, folder: Path) -> None:
     assert reward_of(parquet_file(folder / "log.parquet", **{name: column})) == [1, 2, 4]
 

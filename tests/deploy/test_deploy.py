@@ -161,6 +161,9 @@ def test_a_device_that_isnt_here_is_refused(
     path = write_policy(tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match="expected cpu or cuda"):
         load_policy(path, device="gpu")
+    for other in ("mps", "meta"):
+        with pytest.raises(UsageError, match=f"'{other}' here: expected cpu or cuda"):
+            load_policy(path, device=other)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match="no CUDA device"):
         load_policy(path, device="cuda")
@@ -202,6 +205,8 @@ def test_importing_baq_imports_no_pytorch() -> None:
         ([None] * 5, "type object"),
         ([[1, 2, 3, 4, 5], [1]], "no array of numbers"),
         ({"a": np.zeros(5)}, "one array of 5 numbers, not a dict"),
+        (np.ma.masked_array(np.zeros(5), mask=[0, 1, 0, 0, 0]), "masked: expected all of them"),
+        (torch.zeros(5, requires_grad=True), "no array of numbers: .*requires grad"),
         (np.full(5, 3e38), r"action is not a number: .* too large for float32. .* 3e\+38"),
     ],
     ids=repr,
@@ -294,6 +299,7 @@ def test_a_single_row_is_a_batch_of_one_where_every_part_has_the_axis(tmp_path: 
         ({"arm": {"grip": 0.0}}, "no part 'arm/joints': it has \\['arm', 'goal'\\]"),
         ({"arm": np.zeros(5)}, "no part 'arm/grip'"),
         ({"goal": np.array([0, np.nan, 0])}, "finite"),
+        ({"goal": np.ma.masked_array(np.zeros(3), mask=[1, 0, 0])}, "masked"),
         ({"goal": np.zeros((7, 3))}, "as many for each of a batch"),
     ],
 )

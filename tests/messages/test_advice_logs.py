@@ -426,6 +426,52 @@ def test_the_limit_that_a_file_tells_of_is_given(
     assert "2 episodes" in log.done(*words)
 
 
+@follows(
+    "Where the log has none, --only-terminations takes each file for one episode, and "
+    "--max-episode-steps N cuts it after every N steps; all of these ends are truncations"
+)
+@pytest.mark.parametrize("name", ["mapping", "custom"])
+def test_a_log_that_says_nothing_of_ends_is_an_episode_a_file_or_cut_at_a_limit(
+    name: str, terminal: Terminal, folder: Path
+) -> None:
+    """As where a robot's program writes a file a demonstration, and no column of ends."""
+    columns = rows(obs=[0.0, 1, 2, 3], action=[0] * 4, reward=[1] * 4)
+    (folder / "b").mkdir()
+    files = [write_table("csv", place, columns) for place in (folder, folder / "b")]
+    text = "observation: obs\naction: action\nreward: reward\n" if name == "mapping" else ""
+    mapping = ("--mapping", written(folder / "m.yaml", text)) if text else ()
+    log = Import(terminal, files[0])
+    said = log.told(files[1], *mapping, status=3)
+    only, limit = options(said)
+    known = "every end counts as truncated"
+    for words, count in (((only,), "2 episodes, 6 steps"), ((limit, "2"), "4 episodes, 4 steps")):
+        found = log.done(files[1], *mapping, *words)
+        assert count in found
+        assert known in found
+    write_table("csv", folder, {**columns, "over": [0, 1, 0, 0]})
+    log.done(*mapping, only)  # a column that means nothing is no end
+    write_table("csv", folder, {**columns, "done": [0, 1, 0, 0]})
+    asked = log.told(*mapping, only, status=3)
+    assert only not in asked.partition("'done'")[0], "it was given"
+    assert "2 episodes" in log.done(*mapping, "--ends", "truncated=done")
+    log.done(*mapping, only, "--ends", "unused=done")
+
+
+@follows(
+    "the mark stays to the episode's last step. Mark the first of these steps alone, and remove "
+    "the rows behind it."
+)
+def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder: Path) -> None:
+    """Without episode numbers each of its rows would be an episode of one step."""
+    path, episode = folder / "log.npz", [0] * 4 + [1] * 4
+    said = Import(terminal, npz(path, episode=episode, terminated=flags(2, 3, 7))).told(status=3)
+    assert "1 steps inside an episode" in said
+    assert "--ends" not in said
+    kept = {name: np.delete(column, 3) for name, column in np.load(path).items()}
+    np.savez(path, **kept)
+    assert "2 episodes, 7 steps" in Import(terminal, path).done()
+
+
 @follows("Say what ends an episode with --ends ROLE=COLUMN, or {}.", "named by --ends")
 def test_a_count_of_episodes_is_reached_by_another_column_or_set_aside(
     terminal: Terminal, folder: Path

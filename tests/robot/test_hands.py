@@ -463,6 +463,16 @@ class Expert:
             return Decision(np.array([0.25]), mark=1)
         return Decision(np.array([0.25])) if moment.step % 2 else Decision()
 
+    def close(self):
+        raise OSError("the device is gone")
+
+class Pausing(Expert):
+    asked = 0
+
+    def decide(self, moment):
+        self.asked += 1
+        return Decision(pause=self.asked % 5 > 0)
+
 class Wrong(Expert):
     def decide(self, moment):
         return super().decide(moment) if moment.episode < 3 else WRONG
@@ -527,6 +537,10 @@ def test_a_class_acts_in_each_seed_and_a_resume_goes_on_within_the_episode(
         ("Decision(np.array([np.nan]))", "returned the action"),
         ("Decision('left')", "returned no numbers"),
         ("Decision(mark=7)", "the mark 7"),
+        ("Decision(mark=np.array([1]))", r"the mark \[1\]"),
+        ("Decision(end=None)", "returned end = None, expected True or False"),
+        ("Decision(pause='yes')", "returned pause = 'yes', expected"),
+        ("exec('raise SystemExit(3)')", "SystemExit: 3"),
     ],
 )
 def test_a_class_that_fails_ends_the_run_and_costs_nothing(
@@ -536,6 +550,28 @@ def test_a_class_that_fails_ends_the_run_and_costs_nothing(
     with pytest.raises(Interrupted, match=rf"(?s)my_hand:Wrong.*{said}.*everything is saved"):
         run_with("my_hand:Wrong", tmp_path / "run", "my_hand:Wrong")
     assert max(states(tmp_path / "run").popitem()[1]["episodes"]) == 3
+
+
+def test_a_pause_and_the_pace_of_a_person_make_no_action_late(
+    probe: str,
+    mine: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Time goes on only while somebody has the run wait: four times 0.05 s a step."""
+    now = [1.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: now.append(now.pop() + seconds))
+    watchdog = {"max_late_seconds": 0.01, "then": "stop"}
+    safety = {"watchdog": watchdog, "rest_action": 0}
+    run_with("my_hand:Pausing", tmp_path / "run", "my_hand:Pausing", safety=safety)
+    assert now[0] >= 1 + 0.2 * ENV_STEPS
+    hands = Hands(at_hand([Decision(np.float32([1]))] * 3, hz=4)[0], ignore, Interruption())
+    waited = []
+    for _ in range(3):
+        hands.choose(np.zeros((1, 1), np.float32), np.zeros((1, 2)), np.array([0]))
+        waited.append(hands.waited_seconds)
+    assert waited == [0, 0.25, 0.25], "a person's steps are so far apart"
 
 
 @follows("the recipe has '{}' take over, and a class is imported only where the command itself ")

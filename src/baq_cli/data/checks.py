@@ -109,13 +109,21 @@ def _actions(episodes: Episodes) -> Iterator[Finding]:
 def _end_flags(episodes: Episodes) -> Iterator[Finding]:
     last = episodes.starts + episodes.lengths - 1
     terminated, truncated = episodes.terminated[last], episodes.truncated[last]
-    inside = (episodes.terminated | episodes.truncated).sum() - (terminated | truncated).sum()
-    if inside:
+    marked = episodes.terminated | episodes.truncated
+    inside = marked.copy()
+    inside[last] = False
+    if inside.any():
+        stays = bool(marked[np.flatnonzero(inside) + 1].all())  # to the end of its episode
         yield _error(
             "end flags",
-            f"{inside} steps inside an episode are marked terminated or truncated: the episodes "
-            "are cut wrongly. Import the log again without its episode numbers (--ends "
-            "unused=COLUMN), and the flags decide.",
+            f"{inside.sum()} steps inside an episode are marked terminated or truncated: "
+            + (
+                "the mark stays to the episode's last step. Mark the first of these steps alone, "
+                "and remove the rows behind it."
+                if stays
+                else "the episodes are cut wrongly. Import the log again without its episode "
+                "numbers (--ends unused=COLUMN), and the flags decide."
+            ),
         )
     if (terminated & truncated).any():
         yield _warning(

@@ -20,7 +20,7 @@ def read_observations(given: npt.ArrayLike | Mapping[str, Any], spaces: Spaces) 
     Raises DataError for what is no such numbers, and for those that float32 doesn't hold.
     """
     obs: Any = given
-    if not isinstance(obs, np.ndarray):
+    if type(obs) is not np.ndarray:
         obs = _flatten(obs, spaces) if isinstance(obs, Mapping) else _array(obs)
     if obs.dtype.kind not in "fiub":
         raise DataError(f"an observation of the type {obs.dtype}: expected numbers")
@@ -59,9 +59,11 @@ def _flatten(obs: Mapping[str, Any], spaces: Spaces) -> Array:
 
 
 def _array(values: Any) -> Array:
+    if np.ma.is_masked(values):  # what lies behind the mask was said to be no measurement
+        raise DataError("the observation has numbers that are masked: expected all of them")
     try:
         return np.asarray(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch has all three
         raise DataError(f"an observation that is no array of numbers: {error}") from error
 
 

@@ -70,6 +70,8 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"there is no device '{name}': expected cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"nothing acts on the device '{name}' here: expected cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device '{name}', but PyTorch sees no CUDA device: use 'cpu'")
     return device

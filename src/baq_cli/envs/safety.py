@@ -165,6 +165,10 @@ class Limits:
             self._acted["observation_envelope"] |= self._outside == envelope.after_steps
         return self._stopping
 
+    def waited(self, seconds: float) -> None:
+        """Count no time for which somebody had the environments wait, as in a pause, as late."""
+        self._since += seconds
+
     def bits(self) -> Array:
         """Return which limits acted in the last step, a bit each in their order, `[K]` uint8."""
         acted = [self._acted[name].astype(np.uint8) << i for i, name in enumerate(LIMITS)]

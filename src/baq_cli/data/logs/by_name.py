@@ -41,7 +41,10 @@ class Columns(dict[str, Any]):
         return value if self._convert is None else self._convert(name, value)
 
     def numbered(self, name: str) -> Array:
-        """Return a column's values as numbers, the same for the same value: words will do."""
+        """Return a column's values as numbers, the same for the same value: words will do.
+
+        Raises DataError where a row has none.
+        """
         return self._number(name, super().__getitem__(name))
 
     def label(self, name: str, row: int) -> str:
@@ -50,6 +53,8 @@ class Columns(dict[str, Any]):
 
     def clue(self, name: str, words: bool) -> Array | None:
         """Return what a column that nothing asks for holds, or None: it spoils no log."""
+        if super().__getitem__(name) is None:  # its reader has seen that it is none
+            return None
         try:
             return self.numbered(name) if words else self[name]
         except (DataError, ValueError, TypeError):
@@ -79,13 +84,33 @@ def check_names(names: Sequence[str]) -> None:
         raise DataError(f"a column's name has {longest:,} letters; expected {MOST_LETTERS} at most")
 
 
+def nameless(column: str, empty: int, rows: int, where: str) -> DataError:
+    """Return what is said of a column that should name each row's episode, and is empty in some."""
+    return DataError(
+        f"column '{column}' is empty in {empty:,} of {rows:,} rows, {where}: expected a number or "
+        "a word in each"
+    )
+
+
+def check_numbered(column: str, empty: Array) -> None:
+    """Raise DataError where a column that should name each row's episode is empty, `[N]` bool."""
+    if empty.any():
+        where = f"first in row {int(empty.argmax())} (from 0)"
+        raise nameless(column, int(empty.sum()), empty.size, where)
+
+
 def _number_array(name: str, column: Any) -> Array:
     column = np.asarray(column)
-    if column.dtype.kind in "iu":
+    if column.dtype.kind in "iuf":
+        check_numbered(name, np.isnan(column))
         return column
-    if column.dtype.kind not in "fbUSM" or not column.dtype.itemsize:
+    if column.dtype.kind not in "bUSM" or not column.dtype.itemsize:
         raise DataError(f"column '{name}' is of type {column.dtype}; expected numbers or words")
-    return np.unique(column.reshape(-1), return_inverse=True)[1].reshape(-1)
+    words = column.reshape(-1)
+    found, numbers = np.unique(words, return_inverse=True)
+    blank = [k for k, word in enumerate(found.tolist()) if word in ("", b"", None)]
+    check_numbered(name, np.isin(numbers.reshape(-1), blank))
+    return numbers.reshape(-1)
 
 
 def _label_array(name: str, column: Any, row: int) -> str:

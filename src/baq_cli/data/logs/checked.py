@@ -8,18 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.logs.cutting import FlatLog
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, listed
 
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
 
 
 def checked_log(observations: Parts, following: Parts | None, **single: Any) -> FlatLog:
-    """Check that every column has numbers, and as many rows as there are rewards."""
+    """Check that every column has numbers, and as many rows as there are rewards.
+
+    Raises DataError for one that hasn't, and for next observations of other parts.
+    """
     rewards = np.asarray(single["rewards"])
     rows = len(rewards) if rewards.ndim else 0
     if rows == 0:
         raise DataError("the log holds no rows")
+    if following is not None and following.keys() != observations.keys():
+        here, there = (listed(sorted(p)) or "none" for p in (observations, following))
+        raise DataError(
+            f"next observations have the parts {there}, observations {here}: expected the same"
+        )
     for name, array in [
         *((f"observations {n}".strip(), a) for n, a in observations.items()),
         *((f"next observations {n}".strip(), a) for n, a in (following or {}).items()),
@@ -57,7 +65,4 @@ def _check(name: str, array: Any, rows: int) -> None:
 def _column(name: str, array: Array, rows: int) -> Array:
     if array.size != rows:
         raise DataError(f"{name} have the shape {list(array.shape)}; expected one number a row")
-    column = array.reshape(rows)
-    if name in ("terminated", "truncated") and column.dtype.kind == "f":
-        return np.asarray(np.nan_to_num(column) != 0)
-    return column
+    return array.reshape(rows)

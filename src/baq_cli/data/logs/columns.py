@@ -31,6 +31,7 @@ from baq_cli.data.logs.mapping import (
     column_names,
     expand,
     expand_one,
+    observed_too,
 )
 from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.errors import DataError, UsageError, listed
@@ -146,7 +147,7 @@ def to_log_file(
         resets = _of_resets(columns, log)
         asked = wanted(list(columns), mapping)
         used = sorted({_meaning(name) for name in asked if not is_info(name)})
-    notes = reward_notes(mapping)
+    notes = (*reward_notes(mapping), *observed_too(mapping, list(columns)))
     name = episode_column(list(columns), mapping)
     span = None if name is None else (columns.label(name, 0), columns.label(name, -1))
     about = {} if mapping is None else {"columns": column_names(mapping, list(columns))}

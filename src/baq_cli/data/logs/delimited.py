@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.by_name import Columns, check_names
+from baq_cli.data.logs.by_name import Columns, check_names, nameless
 from baq_cli.data.logs.columns import episode_column, to_log_file, wanted
 from baq_cli.data.logs.dialect import Rows, decimal_mark, split_rows
 from baq_cli.data.logs.logfile import LogFile
@@ -100,11 +100,15 @@ class _Reading:
 
     def numbered(self, name: str, place: int) -> Array:
         numbers: dict[str, int] = {}
-        cells = self._cells(name, place)
+        cells = [cell.strip() for cell in self._cells(name, place)]
+        empty = [row for row, cell in enumerate(cells) if cell.lower() in MISSING]
+        if empty:
+            where = f"first in line {self.rows.lines[empty[0]]}"
+            raise nameless(name, len(empty), len(cells), where)
         return np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
 
     def label(self, name: str, place: int, row: int) -> str:
-        return self._cells(name, place)[row]
+        return self._cells(name, place)[row].strip()
 
     def _cells(self, name: str, place: int) -> list[str]:
         if place == _SEVERAL:
@@ -128,6 +132,8 @@ class _Reading:
 def _number(cell: str, decimal: str) -> float | None:
     """Return a cell's number, None where it is none."""
     word = cell if len(cell) <= MOST_DIGITS else "long"
+    if "_" in word:  # 1_5 is a number to Python alone
+        return None
     if decimal == ",":
         word = "dot" if "." in word else word.replace(",", ".")
     try:

@@ -128,7 +128,7 @@ def _decided(
     given = rules.max_episode_steps is not None or rules.only_terminations
     if not given and spec is not None:
         rules = replace(rules, max_episode_steps=spec.max_episode_steps)
-    decided = decide(log, file.clues, rules, file.last_row_observed)
+    decided = decide(log, file.clues, rules, file.last_row_observed, told=given)
     told = decided.log.truncated is not None or decided.log.episode is not None
     if given and told:
         roles = ("truncated", "episode", "runs", "last", "first", "step")

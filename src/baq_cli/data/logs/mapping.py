@@ -79,6 +79,16 @@ class Mapping(TextForm):
     )
     mask: str | None = Field(None, description="the filter key of the demonstrations to take")
 
+    @field_validator("observation", "action", "next_observation")
+    @classmethod
+    def _names_something(
+        cls, names: Names | dict[str, Names] | None
+    ) -> Names | dict[str, Names] | None:
+        for part in (names, *names.values()) if isinstance(names, dict) else (names,):
+            if part is not None and not part:
+                raise ValueError("it names no column: expected one, or a list of them")
+        return names
+
     @model_validator(mode="after")
     def _all_columns_or_none(self) -> Mapping:
         asked = {field: getattr(self, field) for field in COLUMN_FIELDS}
@@ -192,6 +202,7 @@ def expand_one(name: str, columns: list[str]) -> str:
 def expand(names: Names, columns: list[str]) -> list[str]:
     """Return the columns that names and patterns stand for, in order.
 
+    Brackets are a choice of letters, or where no column fits that stand for themselves.
     Raises UsageError when one stands for none.
     """
     found: dict[str, None] = {}
@@ -204,10 +215,35 @@ def expand(names: Names, columns: list[str]) -> list[str]:
         if patterns > MOST_PATTERNS:
             raise UsageError(f"a mapping has {MOST_PATTERNS} patterns a field at most: join them")
         matches = [column for column in columns if fnmatchcase(column, pattern)]
+        if not matches and "[" in pattern:  # `q[*]`, of columns that are called q[0] and q[1]
+            plain = pattern.replace("[", "[[]")
+            matches = [column for column in columns if fnmatchcase(column, plain)]
         if not matches:
             raise UsageError(f"the log has no column '{pattern}'; {nearest(pattern, columns)}")
         found |= dict.fromkeys(matches)
     return list(found)
+
+
+def observed_too(mapping: Mapping | None, columns: list[str]) -> tuple[str, ...]:
+    """Say which columns of the observation are something else as well, as a pattern has it."""
+    if mapping is None or mapping.observation is None:
+        return ()
+    observation = mapping.observation
+    parts = observation.values() if isinstance(observation, dict) else (observation,)
+    observed = {name for part in parts for name in expand(part, columns)}
+    found: dict[str, str] = {}
+    for field in COLUMN_FIELDS:
+        asked = getattr(mapping, field)
+        if field == "observation" or asked is None or isinstance(asked, Constant | Marks):
+            continue
+        for part in asked.values() if isinstance(asked, dict) else (asked,):
+            found |= {name: field for name in expand(part, columns) if name in observed}
+    if not found:
+        return ()
+    named = listed([f"{name} ({field})" for name, field in found.items()])
+    return (
+        f"the observation holds {named} of the same row: will a policy see that before it acts?",
+    )
 
 
 def column_names(mapping: Mapping, columns: list[str]) -> dict[str, Any]:

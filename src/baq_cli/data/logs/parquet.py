@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.by_name import Columns, check_names
+from baq_cli.data.logs.by_name import Columns, check_names, check_numbered
 from baq_cli.data.logs.columns import (
     beside,
     episode_column,
@@ -210,9 +210,11 @@ def _numbered(name: str, column: Any) -> Array:
 
     if _is_list(column.type):
         return _numbers(name, column)
+    if column.null_count:
+        check_numbered(name, np.asarray(column.is_null()))
     if not pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    parts = [part.indices.fill_null(-1).to_numpy() for part in column.unify_dictionaries().chunks]
+    parts = [part.indices.to_numpy() for part in column.unify_dictionaries().chunks]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 

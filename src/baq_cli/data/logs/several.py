@@ -126,8 +126,8 @@ def _same(one: str, other: str) -> bool:
 
 
 def _ends(log: FlatLog) -> bool:
-    truncated = False if log.truncated is None else np.nan_to_num(log.truncated[-1])
-    return bool(log.terminated[-1]) or bool(truncated)
+    flags = [log.terminated[-1], False if log.truncated is None else log.truncated[-1]]
+    return any(bool(np.nan_to_num(flag)) for flag in flags)
 
 
 def one_file(group: Sequence[Part]) -> LogFile:

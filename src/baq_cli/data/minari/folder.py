@@ -88,8 +88,8 @@ def check_new_id(dataset_id: str) -> None:
         version = None
     if version is None:
         raise UsageError(
-            f"'{dataset_id}' can't be a dataset's id: expected a name of two or more letters and a "
-            "version, with or without a namespace, as me/hopper/clumsy-v0."
+            f"'{dataset_id}' can't be a dataset's id: expected a name and a version, with or "
+            "without a namespace, each of two or more letters, as me/hopper/clumsy-v0."
         )
     if dataset_id.startswith(RESERVED):
         raise UsageError(

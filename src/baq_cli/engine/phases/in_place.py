@@ -23,10 +23,14 @@ Array = npt.NDArray[Any]
 
 
 class InPlace(Protocol):
-    """Somebody in a run, asked before every step; see `Intervention` and `Hands`."""
+    """Somebody in a run, asked before every step; see `Intervention` and `Hands`.
+
+    `waited_seconds` is for how long they had the last step wait, on purpose.
+    """
 
     taken: Array
     marks: Array
+    waited_seconds: float
 
     def choose(
         self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()

@@ -107,6 +107,8 @@ class Intervention:
     `taken [S]` says whose action the last one chosen was; no episode is marked (`marks [S]` is 0).
     """
 
+    waited_seconds = 0.0
+
     def __init__(self, config: InterventionConfig, other: TakeOver, stream: SeedStream):
         self._config, self.other, self._stream = config, other, stream
         seeds = len(stream.seeds)

@@ -135,6 +135,8 @@ class OnlineLoop:
             return own
         moment = self.episodes.obs, self.run.episodes, self.episodes.pool.hand_over
         chosen = self.intervention.choose(own, *moment)
+        if self.episodes.pool.limits is not None:
+            self.episodes.pool.limits.waited(self.intervention.waited_seconds)
         self.episodes.queue.drop(self.intervention.taken)  # what was decided before is out of date
         return chosen
 

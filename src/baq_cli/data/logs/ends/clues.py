@@ -55,7 +55,7 @@ class Clues:
             raise UsageError(f"the log has no column '{name}'; {nearest(name, list(self.columns))}")
         values = self.columns[name]
         if values is None:
-            raise DataError(f"column '{name}' holds no numbers, or not one a row")
+            raise DataError(f"column '{name}' holds no numbers, or not one in each row")
         return values
 
     def ordered(self, order: Array) -> Clues:

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baq_cli.data.logs.by_name import check_numbered
 from baq_cli.data.logs.cutting import CutRules, FlatLog, bare_rows, moved_back, reordered
 from baq_cli.data.logs.ends.clues import Clues
 from baq_cli.data.logs.ends.draft import Draft, numbered
-from baq_cli.data.logs.ends.marks import episode_starts, is_flags, listed_starts
+from baq_cli.data.logs.ends.marks import (
+    episode_starts,
+    flags,
+    is_flags,
+    listed_starts,
+)
 from baq_cli.data.logs.ends.names import Kind
 from baq_cli.data.logs.ends.other_names import by_marks_of_any_end, by_other_names
-from baq_cli.data.logs.ends.questions import PLACE, ask, candidates
+from baq_cli.data.logs.ends.questions import NO_COLUMN, PLACE, ask, candidates
 from baq_cli.data.logs.ends.roles import PLACES, way
 from baq_cli.data.logs.ends.turns import Evidence, run_starts, tell_apart
 from baq_cli.errors import DataError
@@ -41,7 +47,7 @@ class Decided:
     def way_without(self) -> str:
         """Return the options that leave where episodes end to a limit, and not to columns.
 
-        Empty where no column would say that a task ended: then a limit isn't enough.
+        Empty where no column would say that a task ended: every end would be one of the limit's.
         """
         if not self.sources.keys() & {"terminated", "not_terminated"}:
             return ""
@@ -56,10 +62,17 @@ class Decided:
         return " ".join(ways)
 
 
-def decide(log: FlatLog, clues: Clues, rules: CutRules, last_row_observed: bool = False) -> Decided:
+def decide(
+    log: FlatLog,
+    clues: Clues,
+    rules: CutRules,
+    last_row_observed: bool = False,
+    told: bool = False,
+) -> Decided:
     """Settle which rows end an episode by the columns there are.
 
     `last_row_observed`: each episode's last row is its final observation, and marked itself.
+    `told`: the user gives the rules, which are enough then where no column says it.
     What the user says comes first, then a mapping or usual names; without a mapping other names
     are used where their meaning is certain. Rows that were written in turn are put together.
     Raises DataError where columns could mean several things, with the options that say which.
@@ -74,7 +87,7 @@ def decide(log: FlatLog, clues: Clues, rules: CutRules, last_row_observed: bool 
         if not said.keys() & {*PLACES}:
             by_marks_of_any_end(draft)
     _by_places(draft)
-    _check_settled(draft, rules, last_row_observed)
+    _check_settled(draft, rules, last_row_observed, told)
     terminated = draft.terminated
     settled = replace(
         log,
@@ -101,7 +114,11 @@ def _by_usual_names(draft: Draft, log: FlatLog) -> None:
             draft.aside.add(column)
             continue
         draft.sources[role] = column
-        setattr(draft, role, values if role == "episode" else moved_back(values, draft.bare))
+        if role == "episode":
+            check_numbered(column or role, np.isnan(values))
+        else:
+            values = moved_back(flags(column or role, values, draft.rows), draft.bare)
+        setattr(draft, role, values)
 
 
 def _by_word(draft: Draft) -> None:
@@ -130,6 +147,7 @@ def _numbers(draft: Draft, column: str) -> Array:
     """
     values = draft.clues.values(column)
     if values.shape == (draft.rows,):
+        check_numbered(column, np.isnan(values))
         return values
     look = draft.clues.look(column)
     kinds = (Kind.LENGTHS, Kind.LAST, Kind.FIRST) if look is None else (look.kind,)
@@ -170,14 +188,14 @@ def _by_places(draft: Draft) -> None:
     draft.truncated = known | (ends if draft.terminated is None else ends & ~draft.terminated)
 
 
-def _check_settled(draft: Draft, rules: CutRules, last_row_observed: bool) -> None:
+def _check_settled(draft: Draft, rules: CutRules, last_row_observed: bool, told: bool) -> None:
     """Ask what isn't settled: where episodes end, or, where a column marks it, why."""
     clues, rows = draft.clues, draft.rows
     leave = {*draft.aside, *draft.sources.values()}
     open_ones = candidates(clues, leave, rows)
     nothing = draft.truncated is None and draft.episode is None
-    if nothing and draft.terminated is None:
-        ask(PLACE, open_ones, clues, rows)
+    if nothing and draft.terminated is None and (open_ones or not told):
+        ask(PLACE if told else f"{PLACE}. {NO_COLUMN}", open_ones, clues, rows)
     limited = rules.max_episode_steps is not None or rules.only_terminations
     if nothing and not (limited or last_row_observed or draft.bare.any()):
         ask(

@@ -29,8 +29,20 @@ def flags(column: str, values: Array, rows: int, inverted: bool = False) -> Arra
     Raises DataError for a column of anything else.
     """
     if not is_flags(values, rows):
-        raise DataError(f"column '{column}' marks no rows: expected 0 or 1 in each of {rows} rows")
+        raise DataError(
+            f"column '{column}' marks no rows: expected 0 or 1 in each of {rows:,} rows"
+            f"{_first_odd(values, rows)}"
+        )
     return np.asarray(values == 0 if inverted else np.nan_to_num(values.astype(np.float64)) != 0)
+
+
+def _first_odd(values: Array, rows: int) -> str:
+    """Say what stands in the first row that is neither 0 nor 1."""
+    if values.shape != (rows,):
+        return f", found {len(values):,} numbers"
+    number = values.astype(np.float64)
+    row = int((~(np.isin(number, (0, 1)) | np.isnan(number))).argmax())
+    return f", found {number[row]:g} in row {row} (from 0)"
 
 
 def listed_starts(values: Array, rows: int, kind: Kind) -> Array | None:

@@ -39,6 +39,10 @@ _SAYS = {
     "not_terminated": "the task ended where it is 0; --only-terminations where nothing else does",
 }
 PLACE = "no column says where an episode ends: terminated, truncated, episode"
+NO_COLUMN = (
+    "Where the log has none, --only-terminations takes each file for one episode, and "
+    "--max-episode-steps N cuts it after every N steps; all of these ends are truncations"
+)
 
 
 def ask(why: str, columns: Sequence[str], clues: Clues, rows: int) -> NoReturn:

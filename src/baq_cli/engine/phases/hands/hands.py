@@ -84,7 +84,8 @@ class Hands:
     `taken [S]` says whose action the last one chosen was, `marks [S]` what was said of its episode
     (1 success, −1 failure). What they want is no part of a checkpoint: after a resume the policy
     acts until somebody takes over. With `paced`, a person's steps come no faster than the recipe
-    says; another clock may see to that.
+    says; another clock may see to that. `waited_seconds` is for how long the last step waited for
+    that, and in a pause.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Hands:
         self.taken, self._cut = (np.zeros(count, dtype=np.bool_) for _ in range(2))
         self.marks = np.zeros(count, dtype=np.int64)
         self._who_acts, self._acted = WhoActs(self._config, observer), -np.inf
+        self.waited_seconds = 0.0
 
     def choose(
         self, own: Array, obs: Array, episode: Array, asked_for: Sequence[str | None] = ()
@@ -118,7 +120,7 @@ class Hands:
             self._asked = [
                 Asked(hand, self._config, *at) for hand, at in zip(opened, self._at, strict=True)
             ]
-        decisions = []
+        decisions, self.waited_seconds = [], 0.0
         for i, asked in enumerate(self._asked):
             why = (asked_for[i] or "") if asked_for else ""
             decision = self._wanted(asked, own[i].copy(), obs[i].copy(), int(episode[i]), why)
@@ -134,17 +136,21 @@ class Hands:
         self, asked: Asked, own: Array, obs: Array, episode: int, asked_for: str
     ) -> Decision | None:
         """Return what somebody wants once they don't pause; None when the run is to stop."""
+        paused = waited = 0.0
         while True:
             wanted = asked.ask(own, obs, episode, asked_for)
             if isinstance(wanted, str):
                 self._interruption.requested = self._interruption.requested or wanted
                 return None
             if not wanted.pause:
+                self.waited_seconds += waited
                 return wanted
+            paused = paused or time.monotonic()
             if self._interruption.requested:
                 return None
             self._who_acts.say([wanted])
             time.sleep(ASK_SECONDS)
+            waited = time.monotonic() - paused
 
     def _settle(self, decisions: list[Decision], own: Array, asked_for: str) -> Array:
         self.taken = np.array([decision.action is not None for decision in decisions])
@@ -162,8 +168,10 @@ class Hands:
     def _wait_for_a_person(self) -> None:
         """Let no two steps of theirs come faster than the recipe says."""
         seconds = 1 / (self._config.hz or PERSON_HZ)
-        time.sleep(max(0.0, self._acted + seconds - time.monotonic()))
+        began = time.monotonic()
+        time.sleep(max(0.0, self._acted + seconds - began))
         self._acted = time.monotonic()
+        self.waited_seconds += self._acted - began
 
     def judged(
         self, reward: Array, terminated: Array, truncated: Array

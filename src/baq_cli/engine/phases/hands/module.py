@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -38,7 +39,8 @@ class ClassHand:
     """An object of a class of the user's; what it decides is checked.
 
     It is made with a `Setting`; `decide(moment)` returns a `Decision`, and `close()` is called at
-    the end where it has one. Raises HandFault for what it raises, and for no possible decision.
+    the end where it has one. Raises HandFault for what it raises, and for no possible decision;
+    what `close()` raises is passed over, for nothing more is wanted of it.
     """
 
     def __init__(self, name: str, setting: Setting):
@@ -52,14 +54,18 @@ class ClassHand:
         """Return what the object decides."""
         try:
             decision = self._made.decide(moment)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise HandFault(f"{self._name} failed: {_told(error)}") from error
         if not isinstance(decision, Decision):
             raise HandFault(f"{self._name} returned {clipped(repr(decision))}, not a Decision")
-        if decision.mark not in (FAILURE, UNMARKED, SUCCESS):
+        if np.ndim(decision.mark) or decision.mark not in (FAILURE, UNMARKED, SUCCESS):
             raise HandFault(
                 f"{self._name} returned the mark {clipped(decision.mark)}, not -1, 0, 1"
             )
+        for name in ("end", "pause", "stop"):
+            if not isinstance(getattr(decision, name), bool | np.bool_):
+                odd = clipped(repr(getattr(decision, name)))
+                raise HandFault(f"{self._name} returned {name} = {odd}, expected True or False")
         return decision if decision.action is None else self._checked(decision)
 
     def _checked(self, decision: Decision) -> Decision:
@@ -79,7 +85,8 @@ class ClassHand:
         """Close the object, where it can be closed."""
         close = getattr(self._made, "close", None)
         if close is not None:
-            close()
+            with suppress(Exception):
+                close()
 
 
 def _find(name: str) -> Any:
