@@ -91,14 +91,21 @@ def clipped_path(path: object) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known name, or the list of them."""
+    """Return `did you mean 'x'?` for the closest known name, or the list of them.
+
+    Capitals count as small letters, and `-`, `+` and spaces as `_`: TD3+BC is close to td3_bc.
+    """
     import difflib
 
-    near = [word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN]
-    close = difflib.get_close_matches(name[:MOST_SHOWN], near, n=1, cutoff=0.5)
+    near = {_plain(word): word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN}
+    close = difflib.get_close_matches(_plain(name[:MOST_SHOWN]), near, n=1, cutoff=0.5)
     if close:
-        return f"did you mean '{close[0]}'?"
+        return f"did you mean '{near[close[0]]}'?"
     return "known: " + listed(sorted(known))
+
+
+def _plain(name: str) -> str:
+    return name.lower().translate(dict.fromkeys(map(ord, "-+ "), "_"))
 
 
 def listed(names: Sequence[str]) -> str:
