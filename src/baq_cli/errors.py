@@ -93,18 +93,23 @@ def clipped_path(path: object) -> str:
 def nearest(name: str, known: list[str], most: int = 1, elsewhere: str | None = None) -> str:
     """Return `did you mean 'x'?` for the closest known names, or the list of them.
 
+    Capitals count as small letters, and `-`, `+` and spaces as `_`: TD3+BC is close to td3_bc.
     `most` names are given at most, with `or`. `elsewhere` says where all are listed, in the place
     of their list; it is said in either case.
     """
     import difflib
 
-    near = [word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN]
-    close = difflib.get_close_matches(name[:MOST_SHOWN], near, n=most, cutoff=0.5)
-    quoted = " or ".join(f"'{found}'" for found in close)
+    near = {_plain(word): word for word in known[:MOST_COMPARED] if len(word) <= MOST_SHOWN}
+    close = difflib.get_close_matches(_plain(name[:MOST_SHOWN]), near, n=most, cutoff=0.5)
+    quoted = " or ".join(f"'{near[found]}'" for found in close)
     meant = f"did you mean {quoted}?" if close else ""
     if elsewhere is not None:
         return f"{meant} {elsewhere}".lstrip()
     return meant or "known: " + listed(sorted(known))
+
+
+def _plain(name: str) -> str:
+    return name.lower().translate(dict.fromkeys(map(ord, "-+ "), "_"))
 
 
 def listed(names: Sequence[str]) -> str:

@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import minari
 import numpy as np
 import pytest
+import typer
 from minari.data_collector import EpisodeBuffer
 
-from baq_cli.cli.options import parse_seeds
+from baq_cli.cli.main import app
+from baq_cli.cli.options import parse_seeds, tell_idle
 from baq_cli.errors import ExitStatus, UsageError
 from baq_cli.untrusted import TRUST_VARIABLE, trusted
 from support.cli import SMALL, baq, baq_json
@@ -33,6 +36,44 @@ def test_help_does_not_import_torch_or_other_heavy_packages() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.strip() == "[]"
     assert "finetune" in done.stdout
+
+
+def every_group(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, inside in getattr(command, "commands", {}).items():
+        yield from every_group(inside, (*path, name))
+    if hasattr(command, "commands"):
+        yield path, command
+
+
+@pytest.mark.parametrize("width", ["80", "60"])
+def test_a_groups_help_says_what_each_command_does_in_whole_sentences(
+    width: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    groups = list(every_group(typer.main.get_command(app)))
+    assert len(groups) > 5
+    for path, group in groups:
+        shown = group.get_help(group.make_context("baq", [], resilient_parsing=True))
+        assert max(map(len, shown.splitlines())) <= int(width)
+        said = "".join(shown.split())
+        for command in group.commands.values():
+            assert "".join(command.help.partition("\n\n")[0].split()) in said, path
+
+
+def test_a_word_that_sets_a_key_of_another_method_is_said_to_change_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tell_idle("iql", ["iql.beta=3", "evaluation.episodes=2", "shared.utd=1", "seeds=[1]"])
+    assert capsys.readouterr().err == ""
+    tell_idle("iql", ["awac.temperature=1", "iql.beta=3", "baq.base=awac"])
+    said = "awac.temperature, baq.base change nothing: this run trains iql"
+    assert said in capsys.readouterr().err
+
+
+def test_one_who_means_seed_0_is_told_how_to_say_so() -> None:
+    with pytest.raises(UsageError, match=r"seed 0 alone is --seeds 0,$"):
+        parse_seeds("0")
+    assert parse_seeds("0,") == [0]
 
 
 def test_seeds_are_a_count_or_a_list() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -301,9 +302,10 @@ def test_runs_that_cant_be_compared_are_run_alike_or_reported_apart(
 
 @follows(
     "{}: the returns of '{}' can't be put beside normalised scores, for want of a reference: ",
-    "dataset '{}' has no reference scores: store them with 'baq data score-reference {} --check",
+    "dataset '{}' has no reference scores: store them with '{} --dataset {}'",
     "a stored reference needs an expert too: give --checkpoint PATH",
-    "D4RL published no reference scores for {}: measure them with 'baq data score-reference {} --",
+    "{} no reference scores for {}: measure them with '{} --dataset ID', then name that dataset",
+    "baq data score-reference {} --checkpoint PATH",
 )
 def test_references_are_measured_with_the_command_that_is_named(
     terminal: Terminal, run: Path, tmp_path: Path
@@ -338,6 +340,25 @@ def test_references_are_measured_with_the_command_that_is_named(
     beside = ["--curves", curves, "--out", tmp_path / "report"]
     assert "for want of a reference" in terminal.told("report", run, *beside)
     terminal.done("report", run, f"fresh={fresh}", *beside)
+
+
+@follows("; '--reference {}' is this tool's own")
+def test_where_this_tool_has_references_of_its_own_they_are_named_and_taken(
+    terminal: Terminal, run: Path
+) -> None:
+    evaluate = ["eval", "--checkpoint", run, "--env", "Pendulum-v1", "--episodes", "1"]
+    said = terminal.told(*evaluate, "--reference", "d4rl")
+    (name,) = quoted(said, "--reference")
+    _, shown, _ = terminal.run(*evaluate, "--json", "--reference", name)
+    returned, score = (json.loads(shown)[key] for key in ("return_mean", "score"))
+    assert score["mean"] == pytest.approx(100 * (returned + 1302.79) / (1302.79 - 154.39))
+    heavier = [*evaluate, "--env-arg", "g=5", "--reference"]
+    for reference in ("baq", "d4rl"):  # they are of the environment as it is registered
+        said = terminal.told(*heavier, reference)
+        assert "for Pendulum-v1(g=5)" in said
+        assert "this tool's own" not in said
+        words = quoted(said, "baq data score-reference")
+        assert words[2:5] == ["Pendulum-v1", "--env-arg", "g=5"]
 
 
 # -- measuring

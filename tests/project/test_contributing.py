@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from baq_cli.agents.base import FAMILIES
+from baq_cli.agents.registry import METHODS
 from baq_cli.cli.cards import card_of
+from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.keys import keys_of
 from support.builders import ALL_GROUPS, KnownNoise, fill, gaussian_log_prob, tiny_batch, tiny_spec
 from support.places import REPOSITORY
@@ -19,15 +22,19 @@ GUIDE = REPOSITORY / "CONTRIBUTING.md"
 RETURNS = np.array([[1.0, 0.0, 0.5], [0.5, 0.0, 1.0]])
 
 
+def run_file(named: str) -> dict[str, Any]:
+    """Run the guide's block of a whole file that names something; return its names."""
+    found = re.findall(r"^ *```python\n(.*?)```", GUIDE.read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = [block for block in found if named in block]
+    names: dict[str, Any] = {"__name__": "rwc"}
+    exec(compile(dedent(block), "rwc.py", "exec"), names)
+    return names
+
+
 @pytest.fixture(scope="module")
 def method() -> Any:
     """Return the class in the guide's block of a whole file."""
-    (block,) = [
-        b for b in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S) if "RWC" in b
-    ]
-    names: dict[str, Any] = {"__name__": "rwc"}
-    exec(compile(block, "rwc.py", "exec"), names)
-    return names["RWC"]
+    return run_file("class RWC")["RWC"]
 
 
 def loss(method: Any, focus: float) -> tuple[Any, Any, Any]:
@@ -55,3 +62,22 @@ def test_it_says_what_the_registry_asks_of_a_method(method: Any) -> None:
     assert set(card.sections) == {"Offline", "Departures"}
     assert method.family in FAMILIES
     assert all(key.meaning for key in keys_of(method.Config))
+
+
+def test_its_test_passes_as_it_stands_once_it_is_registered(
+    method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "rwc", method)
+    run_file("def test_good_episodes")["test_good_episodes_count_more"]()
+    monkeypatch.setattr(method, "loss", method.__mro__[1].loss)
+    with pytest.raises(AssertionError):
+        run_file("def test_good_episodes")["test_good_episodes_count_more"]()
+
+
+def test_the_guide_names_each_default_that_the_page_of_baselines_needs_a_row_of(
+    method: Any,
+) -> None:
+    common, own = AgentConfig().model_dump(mode="json"), method.Config().model_dump(mode="json")
+    differ = {key for key in own.keys() & common.keys() if own[key] != common[key]}
+    rows = re.findall(r"^6\. \*\*Rows\*\*.*$", GUIDE.read_text(), re.MULTILINE)[0]
+    assert {key for key in common if f"`{key}`" in rows} == differ

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import typer
 
-from baq_cli.agents.registry import METHODS
+from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.cli.main import app
 from baq_cli.recipes.keys import REQUIRED, keys_of, sections_of
+from baq_cli.recipes.load import parse_overrides, resolve
 from baq_cli.recipes.safety import WatchdogConfig
 from baq_cli.recipes.schema import CompareConfig, RunConfig, TuneConfig
+from baq_cli.recipes.shipped import open_recipe
 from support.places import DOCS, REPOSITORY
 
 CODE = re.compile(r"`([^`]+)`")
@@ -84,6 +86,17 @@ def test_settings_of_others_are_led_to_keys_that_there_are() -> None:
     keys = known_keys()
     assert len(named) > 50
     assert [key for key in named if key not in keys | not_keys] == []
+
+
+def test_rewards_that_corl_normalises_are_led_to_what_our_recipe_of_that_family_has() -> None:
+    page = (DOCS / "coming-from.md").read_text(encoding="utf-8")
+    (cell,) = [row for row in page.splitlines() if row.startswith("| `normalize_reward` ")]
+    for words, family in zip(cell.split("on AntMaze"), ("mujoco", "antmaze"), strict=True):
+        layer = parse_overrides([word for word in CODE.findall(words) if "." in word])
+        told = resolve([{"algo": "iql"}, layer], method_configs()).method
+        ours = resolve([open_recipe(f"{family}/compare"), {"algo": "iql"}], method_configs()).method
+        for key in ("reward_scale", "reward_shift"):
+            assert getattr(told, key) == getattr(ours, key), (family, key)
 
 
 def commands(command: Any, path: str = "baq") -> Iterator[tuple[str, set[str]]]:

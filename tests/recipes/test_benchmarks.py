@@ -104,6 +104,7 @@ def test_of_several_recipes_those_are_published_that_all_of_them_have() -> None:
         ("d4rl/relocate-cloned", "fql", "alpha", 10_000.0),
         ("d4rl/door-human", "cql", "normalize_observations", True),
         ("d4rl/pen-human", "edac", "diversity_weight", 1000.0),
+        ("d4rl/door-expert", "adaptive_bc", "derivative_gain", 0.002),  # × 8 / 0.4, as α is
         ("d4rl/kitchen-mixed", "cal_ql", "online_share", 0.75),
         ("mujoco/walker2d-expert", "rebrac", "critic_penalty", 0.5),
         ("mujoco/walker2d-expert", "spot", "support_weight", 0.1),  # the default: none published

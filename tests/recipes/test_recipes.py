@@ -54,6 +54,25 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(
     assert f"did you mean '{nearest}'?" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "algo", "path"),
+    [
+        ("expectile", "iql", "iql.expectile"),
+        ("hidden", "baq", "baq.hidden"),
+        ("every_env_steps", "iql", "evaluation.every_env_steps"),
+    ],
+)
+def test_a_key_without_its_section_is_refused_with_its_whole_path(
+    key: str, algo: str, path: str
+) -> None:
+    assert f"unknown recipe key '{key}'; did you mean '{path}'?" in refusal({key: 1}, algo=algo)
+
+
+def test_a_key_of_another_method_or_without_effect_is_not_offered() -> None:
+    assert "expectile" not in refusal({"expectile": 0.7}, algo="awac").partition(";")[2]
+    assert "bc.critics" not in refusal({"critics": 2}, algo="bc")
+
+
 def test_a_key_like_no_other_is_refused_with_the_keys_there_are() -> None:
     message = refusal({"evaluation": {"qqqq": 3}})
     assert "known: background, episodes, estimate_updates, every_env_steps" in message
@@ -66,7 +85,16 @@ def test_every_unknown_key_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("algo", "nearest"), [("iqll", "iql"), ("calql", "cal_ql"), ("td3bc", "td3_bc"), ("bag", "baq")]
+    ("algo", "nearest"),
+    [
+        ("iqll", "iql"),
+        ("calql", "cal_ql"),
+        ("td3bc", "td3_bc"),
+        ("bag", "baq"),
+        ("IQL", "iql"),
+        ("TD3+BC", "td3_bc"),
+        ("Cal-QL", "cal_ql"),
+    ],
 )
 def test_an_unknown_algorithm_is_refused_with_the_nearest(algo: str, nearest: str) -> None:
     message = refusal(algo=algo)
@@ -100,6 +128,36 @@ def test_a_value_that_does_not_fit_is_refused_with_its_path(
     layer: dict[str, Any], path: str
 ) -> None:
     assert f"'{path}'" in refusal(layer)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        ({"seeds": 3}, "a list is expected, as [1, 2], found 3"),
+        ({"iql": {"hidden": "64,64"}}, "a list is expected, as [1, 2], found '64,64'"),
+        ({"evaluation": 3}, "a mapping of keys to values is expected, found 3"),
+        ({"env_steps": "1e6"}, "a whole number is expected, written out, as 1000000, found '1e6'"),
+        ({"seeds": [1, 1]}, "recipe key 'seeds': seeds must differ, found [1, 1]"),
+    ],
+)
+def test_what_is_expected_is_said_in_words_of_a_recipe(
+    layer: dict[str, Any], expected: str
+) -> None:
+    assert refusal(layer).endswith(expected)
+
+
+@pytest.mark.parametrize("word", ["yes", "no", "true", "on"])
+@pytest.mark.parametrize("key", ["utd", "beta", "policy_hidden", "online_share", "reward_scale"])
+def test_yes_and_no_are_no_numbers(key: str, word: str) -> None:
+    said = refusal(parse_overrides([f"iql.{key}={word}"]))
+    assert f"recipe key 'iql.{key}" in said
+
+
+def test_yes_and_no_are_what_a_switch_takes() -> None:
+    layer = parse_overrides(["iql.layer_norm=yes", "iql.policy_cosine=no", "env_workers=true"])
+    recipe = resolve([{"algo": "iql"}, layer], method_configs())
+    assert (recipe.method.layer_norm, recipe.run.env_workers) == (True, True)
+    assert recipe.method.model_dump()["policy_cosine"] is False
 
 
 @pytest.mark.parametrize(("seeds", "found"), [([1, 1], "[1, 1]"), ([-1], "-1")])

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
 
 app = typer.Typer(
-    help="Compare methods on datasets, offline to online; 'baq compare status OUT' says how far.",
+    help="Compare methods on datasets, offline to online; 'baq compare status OUT' says how far it "
+    "is.",
     cls=RunByDefault,
     rich_markup_mode=None,
 )

@@ -11,11 +11,13 @@ from baq_cli.cli import completion, exchange, suite
 from baq_cli.cli import options as opt
 from baq_cli.cli.added import warn
 from baq_cli.cli.from_run import from_run
+from baq_cli.cli.groups import WholeSummaries
 from baq_cli.cli.ogbench import import_ogbench
 from baq_cli.cli.say import say
 
 app = typer.Typer(
     help="List, inspect, check, import, export, build and collect datasets.",
+    cls=WholeSummaries,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -39,7 +39,10 @@ def evaluate(
     ] = 0,
     reference: Annotated[
         str | None,
-        typer.Option(help="Also print a normalised score: 'd4rl', or a dataset with references."),
+        typer.Option(
+            help="Also print a normalised score: by 'd4rl', by 'baq' (the suite's own), or by a "
+            "dataset with references."
+        ),
     ] = None,
     video: Annotated[
         Path | None, typer.Option(help="Film the episodes of one seed: a new .mp4 or .gif.")
@@ -52,7 +55,7 @@ def evaluate(
     ] = None,
     json: opt.Json = False,
 ) -> None:
-    """Run a checkpoint's deterministic policies and print their raw returns."""
+    """Play episodes with a checkpoint's policies, and print their raw returns."""
     from baq_cli.cli.progress import told
     from baq_cli.cli.results import show_evaluation
     from baq_cli.engine.checkpoints.folder import load_agent_file

@@ -116,6 +116,7 @@ def finetune(
         return
     method = opt.method_named(recipe, given, overrides)
     resolved = opt.build_recipe(inherited(source, method, given), recipe, given, overrides)
+    opt.tell_idle(resolved.run.algo, overrides)
     with watch(f"{resolved.run.algo} online") as observer:
         hand = opt.intervention_named(given, overrides)
         order = training.request(out, observer, hand)

@@ -9,7 +9,20 @@ from typer.core import TyperGroup
 DEBUG, TRUST = "--debug", "--trust-env"
 
 
-class FlagsAnywhere(TyperGroup):
+class WholeSummaries(TyperGroup):
+    """A group whose help says what each command does in whole sentences, on as many lines."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [
+            (name, " ".join((command.help or "").partition("\n\n")[0].split()))
+            for name, command in self.commands.items()
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class FlagsAnywhere(WholeSummaries):
     """A command line whose flags for every command may stand anywhere on it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -18,7 +31,7 @@ class FlagsAnywhere(TyperGroup):
         return super().parse_args(ctx, [*flags, *rest] if rest else [])
 
 
-class ByDefault(TyperGroup):
+class ByDefault(WholeSummaries):
     """A group that takes words for its `default` command where they name none of its own."""
 
     default: ClassVar[str]

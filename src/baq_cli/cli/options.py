@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from baq_cli.cli import completion
-from baq_cli.errors import UsageError, clipped
+from baq_cli.cli.say import say
+from baq_cli.errors import UsageError, clipped, listed
 from baq_cli.surroundings import in_shell
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def parse_seeds(text: str, flag: str = "--seeds") -> list[int]:
             f"{flag} {clipped(text)}: expected a count (3), seeds (4,7) or a range of them (4..7)"
         ) from error
     if not 1 <= sum(max(0, part.stop - part.start) for part in parts) <= MOST_SEEDS:
-        raise UsageError(f"{flag} {clipped(text)}: expected 1 to {MOST_SEEDS:,} seeds")
+        alone = f"; seed 0 alone is {flag} 0," if text.strip() == "0" else ""
+        raise UsageError(f"{flag} {clipped(text)}: expected 1 to {MOST_SEEDS:,} seeds{alone}")
     return [seed for part in parts for seed in part]
 
 
@@ -220,6 +222,17 @@ def build_recipe(base: list[Layer], recipe: str | None, given: Layer, overrides:
         layers.append(open_recipe(recipe))
     layers.append(merged(given, parse_overrides(overrides or [])))
     return resolve(layers, method_configs())
+
+
+def tell_idle(algo: str, overrides: list[str] | None) -> None:
+    """Say on stderr which words of a command line set keys of another method than its own."""
+    from baq_cli.agents.registry import METHODS
+
+    keys = [word.partition("=")[0] for word in overrides or []]
+    idle = [key for key in keys if key.partition(".")[0] in METHODS.keys() - {algo}]
+    if idle:
+        change = "changes" if len(idle) == 1 else "change"
+        say(f"{listed(idle)} {change} nothing: this run trains {algo}", err=True)
 
 
 def method_named(recipe: str | None, given: Layer, overrides: Any) -> str | None:

@@ -59,6 +59,7 @@ def pretrain(
         **training.of_recipe(),
     )
     resolved = opt.build_recipe([], recipe, given, overrides)
+    opt.tell_idle(resolved.run.algo, overrides)
     with watch(f"{resolved.run.algo} on {resolved.run.dataset}") as observer:
         order = training.request(out, observer)
         with before_training(order.command, order.resume):

@@ -9,12 +9,16 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.groups import WholeSummaries
 from baq_cli.cli.say import say
 from baq_cli.errors import UsageError, clipped, nearest
 from baq_cli.surroundings import UNANSWERED, refused
 
 app = typer.Typer(
-    help="List, show, copy and validate recipes.", no_args_is_help=True, rich_markup_mode=None
+    help="List, show, copy and validate recipes.",
+    cls=WholeSummaries,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 Name = Annotated[

@@ -8,10 +8,12 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.cli.groups import WholeSummaries
 from baq_cli.cli.say import say
 
 app = typer.Typer(
     help="Reference datasets that the tool builds itself.",
+    cls=WholeSummaries,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

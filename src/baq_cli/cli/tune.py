@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer(
-    help="Search a method's keys (Optuna); 'baq tune status OUT' says how far.",
+    help="Search a method's keys (Optuna); 'baq tune status OUT' says how far it is.",
     cls=RunByDefault,
     rich_markup_mode=None,
 )

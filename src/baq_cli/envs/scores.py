@@ -13,6 +13,10 @@ from baq_cli.errors import UsageError
 Array = npt.NDArray[Any]
 
 
+D4RL, OWN = "d4rl", "baq"
+"""References that belong to no dataset, as a command names them."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """Raw returns of a random and an expert policy, and where they come from.
@@ -104,9 +108,25 @@ def known_reference(env: EnvRef | str) -> Reference | None:
     found = _as_d4rl_has_it(env)
     if found is not None or env.id.startswith("AntMaze_") or env != EnvRef(env.id):
         return found
-    if env.id in _MEASURED:
-        return Reference(f"baq {env.id}", *_MEASURED[env.id], MEASURED_SOURCE)
-    return published(env.id)
+    return measured(env) or published(env.id)
+
+
+def measured(env: EnvRef) -> Reference | None:
+    """Return this tool's own reference for an environment of its suite as registered, or None."""
+    if env != EnvRef(env.id) or env.id not in _MEASURED:
+        return None
+    return Reference(f"baq {env.id}", *_MEASURED[env.id], MEASURED_SOURCE)
+
+
+def measuring(env: EnvRef) -> str:
+    """Return the command that measures an environment's references, but for where they go."""
+    named_by = env.flags().removeprefix("--env ")
+    return f"baq data score-reference {named_by} --checkpoint PATH"
+
+
+def own_beside(env: EnvRef) -> str:
+    """Return what a message says of this tool's own reference where it has one, else nothing."""
+    return "" if measured(env) is None else f"; '--reference {OWN}' is this tool's own"
 
 
 def _as_d4rl_has_it(env: EnvRef) -> Reference | None:
@@ -147,17 +167,20 @@ def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:
     return Reference(dataset_id, float(low), float(high), str(source))
 
 
-def published_or_refuse(env: EnvRef) -> Reference:
-    """Return D4RL's reference for an environment, or for one with other arguments.
+def named_or_refuse(name: str, env: EnvRef) -> Reference:
+    """Return D4RL's reference (`d4rl`) or this tool's own (`baq`) for an environment.
+
+    D4RL's holds for one with other arguments too.
 
     Raises UsageError when there is none, with the command that measures one.
     """
-    env_id = env.id
-    found = _as_d4rl_has_it(env) or published(env_id)
+    if name == OWN:
+        found, whose = measured(env), "this tool has"
+    else:
+        found, whose = _as_d4rl_has_it(env) or published(env.id), "D4RL published"
     if found is None:
         raise UsageError(
-            f"D4RL published no reference scores for {env_id}: measure them with "
-            f"'baq data score-reference {env_id} --checkpoint PATH --dataset ID', then name that "
-            "dataset as the reference"
+            f"{whose} no reference scores for {env}: measure them with '{measuring(env)} "
+            f"--dataset ID', then name that dataset as the reference{own_beside(env)}"
         )
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -10,6 +10,8 @@ from pydantic import (
     Field,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -35,6 +37,23 @@ class Closed(BaseModel):
         allow_inf_nan=False,
         ser_json_inf_nan="constants",  # what an environment is made with may be infinite
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false, and YAML's yes and no, where they would count as 1 and 0."""
+        if not isinstance(value, bool):
+            return value
+        takes = _types_of(cls.model_fields[str(info.field_name)].annotation)
+        if takes & {int, float} and bool not in takes:
+            raise ValueError("a number is expected, not true or false (yes and no are these)")
+        return value
+
+
+def _types_of(annotation: Any) -> set[Any]:
+    """Return the types that an annotation is made of, those within unions among them."""
+    inner = get_args(annotation)
+    return {annotation}.union(*map(_types_of, inner)) if inner else {annotation}
 
 
 class AgentConfig(Closed):

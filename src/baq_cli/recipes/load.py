@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import yaml  # to write; what is read goes through `untrusted`
@@ -62,10 +63,9 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
         for name, section in sections.items()
         if section or name == algo
     }
-    return Recipe(
-        run=_validate(RunConfig, run, "", extra=[SHARED, COMPARE, TUNE, *methods]),
-        method=parsed[algo],
-    )
+    keys = [key for key in methods[algo].model_fields if key not in methods[algo].unused]
+    beside = dict.fromkeys((SHARED, COMPARE, TUNE, *methods), ()) | {algo: keys}
+    return Recipe(run=_validate(RunConfig, run, "", beside), method=parsed[algo])
 
 
 def _outdated(layer: Layer) -> tuple[str, ...]:
@@ -237,34 +237,59 @@ def merged(base: Layer, over: Layer) -> Layer:
     return out
 
 
-def _validate(model: type[Any], values: Layer, prefix: str, extra: Sequence[str] = ()) -> Any:
+def _validate(
+    model: type[Any],
+    values: Layer,
+    prefix: str,
+    beside: Mapping[str, Collection[str]] = MappingProxyType({}),
+) -> Any:
+    """Return a model of values; `beside` its keys other sections may stand, with keys of theirs."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
         details = error.errors()
-        lines = [_explain(detail, model, prefix, extra) for detail in details[:MOST_ERRORS]]
+        lines = [_explain(detail, model, prefix, beside) for detail in details[:MOST_ERRORS]]
         if len(details) > MOST_ERRORS:
             lines.append(f"and {len(details) - MOST_ERRORS:,} more")
         raise UsageError("\n".join(lines)) from error
 
 
-def _explain(detail: Any, model: type[BaseModel], prefix: str, extra: Sequence[str]) -> str:
+EXPECTED = {
+    "tuple_type": "a list is expected, as [1, 2]",
+    "model_type": "a mapping of keys to values is expected",
+    "dict_type": "a mapping of keys to values is expected",
+    "int_parsing": "a whole number is expected, written out, as 1000000",
+}
+"""What is said where Pydantic speaks of Python's types or of parsing, by its name for that."""
+
+
+def _explain(
+    detail: Any, model: type[BaseModel], prefix: str, beside: Mapping[str, Collection[str]]
+) -> str:
     *parents, key = (str(part) for part in detail["loc"]) if detail["loc"] else ("",)
     path = prefix + ".".join(map(clipped, [*parents, key]))
     if detail["type"] != "extra_forbidden":
+        said = EXPECTED.get(detail["type"], detail["msg"].removeprefix("Value error, "))
         found = repr(detail["input"])
-        found = "" if len(found) > MOST_SHOWN else f", found {found}"
-        return f"recipe key '{path.rstrip('.')}': {detail['msg']}{found}"
+        found = "" if len(found) > MOST_SHOWN or ", found " in said else f", found {found}"
+        return f"recipe key '{path.rstrip('.')}': {said}{found}"
     owner = model
     for parent in parents:
-        owner = _section(owner.model_fields[parent].annotation)
-    known = [*owner.model_fields, *(extra if not parents else ())]
-    return f"unknown recipe key '{path}'; {nearest(key, known)}"
+        owner = _sections(owner)[parent]
+    if parents:
+        return f"unknown recipe key '{path}'; {nearest(key, list(owner.model_fields))}"
+    inside = {**beside, **{name: of.model_fields for name, of in _sections(owner).items()}}
+    within = [f"{prefix}{name}.{key}" for name, keys in inside.items() if key in keys]
+    if within:
+        return f"unknown recipe key '{path}'; did you mean '{within[0]}'?"
+    return f"unknown recipe key '{path}'; {nearest(key, [*owner.model_fields, *beside])}"
 
 
-def _section(annotation: Any) -> type[BaseModel]:
-    """Return the model of a field that holds a section, or perhaps one."""
-    for choice in (annotation, *get_args(annotation)):
-        if isinstance(choice, type) and issubclass(choice, BaseModel):
-            return choice
-    raise TypeError(f"{annotation} is no section")
+def _sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the models of those fields of one that hold a section, or perhaps one."""
+    return {
+        name: choice
+        for name, field in model.model_fields.items()
+        for choice in (field.annotation, *get_args(field.annotation))
+        if isinstance(choice, type) and issubclass(choice, BaseModel)
+    }

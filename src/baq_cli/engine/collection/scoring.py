@@ -13,7 +13,15 @@ from baq_cli.data.minari.stored import StoredDataset, update_metadata
 from baq_cli.engine.checkpoints.restore import evaluate_checkpoint
 from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.envs.ref import EnvRef
-from baq_cli.envs.scores import Reference, published_or_refuse, stored
+from baq_cli.envs.scores import (
+    D4RL,
+    OWN,
+    Reference,
+    measuring,
+    named_or_refuse,
+    own_beside,
+    stored,
+)
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.provenance import versions
@@ -127,19 +135,19 @@ def store_reference(dataset_id: str, env: EnvRef, measured: dict[str, dict[str, 
 
 
 def find_reference(name: str, env: EnvRef) -> Reference:
-    """Return the reference called `d4rl`, or the one stored with the dataset of that id.
+    """Return the reference called `d4rl` or `baq`, or the one stored with the dataset of that id.
 
     Raises UsageError when there is none.
     """
-    if name == "d4rl":
-        return published_or_refuse(env)
+    if name in (D4RL, OWN):
+        return named_or_refuse(name, env)
     kept_with = open_minari(name)
     _check_made_in(kept_with, env)
     _check_measured_in(kept_with, env)
     found = stored(kept_with.metadata, name)
     if found is None:
         raise UsageError(
-            f"dataset '{name}' has no reference scores: store them with "
-            f"'baq data score-reference {env.id} --checkpoint PATH --dataset {name}'"
+            f"dataset '{name}' has no reference scores: store them with '{measuring(env)} "
+            f"--dataset {name}'{own_beside(env)}"
         )
     return found
