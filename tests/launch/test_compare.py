@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from baq_cli.cli.planned import steps_of
 from baq_cli.errors import ExitStatus
 from baq_cli.launch.cells import Cell, save_matrix
 from baq_cli.launch.journal import read_state, write_state
 from baq_cli.runs.folder import read_metrics
+from baq_cli.units import UNITS
 from support.advice import Terminal
 from support.cli import SMALL, baq, baq_json
 from support.runs import assert_same_logs
@@ -226,6 +228,18 @@ def test_a_dry_run_prints_the_cells_with_times_and_leaves_nothing(
     assert all(cell["seconds"] > 0 for cell in plan["cells"])
     assert max(c["seconds"] for c in plan["cells"]) <= plan["seconds"]
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("bc", ["1,000", "–"]), ("iql", ["1,000", "2,000"]), ("sac", ["–", "2,000"])],
+)
+def test_a_plan_counts_no_steps_of_a_phase_that_a_method_lacks(
+    method: str, steps: list[str], tmp_path: Path
+) -> None:
+    recipe = {"algo": method, "seeds": [0], "gradient_steps": 1000, "env_steps": 2000}
+    cell = Cell(DATASET, method, tmp_path, recipe, "baq")
+    assert [steps_of(cell, phase) for phase in UNITS] == steps
 
 
 @pytest.mark.parametrize("columns", [120, 40])

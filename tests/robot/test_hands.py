@@ -603,6 +603,11 @@ def test_a_class_that_is_nowhere_is_refused_before_anything_begins(
     (tmp_path / "elsewhere" / "far_hand.py").write_text(CLASS)
     with pytest.raises(UsageError, match="no module 'far_hand'"):
         run_with("far_hand:Expert", tmp_path / "run", "far_hand:Expert")
+    (tmp_path / "elsewhere" / "idle_hand.py").write_text("class Idle:\n    pass\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path / "elsewhere"))
+        with pytest.raises(UsageError, match="no method 'decide"):
+            run_with("idle_hand:Idle", tmp_path / "run", "idle_hand:Idle")
     assert not (tmp_path / "run").exists()
     monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
     run_with("far_hand:Expert", tmp_path / "run", "far_hand:Expert")

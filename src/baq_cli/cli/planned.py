@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
     from baq_cli.launch.cells import Cell
     from baq_cli.runs.events import Event
+    from baq_cli.units import Phase
 
 
 def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> None:
@@ -25,7 +26,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
     from baq_cli.launch.estimate import estimate, makespan
     from baq_cli.launch.known import is_finished
     from baq_cli.launch.local import share_of_threads, slots_for
-    from baq_cli.units import in_words
+    from baq_cli.units import UNITS, in_words
 
     slots = slots_for(len(cells), workers)
     with watch("measuring") as observer:
@@ -55,8 +56,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
                 "task": cell.task,
                 "method": cell.method,
                 "seeds": str(len(cell.recipe["seeds"])),
-                "gradient_steps": f"{cell.recipe['gradient_steps']:,}",
-                "env_steps": f"{cell.recipe['env_steps']:,}",
+                **{unit: steps_of(cell, phase) for phase, unit in UNITS.items()},
                 "about": "finished" if not spent else in_words(spent),
             }
             for cell, spent in zip(cells, seconds, strict=True)
@@ -67,6 +67,16 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
             f"{name} would be built first: about {in_words(spent)}; cells are timed on made-up data"
         )
     say(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
+
+
+def steps_of(cell: Cell, phase: Phase) -> str:
+    """Return how many steps a cell makes in a phase, as a table shows it: – where it has none."""
+    from baq_cli.agents.registry import METHODS
+    from baq_cli.units import UNITS
+
+    method = METHODS[cell.recipe["algo"]]
+    learns = method.learns_offline if phase == "offline" else method.learns_online
+    return f"{cell.recipe[UNITS[phase]]:,}" if learns else "–"
 
 
 def tell_how_long(

@@ -23,7 +23,8 @@ class HandFault(Exception):
 def module_class(name: str, named: str | None) -> OpenHand:
     """Return what makes an object of `MODULE:CLASS`, where the command line `named` the same.
 
-    Raises UsageError where it did not, and where the module or its class can't be had.
+    Raises UsageError where it did not, where the module or its class can't be had, and for a class
+    that can't decide.
     """
     if name != named:
         raise UsageError(
@@ -31,7 +32,9 @@ def module_class(name: str, named: str | None) -> OpenHand:
             f"command itself names it. If you want that, add --intervene {clipped(name)} to "
             "'baq finetune'."
         )
-    _find(name)
+    found = _find(name)
+    if isinstance(found, type) and not callable(getattr(found, "decide", None)):
+        raise UsageError(f"{clipped(name)} has no method 'decide(moment)': see docs/robots.md")
     return partial(ClassHand, name)
 
 
