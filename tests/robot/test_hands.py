@@ -593,7 +593,10 @@ def test_a_recipe_alone_has_no_class_imported(
     terminal.done(*again, "--intervene", "my_hand:Expert", "--resume")
 
 
-@follows("there is no module '{}' on Python's path: install it, or name its folder, as in ")
+@follows(
+    "there is no module '{}' on Python's path: install it, or name its folder, as in ",
+    "{} has no method 'decide(moment)': see docs/robots.md",
+)
 def test_a_class_that_is_nowhere_is_refused_before_anything_begins(
     probe: str, mine: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
