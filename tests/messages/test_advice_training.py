@@ -359,6 +359,19 @@ def test_networks_of_another_size_are_named_by_their_key(
     terminal.done(*finetune(run, tmp_path / "b", same))
 
 
+@follows("size. Leave it out to continue them, or {} again.")
+def test_what_an_online_checkpoint_began_without_is_asked_of_what_was_pre_trained(
+    terminal: Terminal, log: str, tmp_path: Path
+) -> None:
+    own, online = tmp_path / "own", tmp_path / "online"
+    terminal.done(*pretrain("baq", own))
+    terminal.done(*finetune(own, online))
+    said = terminal.told(*finetune(online, tmp_path / "a", "baq.confidence=dual"))
+    assert "fine-tune what was pre-trained again" in said
+    terminal.done(*finetune(online, tmp_path / "a"))
+    terminal.done(*finetune(own, tmp_path / "b", "baq.confidence=dual"))
+
+
 @follows("the checkpoint holds seeds {}, not {}: choose among them")
 def test_seeds_are_chosen_among_those_of_the_checkpoint(
     terminal: Terminal, run: Path, tmp_path: Path

@@ -191,9 +191,11 @@ def _check_networks(
     if changed:
         here = ", ".join(f"{algo}.{key} is {asked[key]}" for key in changed)
         there = " ".join(f"{algo}.{key}={_as_override(before[key])}" for key in changed)
+        online = source.document["phase"] == "online"
+        otherwise = "fine-tune what was pre-trained" if online else "pre-train"
         raise UsageError(
             f"{here} here, and the checkpoint was trained with {there}: its networks are of that "
-            "size. Leave it out to continue them, or pre-train again."
+            f"size. Leave it out to continue them, or {otherwise} again."
         )
 
 
