@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ Curves = dict[str, list[tuple[int, float]]]
 NAMES: tuple[TrackerName, ...] = get_args(TrackerName)
 MOVING = {"wall_seconds", "_timestamp", "_runtime"}
 """What differs between a run and its repetition."""
+WRITTEN_SECONDS = 20.0
+"""How long W&B may take to write what it was told."""
 
 
 def rows_of(run: Path) -> Curves:
@@ -83,7 +86,20 @@ def read_tensorboard(run: Path) -> Curves:
 
 
 def records_of(run: Path) -> list[Any]:
-    """Return the records of the newest offline folder of W&B.
+    """Return the records of the newest offline folder of W&B, once it has written that it ended.
+
+    Its own process writes on for a moment after a run has told it to finish.
+    """
+    until = time.monotonic() + WRITTEN_SECONDS
+    while True:
+        found = _records_now(run)
+        if any(record.HasField("exit") for record in found) or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
+
+
+def _records_now(run: Path) -> list[Any]:
+    """Return the records that the newest offline folder of W&B holds.
 
     Its file is a LevelDB log: blocks of 32 KiB, records split at their ends, each part after a
     checksum, its length and its kind (1 whole, 2 first, 3 middle, 4 last). W&B has no reader of
@@ -103,6 +119,8 @@ def records_of(run: Path) -> list[Any]:
         if left < 7 or kind == 0:
             at += left
             continue
+        if at + 7 + length > len(data):  # it is being written
+            break
         parts += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
