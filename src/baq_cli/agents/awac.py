@@ -11,7 +11,7 @@ from torch import Tensor
 from baq_cli.agents.base import make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import advantage_weight, td_loss
-from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.adaptable import Regressed
 from baq_cli.agents.parts.conditioned import Conditioned
 from baq_cli.nets.critics import reduce_q
 from baq_cli.nets.policies import GaussianPolicy
@@ -19,7 +19,7 @@ from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig, LogStd, Widths
 
 
-class AWAC(Adaptable, Conditioned):
+class AWAC(Regressed, Conditioned):
     """AWAC (Nair et al. 2020, arXiv 2006.09359): a policy that clones actions by their advantage.
 
     Offline:
@@ -73,7 +73,6 @@ class AWAC(Adaptable, Conditioned):
             return self
 
     config: Config
-    policy: GaussianPolicy
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
@@ -120,9 +119,3 @@ class AWAC(Adaptable, Conditioned):
             critic=td_loss(q, q_target, batch.weight),
             policy=-weight * self.policy.log_density(mean, batch.action),
         )
-
-    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
-        return losses.metrics["awr_weight"] * self.policy.pull()
-
-    def drop_constraint(self) -> None:
-        """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

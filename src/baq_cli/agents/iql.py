@@ -11,7 +11,7 @@ from torch import Tensor
 from baq_cli.agents.base import critic_start, make_critics, policy_net
 from baq_cli.agents.interface import Batch, Group, Losses, Seen, Target
 from baq_cli.agents.objectives import advantage_weight, expectile_loss, td_loss
-from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.agents.parts.adaptable import Regressed
 from baq_cli.agents.parts.conditioned import Conditioned
 from baq_cli.nets.critics import ValueNet, reduce_q
 from baq_cli.nets.policies import GaussianPolicy
@@ -21,7 +21,7 @@ from baq_cli.recipes.closed import AgentConfig, RewardScale
 Named = dict[str, Tensor]
 
 
-class IQL(Adaptable, Conditioned):
+class IQL(Regressed, Conditioned):
     """IQL (Kostrikov, Nair, Levine 2021, arXiv 2110.06169): no value of an action outside the data.
 
     Offline:
@@ -58,7 +58,6 @@ class IQL(Adaptable, Conditioned):
         policy_cosine: bool = Field(True, description="cosine policy learning rate offline")
 
     config: Config
-    policy: GaussianPolicy
 
     def build(self, init: SeedStream) -> None:
         config, spec = self.config, self.spec
@@ -107,9 +106,3 @@ class IQL(Adaptable, Conditioned):
         policy = -weight * self.policy.log_density(action, batch.action)
         metrics["awr_weight"] = weight.mean(1)
         return Losses(metrics, Seen(action), **terms, policy=policy)
-
-    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
-        return losses.metrics["awr_weight"] * self.policy.pull()
-
-    def drop_constraint(self) -> None:
-        """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Losses
 from baq_cli.nets.critics import QEnsemble
+from baq_cli.nets.policies import GaussianPolicy
 from baq_cli.nets.streams import SeedStream
 
 
@@ -22,7 +23,7 @@ class Adaptable(Agent):
         """Return the size of the policy loss, `[S]`, given Q_i(s, π(s)) `[S, N, B]`.
 
         Terms that are added to a policy loss are multiplied by it. It is that of the value term,
-        one where that is divided by its size; of a regression, the pull to the data's actions.
+        one where that is divided by its size.
         """
         return torch.ones_like(q_policy[:, 0, 0])
 
@@ -56,3 +57,16 @@ class Adaptable(Agent):
     @abstractmethod
     def drop_constraint(self) -> None:
         """Switch off the method's own offline constraint: once built, and again at a hand-over."""
+
+
+class Regressed(Adaptable):
+    """A method whose policy is regressed on the data's actions, by weights that are a metric."""
+
+    policy: GaussianPolicy
+
+    def scale(self, losses: Losses, q_policy: Tensor) -> Tensor:
+        """Return the size of the pull to the data's actions, `[S]`: there is no value term."""
+        return losses.metrics["awr_weight"] * self.policy.pull()
+
+    def drop_constraint(self) -> None:
+        """Do nothing: weighted regression is the policy's whole loss, not a term beside it."""
