@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, ExitStatus
 from baq_cli.plain_files import appended, opened, replaced
 from baq_cli.runs.checked import Checked, Name, check_content
 from baq_cli.runs.events import Acting, Evaluated, Event, Limited, Note, Progress
@@ -49,7 +49,7 @@ class State:
 class _StateFields(Checked):
     stage: Stage
     error: str | None = None
-    status: Literal[0, 1, 2, 3, 4, 5, 6, 130, 141] | None = None
+    status: Annotated[int, AfterValidator(ExitStatus)] | None = None
     host: str | None = None
     pid: int | None = Field(None, ge=1, lt=2**31)
 
