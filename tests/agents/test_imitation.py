@@ -132,10 +132,11 @@ def test_critics_learn_of_the_policy_before_it_learns_of_them(
     seen: list[tuple[int, dict[str, torch.Tensor], dict[str, torch.Tensor]]] = []
     fit = stages.Stages.fit
 
-    def watched(self: stages.Stages, updater: Updater) -> None:
+    def watched(self: stages.Stages, updater: Updater, *rest: Any) -> int:
         agent, before = updater.learner.agent, tensors_of(updater.learner.agent)
-        fit(self, updater)
+        made = fit(self, updater, *rest)
         seen.append((updater.learner.env_steps, before, tensors_of(agent)))
+        return made
 
     monkeypatch.setattr(stages.Stages, "fit", watched)
     notes: list[str] = []

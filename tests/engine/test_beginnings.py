@@ -15,6 +15,7 @@ from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.phases.commands import run_finetune
 from baq_cli.engine.phases.online import OnlineLoop
 from baq_cli.engine.phases.request import RunRequest
+from baq_cli.engine.updates.updater import Updater
 from baq_cli.errors import UsageError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import ignore
@@ -22,11 +23,13 @@ from baq_cli.runs.folder import read_metrics
 from support import odd_envs
 from support.advice import follows
 from support.recordings import ID, own_folders
-from support.runs import assert_same_end, execute, recipe_of, stop_at
+from support.runs import assert_same_end, execute, recipe_of, states, stop_at
 from support.small_data import write_steady
 from support.small_methods import small
 
 STEPS, WARMUP, LONGER = 12, 8, "made/longer-v0"
+CRITICS = 3
+"""Updates of critics alone behind a warm-up; `support.small_methods` says how many of all."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +50,7 @@ def recipe(algo: str, **run: Any) -> Recipe:
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A pre-trained run of each of some methods, one of which can't begin from scratch."""
     found = {}
-    for algo in ("cql", "baq"):
+    for algo in ("cql", "baq", "off2on"):
         found[algo] = tmp_path_factory.mktemp(algo)
         execute(recipe(algo), found[algo])
     return found
@@ -82,6 +85,42 @@ def test_a_seed_goes_on_from_a_checkpoint_of_several_alone_as_it_does_among_them
             if not name.startswith("inputs."):
                 own = ends[seeds].agent[name][place]
                 torch.testing.assert_close(own, together[1], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("steps", [STEPS, WARMUP + 1])
+@pytest.mark.parametrize(
+    ("algo", "stops"), [("cql", [(1, 1, 0), (1, 2, 0)]), ("off2on", [(2, 2, 0), (4, 3, 3)])]
+)
+def test_a_signal_within_the_updates_behind_a_warm_up_is_answered_between_two(
+    algo: str,
+    stops: list[tuple[int, int, int]],
+    steps: int,
+    pretrained: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    """There may be ten thousand. They are where they were when the run goes on, and stops again."""
+    asked = recipe(algo, critic_updates=CRITICS, env_steps=steps)
+    execute(asked, tmp_path / "whole", source=pretrained[algo])
+    for number, (calls, critics, updates) in enumerate(stops):
+        of_run = asked, tmp_path / "part", pretrained[algo]
+        stop_at(Updater, "step", calls, *of_run, resume=number > 0)
+        last = list(states(tmp_path / "part").values())[-1]
+        assert (last["done"], last["owed"]) == (WARMUP + 1, True)
+        assert last["behind"] == {"critics": critics, "updates": updates}
+    execute(asked, tmp_path / "part", resume=True, source=pretrained[algo])
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
+
+
+def test_updates_that_overlap_a_step_are_waited_for_those_behind_a_warm_up_too(
+    pretrained: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = recipe("off2on", critic_updates=CRITICS, overlap=True)
+    execute(asked, tmp_path / "whole", source=pretrained["off2on"])
+    stop_at(Updater, "step", 2, asked, tmp_path / "part", pretrained["off2on"])
+    last = list(states(tmp_path / "part").values())[-1]
+    assert (last["done"], last["owed"], last.get("behind")) == (WARMUP + 2, True, None)
+    execute(asked, tmp_path / "part", resume=True, source=pretrained["off2on"])
+    assert_same_end(tmp_path / "whole", tmp_path / "part")
 
 
 def test_a_run_from_scratch_goes_on_at_random_whatever_checkpoint_it_is_given(

@@ -101,7 +101,13 @@ def stopped_at(run: Path, name: str, copy: Path) -> Path:
 
 
 def stop_at(
-    owner: Any, name: str, calls: int, recipe: Recipe, out: Path, source: Path | None = None
+    owner: Any,
+    name: str,
+    calls: int,
+    recipe: Recipe,
+    out: Path,
+    source: Path | None = None,
+    resume: bool = False,
 ) -> None:
     """Run until a signal comes at the end of so many calls of a method, and the run is saved."""
     method, made = getattr(owner, name), itertools.count(1)
@@ -115,7 +121,7 @@ def stop_at(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, signalled)
         with pytest.raises(Interrupted):
-            execute(recipe, out, source=source)
+            execute(recipe, out, resume, source)
 
 
 def last_tensors(run: Path) -> dict[str, Tensor]:

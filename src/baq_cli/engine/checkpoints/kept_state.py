@@ -141,9 +141,15 @@ class _Control(Checked):
     ended: list[tuple[Finite, Count]] = Field(strict=False)
 
 
+class _Behind(Checked):
+    critics: Count
+    updates: Count
+
+
 class _KeptOnline(_Kept):
     written: Count
     owed: bool
+    behind: _Behind | None = None
     control: _Control | None = None
     intervention: _Intervention | None = None
     acting: Literal["cpu", "device"]

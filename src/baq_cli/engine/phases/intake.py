@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -31,10 +33,19 @@ from baq_cli.engine.updates.updater import Updater
 Array = npt.NDArray[Any]
 
 
+@dataclass
+class Behind:
+    """The updates made at once behind the warm-up: of critics alone, then of all."""
+
+    critics: int = 0
+    updates: int = 0
+
+
 class Intake:
     """The stores of an online phase, what enters them, and the updates that are made from them.
 
-    `online` holds the phase's own transitions.
+    `online` holds the phase's own transitions; `behind` is how many of the updates that come at
+    once behind the warm-up were made: of critics alone, and of all.
     """
 
     def __init__(self, run: Run, offline: Store | None, own: Tensor | None = None):
@@ -44,6 +55,7 @@ class Intake:
         model = model_store(run.agent, self.plan, self.online.layout)
         self.stores = Stores(reached, self.online, model)
         self.stages = Stages(run, self.plan, self.stores)
+        self.behind = Behind()
         self._own = own_columns(run.agent)
         self._known = data_layout(self.online.layout)
         self._discount = run.learner.discount
@@ -66,6 +78,7 @@ class Intake:
         intake = cls(run, offline, own)
         state = saved.state
         intake.stages.restore(state)
+        intake.behind = Behind(**state.get("behind") or {})
         written: dict[StoreName, int]
         written = {"online": state["written"], "model": state.get("model_written", 0)}
         intake.stores.refill(saved.kept(), written, saved.training)
@@ -107,13 +120,33 @@ class Intake:
         whole = self.online.layout.pack(self._known.unpack(row) | annotated)
         return self.online.append(whole, annotated.get(PRIORITY))
 
-    def fit(self) -> None:
-        """Make the updates of critics alone, where the plan asks for them after the warm-up."""
-        run = self._run
-        if self.plan.fit:
-            replay, capture = self._updater.replay, run.recipe.run.capture
-            self._tell_the_clock()
-            self.stages.fit(Updater(run.learner, replay, capture, stage=self.plan.fit))
+    def catch_up(self, stop: Callable[[], bool]) -> bool:
+        """Make the updates that come at once behind the warm-up; return whether all are made.
+
+        They are those of `fit`, then the plan's `first_updates`. Where `stop` says so between two,
+        the next call goes on.
+        """
+        if not self.fit(stop):
+            return False
+        while self.behind.updates < self.plan.first_updates:
+            if stop():
+                return False
+            self.update(1)
+            self.behind.updates += 1
+        return True
+
+    def fit(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Make the updates of critics alone, where the plan asks for them after the warm-up.
+
+        Return and stop as `catch_up` does.
+        """
+        run, stage = self._run, self.plan.fit
+        if stage is None or self.behind.critics == stage.steps:
+            return True
+        self._tell_the_clock()
+        updater = Updater(run.learner, self._updater.replay, run.recipe.run.capture, stage=stage)
+        self.behind.critics = self.stages.fit(updater, self.behind.critics, stop)
+        return self.behind.critics == stage.steps
 
     def update(self, count: int) -> None:
         """Take so many gradient steps."""

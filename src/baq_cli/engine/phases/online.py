@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,13 @@ class OnlineLoop:
     # -- one environment step of every seed
 
     def step(self) -> None:
-        """Act, step the environments, store the transitions, then take the gradient steps."""
+        """Act, step the environments, store the transitions, then take the gradient steps.
+
+        Of a step that a signal came `within`, those that are left.
+        """
+        if self.within:
+            self._update(stoppable=True)
+            return
         run, laps, episodes = self.run, self.run.laps, self.episodes
         if episodes.action is None:
             episodes.action = self._choose_action()
@@ -109,20 +116,28 @@ class OnlineLoop:
         episodes.end(terminated | truncated, terminated)
         laps.lap("store")
         self.owed = run.env_steps > self.plan.warmup_env_steps
-        if self.owed and not run.recipe.run.overlap:
-            self._update()
+        if self.within:
+            self._update(stoppable=True)
 
-    def _update(self) -> None:
+    @property
+    def within(self) -> bool:
+        """Whether an environment step's updates are still to be made before anything else."""
+        return self.owed and not self.run.recipe.run.overlap
+
+    def _update(self, stoppable: bool = False) -> None:
         """Take the gradient steps of one environment step.
 
         When they overlap the next one, they are owed until it has begun. The first time there are
-        those that the plan asks for at once, of critics alone and of all.
+        those that the plan asks for at once, of critics alone and of all; where it is `stoppable`,
+        a signal comes between two of these, and what is left stays owed.
         """
         first = self.run.env_steps == self.plan.warmup_env_steps + 1
-        if first:
-            self.intake.fit()
-        self.intake.update(self.plan.utd + (self.plan.first_updates if first else 0))
-        self.owed = False
+        made = not first or self.intake.catch_up(
+            lambda: stoppable and self.run.interruption.requested is not None
+        )
+        if made:
+            self.intake.update(self.plan.utd)
+            self.owed = False
         self.run.laps.lap("update")
 
     def _choose_action(self) -> Array | None:
@@ -169,6 +184,7 @@ class OnlineLoop:
         state = {
             "written": self.intake.online.written,
             "owed": self.owed,
+            **({"behind": asdict(self.intake.behind)} if self.within else {}),
             "acting": self.acting,
             "running": self.episodes.state(),
             **self.episodes.limits_state(),
@@ -223,13 +239,14 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
             loop.save()
             run.stop_if_asked(resume_command)
     loop.intake.stages.first(loop.save, lambda: run.stop_if_asked(resume_command))
-    while run.env_steps < total and not run.guard.stopped:
-        before = run.env_steps
+    while (run.env_steps < total or loop.within) and not run.guard.stopped:
+        before = run.env_steps - int(loop.within)
         loop.intake.stages.routines(before, total)
         loop.step()
         done = run.env_steps
         run.tick(done, total)
-        at_interval = done > before and (done % every == 0 or done == total)
+        over = done > before and not loop.within
+        at_interval = over and (done % every == 0 or done == total)
         if at_interval:
             run.evaluate(done, wait=done == total)
             run.laps.lap("evaluate")
@@ -238,5 +255,5 @@ def finetune(loop: OnlineLoop, resume_command: str) -> None:
         if at_interval or run.interruption.requested or run.guard.stopped:
             loop.save()
             run.laps.lap("write")
-            if done < total or run.evaluations.pending:
+            if done < total or loop.within or run.evaluations.pending:
                 run.stop_if_asked(resume_command)

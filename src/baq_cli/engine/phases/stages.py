@@ -63,14 +63,21 @@ class Stages:
             self._run.laps.lap("stage")
             self._run.going.pace.count_from(0, self._run.learner.gradient_steps)
 
-    def fit(self, updater: Updater) -> None:
-        """Make the updates of critics alone that the plan asks for after the warm-up."""
+    def fit(self, updater: Updater, begun: int, stop: Callable[[], bool]) -> int:
+        """Make the updates of critics alone that the plan asks for after the warm-up.
+
+        The first `begun` were made before. Return how many are made: all, unless `stop` said so
+        between two.
+        """
         stage = self._plan.fit
         assert stage is not None
-        pace = Pace(0, 0)
-        for steps in range(1, stage.steps + 1):
+        pace = Pace(begun, begun)
+        for steps in range(begun + 1, stage.steps + 1):
+            if stop():
+                return steps - 1
             self._after_update(stage, updater.step(), steps, pace)
         self._say(stage)
+        return stage.steps
 
     def routines(self, done: int, total: int) -> None:
         """Do the routines that are due after `done` of a phase's steps, in the plan's order.
