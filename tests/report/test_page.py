@@ -19,7 +19,16 @@ from baq_cli.report.style import DASHES as FIGURE_DASHES
 from baq_cli.report.style import MARKERS
 from baq_cli.report.wording import decimals, fixed
 from support.browser import Page, start
-from support.documents import HOSTILE, compared, hostile, rich, single, statistic, thousand
+from support.documents import (
+    HOSTILE,
+    compared,
+    far_below,
+    hostile,
+    rich,
+    single,
+    statistic,
+    thousand,
+)
 
 DOCUMENTS = {"rich": rich, "hostile": hostile, "single": single, "thousand": thousand}
 LARGEST = 15e6
@@ -190,6 +199,25 @@ def test_a_zoom_outlives_a_choice_until_a_double_click(opened: Callable[..., Pag
     ActionChains(page.driver).move_to_element_with_offset(plot, 100, -50).double_click().perform()
     page.wait(f"return (() => {{ {span} }})()[0] === arguments[0]", whole[0])
     assert page.js(span) == whole
+
+
+def test_scores_out_of_sight_are_told_of_and_a_double_click_shows_them(
+    opened: Callable[..., Page],
+) -> None:
+    from selenium.webdriver import ActionChains
+
+    page = opened(far_below(rich()))
+    page.draw_all()
+    low = "document.querySelector('.plot')._fullLayout.yaxis.range[0]"
+    told = [caption.text for caption in page.all("figcaption")]
+    assert ["↓ −20,000" in text for text in told[:2]] == [True, False]
+    assert page.js(f"return {low}") > -2_000
+    page.click("button.mode", 1)
+    assert page.js(f"return {low}") > -2_000
+    plot = page.all(".plot")[0]
+    page.js("arguments[0].scrollIntoView({block: 'center'})", plot)
+    ActionChains(page.driver).move_to_element_with_offset(plot, 100, -50).double_click().perform()
+    page.wait(f"return {low} < -20_000")
 
 
 def test_dark_is_dark_by_preference_and_by_the_button(opened: Callable[..., Page]) -> None:

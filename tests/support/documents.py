@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,15 @@ def hostile() -> dict[str, Any]:
     for run in document["runs"]:
         run |= {"versions": {HOSTILE[0]: HOSTILE[3]}, "hardware": {HOSTILE[1]: {"a": HOSTILE[0]}}}
     return document
+
+
+def far_below(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document whose first method began far below all others, on the first task."""
+    changed = copy.deepcopy(document)
+    of = next(iter(changed["tasks"][0]["methods"].values()))["curves"]["offline"]
+    for scores in of["scores"]:
+        scores[0] = -20_000.0
+    return changed
 
 
 def single() -> dict[str, Any]:

@@ -58,6 +58,25 @@ def is_estimate(row: Row) -> bool:
     return row.get(SOURCE) == "estimate"
 
 
+def curves_of(task: Mapping[str, Any], methods: Sequence[str]) -> dict[str, PhaseCurves]:
+    """Return a task's curves by method, as the document of a report has them, in this order."""
+    return {
+        name: {
+            phase: _drawn(name, phase, task["methods"][name]["curves"][phase])
+            for phase in UNITS
+            if phase in task["methods"][name]["curves"]
+        }
+        for name in methods
+        if name in task["methods"]
+    }
+
+
+def _drawn(label: str, phase: Phase, of: Mapping[str, Any]) -> Curve:
+    counters = np.asarray(of["counters"], dtype=np.int64)
+    scores = np.asarray(of["scores"], dtype=np.float64)  # None becomes NaN
+    return Curve(label, phase, of["unit"], counters, scores, tuple(range(len(scores))))
+
+
 def _phase_curve(rows: Sequence[Row], label: str, phase: Phase) -> Curve | None:
     by_seed = _returns_by_seed(rows, phase)
     if not by_seed:

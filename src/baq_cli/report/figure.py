@@ -11,6 +11,7 @@ import numpy as np
 
 from baq_cli.errors import DataError
 from baq_cli.report.curves import Array, Curve, PhaseCurves
+from baq_cli.report.in_sight import Sight, in_sight
 from baq_cli.report.names import wrapped
 from baq_cli.report.panels import MOST_TOGETHER, Line, draw_panels
 from baq_cli.report.style import (
@@ -93,15 +94,19 @@ def curves_figure(
     }
     if indices is None:
         indices = {method: i for i, method in enumerate(lines)}
+    sight = in_sight(curves, dataset_mean)
     label = f"{unit}, {_over_seeds(curves)}"
     with styled(WIDE):
         if len(lines) > MOST_TOGETHER:
-            return _panels(lines, axis, indices, title, label, dataset_mean)
+            return _panels(lines, axis, indices, title, label, dataset_mean, sight)
         figure = new_figure(WIDE, HEIGHT)
         axes = figure.add_subplot()
         entries = _draw_methods(axes, lines, indices)
         if dataset_mean is not None:
             _draw_dataset(axes, dataset_mean)
+        if sight is not None:
+            _look_at(axes, sight)
+            _tell_beyond(axes, sight)
         _draw_frame(axes, axis, title)
         axes.set_ylabel(label.replace(", ", ",\n") if len(unit) > LONG_UNIT else label)
         draw_legend(figure, entries)
@@ -115,17 +120,22 @@ def _panels(
     title: str,
     label: str,
     dataset_mean: float | None,
+    sight: Sight | None,
 ) -> Figure:
     """Return a panel a method, each with the hand-over and the dataset's mean."""
     figure, panels = draw_panels(lines, indices)
     for axes in panels:
         axes.set_xlim(0, 1)
+        if sight is not None:
+            _look_at(axes, sight)
         if axis.handover:
             _draw_handover(axes, axis.handover)
         if dataset_mean is not None:
             axes.axhline(dataset_mean, **DATASET)
         _draw_ticks(axes, axis, most=2)
     known = "" if dataset_mean is None else "; dashed: the dataset's mean"
+    if sight is not None:
+        known += f"; beyond the scale: {' '.join(filter(None, (sight.down, sight.up)))}"
     counted = [f"{phase}: {COUNTED[axis.units[phase]]}" for phase in axis.ends]
     figure.suptitle(wrapped(title, 85, lines=2), x=0.01, ha="left", fontsize=11)
     figure.supxlabel(f"{'; right of the line '.join(counted)}{known}", fontsize="medium")
@@ -267,6 +277,23 @@ def _draw_ticks(axes: Axes, axis: TwoPartAxis, most: int | None = None) -> None:
     for x, tick in zip(ticks, axes.xaxis.get_major_ticks(), strict=True):
         if x in (before, axis.handover):
             tick.label1.set_horizontalalignment("right" if x == before else "left")
+
+
+def _look_at(axes: Axes, sight: Sight) -> None:
+    """Show the scores that are in sight, and cut lines there; markers at either side stay whole."""
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    axes.set_ylim(sight.low, sight.high)
+    for line in axes.lines:
+        line.set_clip_box(TransformedBbox(Bbox([[-0.1, 0], [1.1, 1]]), axes.transAxes))
+        line.set_clip_on(True)
+
+
+def _tell_beyond(axes: Axes, sight: Sight) -> None:
+    """Say at the left how far curves go below and above what is in sight."""
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(sight.down, (0, 0), xytext=(4, 4), va="bottom", fontsize=9, **place)
+    axes.annotate(sight.up, (0, 1), xytext=(4, -4), va="top", fontsize=9, **place)
 
 
 def _draw_dataset(axes: Axes, dataset_return: float) -> None:

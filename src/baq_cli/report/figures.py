@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from baq_cli.report.across_figures import (
     aggregates_figure,
     efficiency_figure,
@@ -15,17 +13,14 @@ from baq_cli.report.across_figures import (
     profiles_figure,
     shown_pairs,
 )
-from baq_cli.report.curves import Curve, PhaseCurves
+from baq_cli.report.curves import PhaseCurves, curves_of
 from baq_cli.report.figure import curves_figure
 from baq_cli.report.names import file_stems
 from baq_cli.report.page_view import dataset_mean
 from baq_cli.report.style import save
-from baq_cli.units import Phase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PHASES: tuple[Phase, ...] = ("offline", "online")
 
 
 def draw_figures(document: dict[str, Any], folder: Path) -> list[Path]:
@@ -61,25 +56,6 @@ def curves_stems(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the stem of the file that shows each task's curves, by the task's name."""
     stems = file_stems(task["name"] for task in document["tasks"])
     return {name: f"curves-{stem}" for name, stem in stems.items()}
-
-
-def curves_of(task: Mapping[str, Any], methods: list[str]) -> dict[str, PhaseCurves]:
-    """Return a task's curves by method, in the document's order of methods."""
-    return {
-        name: {
-            phase: _curve(name, phase, task["methods"][name]["curves"][phase])
-            for phase in PHASES
-            if phase in task["methods"][name]["curves"]
-        }
-        for name in methods
-        if name in task["methods"]
-    }
-
-
-def _curve(label: str, phase: Phase, of: Mapping[str, Any]) -> Curve:
-    counters = np.asarray(of["counters"], dtype=np.int64)
-    scores = np.asarray(of["scores"], dtype=np.float64)  # None becomes NaN
-    return Curve(label, phase, of["unit"], counters, scores, tuple(range(len(scores))))
 
 
 def task_figure(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from baq_cli.report.curves import curves_of
+from baq_cli.report.in_sight import in_sight
 from baq_cli.report.page_aggregates import MANY, aggregates_view
 from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.report.style import MARKER_SIZES, MARKERS, OKABE_ITO
@@ -119,6 +121,7 @@ def task_view(task: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str,
         "rows": list(zip(document["methods"], results, rows, strict=True)),
         "seeds": span(len(of["seeds"]) for of in task["methods"].values()),
         "dataset_mean": dataset_mean(task),
+        "sight": _sight(task, document["methods"]),
         "phases": {phase for of in task["methods"].values() for phase in of["curves"]},
     }
 
@@ -127,6 +130,20 @@ def dataset_mean(task: Mapping[str, Any]) -> float | None:
     """Return the mean return of the dataset's episodes, in the task's unit; None if not known."""
     mean: float | None = (task["dataset"] or {}).get("return_mean")
     return mean
+
+
+def _sight(task: Mapping[str, Any], methods: Sequence[str]) -> dict[str, Any] | None:
+    """Return the range of a task's figure, and how far curves go beyond; None for one of all.
+
+    It is one for both of the figure's modes: a double-click leads back to the first that there was.
+    """
+    by_method = curves_of(task, methods).values()
+    curves = (of for phases in by_method for of in phases.values())
+    found = in_sight(curves, dataset_mean(task), seeds=True)
+    if found is None:
+        return None
+    beyond = ", ".join(filter(None, (found.down, found.up)))
+    return {"range": [found.low, found.high], "beyond": beyond}
 
 
 def column(name: str, about: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,20 +33,20 @@ const baqFigures = (() => {
     return axes;
   }
 
-  function curveTraces(view, task, i, of, curve) {
+  function curveTraces(view, task, i, of, curve, whole) {
     const name = plain(view.styles[i].name);
     const results = task.methods[view.styles[i].name];
     const last = Math.max(1, curve.counters.at(-1));
     const x = of.unit === null ? curve.counters.map((at) => (100 * at) / last) : curve.counters;
-    const place = { xaxis: of.id, yaxis: "y", cliponaxis: false };
+    const place = { xaxis: of.id, yaxis: "y", cliponaxis: !whole };
     const said = (who, t, score) =>
       `<b>${name}</b> · ${who}<br>${counter(curve.counters[t])} ${UNITS[curve.unit]} ${of.phase}` +
       `<br>${score} ${task.unit}`;
     const seeds = curve.scores.length;
-    const whole = seeds === 1 ? "1 seed" : `mean ± std over ${seeds} seeds`;
+    const all = seeds === 1 ? "1 seed" : `mean ± std over ${seeds} seeds`;
     const means = curve.mean.map((mean, t) => {
       const spread = curve.std[t] === null ? "" : ` ± ${number(curve.std[t])}`;
-      return said(whole, t, number(mean) + spread);
+      return said(all, t, number(mean) + spread);
     });
     const traces = [line(view, i, x, curve.mean, means, place)];
     if (view.mode === "interval") {
@@ -104,7 +104,9 @@ const baqFigures = (() => {
     const axes = phaseAxes(view, task);
     const mean = element.dataset.mean === "" ? null : Number(element.dataset.mean);
     const data = [];
-    const layout = common(view, { yaxis: upward(view, task.unit), shapes: [], annotations: [] });
+    const sight = element.dataset.sight && JSON.parse(element.dataset.sight);
+    const yaxis = upward(view, task.unit, sight ? { range: sight } : {});
+    const layout = common(view, { yaxis, shapes: [], annotations: [] });
     for (const of of Object.values(axes)) {
       const counted = of.unit === null ? "% of each method's budget" : UNITS[of.unit];
       const nticks = view.narrow ? 3 : 6;
@@ -116,7 +118,7 @@ const baqFigures = (() => {
       if (mean !== null) data.push(datasetTrace(view, of, mean));
       for (const i of shownOf(view, task.methods)) {
         const curve = own(task.methods, view.styles[i].name).curves[of.phase];
-        if (curve && curve.counters.length) data.push(...curveTraces(view, task, i, of, curve));
+        if (curve && curve.counters.length) data.push(...curveTraces(view, task, i, of, curve, !sight));
       }
     }
     if (axes.offline && axes.online) markHandover(view, layout);
