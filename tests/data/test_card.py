@@ -24,7 +24,7 @@ def by_hand(observations: list[np.ndarray[tuple[int], np.dtype[np.float64]]]) ->
         Spaces(len(observations), (-2.0, 0.0), (4.0, 1.0)),
         np.stack(observations, 1).astype(np.float32),
         np.array([[-1, 0], [0, 0.5], [1, 0], [0, -0.5], [0.5, 1], [-1, 1]], dtype=np.float32),
-        np.array([1, 0, -2, 0.5, 0, 0], dtype=np.float32),
+        np.array([1, 0, -2, 0.25, 0.25, 0], dtype=np.float32),
         terminated,
         last & ~terminated,
         np.array([2, 1, 3]),
@@ -43,7 +43,8 @@ def test_a_card_says_what_is_computed_by_hand() -> None:
     )
     assert found["length_quantiles"] == NEAR(dict(zip(quarters, (1, 1.5, 2, 2.5, 3), strict=True)))
     assert found["reward_range"] == [-2.0, 1.0]
-    assert found["reward_density"] == 0.5
+    assert found["reward_density"] == NEAR(4 / 6)
+    assert found["action_coverage"] == NEAR(4 / 20)  # of each, four values in bins of their own
     assert (found["obs_min"], found["obs_max"]) == ([-1, 3, -1, 7], [1, 7, 1, 7])
     assert (found["action_min"], found["action_max"]) == ([-2, 0.25], [4, 1])
     assert found["actions_on_bounds"] == NEAR(4 / 6)

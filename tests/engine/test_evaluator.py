@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -21,22 +22,23 @@ LENGTHS = 7
 class Telling(gym.Env[Array, Array]):
     """Episodes of 1 to 7 steps; the t-th reward is t and what the start seed adds."""
 
-    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,))
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gym.spaces.Box(-1, 1, (1,))
 
-    def __init__(self, odd_last: bool = False):
-        self.odd_last = odd_last
+    def __init__(self, odd: str = ""):
+        self.odd = odd
 
     def reset(self, **options: Any) -> tuple[Array, dict[str, Any]]:
         super().reset(**options)
         self.start, self.time = options["seed"], 0
-        return np.zeros(1, np.float32), {}
+        return np.zeros(2, np.float32), {}
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         self.time += 1
         over = self.time == length_of(self.start)
-        reward = np.nan if over and self.odd_last else reward_of(self.start, self.time)
-        return np.full(1, self.time, np.float32), reward, over, False, {}
+        reward = np.nan if over and self.odd == "reward" else reward_of(self.start, self.time)
+        other = np.nan if over and self.odd == "observation" else 0.0
+        return np.array([self.time, other], np.float32), reward, over, False, {}
 
 
 def length_of(start: int) -> int:
@@ -92,13 +94,17 @@ def test_every_seed_has_its_episodes_whole_and_no_others(
         np.testing.assert_array_equal(found, np.stack(expected))
 
 
-def test_a_last_reward_that_is_no_number_is_an_error_with_its_seed_and_step() -> None:
-    lengths = by_hand((0, 4), 1)[1].ravel()
+@pytest.mark.parametrize("odd", ["reward", "observation"])
+def test_a_last_number_that_is_none_is_an_error_with_its_seeds_and_step(odd: str) -> None:
+    """One number of an observation is enough; other seeds are still running, and aren't named."""
+    seeds = (0, 1, 2, 3)
+    lengths = by_hand(seeds, 2)[1]
     first = int(lengths.min())
-    seeds = [seed for seed, length in zip((0, 4), lengths.tolist(), strict=True) if length == first]
-    said = rf"reward is NaN .* in '{ENV}', at its step {first} \(seeds \[{seeds[0]}"
+    named = [seeds[i] for i in np.flatnonzero((lengths == first).any(1))]
+    assert len(named) < len(seeds)
+    said = re.escape(f"{odd} is NaN or infinite in an evaluation in '{ENV}', at its step {first} ")
     with (
-        closing(Evaluator(EnvRef.of(ENV, {"odd_last": True}), (0, 4), 1)) as evaluator,
-        pytest.raises(NotFinite, match=said),
+        closing(Evaluator(EnvRef.of(ENV, {"odd": odd}), seeds, 2)) as evaluator,
+        pytest.raises(NotFinite, match=said + re.escape(f"(seeds {named})")),
     ):
         evaluator.play(idle, NUMBER)
