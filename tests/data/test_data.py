@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as random_arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from baq_cli.data.episodes import ARRAYS, DataOrigin, Finding, monte_carlo_returns, returns_to_go
+from baq_cli.data.episodes import (
+    ARRAYS,
+    DataOrigin,
+    Finding,
+    monte_carlo_returns,
+    returns_to_go,
+    where_somebody_acted,
+)
+from baq_cli.data.minari.read import load_episodes
+from baq_cli.data.minari.write import write_minari
 from baq_cli.envs.spaces import Spaces, flatten_parts, observation_parts, split_parts
 from baq_cli.errors import DataError, EnvironmentMismatch
 from support.builders import make_episodes
+from support.recordings import own_folders, plain_recording
 
 # -- rows
 
@@ -384,3 +394,32 @@ def test_bounds_that_differ_by_a_rounding_to_float32_are_the_same() -> None:
 def test_observations_without_a_number_are_refused() -> None:
     with pytest.raises(DataError, match="no numbers"):
         Spaces.of(box(-1, 1, (0,)), FLAT)
+
+
+# -- who acted
+
+
+def test_who_acted_is_told_of_steps_also_where_resets_have_infos_of_their_own() -> None:
+    """Minari's collector writes what the reset said before what the steps did; NaN says nothing."""
+    lengths = np.array([2, 1, 3])
+    a_step = np.array([0, 1, 1, 0, np.nan, 2])
+    acted = [False, True, True, False, False, True]
+    with_resets = np.insert(a_step, [0, 2, 3], [1, 0, np.nan])
+    for said in (a_step, with_resets):
+        found = where_somebody_acted(said, lengths)
+        assert found is not None
+        assert found.tolist() == acted
+    resets_alone = np.insert(np.zeros(6), [0, 2, 3], 1)
+    for nothing in (np.zeros(6), resets_alone, a_step[:5], np.ones((6, 1))):
+        assert where_somebody_acted(nothing, lengths) is None
+
+
+def test_a_dataset_says_who_acted_as_its_recording_does() -> None:
+    said = {"intervention": np.array([0, 0, 1, 0, 1, 0, 1])}
+    with own_folders():
+        recording = plain_recording((4, 1), infos=said)
+        write_minari("me/taken-v0", recording)
+        found = load_episodes("me/taken-v0").intervention
+    assert found is not None
+    assert found.tolist() == [False, True, False, True, True]
+    assert recording.episodes("me/taken-v0").arrays["intervention"].tolist() == found.tolist()

@@ -17,6 +17,7 @@ import pytest
 from baq_cli.data.card import card
 from baq_cli.data.minari.folder import local_datasets, open_minari
 from baq_cli.data.minari.read import load_episodes
+from baq_cli.data.minari.stored import update_metadata
 from baq_cli.data.suite import SUITE, ReferenceDataset, Trained, Uniform, Waypoints
 from baq_cli.data.waypoints import WaypointController
 from baq_cli.engine.checkpoints.folder import load
@@ -25,7 +26,7 @@ from baq_cli.engine.collection.scoring import find_reference, measure_random, st
 from baq_cli.envs.making import make_env
 from baq_cli.envs.pool import EnvPool
 from baq_cli.envs.ref import EnvChoice, EnvRef
-from baq_cli.envs.scores import Reference, published
+from baq_cli.envs.scores import Reference, published, stored
 from baq_cli.errors import DataError, EnvironmentMismatch, UsageError
 from baq_cli.report.dataset import draw_dataset
 from support.builders import make_episodes
@@ -241,6 +242,20 @@ def test_references_that_would_mean_nothing_are_refused(
     random = {"return_mean": -1000.0, "return_std": 1.0, "episodes": 2}
     with pytest.raises(UsageError, match=words):
         store_reference(dataset_id, EnvRef(env_id), {"random": random, "expert": facts})
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [(10.0, 5.0), (5, 5), (float("nan"), 5.0), (0.0, float("inf")), (False, True), (1, None)],
+)
+def test_stored_scores_that_make_no_scale_are_none(kept: tuple[Any, Any]) -> None:
+    """A run would keep them, and its checkpoints could never be read again."""
+    metadata = dict(zip(("ref_min_score", "ref_max_score"), kept, strict=True))
+    assert stored(metadata, "me/odd-v0") is None
+    dataset_id = built("baq/pendulum/random-v0", "odd")
+    update_metadata(open_minari(dataset_id), metadata)
+    with pytest.raises(UsageError, match=r"no reference scores that make a scale \(.* to .*\)"):
+        find_reference(dataset_id, EnvRef("Pendulum-v1"))
 
 
 def test_a_reference_of_another_environment_is_refused() -> None:

@@ -197,6 +197,17 @@ def test_episodes_may_be_named_by_words(form: str, folder: Path) -> None:
 
 
 @every_form
+def test_a_number_names_one_episode_however_it_is_written(form: str, folder: Path) -> None:
+    """0 and 0.0 are one, in words as in numbers; 01 may be another's name, as 1e0 may."""
+    columns = {k: v * 2 for k, v in ROBOT.items()} | {
+        "run": ["0", "0.0", "0.", "0.00", "01", "1", "1e0", "1.0"]
+    }
+    path = write_table(form, folder, columns)
+    mapping = {"observation": "q_1", "action": "u_a", "reward": "r", "ends": {"runs": "run"}}
+    assert import_table(path, mapping).episodes.lengths.tolist() == [3]
+
+
+@every_form
 def test_a_column_of_text_is_no_harm_unless_it_is_mapped(form: str, folder: Path) -> None:
     path = write_table(form, folder, ROBOT)
     assert import_table(path, ONE_COLUMN).episodes.lengths.tolist() == [2, 1]

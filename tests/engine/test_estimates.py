@@ -17,7 +17,7 @@ from torch import Tensor
 from baq_cli.agents.registry import METHODS
 from baq_cli.data.episodes import Episodes
 from baq_cli.engine.estimation.calibration import calibration, own_critics
-from baq_cli.engine.estimation.closeness import closeness
+from baq_cli.engine.estimation.closeness import closeness, evenly
 from baq_cli.engine.estimation.estimate import discount_of, discounted_returns, of_values
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
@@ -97,6 +97,47 @@ def test_calibration_is_of_held_out_episodes_in_the_units_of_the_rewards() -> No
     assert found.correlation[2] is None
     assert list(found.predicted_bins) == sorted(found.predicted_bins)
     assert np.mean(found.realised_bins) == NEAR(realised.mean(), rel=0.2)
+
+
+def test_bins_are_tenths_of_the_predicted_values_with_what_came_of_each() -> None:
+    """Over both seeds together: 20 held-out steps twice, in tens of four."""
+    data = episodes((1,) * 400, (True,) * 400)
+    realised = data.reward[data.held_out()].astype(np.float64)
+    predicted = np.stack([-realised, 3 * realised])
+
+    def predict(obs: Array, action: Array) -> Array:
+        return predicted
+
+    found = calibration(predict, data, data.reward.astype(np.float64), 0.5)
+    pairs = sorted(zip(predicted.ravel().tolist(), [*realised.tolist()] * 2, strict=True))
+    tenths = np.array(pairs).reshape(10, 4, 2).mean(1)
+    assert found.predicted_bins == NEAR(tuple(tenths[:, 0]))
+    assert found.realised_bins == NEAR(tuple(tenths[:, 1]))
+    assert found.predicted == NEAR(realised.mean())
+
+    few = episodes((3, 3), (True, True))
+    predicted = np.array([[5.0, 4.0, 6.0]])
+    kept = calibration(predict, few, few.reward.astype(np.float64), 0.5)
+    assert (kept.transitions, kept.predicted_bins) == (3, (4.0, 5.0, 6.0))
+
+
+def test_of_one_episode_every_step_is_held_against_what_came() -> None:
+    def predict(obs: Array, action: Array) -> Array:
+        np.testing.assert_array_equal(obs, alone.obs)
+        np.testing.assert_array_equal(action, alone.action)
+        return np.zeros((1, len(obs)))
+
+    alone = episodes((3,), (True,))
+    found = calibration(predict, alone, alone.reward.astype(np.float64), 0.5)
+    assert (found.transitions, found.episodes) == (3, 1)
+    assert found.realised == NEAR(((1 + 1 + 0.75) + (2 + 1.5) + 3) / 3)
+    assert found.correlation == (None,)
+
+
+def test_of_many_rows_those_that_are_looked_at_lie_evenly_from_first_to_last() -> None:
+    assert evenly(5).tolist() == [0, 1, 2, 3, 4]
+    assert evenly(9, most=3).tolist() == [0, 4, 8]
+    assert len(evenly(20_001)) == 20_000
 
 
 def identity() -> Inputs:

@@ -16,9 +16,10 @@ from baq_cli.data.episodes import Episodes
 from baq_cli.engine.estimation.fitted_q import FittedQ, FittedQConfig
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.spaces import Spaces
-from baq_cli.errors import NonFiniteError
+from baq_cli.errors import DataError, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.units import Phase
+from support.advice import follows
 from support.builders import tiny_agent, tiny_spec
 
 Array = np.ndarray[Any, Any]
@@ -170,6 +171,37 @@ def test_a_policy_that_decides_ahead_has_the_value_of_whole_chunks() -> None:
     expected = np.linalg.solve(np.eye(PLACES) - GAMMA**2 * np.roll(np.eye(PLACES), 2, 1), pair)
     found = evaluation.at(FEATURES)[0].reshape(PLACES, 2)
     np.testing.assert_allclose(found, np.stack([expected] * 2, 1), atol=1e-3)
+
+
+def short_episodes(lengths: list[int]) -> Episodes:
+    """Return episodes that were cut, in which every reward is 1."""
+    rows = sum(lengths)
+    steps: list[Row] = [(k % 8, SIGNS[k % 2], 1.0, (k + 1) % 8, False) for k in range(rows)]
+    return logged(steps, lengths)
+
+
+def idle(obs: Tensor, noise: SeedStream) -> Tensor:
+    return torch.zeros(*obs.shape[:2], 3)
+
+
+def test_batches_without_a_whole_chunk_teach_nothing_and_spoil_nothing() -> None:
+    """One chunk of three steps among 300 rows: most batches of 8 don't hold it. 1/(1 − γ) = 10."""
+    config = LINEAR.model_copy(update={"batch_size": 8})
+    of_data = Spec((0,), PLACES + 1, 1), short_episodes([3, *[1] * 300]), IDENTITY, GAMMA
+    evaluation = FittedQ(*of_data, config, chunk=3)
+    evaluation.fit(idle, 300)
+    assert evaluation.at(FEATURES[:1]).item() == pytest.approx(10.0, abs=0.5)
+
+
+@follows("they can't be valued by it. Give --dataset one with longer episodes.")
+def test_data_without_any_whole_chunk_are_refused() -> None:
+    def valued(data: Episodes) -> FittedQ:
+        return FittedQ(Spec((0,), PLACES + 1, 1), data, IDENTITY, GAMMA, LINEAR, chunk=3)
+
+    with pytest.raises(DataError, match=r"3 actions at once, .* has 2 steps, none terminated"):
+        valued(short_episodes([2, 2, 1]))
+    valued(short_episodes([2, 3, 1]))
+    valued(logged([(0, 1.0, 1.0, 1, True)]))
 
 
 def test_a_policy_whose_actions_are_no_numbers_is_refused() -> None:

@@ -302,7 +302,7 @@ def test_runs_that_cant_be_compared_are_run_alike_or_reported_apart(
 
 @follows(
     "{}: the returns of '{}' can't be put beside normalised scores, for want of a reference: ",
-    "dataset '{}' has no reference scores: store them with '{} --dataset {}'",
+    "dataset '{}' has no reference scores{}: store them with '{} --dataset {}'",
     "a stored reference needs an expert too: give --checkpoint PATH",
     "{} no reference scores for {}: measure them with '{} --dataset ID', then name that dataset",
     "baq data score-reference {} --checkpoint PATH",

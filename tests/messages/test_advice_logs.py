@@ -472,6 +472,50 @@ def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder:
     assert "2 episodes, 7 steps" in Import(terminal, path).done()
 
 
+@follows(
+    "marks every row of {} episodes: it says how they ended, not where. Leave the mark in the last "
+    "row of each alone if the task ended there, or say {}",
+    "marks rows up to the last one of {} episodes: the task ended at the first of them. Leave the "
+    "mark there alone, without the rows behind it, or say {}",
+    "every step of {} episodes is. Such a mark says how an episode ended, not where: leave it at "
+    "the last step of each alone.",
+)
+@pytest.mark.parametrize("by", ["episode", "truncated"])
+def test_a_mark_of_whole_episodes_is_left_at_their_last_steps(
+    terminal: Terminal, folder: Path, by: str
+) -> None:
+    """Without episode numbers each marked row would be an episode of one step."""
+    ends = {"episode": [0] * 4 + [1] * 4, "truncated": flags(3, 7)}[by]
+    path, say = folder / "log.npz", ("--ends", "terminated=success")
+    log = Import(terminal, npz(path, **{by: ends}, success=flags(0, 1, 2, 3)))
+    said = log.told(*say, status=3)
+    assert "'success' marks every row of 1 episodes" in said
+    assert "2 episodes" in log.done("--ends", "unused=success")
+    assert "--ends unused=success in the place of --ends terminated=success" in said
+    npz(path, **{by: ends}, success=flags(3))
+    assert "2 episodes, 7 steps" in log.done(*say)
+    kept = npz(path, **{by: ends}, success=flags(2, 3))
+    stays = log.told(*say, status=3)
+    assert ("rows up to the last one of 1 episodes" in stays) == (by == "truncated")
+    columns = {name: np.delete(column, 3) for name, column in np.load(kept).items()}
+    columns[by][2] |= by == "truncated"
+    np.savez(path, **columns)
+    assert "2 episodes, 6 steps" in log.done(*say)
+    npz(path, episode=[0] * 4 + [1] * 4, terminated=flags(0, 1, 2, 3))
+    assert "every step of 1 episodes is" in log.told(status=3)
+
+
+def test_episodes_of_one_step_that_all_terminate_are_no_mark_that_stays(
+    terminal: Terminal, folder: Path
+) -> None:
+    """One decision an episode, as of a bandit; and two ends side by side."""
+    every = [1] * 8
+    log = Import(terminal, npz(folder / "log.npz", success=every, truncated=every))
+    assert "8 episodes, 8 steps" in log.done("--ends", "terminated=success")
+    npz(folder / "log.npz", success=flags(2, 3, 5), truncated=flags(7))
+    assert "4 episodes, 7 steps" in log.done("--ends", "terminated=success")
+
+
 @follows("Say what ends an episode with --ends ROLE=COLUMN, or {}.", "named by --ends")
 def test_a_count_of_episodes_is_reached_by_another_column_or_set_aside(
     terminal: Terminal, folder: Path

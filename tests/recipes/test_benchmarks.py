@@ -206,6 +206,11 @@ def test_ogbench_itself_gives_the_rewards_so_it_is_installed(
         ({"qpos": None}, "it has no 'qpos'"),
         ({"actions": np.zeros((3, 8), np.float32)}, "its arrays have different lengths"),
         ({"terminals": np.zeros(19, bool)}, "its last row ends no trajectory"),
+        ({"terminals": np.ones(19, bool)}, "every row ends a trajectory"),
+        ({"terminals": np.array(1.0)}, "its arrays have different lengths"),
+        ({"observations": np.array(1.0)}, "its arrays have different lengths"),
+        ({"terminals": np.array(["no"] * 19)}, "its 'terminals' holds no numbers"),
+        ({"terminals": np.arange(19)}, "found 2 in row 2"),
     ],
 )
 def test_a_file_that_is_none_of_ogbenchs_is_refused(
@@ -219,6 +224,16 @@ def test_a_file_that_is_none_of_ogbenchs_is_refused(
         save_single_task(path, 1)
     with pytest.raises(UsageError, match=r"such as cube-double-play-v0\.npz"):
         save_single_task(folder / "mine.npz", 1)
+
+
+def test_marks_in_a_column_of_their_own_axis_are_ogbenchs_all_the_same(folder: Path) -> None:
+    path = write_ogbench("antmaze-large-navigate", folder)
+    with np.load(path) as archive:
+        arrays = {**archive}
+    plain = save_single_task(path, 1, "me/plain-v0").episodes
+    np.savez(path, **arrays | {"terminals": arrays["terminals"][:, None]})
+    found = save_single_task(path, 1, "me/column-v0").episodes
+    assert found.content_hash == plain.content_hash
 
 
 # -- and they run

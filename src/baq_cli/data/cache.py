@@ -21,7 +21,7 @@ from baq_cli.plain_files import MOST_DOCUMENT, check_plain, replaced
 from baq_cli.surroundings import CACHE, cache_folder
 from baq_cli.untrusted import parse_json, read_text
 
-VERSION = 2
+VERSION = 3
 """Raised when what is kept, or what the checks find, changes."""
 
 

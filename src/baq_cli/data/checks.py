@@ -113,17 +113,10 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
     inside = marked.copy()
     inside[last] = False
     if inside.any():
-        stays = bool(marked[np.flatnonzero(inside) + 1].all())  # to the end of its episode
         yield _error(
             "end flags",
             f"{inside.sum()} steps inside an episode are marked terminated or truncated: "
-            + (
-                "the mark stays to the episode's last step. Mark the first of these steps alone, "
-                "and remove the rows behind it."
-                if stays
-                else "the episodes are cut wrongly. Import the log again without its episode "
-                "numbers (--ends unused=COLUMN), and the flags decide."
-            ),
+            f"{_marked_inside(marked, inside, episodes)}",
         )
     if (terminated & truncated).any():
         yield _warning(
@@ -138,6 +131,25 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
             f"{_share(neither)} of the episodes end neither terminated nor truncated; they are "
             "taken as truncated.",
         )
+
+
+def _marked_inside(marked: Array, inside: Array, episodes: Episodes) -> str:
+    """Say what flags inside episodes mean, and what to do; `[M]` bool each."""
+    if not marked[np.flatnonzero(inside) + 1].all():
+        return (
+            "the episodes are cut wrongly. Import the log again without its episode numbers "
+            "(--ends unused=COLUMN), and the flags decide."
+        )
+    of = np.unique(episodes.episode[inside])
+    if marked[np.isin(episodes.episode, of)].all():
+        return (
+            f"every step of {len(of):,} episodes is. Such a mark says how an episode ended, not "
+            "where: leave it at the last step of each alone."
+        )
+    return (
+        "the mark stays to the episode's last step. Mark the first of these steps alone, and "
+        "remove the rows behind it."
+    )
 
 
 def _lengths(episodes: Episodes) -> Iterator[Finding]:

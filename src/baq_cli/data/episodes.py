@@ -146,12 +146,17 @@ class Episodes:
         return np.asarray(chosen[self.episode])
 
 
-def where_somebody_acted(said: Array, steps: int) -> Array | None:
-    """Return where an info of steps says that somebody acted in the policy's place, `[M]` bool.
+def where_somebody_acted(said: Array, lengths: Array) -> Array | None:
+    """Return where an info says that somebody acted in the policy's place, `[M]` bool.
 
-    None where it says it of no step, or isn't one number a step.
+    It has a number a step of episodes of `lengths [K]`, or one more for each reset, `[M + K]`, as
+    Minari's collector writes them; NaN says nothing. None where it says it of no step, or has
+    another shape.
     """
-    taken = said != 0
+    steps, firsts = int(lengths.sum()), np.cumsum(lengths + 1) - (lengths + 1)
+    if said.shape == (steps + len(lengths),):
+        said = np.delete(said, firsts)
+    taken = (said != 0) & (said == said)
     return taken if taken.shape == (steps,) and taken.any() else None
 
 

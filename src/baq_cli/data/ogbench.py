@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baq_cli.data.exchange import Imported, save_arrays
+from baq_cli.data.logs.ends.marks import flags
 from baq_cli.data.logs.tables import read_arrays
 from baq_cli.data.minari.folder import check_new_id
 from baq_cli.envs.faults import let_go
@@ -66,11 +67,17 @@ def _steps(path: Path) -> dict[str, Array]:
     """Return a file's steps; each trajectory's last row is what its last step led to."""
     rows = read_arrays(path, [*NEEDED, BUTTONS])
     missing = [name for name in NEEDED if name not in rows]
-    count = len(rows.get("terminals", ()))
-    if missing or not count or any(len(array) != count for array in rows.values()):
-        lacks = f"it has no '{missing[0]}'" if missing else "its arrays have different lengths"
+    count = 0 if missing else rows["terminals"].size
+    odd = [name for name, array in rows.items() if array.dtype.kind not in "fiub"]
+    lengths = {array.shape[:1] for array in rows.values()}
+    if missing or odd or not count or lengths != {(count,)}:
+        lacks = "its arrays have different lengths"
+        lacks = f"its '{odd[0]}' holds no numbers" if odd else lacks
+        lacks = f"it has no '{missing[0]}'" if missing else lacks
         raise DataError(f"{path} is no file of OGBench's: {lacks}")
-    last = rows["terminals"].astype(bool)
+    last = flags("terminals", rows["terminals"].reshape(-1), count)
+    if last.all():
+        raise DataError(f"{path} is no file of OGBench's: every row ends a trajectory")
     if not last[-1]:
         raise DataError(f"{path} is cut: its last row ends no trajectory")
     steps = {name: array[~last] for name, array in rows.items() if name != "terminals"}

@@ -128,7 +128,7 @@ class Recording:
     def _intervention(self) -> Array | None:
         """Return where somebody acted in the policy's place, `[M]`; None where nobody is known."""
         said = self.infos.get(INTERVENTION)
-        return None if said is None else where_somebody_acted(said, len(self.rewards))
+        return None if said is None else where_somebody_acted(said, self.lengths)
 
     def _rounding(
         self, spaces: Spaces, observations: Array, action: Array, reward: Array

@@ -38,6 +38,10 @@ class Reference:
         return 100.0 * spread / abs(self.expert - self.random)
 
 
+KEPT = ("ref_min_score", "ref_max_score")
+"""Where Minari keeps the returns of a random and of an expert policy, in a dataset's metadata."""
+MOST = 1e30
+"""What a run's files take for a score at most."""
 D4RL_SOURCE = (
     "D4RL's published constants, measured on the environments of 2020 (mujoco-py); applied to "
     "today's environments they are a convention"
@@ -157,9 +161,16 @@ def _goals(args: dict[str, Any]) -> int:
 
 
 def stored(metadata: dict[str, Any], dataset_id: str) -> Reference | None:
-    """Return the reference kept with a Minari dataset, or None."""
-    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
-    if not (isinstance(low, int | float) and isinstance(high, int | float)) or low == high:
+    """Return the reference kept with a Minari dataset, or None.
+
+    What makes no scale is none: other tools may keep anything there, NaN and equal returns too.
+    """
+    low, high = map(metadata.get, KEPT)
+    if isinstance(low, bool) or isinstance(high, bool):
+        return None
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        return None
+    if not -MOST <= low < high <= MOST:
         return None
     told = metadata.get("baq_reference")
     source = told.get("source") if isinstance(told, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from baq_cli.errors import DataError
 Array = npt.NDArray[Any]
 MOST_COLUMNS, MOST_LETTERS = 100_000, 1_000
 Convert = Callable[[str, Any], Array]
+_DECIMAL = re.compile(r"[+-]?[0-9]+\.[0-9]*")
 
 
 class Columns(dict[str, Any]):
@@ -84,6 +86,25 @@ def check_names(names: Sequence[str]) -> None:
         raise DataError(f"a column's name has {longest:,} letters; expected {MOST_LETTERS} at most")
 
 
+def plain_name(word: str) -> str:
+    """Return an episode's name, of a number in plain digits its shortest: 7.0 is 7."""
+    return word.rstrip("0").rstrip(".") if _DECIMAL.fullmatch(word) else word
+
+
+def named_alike(words: Sequence[Any], numbers: Array) -> Array:
+    """Return one number for all words that are one name; `numbers [N]` are places among them."""
+    place: dict[str, int] = {}
+    texts = [word.decode("latin-1") if isinstance(word, bytes) else str(word) for word in words]
+    names = [place.setdefault(plain_name(text), len(place)) for text in texts]
+    return np.asarray(names, dtype=np.int64)[numbers]
+
+
+def label_of(value: Any) -> str:
+    """Return an episode's name or number as a word, the same for the same number of any type."""
+    whole = isinstance(value, float) and value.is_integer()
+    return plain_name(str(int(value) if whole else value))
+
+
 def nameless(column: str, empty: int, rows: int, where: str) -> DataError:
     """Return what is said of a column that should name each row's episode, and is empty in some."""
     return DataError(
@@ -110,8 +131,8 @@ def _number_array(name: str, column: Any) -> Array:
     found, numbers = np.unique(words, return_inverse=True)
     blank = [k for k, word in enumerate(found.tolist()) if word in ("", b"", None)]
     check_numbered(name, np.isin(numbers.reshape(-1), blank))
-    return numbers.reshape(-1)
+    return named_alike(found.tolist(), numbers.reshape(-1))
 
 
 def _label_array(name: str, column: Any, row: int) -> str:
-    return str(np.asarray(column).reshape(-1)[row])
+    return label_of(np.asarray(column).reshape(-1)[row].item())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.by_name import Columns, check_names, nameless
+from baq_cli.data.logs.by_name import Columns, check_names, nameless, plain_name
 from baq_cli.data.logs.columns import episode_column, to_log_file, wanted
 from baq_cli.data.logs.dialect import Rows, decimal_mark, split_rows
 from baq_cli.data.logs.logfile import LogFile
@@ -105,10 +105,11 @@ class _Reading:
         if empty:
             where = f"first in line {self.rows.lines[empty[0]]}"
             raise nameless(name, len(empty), len(cells), where)
-        return np.array([numbers.setdefault(cell, len(numbers)) for cell in cells])
+        names = map(plain_name, cells)
+        return np.array([numbers.setdefault(name, len(numbers)) for name in names])
 
     def label(self, name: str, place: int, row: int) -> str:
-        return self._cells(name, place)[row].strip()
+        return plain_name(self._cells(name, place)[row].strip())
 
     def _cells(self, name: str, place: int) -> list[str]:
         if place == _SEVERAL:

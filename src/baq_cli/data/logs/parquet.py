@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from baq_cli.data.logs.by_name import Columns, check_names, check_numbered
+from baq_cli.data.logs.by_name import Columns, check_names, check_numbered, label_of, named_alike
 from baq_cli.data.logs.columns import (
     beside,
     episode_column,
@@ -201,7 +201,7 @@ def _numbers(name: str, column: Any) -> Array:
 
 
 def _label(name: str, column: Any, row: int) -> str:
-    return str(column[row if row >= 0 else len(column) + row].as_py())
+    return label_of(column[row if row >= 0 else len(column) + row].as_py())
 
 
 def _numbered(name: str, column: Any) -> Array:
@@ -214,8 +214,11 @@ def _numbered(name: str, column: Any) -> Array:
         check_numbered(name, np.asarray(column.is_null()))
     if not pyarrow.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    parts = [part.indices.to_numpy() for part in column.unify_dictionaries().chunks]
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+    parts = column.unify_dictionaries().chunks
+    if not parts:
+        return np.empty(0, np.int64)
+    words = parts[0].dictionary.to_pylist()
+    return named_alike(words, np.concatenate([part.indices.to_numpy() for part in parts]))
 
 
 def _pyarrow() -> Any:

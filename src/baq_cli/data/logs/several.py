@@ -107,22 +107,15 @@ def _goes_on(part: Part, following: Part, join: bool | None) -> bool:
     one, other = part.file.episode_span, following.file.episode_span
     if one is None or other is None:
         return bool(join)
-    if not _same(one[1], other[0]) or _ends(part.file.log) or join is False:
+    if one[1] != other[0] or _ends(part.file.log) or join is False:
         return False
-    if join is None and _same(one[0], other[0]):
+    if join is None and one[0] == other[0]:
         raise UsageError(
             f"{part.path.name} ends in episode {one[1]} and {following.path.name} begins in one of "
             "that number: say with --join-files that it is the same episode, or with "
             "--split-files that it is another"
         )
     return True
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return float(one) == float(other)
-    except ValueError:
-        return one == other
 
 
 def _ends(log: FlatLog) -> bool:

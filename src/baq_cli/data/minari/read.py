@@ -109,7 +109,7 @@ def read_episodes(stored: StoredDataset) -> Episodes:
 def _intervention(source: EpisodeFile) -> Array | None:
     """Return where infos say that somebody acted in the policy's place, `[M]`, if any do."""
     said = source.infos((INTERVENTION,)).get(INTERVENTION)
-    return None if said is None else where_somebody_acted(said, source.steps)
+    return None if said is None else where_somebody_acted(said, source.lengths)
 
 
 def _filled(

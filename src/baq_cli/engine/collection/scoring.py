@@ -15,6 +15,7 @@ from baq_cli.engine.evaluation.evaluator import Evaluator
 from baq_cli.envs.ref import EnvRef
 from baq_cli.envs.scores import (
     D4RL,
+    KEPT,
     OWN,
     Reference,
     measuring,
@@ -146,8 +147,10 @@ def find_reference(name: str, env: EnvRef) -> Reference:
     _check_measured_in(kept_with, env)
     found = stored(kept_with.metadata, name)
     if found is None:
+        low, high = map(kept_with.metadata.get, KEPT)
+        no_scale = "" if low is high is None else f" that make a scale ({low} to {high})"
         raise UsageError(
-            f"dataset '{name}' has no reference scores: store them with '{measuring(env)} "
-            f"--dataset {name}'{own_beside(env)}"
+            f"dataset '{name}' has no reference scores{no_scale}: store them with "
+            f"'{measuring(env)} --dataset {name}'{own_beside(env)}"
         )
     return found

@@ -23,7 +23,7 @@ from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.windows import Window
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
-from baq_cli.errors import NonFiniteError
+from baq_cli.errors import DataError, NonFiniteError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
 
@@ -56,6 +56,7 @@ class FittedQ:
 
     A policy that decides on `chunk` actions at once has the value of whole chunks, and learns from
     those that the data hold whole or that end in a termination.
+    Raises DataError where there are none.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class FittedQ:
         chunk: int = 1,
         capture: bool = True,
     ):
+        _check_chunks(episodes, chunk)
         config = (config or FittedQConfig()).model_copy(update={"discount": discount})
         raw = replace(inputs, reward_scale=1.0, reward_shift=0.0)
         self._critics = _Critics(config, spec, "offline")
@@ -224,7 +226,8 @@ class _Critics(Agent):
             later, now = (self.level + self.scale * each for each in (later, now))
             target = (reward + discount * later).clamp(*self.bounds)
             error = (weight * (target - now)).sum(2, keepdim=True)
-            owed = error / (weight * (1 - discount)).sum(2, keepdim=True)
+            share = (weight * (1 - discount)).sum(2, keepdim=True)
+            owed = torch.where(share > 0, error / share, 0.0)  # a batch may hold no whole chunk
             rate = self.config.level_rate * (1 - self.clock.share)
         q = self.critic(obs, batch.action)
         miss = q - (target - self.level) / self.scale
@@ -233,6 +236,16 @@ class _Critics(Agent):
 
     def _seen(self, obs: Tensor) -> Tensor:
         return (obs - self.obs_mean) * self.obs_rate
+
+
+def _check_chunks(episodes: Episodes, chunk: int) -> None:
+    longest = int(episodes.lengths.max())
+    if longest < chunk and not episodes.terminated.any():
+        raise DataError(
+            f"the policies decide on {chunk} actions at once, and the longest episode of "
+            f"'{episodes.dataset_id}' has {longest} steps, none terminated: they can't be valued "
+            "by it. Give --dataset one with longer episodes."
+        )
 
 
 def _whole(batch: Batch) -> Tensor:

@@ -18,6 +18,7 @@ from baq_cli.data.logs.ends.marks import (
     flags,
     is_flags,
     listed_starts,
+    marks_that_stay,
 )
 from baq_cli.data.logs.ends.names import Kind
 from baq_cli.data.logs.ends.other_names import by_marks_of_any_end, by_other_names
@@ -88,6 +89,7 @@ def decide(
             by_marks_of_any_end(draft)
     _by_places(draft)
     _check_settled(draft, rules, last_row_observed, told)
+    _check_marks(draft)
     terminated = draft.terminated
     settled = replace(
         log,
@@ -214,6 +216,39 @@ def _check_settled(draft: Draft, rules: CutRules, last_row_observed: bool, told:
         draft.notes.append(
             "no column says whether a task ended: every end counts as truncated, and bootstraps"
         )
+
+
+def _check_marks(draft: Draft) -> None:
+    """Refuse a column, said to mark the task's end, that marks more than a row of an episode.
+
+    Without episode numbers each of those rows would be an episode of one step.
+    """
+    column, marked = draft.sources.get("terminated"), draft.terminated
+    named = draft.said.get("terminated", ())
+    if column is None or marked is None or not (column in named or draft.clues.mapped):
+        return
+    last = np.zeros(draft.rows, dtype=np.bool_)
+    if draft.episode is not None:
+        last[:-1] = draft.episode[1:] != draft.episode[:-1]
+    elif draft.truncated is not None:
+        last = draft.truncated.copy()
+    if not last.any():
+        return
+    last[-1] = True
+    count, whole = marks_that_stay(marked, last)
+    if not count or not (whole or draft.episode is None):
+        return
+    instead = f" in the place of {way('terminated', column)}" if column in named else ""
+    out = f"{way('unused', column)}{instead}: every end counts as truncated then"
+    if whole:
+        raise DataError(
+            f"'{column}' marks every row of {count:,} episodes: it says how they ended, not where. "
+            f"Leave the mark in the last row of each alone if the task ended there, or say {out}"
+        )
+    raise DataError(
+        f"'{column}' marks rows up to the last one of {count:,} episodes: the task ended at the "
+        f"first of them. Leave the mark there alone, without the rows behind it, or say {out}"
+    )
 
 
 def _follows(log: FlatLog) -> Callable[[Array, Array], bool] | None:

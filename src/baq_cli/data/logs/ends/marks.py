@@ -104,3 +104,19 @@ def _counted_starts(column: str, values: Array, rows: int) -> Array:
     change = np.diff(counter)
     again = (change < 0) | ((change == 0) & (counter[1:] == counter.min()))
     return np.append(True, again)
+
+
+def marks_that_stay(marked: Array, last: Array) -> tuple[int, bool]:
+    """Return how many episodes have a mark in each row from some row on to their last one.
+
+    `marked` and `last` are `[N]` bool; the latter has each episode's last row. The other number
+    tells whether it is all of their rows. 0 where no mark stays, or one is followed by a row
+    without it in its episode.
+    """
+    number = np.cumsum(last) - last
+    follows = np.append(False, marked[:-1] & ~last[:-1])
+    if (follows & ~marked).any() or not (follows & marked).any():
+        return 0, False
+    episodes = np.unique(number[marked])
+    whole = bool(marked[np.isin(number, episodes)].all())
+    return len(episodes), whole
