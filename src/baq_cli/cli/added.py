@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.cli.say import say
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
@@ -34,6 +35,6 @@ def show_added(id: str, episodes: Episodes, notes: Sequence[str], json: bool, **
         print_json(facts | more)
         return
     say(
-        f"{id}: {facts['episodes']:,} episodes, {facts['env_steps']:,} steps, "
+        f"{id}: {amount(facts['episodes'], 'episode')}, {amount(facts['env_steps'], 'step')}, "
         f"mean return {facts['return_mean']:.1f}"
     )

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes, Finding
 from baq_cli.errors import MOST_LISTED, DataError, listed
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 OUTSIDE = 1e-4
@@ -116,7 +117,7 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
         stays = bool(marked[np.flatnonzero(inside) + 1].all())  # to the end of its episode
         yield _error(
             "end flags",
-            f"{inside.sum()} steps inside an episode are marked terminated or truncated: "
+            f"marked terminated or truncated inside an episode: {amount(inside.sum(), 'step')}; "
             + (
                 "the mark stays to the episode's last step. Mark the first of these steps alone, "
                 "and remove the rows behind it."
@@ -213,7 +214,7 @@ def _duplicates(episodes: Episodes) -> Iterator[Finding]:
     if copies:
         yield _warning(
             "duplicates",
-            f"{copies} of {len(firsts)} episodes are copies of others, step by step.",
+            f"copies of other episodes, step by step: {copies:,} of {len(firsts):,}.",
         )
 
 
