@@ -22,7 +22,7 @@ def show_added(id: str, episodes: Episodes, notes: Sequence[str], json: bool, **
     """Print a new dataset's size and mean return in a line; or as JSON, with `more` facts."""
     from baq_cli.cli.results import print_json
 
-    facts = {
+    facts: dict[str, Any] = {
         "dataset": id,
         "episodes": len(episodes.lengths),
         "env_steps": len(episodes),

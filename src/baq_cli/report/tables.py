@@ -122,8 +122,8 @@ def _title(summaries: Sequence[RunSummary], label: str = "") -> str:
 
 def _notes(summaries: Sequence[RunSummary]) -> str:
     """Say what was measured when, where all runs share it."""
-    offline = {summary.gradient_steps for summary in summaries} - {None}
-    online = {summary.env_steps for summary in summaries} - {None}
+    offline = {s.gradient_steps for s in summaries if s.gradient_steps is not None}
+    online = {s.env_steps for s in summaries if s.env_steps is not None}
     notes = []
     if len(offline) == 1:
         notes.append(f"Offline: after {amount(offline.pop(), 'gradient step')}.")
