@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path("/")
 WAITING = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}
 """How threads wait for each other: for any OpenMP, for GNU's (PyTorch's on Linux), for LLVM's."""
+MOST_THREADS = 4096
+"""Told to use many more than it is given, PyTorch ends the process without a word."""
 SHARE = "BAQ_CORES"
 """The variable that tells the process of a cell how many CPUs are its own."""
 ALLOTTED = {

@@ -193,9 +193,10 @@ def known(error: BaseException) -> BaqError | None:
             ". Rename it, or choose another."
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # as PyTorch says
+        said = " ".join(str(error).split())
+        why = f" ({said})" if said else ""
         return UsageError(
-            "this machine hasn't the memory that was asked for "
-            f"({' '.join(str(error).split())}). Lower what sizes it: seeds, hidden, critics, "
-            "batch_size, capacity or the dataset."
+            f"this machine hasn't the memory that was asked for{why}. Lower what sizes it: "
+            "seeds, hidden, critics, batch_size, capacity or the dataset."
         )
     return None

@@ -1,4 +1,4 @@
-"""The two phases of a run, the unit that each is counted in, and durations in words."""
+"""The two phases of a run, the unit that each is counted in; amounts and durations in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import Literal
 
 Phase = Literal["offline", "online"]
 UNITS: dict[Phase, str] = {"offline": "gradient_steps", "online": "env_steps"}
+
+
+def amount(number: int, thing: str) -> str:
+    """Return `1 episode` or `1,200 episodes`: a number of things, of which one has no s."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def in_words(seconds: float) -> str:

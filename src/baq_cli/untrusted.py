@@ -24,6 +24,9 @@ MOST_YAML_CHARACTERS = 100_000
 MOST_YAML_VALUES = 100_000
 """Values of a document once its aliases are expanded: an alias costs its writer three letters."""
 
+MOST_KEY = 80
+"""Characters of a key that a message repeats."""
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _TOO_DEEP = f"it is nested more than {MOST_DEPTH} deep"
 _ODD = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What PyYAML raises for letters, numbers, dates and words that are none."""
@@ -74,18 +77,45 @@ def parse_json(text: str) -> Any:
     return content
 
 
+class _AsWritten(yaml.SafeLoader):
+    """YAML 1.1 without its octal numbers (010 is 8) and its base of sixty (1:30 is 90).
+
+    What begins so is a word, as it is written; a recipe's number is read of it in tens.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML declares it so
+        first: [(tag, form) for tag, form in forms if tag not in (_INT, _FLOAT)]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_AsWritten.add_implicit_resolver(
+    _INT, re.compile(r"[-+]?(?:0b[01_]+|0x[\da-fA-F_]+|0|[1-9][\d_]*)$"), list("-+0123456789")
+)
+_AsWritten.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"(?:[-+]?\d[\d_]*\.[\d_]*(?:[eE][-+]\d+)?|\.\d[\d_]*(?:[eE][-+]\d+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        re.ASCII,
+    ),
+    list("-+0123456789."),
+)
+
+
 def parse_yaml(text: str) -> Any:
     """Read a YAML document of mappings with words for keys, lists, words, numbers, true and null.
 
     Raises ValueError for anything else (dates, bytes, sets, tags), for a text or a document that is
-    too large, its aliases expanded, and for one that contains itself.
+    too large, its aliases expanded, for one that contains itself, and for a key that is there
+    twice.
     """
     if len(text) > MOST_YAML_CHARACTERS:
         raise ValueError(
             f"it has {len(text):,} characters; expected {MOST_YAML_CHARACTERS:,} at most"
         )
     with _in_words():
-        loader = yaml.SafeLoader(text)
+        loader = _AsWritten(text)
         node = loader.get_single_node()
     if node is None:
         return None
@@ -124,6 +154,7 @@ def _check_expanded(document: yaml.Node) -> None:
         if isinstance(node, yaml.SequenceNode):
             parts = node.value
         elif isinstance(node, yaml.MappingNode):
+            _check_keys_differ(node)
             parts = [part for pair in node.value for part in pair]
         total = 1
         for part in parts:
@@ -136,6 +167,16 @@ def _check_expanded(document: yaml.Node) -> None:
         return total
 
     size(document)
+
+
+def _check_keys_differ(mapping: yaml.MappingNode) -> None:
+    """Raise ValueError for a key that is there twice: the first one's value would be lost."""
+    seen = set()
+    for key in (key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode)):
+        if (key.tag, key.value) in seen:
+            line = key.start_mark.line + 1
+            raise ValueError(f"the key '{key.value[:MOST_KEY]}' is there again in line {line}")
+        seen.add((key.tag, key.value))
 
 
 def _check_plain(content: Any, keys_are_words: bool = False) -> None:

@@ -175,6 +175,39 @@ def printed(out: str) -> Any:
     return json.loads(out, parse_constant=refuse)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seconds", "inf"), "--seconds"),
+        (("--threads", "999999"), "--threads"),
+        (("--seeds", "1,999999999999"), "--seeds 1,999999999999: expected 10,000 seeds at most"),
+    ],
+)
+def test_what_no_machine_has_is_refused_at_once(
+    baq_here: Baq, words: tuple[str, ...], said: str
+) -> None:
+    code, _, error = baq_here("bench", *TINY, *words)
+    assert code == 2
+    assert said in error
+
+
+@pytest.mark.parametrize("word", ["gradient_steps=1", "iql=1", "awac.temperature=2", "iqll.beta=1"])
+def test_an_override_of_what_is_not_measured_is_refused(baq_here: Baq, word: str) -> None:
+    code, _, said = baq_here("bench", "--algo", "iql,td3_bc", "--seeds", "1", *TINY, word)
+    assert code == 2
+    assert f"'{word.partition('=')[0].partition('.')[0]}' sets nothing that is measured" in said
+    assert "expected iql.KEY=VALUE, td3_bc.KEY=VALUE, shared.KEY=VALUE" in " ".join(said.split())
+
+
+def test_a_shared_override_holds_for_each_method_that_has_the_key(baq_here: Baq) -> None:
+    words = ("--algo", "iql,bc", "--seeds", "1", "--no-capture", *TINY, "shared.tau=0.1")
+    code, out, said = baq_here("bench", *words, "shared.layer_norm=true", "--json")
+    assert code == 0, said
+    settings = {case["algo"]: case["settings"] for case in printed(out)["updates"]}
+    assert settings["iql"] == {"tau": 0.1, "layer_norm": True}
+    assert settings["bc"] == {}
+
+
 def test_bench_prints_a_case_for_each_method_and_number_of_seeds(
     baq_here: Baq, tmp_path: Path
 ) -> None:

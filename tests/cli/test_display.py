@@ -15,6 +15,7 @@ from baq_cli.cli.progress import counter_cells, counters, describe, watch, watch
 from baq_cli.cli.results import print_card, print_table
 from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Evaluated, Note, Progress
+from baq_cli.units import amount
 
 
 def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:
@@ -37,6 +38,18 @@ def test_an_evaluation_names_its_mean_spread_and_counts() -> None:
     returns = np.array([[1.0, 3.0], [5.0, 7.0]])
     line = describe(Evaluated("online", 2_000, returns))
     assert line == "online    2,000 env_steps: return 4.0 ± 2.8 over 2 seeds (2 episodes each)"
+
+
+def test_one_thing_is_said_in_the_singular() -> None:
+    assert [amount(n, "step") for n in (0, 1, 2, 1200)] == [
+        "0 steps",
+        "1 step",
+        "2 steps",
+        "1,200 steps",
+    ]
+    assert "(1 episode each)" in describe(Evaluated("online", 2, np.array([[1.0], [5.0]])))
+    estimated = Evaluated("offline", 2, np.array([[1.0]]), estimated=True)
+    assert "(at the dataset's start states: 1)" in describe(estimated)
 
 
 def test_counters_name_their_units_rate_and_time_left() -> None:

@@ -159,12 +159,12 @@ def test_actions_a_hair_inside_their_bounds_are_not_on_them() -> None:
 @pytest.mark.parametrize("name", ["terminated", "truncated"])
 def test_an_end_marked_inside_an_episode_is_an_error(name: str) -> None:
     text = only(content_findings(spoilt(CLEAN, name, [1, 4], True)), "error", "end flags")
-    assert text.startswith("2 steps inside an episode are marked terminated or truncated")
+    assert text.startswith("marked terminated or truncated inside an episode: 2 steps; ")
 
 
 def test_a_step_inside_with_both_flags_is_counted_once() -> None:
     both = spoilt(spoilt(CLEAN, "terminated", 1, True), "truncated", 1, True)
-    assert only(content_findings(both), "error", "end flags").startswith("1 steps inside")
+    assert only(content_findings(both), "error", "end flags").count("episode: 1 step; ")
 
 
 def test_an_episode_that_ends_both_ways_is_worth_a_warning() -> None:
@@ -262,7 +262,7 @@ def of_copies() -> Episodes:
 
 def test_episodes_that_repeat_others_are_worth_a_warning() -> None:
     text = only(content_findings(of_copies()), "warning", "duplicates")
-    assert text.startswith("2 of 4 episodes are copies of others")
+    assert text.startswith("copies of other episodes, step by step: 2 of 4")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_episodes_that_repeat_others_are_worth_a_warning() -> None:
 )
 def test_an_episode_that_differs_in_one_number_is_no_copy(name: str, row: int) -> None:
     text = only(content_findings(spoilt(of_copies(), name, (row, 0), 0.5)), "warning", "duplicates")
-    assert text.startswith("1 of 4 episodes")
+    assert text.startswith("copies of other episodes, step by step: 1 of 4")
 
 
 def test_an_episode_that_goes_on_where_another_ends_is_no_copy() -> None:
@@ -464,14 +464,14 @@ def test_starts_that_the_recorded_seeds_do_not_give_are_worth_a_warning(
     for number in numbers:
         episodes = spoilt(episodes, "observations", (rows[number], 1), 0.123)
     text = only(environment_findings(episodes, "Pendulum-v1"), "warning", "starts")
-    assert text.startswith(f"{count} of 2 recorded start seeds give another first observation")
+    assert text.startswith(f"another first observation here from {count} of 2 recorded start seeds")
 
 
 def test_seeds_that_were_changed_give_other_starts() -> None:
     episodes, _ = seeded((7, 3), [2, 3])
     swapped = replace(episodes, origin=replace(episodes.origin, seeds=(3, 7)))
     text = only(environment_findings(swapped, "Pendulum-v1"), "warning", "starts")
-    assert text.startswith("2 of 2")
+    assert "from 2 of 2 recorded" in text
 
 
 def test_the_first_five_recorded_seeds_are_compared() -> None:
@@ -480,7 +480,7 @@ def test_the_first_five_recorded_seeds_are_compared() -> None:
     assert environment_findings(beyond, "Pendulum-v1") == []
     fifth = spoilt(episodes, "observations", rows[5:], 0.123)
     text = only(environment_findings(fifth, "Pendulum-v1"), "warning", "starts")
-    assert text.startswith("1 of 5")
+    assert "from 1 of 5 recorded" in text
 
 
 def test_the_seeds_of_another_environment_are_not_compared() -> None:

@@ -418,7 +418,7 @@ def test_a_time_out_of_order_is_named(folder: Path) -> None:
     flags = {"terminals": [0, 0, 0, 0, 1, 0, 0, 1], "timeouts": NO}
     done = read(npz(folder, **flags, clock=t))
     notes = " ".join(done.notes)
-    assert "'clock' falls in 1 rows, first in row 4 and repeats in 1 rows, first in row 7" in notes
+    assert "'clock' falls in 1 row, first in row 4 and repeats in 1 row, first in row 7" in notes
 
 
 def test_columns_that_say_nothing_of_it_are_left_alone(folder: Path) -> None:

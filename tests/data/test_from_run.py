@@ -262,7 +262,7 @@ def test_a_run_that_kept_none_before_keeps_them_from_a_resume_on(
     begun = load(tmp_path / "run").state["episodes"]
     done = dataset_from_run(tmp_path / "run", NEW)
     assert_as_witnessed(stored(), running=2)
-    left = [note for note in done.notes if "left out: their beginning was not kept" in note]
+    left = [note for note in done.notes if "left out, as the beginning was not kept" in note]
     assert left
     assert len(done.episodes) < 2 * (ENV_STEPS - EVERY)
     assert len(done.episodes.lengths) <= sum(begun)

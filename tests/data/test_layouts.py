@@ -20,6 +20,7 @@ from baq_cli.data.logs.mapping import parse_mapping
 from baq_cli.data.minari.folder import local_datasets, open_minari
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.errors import BaqError, DataError, UsageError
+from baq_cli.units import amount
 from support.advice import follows
 from support.logs import BOUNDS, FORMS, NEW, bounded, ends, import_table, write_table
 from support.recordings import few, own_folders
@@ -60,7 +61,8 @@ def test_t_rows_are_t_minus_one_transitions_as_ogbenchs_reader_has_them(
     assert loaded.reward.tolist() == [0] * (sum(lengths) - len(lengths))
     assert ends(loaded) == [(length - 1, False, True) for length in lengths]
     assert done.lost == 0
-    assert f"the last row of each of {len(lengths)} episodes is its final observation" in done.notes
+    of = amount(len(lengths), "episode")
+    assert f"each episode's last row is its final observation: {of}" in done.notes
 
 
 @follows("the log is laid out as OGBench's are (qpos and qvel beside the observations, no rewards)")

@@ -44,7 +44,7 @@ def test_every_number_comes_across_up_to_where_the_task_was_done(folder: Path) -
     assert recording.rewards.tolist() == [0, 0, 1, 0, 0, 0, 0, 1]
     assert ends(done.episodes) == [(3, True, False), (1, False, True), (4, True, False)]
     assert done.lost == 0
-    assert "1 rows were left out: the task had been done before ('dones')" in done.notes
+    assert "left out: 1 row, where the task had been done before ('dones')" in done.notes
     assert done.account["ends_from"] == {"episode": "demonstration", "terminated": "dones"}
     assert (recording.action_space.low == -1).all()
     assert (recording.action_space.high == 1).all()

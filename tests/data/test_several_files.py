@@ -96,7 +96,7 @@ def test_an_episode_whose_number_goes_on_in_the_next_file_is_one(
     done = imported([one, other], join, episode="run", truncated=None)
     assert done.episodes.lengths.tolist() == [1, 3, 1]
     assert done.episodes.next_obs.ravel().tolist() == [1, 3, 4, 5, 7]
-    assert "1 times an episode goes on in the next one" in done.notes[0]
+    assert "once an episode goes on in the next one" in done.notes[0]
     whole = written(folder / "whole.csv", one.read_text() + other.read_text().partition("\n")[2])
     asked = {**ASKED, "episode": "run"}
     del asked["truncated"]

@@ -336,7 +336,7 @@ def test_a_termination_keeps_its_last_step_and_a_truncation_without_next_loses_i
     path = write_table(form, folder, columns)
     status, _, said = baq_here("data", "import", path, "--id", NEW, *BOUNDS)
     assert status == 0
-    assert "1 transitions were left out" in said
+    assert "left out: 1 transition, where" in said
     episodes = load_episodes(NEW)
     assert episodes.reward.tolist() == [1, 2, 4, 8]
     assert ends(episodes) == [(2, True, False), (2, False, True)]

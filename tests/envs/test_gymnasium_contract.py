@@ -168,7 +168,7 @@ def test_spaces_of_any_type_go_from_collecting_to_an_exported_policy(
     words = ("data", "collect", name, "--env", env, "--behavior", "random", "--env-steps", "80")
     assert baq_here(*words)[0] == 0
     status, out, said = baq_here("data", "check", name, "--env", env)
-    assert (status, "start seeds give another" in out + said) == (0, False), out + said
+    assert (status, "recorded start seeds" in out + said) == (0, False), out + said
     recording = read_recording(open_minari(name))
     whole = {n: part.dtype.name for n, part in recording.observations.items()}
     assert whole == ({"": obs} if action == "float32" else {"place": obs, "time": "int64"})

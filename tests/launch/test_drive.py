@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baq_cli.errors import ExitStatus, Interrupted
+from baq_cli.errors import DataError, ExitStatus, Interrupted
 from baq_cli.launch import drive, worker
 from baq_cli.launch.cells import Cell
+from baq_cli.launch.child import Child
 from baq_cli.launch.drive import ATTEMPTS, Watcher, run_cells
 from baq_cli.launch.journal import EVENTS, Journal, Reader, Stage, read_state, write_state
 from baq_cli.runs.events import Evaluated, Event, Note, Progress
 from baq_cli.signals import STOPPING, raised
+from support.bad_disk import bad_disk
 
 
 class Scripted:
@@ -238,3 +240,13 @@ def test_progress_is_told_once_a_second_and_at_the_end(tmp_path: Path) -> None:
         journal(step)
         seen.append(list(reader.new()))
     assert seen == [[steps[0]], [], [steps[2]]]
+
+
+def test_a_full_disk_where_a_cells_process_would_start_is_named_with_the_cell(
+    tmp_path: Path,
+) -> None:
+    with (
+        bad_disk(tmp_path, 1),
+        pytest.raises(DataError, match=f"the process of {tmp_path}: No space"),
+    ):
+        Child(tmp_path, 1)

@@ -177,6 +177,12 @@ def test_what_slurm_refuses_is_told_in_its_words(place: Path, slurm: Path) -> No
         run_cells(cells_in(out, ["bc"]), Slurm(out), once_evaluated({}, []))
 
 
+def test_a_time_of_day_or_a_duration_is_given_to_sbatch_as_it_is_written() -> None:
+    words = ["time=1:00:00", "begin=16:00", "nodelist=007", "mem_gb=2"]
+    asked = {"time": "1:00:00", "begin": "16:00", "nodelist": "007", "mem_gb": 2}
+    assert parse_options(words) == asked
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

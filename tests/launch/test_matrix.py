@@ -100,6 +100,46 @@ def test_a_grid_of_what_makes_the_matrix_is_refused(key: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "grid",
+    [
+        {"iql.utd": [1, 1]},
+        {"iql.learning_rate": ["1e-3", 0.001]},
+        {"shared.utd": [1, 2], "iql.utd": [1, 2]},
+    ],
+)
+def test_cells_of_a_grid_that_would_be_the_same_run_are_refused(grid: dict[str, list[Any]]) -> None:
+    with pytest.raises(UsageError, match="would be the same run; expected values that differ"):
+        cells_of("iql", grid=grid)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("shared.utd", [1, 2]), ("guard.max_drop", [1, 2]), ("critic_updates", [0, 5])],
+)
+def test_a_method_without_what_a_grid_varies_is_one_cell(key: str, values: list[int]) -> None:
+    methods = [cell.method for cell in cells_of("iql", "bc", grid={key: values})]
+    assert methods == [f"iql {key}={value}" for value in values] + ["bc"]
+
+
+@follows("no effect on {}; leave it out")
+@pytest.mark.parametrize(
+    ("algo", "key"),
+    [("bc", "env_steps"), ("bc", "shared.utd"), ("sac", "gradient_steps"), ("bc", "guard")],
+)
+def test_a_grid_of_what_no_method_has_is_refused(algo: str, key: str) -> None:
+    with pytest.raises(UsageError, match=f"--grid {key}: no effect on {algo}"):
+        cells_of(algo, grid={key: [10, 20]})
+    assert len(cells_of(algo)) == 1
+
+
+def test_a_grid_that_is_no_value_or_no_section_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"iql\.utd: expected values to try, found none"):
+        cells_of("iql", grid={"iql.utd": []})
+    with pytest.raises(UsageError, match="'iql': expected a mapping of keys to values, found 1"):
+        cells_of("iql", grid={"iql": [1]})
+
+
+@pytest.mark.parametrize(
     ("flags", "overrides"), [({}, ["iql.expectile=0.8"]), ({"iql": {"expectile": 0.8}}, [])]
 )
 def test_a_key_that_a_grid_tries_is_not_set_beside_it(

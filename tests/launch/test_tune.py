@@ -90,6 +90,7 @@ def test_choices_are_of_any_kind_and_numbers_are_numbers() -> None:
         (["iql.beta={a: 1"], "expected KEY=LOW..HIGH"),
         (["iql.beta=3"], "2 to 1,000 different values"),
         (["iql.beta=3,3"], "2 to 1,000 different values"),
+        (["iql.learning_rate=1e-3,0.001"], "2 to 1,000 different values"),
         (["iql.beta=1..2", "iql.beta=1..3"], "given twice"),
         (["iql.tau=0.1..0.2", "shared.tau=0.1..0.2"], "the same key"),
         (["awac.beta=1..2"], "can't be searched: trials are of 'iql'"),

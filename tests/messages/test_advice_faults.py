@@ -118,7 +118,7 @@ def test_behaviours_at_random_are_given_an_environment(terminal: Terminal, short
     terminal.done(*words, "--env", short_env)
 
 
-@follows("this machine hasn't the memory that was asked for ({}). Lower what sizes it: seeds, hid")
+@follows("this machine hasn't the memory that was asked for{}. Lower what sizes it: seeds, hid")
 def test_less_is_asked_of_the_memory(terminal: Terminal, log: str, tmp_path: Path) -> None:
     said = terminal.told(*pretrain("bc", tmp_path / "a", "bc.batch_size=1000000000000"))
     assert "batch_size" in said.partition("Lower what sizes it")[2]

@@ -322,7 +322,7 @@ def test_an_episode_goes_on_or_is_another_as_is_said(terminal: Terminal, folder:
         files.append(write_table("csv", folder / name, rows(episode=[3] * 4)))
     log = Import(terminal, *files)
     join, split = options(log.told())
-    assert "1 episodes, 7 steps" in log.done(join)
+    assert "1 episode, 7 steps" in log.done(join)
     assert "2 episodes, 6 steps" in log.done(split)
 
 
@@ -465,7 +465,7 @@ def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder:
     """Without episode numbers each of its rows would be an episode of one step."""
     path, episode = folder / "log.npz", [0] * 4 + [1] * 4
     said = Import(terminal, npz(path, episode=episode, terminated=flags(2, 3, 7))).told(status=3)
-    assert "1 steps inside an episode" in said
+    assert "inside an episode: 1 step;" in said
     assert "--ends" not in said
     kept = {name: np.delete(column, 3) for name, column in np.load(path).items()}
     np.savez(path, **kept)
@@ -645,7 +645,7 @@ def test_last_rows_are_observations_or_steps(terminal: Terminal, folder: Path) -
     write_table("csv", folder, {**columns, "terminals": [0, 1, 1, 1]})
     said = log.told(*mapping, *reward, status=3)
     (steps,) = re.findall(r"--layout \w+", said)
-    assert "1 episodes, 1 steps" in log.done(*mapping, *reward, *steps.split())
+    assert "1 episode, 1 step" in log.done(*mapping, *reward, *steps.split())
     (row,) = map(int, re.findall(r"row (\d)", said))
     left = [k for k in range(4) if k not in (row, 3)]
     write_table("csv", folder, {n: [c[k] for k in left] for n, c in columns.items()})

@@ -505,9 +505,7 @@ def test_infinite_action_bounds_are_given_as_the_message_says(
     gym.registry.pop("Advised-v0")
 
 
-@follows(
-    "the environment failed {} times, the last time at environment step {}: {}. {} All faults "
-)
+@follows("the environment failed {}, the last time at environment step {}: {}. {} All faults ")
 def test_more_faults_of_an_environment_are_allowed(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

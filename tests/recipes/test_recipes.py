@@ -101,6 +101,38 @@ def test_an_unknown_algorithm_is_refused_with_the_nearest(algo: str, nearest: st
     assert f"unknown algorithm '{algo}'; did you mean '{nearest}'?" in message
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("010", 10), ("08", 8), ("0_1", 1), ("1:30", None), ("0x10", 16)]
+)
+def test_a_number_is_read_as_it_is_written(text: str, value: int | None) -> None:
+    if value is None:
+        with pytest.raises(UsageError, match="a whole number is expected, written out"):
+            overridden(f"iql.batch_size={text}")
+    else:
+        assert overridden(f"iql.batch_size={text}").method.batch_size == value
+
+
+def test_a_key_that_a_file_has_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("iql: {beta: 1}\nseeds: [0]\niql: {expectile: 0.9}\n")
+    with pytest.raises(UsageError, match="the key 'iql' is there again in line 3"):
+        read_layer(tmp_path / "twice.yaml")
+    (tmp_path / "over.yaml").write_text("a: &a {b: 1, c: 2}\nd: {<<: *a, b: 3}\n")
+    assert read_layer(tmp_path / "over.yaml")["d"] == {"b": 3, "c": 2}
+
+
+def test_off_is_the_word_where_that_is_a_choice() -> None:
+    assert overridden("guard.action=off").run.guard.action == "off"
+    assert overridden("baq.priority=off", algo="baq").method.priority == "off"
+
+
+def test_what_keys_are_to_each_other_is_said_of_the_recipe() -> None:
+    assert refusal({"no_env": True, "env": "a"}).startswith("the recipe: no_env (--no-env) and env")
+
+
+def test_a_list_with_a_wrong_value_is_not_called_too_short() -> None:
+    assert len(refusal({"seeds": [1.5]}).splitlines()) == 1
+
+
 def test_a_recipe_without_a_method_is_refused() -> None:
     with pytest.raises(UsageError, match="names no method"):
         resolve([{"seeds": [0]}], method_configs())

@@ -152,7 +152,7 @@ def test_runs_without_a_score_to_fall_from_have_no_dip_in_per_cent_and_are_count
     document = build_document([first, second], ReportInfo())
     found = document["aggregates"]["on_the_way"]["methods"]["a"]["dip_percent"]
     assert found["value"] == pytest.approx(100 * 5 / 50), "of the task that falls by a tenth"
-    assert any(f"a: {len(HIGH)} runs were handed over with" in note for note in document["notes"])
+    assert any(f"percentage: {len(HIGH)} runs; the" in note for note in document["notes"])
     none = build_document([replace(first, task="b"), first], ReportInfo())["aggregates"]
     assert none["on_the_way"]["methods"]["a"]["dip_percent"] is None
 
@@ -165,9 +165,11 @@ def test_runs_without_an_evaluation_at_the_hand_over_are_counted_beside_others()
     whole = second.curves["online"]
     later = replace(whole, counters=whole.counters[1:], returns=whole.returns[:, 1:])
     document = build_document([first, replace(second, curves={"online": later})], ReportInfo())
-    said = f"a: {len(HIGH)} runs have no evaluation at the hand-over"
+    said = f"a: without an evaluation at the hand-over, or after it: {len(HIGH)} runs"
     assert any(said in note for note in document["notes"])
-    assert not any("no evaluation at" in n for n in build_document([first], ReportInfo())["notes"])
+    assert not any(
+        "without an evaluation at" in n for n in build_document([first], ReportInfo())["notes"]
+    )
 
 
 @pytest.mark.parametrize("field", ["env_steps", "evaluation.episodes", "dataset's sha256"])

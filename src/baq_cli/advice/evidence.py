@@ -22,6 +22,7 @@ from baq_cli.engine.updates.device import on_threads
 from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.errors import EnvironmentMismatch
 from baq_cli.runs.events import Note, Observer
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 NOT_PLAYED = "nothing was played, as asked"
@@ -88,7 +89,9 @@ def gather(
         returns, lengths, _ = evaluate_checkpoint(checkpoint, env, *how)
         return Evidence(returns, episodes.returns, lengths, env)
     steps = question.steps
-    observer(Note(f"{why}: estimating from {episodes.dataset_id} ({steps:,} gradient steps)"))
+    observer(
+        Note(f"{why}: estimating from {episodes.dataset_id} ({amount(steps, 'gradient step')})")
+    )
     agent, inputs, _ = load_agent(checkpoint)
     with on_threads(1):  # batches are too small for several to share
         fitted = fitted_q(agent, episodes, inputs)

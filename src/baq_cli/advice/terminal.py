@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.report.names import printable_lines
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -103,7 +104,7 @@ def _more(document: Mapping[str, Any]) -> str:
     if more is None:
         return "If means and spreads stay, no number of the policy's episodes would tell."
     whose = "of the data" if document["estimated"] else "of the policy, a seed,"
-    return f"If means and spreads stay, about {more:,} more episodes {whose} would tell."
+    return f"If means and spreads stay, about {amount(more, 'more episode')} {whose} would tell."
 
 
 def _options(options: Sequence[Mapping[str, Any]]) -> Table:
@@ -118,7 +119,7 @@ def _options(options: Sequence[Mapping[str, Any]]) -> Table:
             _text(option["method"] + (" (from scratch)" if option["scratch"] else "")),
             settings or "as it is",
             _share(anchors),
-            f"{warmup:,} steps" if warmup else "–",
+            amount(warmup, "step") if warmup else "–",
             anchors["constraint"] if anchors["constraint"] != "none" else "–",
         )
     return table
@@ -169,7 +170,7 @@ def _traits(data: Mapping[str, Any]) -> Table:
 def _lines(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     decimals = _decimals(list(data["return_quantiles"].values()))
     quantiles = "  ".join(f"{q}: {v:,.{decimals}f}" for q, v in data["return_quantiles"].items())
-    yield "episodes", f"{data['episodes']:,}, {data['env_steps']:,} steps"
+    yield "episodes", f"{data['episodes']:,}, {amount(data['env_steps'], 'step')}"
     mean, std = (f"{data[name]:,.{decimals}f}" for name in ("return_mean", "return_std"))
     alike = "of one quality" if data["alike"] else "of mixed quality"
     yield "raw return", f"{mean} ± {std} over episodes, {alike} ({data['spread']:.0%} of the span"

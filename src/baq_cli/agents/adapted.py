@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from baq_cli.agents.awac import AWAC
 from baq_cli.agents.cal_ql import CalQL
@@ -95,11 +95,6 @@ class BAQConfig(Adapted):
     constraint: Literal["kept", "dropped", "auto"] = Field(
         "kept", description="the base's own constraint online; auto: dropped when align is on"
     )
-
-    @field_validator("priority", mode="before")
-    @classmethod
-    def _bare_off(cls, value: Any) -> Any:
-        return "off" if value is False else value
 
     k_q: float = Field(3.0, ge=0, description="how fast the weight falls with distance")
     k_p: float = Field(3.0, ge=0, description="how fast the priority changes with distance")

@@ -21,6 +21,7 @@ from baq_cli.bench.updates import Case, Sizes, Subject, rate_of
 from baq_cli.engine.updates.device import on_threads
 from baq_cli.errors import UsageError
 from baq_cli.plain_files import write_new
+from baq_cli.units import amount
 
 VERSION = "2.8.1"
 BESIDE = (
@@ -135,7 +136,7 @@ def _pairs_of(
     seconds: float,
     note: Note,
 ) -> Pairs:
-    note(f"{case.title}, {case.seeds} seed(s), against d3rlpy")
+    note(f"{case.title}, {amount(case.seeds, 'seed')}, against d3rlpy")
     threads = torch.get_num_threads()
     subject = Subject(case, sizes, device)
     rival = D3rlpy(python, case.algo, sizes, threads, device)

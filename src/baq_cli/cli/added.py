@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.cli.say import say
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
@@ -21,7 +22,7 @@ def show_added(id: str, episodes: Episodes, notes: Sequence[str], json: bool, **
     """Print a new dataset's size and mean return in a line; or as JSON, with `more` facts."""
     from baq_cli.cli.results import print_json
 
-    facts = {
+    facts: dict[str, Any] = {
         "dataset": id,
         "episodes": len(episodes.lengths),
         "env_steps": len(episodes),
@@ -34,6 +35,6 @@ def show_added(id: str, episodes: Episodes, notes: Sequence[str], json: bool, **
         print_json(facts | more)
         return
     say(
-        f"{id}: {facts['episodes']:,} episodes, {facts['env_steps']:,} steps, "
+        f"{id}: {amount(facts['episodes'], 'episode')}, {amount(facts['env_steps'], 'step')}, "
         f"mean return {facts['return_mean']:.1f}"
     )

@@ -10,11 +10,15 @@ import typer
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
 from baq_cli.cli.say import say
-from baq_cli.errors import UsageError, clipped, nearest
+from baq_cli.errors import UsageError, clipped, listed, nearest
+from baq_cli.machine import MOST_THREADS
 
 if TYPE_CHECKING:
     from baq_cli.bench.updates import Case, Sizes
     from baq_cli.envs.ref import EnvRef
+
+MOST_SECONDS = 86_400
+"""Of a window. Longer ones are taken for mistakes, `inf` among them: nothing would end them."""
 
 
 def bench(
@@ -45,10 +49,13 @@ def bench(
     action_dim: Annotated[int, typer.Option(help="Numbers of an action.", min=1)] = 6,
     rows: Annotated[int, typer.Option(help="Transitions in each store.", min=1)] = 100_000,
     threads: Annotated[
-        int, typer.Option(help="CPU threads; 0: the faster of one and all.", min=0)
+        int,
+        typer.Option(help="CPU threads; 0: the faster of one and all.", min=0, max=MOST_THREADS),
     ] = 0,
     rounds: Annotated[int, typer.Option(help="Windows a case, in turn.", min=1)] = 5,
-    seconds: Annotated[float, typer.Option(help="Length of a window.", min=0.01)] = 1.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of a window.", min=0.01, max=MOST_SECONDS)
+    ] = 1.0,
     no_capture: opt.NoCapture = False,
     tf32: Annotated[bool, typer.Option("--tf32", help="CUDA: matrix products in TF32.")] = False,
     save: Annotated[
@@ -65,16 +72,19 @@ def bench(
     from baq_cli.bench.results import begin
     from baq_cli.bench.updates import Sizes
     from baq_cli.engine.updates.device import prepare
+    from baq_cli.recipes.schema import MOST_SEEDS
 
     chosen = prepare(device or "auto", None, tf32)
     sizes = Sizes(batch, _integers("--hidden", hidden), obs_dim, action_dim, rows)
     paths = ["eager"] if no_capture else ["eager", "captured"]
-    settings = _settings(overrides)
     if against is not None and (phase != "offline" or env):
         raise UsageError("--against measures offline updates: leave out --phase and --env")
     if env is not None:
         _refuse_without("online", algo)
-    cases = _cases(algo, _integers("--seeds", seeds), phase, paths, threads, settings)
+    counts = _integers("--seeds", seeds)
+    if max(counts) > MOST_SEEDS:
+        raise UsageError(f"--seeds {clipped(seeds)}: expected {MOST_SEEDS:,} seeds at most")
+    cases = _cases(algo, counts, phase, paths, threads, overrides or [])
     if save is not None:
         begin(save)
     if against is not None:
@@ -170,10 +180,27 @@ def _integers(option: str, text: str) -> tuple[int, ...]:
     return found
 
 
-def _settings(overrides: list[str] | None) -> dict[str, dict[str, Any]]:
-    from baq_cli.recipes.load import parse_overrides
+def _settings(overrides: list[str], algos: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what overrides set in each method's section, `shared` in those that have the key.
 
-    return dict(parse_overrides(overrides or []))
+    Raises UsageError for a word that changes nothing that is measured.
+    """
+    from baq_cli.agents.registry import METHODS
+    from baq_cli.recipes.load import SHARED, parse_overrides
+
+    layer = parse_overrides(overrides)
+    for name, section in layer.items():
+        if name not in (SHARED, *algos) or not isinstance(section, dict):
+            can = listed([f"{algo}.KEY=VALUE" for algo in (*algos, SHARED)])
+            raise UsageError(f"'{clipped(name)}' sets nothing that is measured; expected {can}")
+    shared = layer.get(SHARED, {})
+    return {
+        algo: {
+            key: value for key, value in shared.items() if key not in METHODS[algo].Config.unused
+        }
+        | layer.get(algo, {})
+        for algo in algos
+    }
 
 
 def _refuse_without(phase: str, algos: str) -> None:
@@ -196,7 +223,7 @@ def _cases(
     phase: str,
     paths: list[str],
     threads: int,
-    settings: dict[str, dict[str, Any]],
+    overrides: list[str],
 ) -> list[Case]:
     from baq_cli.agents.registry import METHODS
     from baq_cli.bench.updates import Case
@@ -212,8 +239,9 @@ def _cases(
     if not names:
         raise UsageError(f"--algo {algos}: expected methods, separated by commas, or all")
     _refuse_without(phase, algos)
+    settings = _settings(overrides, names)
     return [
-        Case(name, count, phase, path, threads, tuple(settings.get(name, {}).items()))  # type: ignore[arg-type]
+        Case(name, count, phase, path, threads, tuple(settings[name].items()))  # type: ignore[arg-type]
         for name in names
         for count in seeds
         for path in paths

@@ -9,6 +9,7 @@ from typing import Any
 from baq_cli.cli.results import print_table
 from baq_cli.cli.say import say
 from baq_cli.runs.folder import ESTIMATE
+from baq_cli.units import amount
 
 
 def prepare_folder(out: Path) -> None:
@@ -57,8 +58,8 @@ def show_estimate(found: Mapping[str, Any], picture: Path | None) -> None:
     say(
         f"estimate, not measured: {found['algo']} by {found['dataset']}: {_in(estimate['value'])} "
         f"discounted return (γ = {estimate['discount']:g}) from the starts of "
-        f"{estimate['episodes']:,} episodes, by {acts}, after {estimate['gradient_steps']:,} steps "
-        "of fitted Q evaluation"
+        f"{amount(estimate['episodes'], 'episode')}, by {acts}, after "
+        f"{amount(estimate['gradient_steps'], 'step')} of fitted Q evaluation"
     )
     say(
         f"the data's own episodes: {_in(estimate['behavior'])} discounted, "
@@ -83,9 +84,10 @@ def _show_calibration(found: Mapping[str, Any]) -> None:
     known = [value for value in own["correlation"] if value is not None]
     fits = f", correlation {_mean(known):.2f}" if known else ""
     say(
-        f"the method's critics on {own['transitions']:,} logged actions of {own['episodes']} "
-        f"held-out episodes{seen} in the units of its updates: predicted {own['predicted']:,.1f} "
-        f"of the policy, realised {own['realised']:,.1f} by the behaviour{fits}"
+        f"the method's critics on {amount(own['transitions'], 'logged action')} of "
+        f"{amount(own['episodes'], 'held-out episode')}{seen} in the units of its updates: "
+        f"predicted {own['predicted']:,.1f} of the policy, realised "
+        f"{own['realised']:,.1f} by the behaviour{fits}"
     )
 
 

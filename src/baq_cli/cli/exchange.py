@@ -13,6 +13,7 @@ from baq_cli.cli.added import show_added, warn
 from baq_cli.cli.log_flags import ActionFlags, ContentFlags, CutFlags, TextFlags
 from baq_cli.cli.say import say
 from baq_cli.errors import clipped, listed
+from baq_cli.units import amount
 
 DatasetId = Annotated[
     str,
@@ -73,8 +74,8 @@ def import_dataset(
     warn(episodes)
     if done.lost:
         say(
-            f"{done.lost} transitions were left out: the last ones of truncated episodes, whose "
-            "next observation the log doesn't hold or that you asked to drop",
+            f"left out: {amount(done.lost, 'transition')}, where a truncated episode ends: the "
+            "next observation isn't in the log, or you asked to drop it",
             err=True,
         )
     show_added(

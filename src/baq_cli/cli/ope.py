@@ -9,6 +9,7 @@ import typer
 
 from baq_cli.cli import completion
 from baq_cli.cli import options as opt
+from baq_cli.units import amount
 
 
 def ope(
@@ -52,7 +53,7 @@ def ope(
     episodes = open_dataset(dataset, told, document["recipe"].get("end_at_reward"))
     if out is not None:
         prepare_folder(out)
-    told(Note(f"fitting the values of its policies: {steps or STEPS:,} gradient steps"))
+    told(Note(f"fitting the values of its policies: {amount(steps or STEPS, 'gradient step')}"))
     found = assess(checkpoint, episodes, steps or STEPS, device or "cpu").as_dict()
     files = None if out is None else save_estimate(found, out)
     if json:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baq_cli.cli.say import say
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
@@ -66,7 +67,7 @@ def show_plan(cells: list[Cell], out: Path, workers: int | None, json: bool) -> 
         say(
             f"{name} would be built first: about {in_words(spent)}; cells are timed on made-up data"
         )
-    say(f"{len(cells)} cells, {slots} at once: about {in_words(total)}")
+    say(f"{amount(len(cells), 'cell')}, {slots} at once: about {in_words(total)}")
 
 
 def steps_of(cell: Cell, phase: Phase) -> str:
@@ -95,7 +96,7 @@ def tell_how_long(
     slots = slots_for(len(cells), workers)
     seconds = about(cells, costs, data, share_of_threads(slots))
     if seconds is not None:
-        count = f"{len(cells)} cell{'s' * (len(cells) > 1)}, {slots} at once"
+        count = f"{amount(len(cells), 'cell')}, {slots} at once"
         whole = in_words(makespan(seconds, slots))
         watcher("compare", Note(f"{count}: about {whole} in all, evaluations included"))
 

@@ -17,7 +17,7 @@ from baq_cli.cli.plot import text_plot
 from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Acting, Evaluated, Event, Note, Observer, Progress
-from baq_cli.units import UNITS
+from baq_cli.units import UNITS, amount
 
 PHASE, BAR, COUNTER, RATE, LEFT = range(5)
 """The first of the counters' columns, in their order."""
@@ -175,9 +175,9 @@ def describe(event: Evaluated) -> str:
     by_seed = event.returns.mean(1)
     spread = f" ± {by_seed.std(ddof=1):.1f} over {len(by_seed)} seeds" if len(by_seed) > 1 else ""
     count = event.returns.shape[1]
-    what, over = "return", f"{count} episodes each"
+    what, over = "return", f"{amount(count, 'episode')} each"
     if event.estimated:
-        what, over = "estimated discounted return", f"at {count} start states of the dataset"
+        what, over = "estimated discounted return", f"at the dataset's start states: {count:,}"
     at = f"{event.phase} {event.done:>8,} {UNITS[event.phase]}"
     return f"{at}: {what} {by_seed.mean():.1f}{spread} ({over})"
 

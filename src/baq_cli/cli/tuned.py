@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.cli.results import print_table, show_comparison
 from baq_cli.cli.say import say
 from baq_cli.surroundings import in_shell
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from baq_cli.launch.tuning.trials import Trial
@@ -45,7 +46,7 @@ def show_search(found: dict[str, Any], out: Path, document: dict[str, Any] | Non
     cost = found["choosing_env_steps"]
     budget = "" if cost["budget"] is None else f", of a budget of {cost['budget']:,}"
     say(
-        f"choosing cost {_steps(cost)}{budget}; {len(found['trials'])} trials, "
+        f"choosing cost {_steps(cost)}{budget}; {amount(len(found['trials']), 'trial')}, "
         f"{ENDINGS[found['ended_by']]}"
     )
     chosen = found["chosen"]
@@ -82,7 +83,7 @@ def _row(trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 def _steps(cost: dict[str, Any]) -> str:
     return (
-        f"{cost['total']:,} environment steps ({cost['training']:,} of online training, "
+        f"{amount(cost['total'], 'environment step')} ({cost['training']:,} of online training, "
         f"{cost['evaluation']:,} of evaluations)"
     )
 

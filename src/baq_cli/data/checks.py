@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from baq_cli.data.episodes import Episodes, Finding
 from baq_cli.errors import MOST_LISTED, DataError, listed
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 OUTSIDE = 1e-4
@@ -115,7 +116,7 @@ def _end_flags(episodes: Episodes) -> Iterator[Finding]:
     if inside.any():
         yield _error(
             "end flags",
-            f"{inside.sum()} steps inside an episode are marked terminated or truncated: "
+            f"marked terminated or truncated inside an episode: {amount(inside.sum(), 'step')}; "
             f"{_marked_inside(marked, inside, episodes)}",
         )
     if (terminated & truncated).any():
@@ -143,7 +144,7 @@ def _marked_inside(marked: Array, inside: Array, episodes: Episodes) -> str:
     of = np.unique(episodes.episode[inside])
     if marked[np.isin(episodes.episode, of)].all():
         return (
-            f"every step of {len(of):,} episodes is. Such a mark says how an episode ended, not "
+            f"every step of {amount(len(of), 'episode')} is. Such a mark says how an episode ended, not "
             "where: leave it at the last step of each alone."
         )
     return (
@@ -225,7 +226,7 @@ def _duplicates(episodes: Episodes) -> Iterator[Finding]:
     if copies:
         yield _warning(
             "duplicates",
-            f"{copies} of {len(firsts)} episodes are copies of others, step by step.",
+            f"copies of other episodes, step by step: {copies:,} of {len(firsts):,}.",
         )
 
 

@@ -150,6 +150,7 @@ def _starts(episodes: Episodes, env: Any) -> Iterator[Finding]:
     if differ:
         yield _warning(
             "starts",
-            f"{len(differ)} of {len(seeded[:REPLAYED])} recorded start seeds give another first "
-            "observation here: another version of the environment, or seeds of another meaning.",
+            f"another first observation here from {len(differ)} of {len(seeded[:REPLAYED])} "
+            "recorded start seeds: another version of the environment, or seeds of another "
+            "meaning.",
         )

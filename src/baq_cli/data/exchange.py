@@ -58,6 +58,7 @@ from baq_cli.envs.ref import EnvChoice, named
 from baq_cli.errors import DataError, UsageError
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import refused
+from baq_cli.units import amount
 
 WRITERS = {"d4rl": write_d4rl, "npz": write_npz, "parquet": write_parquet}
 SUFFIXES = {"d4rl": ".hdf5", "npz": ".npz", "parquet": ".parquet"}
@@ -119,7 +120,9 @@ def import_files(
         last_rows += len(recording.lengths) if file.last_row_observed else 0
     notes = notes_of(groups)
     if last_rows:
-        notes += (f"the last row of each of {last_rows:,} episodes is its final observation",)
+        notes += (
+            f"each episode's last row is its final observation: {amount(last_rows, 'episode')}",
+        )
     notes += bounds_note(parts[0].file, setting)
     recording, said = with_account(recordings, [group[0].path for group in groups])
     notes += said

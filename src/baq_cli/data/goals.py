@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from baq_cli.data.episodes import Episodes
+from baq_cli.units import amount
 
 
 def ended_at(episodes: Episodes, reward: float) -> tuple[Episodes, str]:
@@ -36,6 +37,6 @@ def ended_at(episodes: Episodes, reward: float) -> tuple[Episodes, str]:
         intervention=None if episodes.intervention is None else episodes.intervention[kept],
     )
     return cut, (
-        f"{found.sum():,} of {len(found):,} episodes end at a reward of {reward:g} or more "
-        f"(end_at_reward); {(~kept).sum():,} steps behind it are left out"
+        f"ended at a reward of {reward:g} or more (end_at_reward): {found.sum():,} of "
+        f"{amount(len(found), 'episode')}; left out behind it: {amount((~kept).sum(), 'step')}"
     )

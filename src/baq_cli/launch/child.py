@@ -14,6 +14,7 @@ from types import FrameType
 
 from baq_cli.machine import SHARE
 from baq_cli.plain_files import appended, replaced
+from baq_cli.runs.files import disk_errors
 from baq_cli.safe_python import AWAY
 from baq_cli.signals import STOPPING, answered
 
@@ -45,7 +46,7 @@ class Child:
         directory: Path | None = None,
     ):
         words = [sys.executable, "-c", START, str(folder), str(threads)]
-        with appended(folder / LOG) as log:
+        with disk_errors(f"start the process of {folder}"), appended(folder / LOG) as log:
             self._process = subprocess.Popen(
                 [*words, "scratch"] if scratch else words,
                 stdin=subprocess.PIPE,
@@ -107,6 +108,6 @@ def run_in_child(folder: Path, threads: int) -> str:
     (folder / HOW).unlink(missing_ok=True)
     with noted_signals() as asked:
         how = Child(folder, threads).attend(asked)
-    with replaced(folder / HOW) as file:
+    with disk_errors(f"write {folder / HOW}"), replaced(folder / HOW) as file:
         file.write(how.encode())
     return how

@@ -16,17 +16,19 @@ from baq_cli.launch.cell_runs import NOT_KEPT, recipe_of
 from baq_cli.launch.cells import Cell
 from baq_cli.recipes.load import (
     COMPARE,
+    SHARED,
     TUNE,
     Layer,
     comparison_of,
     merged,
     parse_overrides,
 )
-from baq_cli.recipes.method_files import named
+from baq_cli.recipes.method_files import learns, named
 from baq_cli.recipes.protocols import check_matched, resolved, under
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
+from baq_cli.units import UNITS, Phase
 from baq_cli.untrusted import parse_yaml
 
 MOST_CELLS = 10_000
@@ -34,6 +36,13 @@ PUBLISHED = "published"
 """A word of `algos`: all methods whose settings a recipe says are published for its task."""
 OF_THE_MATRIX = ("algo", "dataset", "seeds", "protocol", COMPARE, TUNE)
 """Keys that no grid varies: a cell would be called what it isn't, or be another's double."""
+PHASE_OF: dict[str, Phase] = {
+    **{unit: phase for phase, unit in UNITS.items()},
+    **{f"evaluation.every_{unit}": phase for phase, unit in UNITS.items()},
+    **dict.fromkeys(("critic_updates", "guard", "intervention", "shadow", "control"), "online"),
+    **dict.fromkeys(("overlap", "acting"), "online"),
+}
+"""Keys of a run that one of its phases alone reads."""
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
@@ -135,10 +144,12 @@ def lay_out(
     """Return the cells of a matrix.
 
     A task is the layers of its recipe, without a method; each names a dataset. A grid's key that
-    begins with a method's name holds for that method alone. A method of `ablate` has a cell more
-    without each of its parts (`Agent.ablations`), beside those of the grid.
+    begins with a method's name holds for that method alone; one of `shared`, or of a phase, holds
+    for those that have it. A method of `ablate` has a cell more without each of its parts
+    (`Agent.ablations`), beside those of the grid.
     Raises UsageError for what a recipe refuses, for tasks without a dataset or with the same, for
-    a grid's key that no method has, and for cells of one task that couldn't be compared.
+    a grid's key that no method has, for its cells that would be the same run, and for cells of one
+    task that couldn't be compared.
     """
     if len(set(algos)) != len(algos):
         raise UsageError(f"--algos {','.join(algos)}: expected different methods")
@@ -149,11 +160,13 @@ def lay_out(
     _check_grid(grid, algos)
     cells: dict[tuple[str, str], Cell] = {}
     for layers in tasks:
-        of_task = [
-            _cell([*layers, {"algo": algo}], algo, settings, out, command)
-            for algo in algos
-            for settings in [*_settings(grid, algo), *(_without(algo) if algo in ablate else ())]
-        ]
+        of_task = []
+        for algo in algos:
+            base = [*layers, {"algo": algo}]
+            own = [_cell(base, algo, each, out, command) for each in _settings(grid, algo)]
+            _check_different(own)
+            parts = _without(algo) if algo in ablate else []
+            of_task += [*own, *(_cell(base, algo, each, out, command) for each in parts)]
         if of_task[0].recipe["protocol"] == "matched":
             check_matched({cell.method: recipe_of(cell) for cell in of_task}, method_configs())
         if of_task[0].task in {task for task, _ in cells}:
@@ -188,11 +201,40 @@ def _check_grid(grid: Grid, algos: Sequence[str]) -> None:
             raise UsageError(
                 f"--grid {key}: '{section}' is not among the methods; {nearest(section, [*algos])}"
             )
+        if not any(_concerns(key, algo) for algo in algos):
+            raise UsageError(
+                f"--grid {clipped(key)}: no effect on {listed([*algos])}; leave it out"
+            )
+        if not grid[key]:
+            raise UsageError(f"--grid {clipped(key)}: expected values to try, found none")
+
+
+def _concerns(key: str, algo: str) -> bool:
+    """Return whether a grid's key holds for a method: not what is another's, or idle in it."""
+    section, _, rest = key.partition(".")
+    if section == SHARED:
+        return rest.partition(".")[0] not in METHODS[algo].Config.unused
+    phase = PHASE_OF.get(key, PHASE_OF.get(section))
+    if phase is not None:
+        return learns(algo, phase)
+    return section not in METHODS or section == algo
+
+
+def _check_different(cells: Sequence[Cell]) -> None:
+    """Raise UsageError for two cells of a grid that would be the same run."""
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        before = seen.setdefault(json.dumps(cell.recipe, sort_keys=True), cell)
+        if before is not cell:
+            raise UsageError(
+                f"--grid: '{before.method}' and '{cell.method}' would be the same run; expected "
+                "values that differ"
+            )
 
 
 def _settings(grid: Grid, algo: str) -> list[dict[str, Any]]:
     """Return every choice of a grid's values, of the keys that concern a method."""
-    keys = [key for key in grid if key.split(".")[0] not in METHODS or key.startswith(f"{algo}.")]
+    keys = [key for key in grid if _concerns(key, algo)]
     return [
         dict(zip(keys, values, strict=True))
         for values in itertools.product(*(grid[key] for key in keys))

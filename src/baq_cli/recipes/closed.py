@@ -20,6 +20,7 @@ MOST_LAYERS, MOST_WIDTH, MOST_CRITICS, MOST_COUNT = 64, 65_536, 1_000, 10**12
 """Larger networks and counts are taken for mistakes, before memory is asked for them."""
 
 
+OFF = "off"
 Positive = Annotated[float, Field(gt=0)]
 Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Initialization = Literal["uniform", "orthogonal", "normal", "glorot", "small_last"]
@@ -41,12 +42,18 @@ class Closed(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false, and YAML's yes and no, where they would count as 1 and 0."""
+        """Refuse true and false, and YAML's yes and no, where they would count as 1 and 0.
+
+        Where `off` is one of the words that are expected, YAML's off is that word.
+        """
         if not isinstance(value, bool):
             return value
         takes = _types_of(cls.model_fields[str(info.field_name)].annotation)
-        if takes & {int, float} and bool not in takes:
-            raise ValueError("a number is expected, not true or false (yes and no are these)")
+        if bool not in takes:
+            if value is False and OFF in takes:
+                return OFF
+            if takes & {int, float}:
+                raise ValueError("a number is expected, not true or false (yes and no are these)")
         return value
 
 

@@ -247,14 +247,21 @@ def _validate(
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        details = error.errors()
+        details = _told(error.errors())
         lines = [_explain(detail, model, prefix, beside) for detail in details[:MOST_ERRORS]]
         if len(details) > MOST_ERRORS:
             lines.append(f"and {len(details) - MOST_ERRORS:,} more")
         raise UsageError("\n".join(lines)) from error
 
 
+def _told(details: Sequence[Any]) -> list[Any]:
+    """Leave out that a list is too short where values of it were refused: they are said."""
+    inside = {detail["loc"][:-1] for detail in details}
+    return [d for d in details if d["type"] != "too_short" or d["loc"] not in inside]
+
+
 EXPECTED = {
+    "too_short": "a list of at least one value is expected",
     "tuple_type": "a list is expected, as [1, 2]",
     "model_type": "a mapping of keys to values is expected",
     "dict_type": "a mapping of keys to values is expected",
@@ -272,6 +279,8 @@ def _explain(
         said = EXPECTED.get(detail["type"], detail["msg"].removeprefix("Value error, "))
         found = repr(detail["input"])
         found = "" if len(found) > MOST_SHOWN or ", found " in said else f", found {found}"
+        if not path:  # of keys beside each other, which it names
+            return f"the recipe: {said}"
         return f"recipe key '{path.rstrip('.')}': {said}{found}"
     owner = model
     for parent in parents:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from baq_cli.machine import MOST_THREADS
 from baq_cli.recipes.closed import MOST_COUNT, AgentConfig, Closed
 from baq_cli.recipes.control import ControlConfig
 from baq_cli.recipes.intervention import InterventionConfig
@@ -109,7 +110,7 @@ class RunConfig(Closed):
     seeds: tuple[int, ...] = Field((0,), min_length=1, max_length=MOST_SEEDS)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = Field(
-        None, ge=1, le=4096, description="CPU threads here; null: the faster of one and all"
+        None, ge=1, le=MOST_THREADS, description="CPU threads here; null: the faster of one and all"
     )
     capture: bool = Field(True, description="replay updates: graphs (CUDA), records (CPU)")
     tf32: bool = Field(False, description="CUDA: matrix products in TF32, faster and coarser")

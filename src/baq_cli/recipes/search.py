@@ -152,12 +152,12 @@ def _check_searchable(key: str, said: Mapping[str, Any], algo: str, methods: Met
 def _part(key: str, spec: str | Sequence[Any], algo: str, methods: Methods) -> Range | Choices:
     if isinstance(spec, str):
         return _range(key, spec, algo, methods)
-    different = {json.dumps(value) for value in spec}
+    kind = _number_kind(key, algo, methods)
+    different = {json.dumps(_number(value) if kind else value) for value in spec}
     if not 2 <= len(different) == len(spec) <= MOST_CHOICES:
         raise UsageError(
             f"--search {key}={clipped(list(spec))}: expected 2 to {MOST_CHOICES:,} different values"
         )
-    kind = _number_kind(key, algo, methods)
     return Choices(tuple(_number(value) if kind is float else value for value in spec))
 
 

@@ -13,6 +13,7 @@ from baq_cli.report import aggregates as agg
 from baq_cli.report.curves import Array, Curve
 from baq_cli.report.definitions import deepest_dip, handover_score, online_mean
 from baq_cli.report.method_runs import Course
+from baq_cli.units import amount
 
 STATISTIC = "final"
 
@@ -59,15 +60,15 @@ def _without_percent(tasks: Tasks, methods: Sequence[str]) -> Iterator[str]:
         none = sum(int((handover_score(curve) == 0).sum()) for curve in curves)
         if none:
             yield (
-                f"{name}: {none} runs were handed over with a score of 0, of which no dip is a "
-                "percentage: the median dip is over the others."
+                f"{name}: handed over with a score of 0, of which no dip is a percentage: "
+                f"{amount(none, 'run')}; the median dip is over the others."
             )
         dips = np.concatenate([deepest_dip(curve) for curve in curves])
         unknown = int(np.isnan(dips).sum())
         if 0 < unknown < len(dips):
             yield (
-                f"{name}: {unknown} runs have no evaluation at the hand-over, or none after it: "
-                "the median dip is over the others."
+                f"{name}: without an evaluation at the hand-over, or after it: "
+                f"{amount(unknown, 'run')}; the median dip is over the others."
             )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from baq_cli.data.episodes import Episodes
 from baq_cli.plain_files import replaced
 from baq_cli.surroundings import refused
+from baq_cli.units import amount
 
 COLUMNS = 4
 MOST_ACTIONS = 24
@@ -54,7 +55,8 @@ def draw_dataset(episodes: Episodes, path: Path) -> Path:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        f"{episodes.dataset_id} · {len(episodes.lengths):,} episodes, {len(episodes):,} steps"
+        f"{episodes.dataset_id} · {amount(len(episodes.lengths), 'episode')}, "
+        f"{amount(len(episodes), 'step')}"
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 from baq_cli.report import page_view as view
 from baq_cli.report import wording
 from baq_cli.report.markup import escaped, table, unbroken
+from baq_cli.units import amount
 
 Document = Mapping[str, Any]
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -46,8 +47,8 @@ def _sources(task: Mapping[str, Any]) -> set[str]:
 def _dataset_facts(dataset: Mapping[str, Any]) -> Iterator[str]:
     sha256 = f", SHA-256 {escaped(dataset['sha256'])}" if dataset["sha256"] else ""
     yield (
-        f"Dataset: {escaped(dataset['id'])}, {dataset['episodes']:,} episodes, "
-        f"{dataset['transitions']:,} transitions{sha256}"
+        f"Dataset: {escaped(dataset['id'])}, {amount(dataset['episodes'], 'episode')}, "
+        f"{amount(dataset['transitions'], 'transition')}{sha256}"
     )
     yield from (f"Warning: {escaped(warning)}" for warning in dataset["warnings"])
 
@@ -62,15 +63,19 @@ def _measured_against(reference: Mapping[str, Any] | None) -> str:
 
 def _protocol(protocol: Mapping[str, Any]) -> str:
     counted = (
-        ("gradient_steps", "gradient steps offline"),
-        ("env_steps", "environment steps online"),
-        ("evaluation_episodes", "episodes an evaluation"),
+        ("gradient_steps", "gradient step", "offline"),
+        ("env_steps", "environment step", "online"),
+        ("evaluation_episodes", "episode", "an evaluation"),
     )
     estimate = protocol.get("estimate")
-    parts = [f"{protocol[key]:,} {words}" for key, words in counted if protocol[key] is not None]
+    parts = [
+        f"{amount(protocol[key], thing)} {where}"
+        for key, thing, where in counted
+        if protocol[key] is not None
+    ]
     if estimate is not None:
         parts.append(
-            f"{estimate['updates']:,} updates an estimate, discount {estimate['discount']}"
+            f"{amount(estimate['updates'], 'update')} an estimate, discount {estimate['discount']}"
         )
     if not protocol["steps_known"]:
         parts.append("steps are not known for all curves: those without count evaluations")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.report.definitions import DEFINITIONS
 from baq_cli.report.names import printable_lines
 from baq_cli.report.summary import RunSummary, Statistic
+from baq_cli.units import amount
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -121,13 +122,13 @@ def _title(summaries: Sequence[RunSummary], label: str = "") -> str:
 
 def _notes(summaries: Sequence[RunSummary]) -> str:
     """Say what was measured when, where all runs share it."""
-    offline = {summary.gradient_steps for summary in summaries} - {None}
-    online = {summary.env_steps for summary in summaries} - {None}
+    offline = {s.gradient_steps for s in summaries if s.gradient_steps is not None}
+    online = {s.env_steps for s in summaries if s.env_steps is not None}
     notes = []
     if len(offline) == 1:
-        notes.append(f"Offline: after {offline.pop():,} gradient steps.")
+        notes.append(f"Offline: after {amount(offline.pop(), 'gradient step')}.")
     if len(online) == 1:
-        notes.append(f"Final: after {online.pop():,} environment steps.")
+        notes.append(f"Final: after {amount(online.pop(), 'environment step')}.")
     if any(summary["deepest_dip"].count for summary in summaries):
         notes.append(
             "Deepest dip: hand-over score minus the lowest evaluation of the first quarter online "

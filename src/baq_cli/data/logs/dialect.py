@@ -17,6 +17,7 @@ from itertools import islice
 from baq_cli.data.logs.mapping import TextForm
 from baq_cli.data.logs.text import shown
 from baq_cli.errors import DataError, UsageError, clipped
+from baq_cli.units import amount
 
 DELIMITERS = {",": "','", ";": "';'", "\t": "tab", "|": "'|'", " ": "space"}
 """What may stand between cells, as messages call it; a space stands for any run of spaces."""
@@ -91,7 +92,7 @@ def split_rows(text: str, form: TextForm, fits: Fits) -> Rows:
         raise DataError(f"can't be read as a .csv file: {error}") from error
     between = "" if delimiter == "," else f"{DELIMITERS.get(delimiter, delimiter)} between cells"
     above = "" if lead else "the columns' names from the comment above the rows"
-    left_out = f"{comments:,} lines of comment left out" if comments else ""
+    left_out = f"{amount(comments, 'line')} of comment left out" if comments else ""
     return Rows(
         header,
         cells,

@@ -17,6 +17,7 @@ from baq_cli.data.logs.logfile import LogFile, Setting, SpecAndSpaces, place_of
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError, listed
 from baq_cli.surroundings import in_utf8
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 Parts = dict[str, Array]
@@ -245,7 +246,7 @@ def notes_of(groups: Sequence[Sequence[Part]]) -> tuple[str, ...]:
     ]
     if len(parts) > 1:
         across = len(parts) - len(groups)
-        goes_on = f"{across:,} times an" if across else "no"
+        goes_on = f"{'once' if across == 1 else amount(across, 'time')} an" if across else "no"
         files = f"{len(parts):,} files, {_first_and_last(parts)}"
         notes.insert(0, f"{files}: {goes_on} episode goes on in the next one")
     return tuple(notes)

@@ -14,6 +14,7 @@ from baq_cli.data.logs.ends.names import plain_names
 from baq_cli.data.logs.mapping import Mapping
 from baq_cli.data.recording import Recording
 from baq_cli.errors import DataError, UsageError, listed, nearest
+from baq_cli.units import amount
 
 Array = npt.NDArray[np.generic]
 SUCCESS = "success"
@@ -108,8 +109,8 @@ def rewarded(recording: Recording, column: str) -> tuple[Recording, str]:
     if whole:
         marked &= np.isin(np.arange(len(marks)), last)
     count, episodes = int(marked.sum()), len(np.unique(number[marked]))
-    of = f"{episodes:,} of {len(lengths):,} episodes"
-    text = f"the reward is 1 at the {count:,} steps in {of} that '{column}' marks, 0 elsewhere"
+    of = f"{episodes:,} of {amount(len(lengths), 'episode')}"
+    text = f"the reward is 1 at {amount(count, 'step')} in {of} that '{column}' marks, 0 elsewhere"
     if whole:
         text = (
             f"'{column}' marks whole episodes: the reward is 1 at the last step of {of}, "

@@ -31,6 +31,7 @@ from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.files import hash_of, read_errors, read_json
 from baq_cli.runs.folder import MANIFEST, RECIPE
 from baq_cli.runs.transitions import LIMIT, NAME, SOMEBODY, Transitions, read
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 RECORDED_IN = "recorded_in"
@@ -159,13 +160,15 @@ def _notes(played: _Played) -> tuple[str, ...]:
     marks = steps[SUCCESS]
     taken, held = (int((steps[INTERVENTION] == by).sum()) for by in (SOMEBODY, LIMIT))
     said = {
-        f"{played.running} of {of:,} episodes were under way: they are kept, and end truncated "
-        "where they stood": played.running,
-        f"{played.cut} of {of:,} episodes were cut short, by a fault or a stop: they end truncated "
-        "there": played.cut,
-        f"{played.headless} episodes are left out: their beginning was not kept": played.headless,
-        f"somebody acted in the policy's place in {taken:,} of {len(steps):,} steps": taken,
-        f"a limit changed what was done in {held:,} of {len(steps):,} steps": held,
+        f"under way, so kept and truncated where they stood: {played.running} of "
+        f"{amount(of, 'episode')}": played.running,
+        f"shortened by a fault or a stop, so truncated there: {played.cut} of "
+        f"{amount(of, 'episode')}": played.cut,
+        f"left out, as the beginning was not kept: {amount(played.headless, 'episode')}": (
+            played.headless
+        ),
+        f"somebody acted in the policy's place in {taken:,} of {amount(len(steps), 'step')}": taken,
+        f"a limit changed what was done in {held:,} of {amount(len(steps), 'step')}": held,
         f"marked as a success: {int((marks > 0).sum()):,} steps, as a failure: "
         f"{int((marks < 0).sum()):,}": (marks != 0).any(),
     }

@@ -28,6 +28,7 @@ from baq_cli.envs.ref import EnvChoice, EnvRef
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.events import Note, Observer
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 WAYPOINT_NOISE = 0.5
@@ -62,7 +63,7 @@ def roll_out(
         name = f"{stem}/{names.count(stem)}" if stem in names else stem
         names.append(stem)
         act, line = actor_of(behavior, env, name, seed, deterministic)
-        observer(Note(f"collecting {share:,} environment steps from {line}"))
+        observer(Note(f"collecting {amount(share, 'environment step')} from {line}"))
         with on_threads(threads):
             episodes += _collect(env, act, share, seed, name)
         lines.append(line)

@@ -16,6 +16,7 @@ from baq_cli.engine.estimation.estimate import discount_of, discounted_returns
 from baq_cli.engine.estimation.fitted_q import FittedQ
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.recipes.schema import Recipe
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 
@@ -49,8 +50,8 @@ class RunningEstimate:
 
     def __str__(self) -> str:
         return (
-            f"without an environment: {self._updates:,} updates of fitted Q evaluation at each "
-            "evaluation estimate what the policies are worth"
+            f"without an environment: {amount(self._updates, 'update')} of fitted Q evaluation "
+            "at each evaluation estimate what the policies are worth"
         )
 
     def facts(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ import torch
 from baq_cli.agents.interface import Spec
 from baq_cli.engine.updates.threads import choose_threads, same_digits
 from baq_cli.recipes.schema import Recipe
-from baq_cli.units import Phase
+from baq_cli.units import Phase, amount
 
 WINDOW_SECONDS = 10.0
 """Seconds of updates that are compared with those before."""
@@ -62,4 +62,4 @@ class Busy:
         if not same_digits(self._recipe, self._spec, self._phase, (before, count)):
             return f"; its {before} threads stay, because numbers depend on how many there are"
         torch.set_num_threads(count)
-        return f"; {count} thread{'s' * (count > 1)} from here on, which come to the same digits"
+        return f"; {amount(count, 'thread')} from here on, which come to the same digits"

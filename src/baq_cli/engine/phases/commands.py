@@ -37,7 +37,7 @@ from baq_cli.runs.interrupt import Interruption, listen
 from baq_cli.runs.lock import held
 from baq_cli.runs.provenance import git_revision, versions
 from baq_cli.runs.trackers.hub import require_trackers
-from baq_cli.units import Phase
+from baq_cli.units import Phase, amount
 
 
 def run_pretrain(recipe: Recipe, order: RunRequest) -> None:
@@ -164,7 +164,7 @@ def _set_threads(
     if recipe.run.control is not None and agent.phase == "online" and saved is None:
         count = min(count, max(1, usable_cores() - 1))  # one core acts
     torch.set_num_threads(count)
-    order.observer(Note(f"{count} CPU thread{'s' if count > 1 else ''} (threads=N sets them)"))
+    order.observer(Note(f"{amount(count, 'CPU thread')} (threads=N sets them)"))
 
 
 def _begin(phase: Phase, start: Start, order: RunRequest, interruption: Interruption) -> Run:

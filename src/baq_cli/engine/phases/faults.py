@@ -20,7 +20,7 @@ from baq_cli.runs.checkpoints import complete
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.files import disk_errors, replace_file
 from baq_cli.runs.provenance import now
-from baq_cli.units import Phase
+from baq_cli.units import Phase, amount
 
 Array = npt.NDArray[np.float32]
 LOG, KEPT = "faults.jsonl", "faults"
@@ -116,8 +116,8 @@ class Faults:
             file.write((json.dumps(line) + "\n").encode())
         if self.count > self._restarts:
             raise EnvironmentMismatch(
-                f"the environment failed {self.count} times, the last time at environment step "
-                f"{env_steps}: {fault}. {self._what_is_left()} All faults are in "
+                f"the environment failed {amount(self.count, 'time')}, the last time at "
+                f"environment step {env_steps}: {fault}. {self._what_is_left()} All faults are in "
                 f"{LOG}. Mend the environment, or allow more with env_restarts=N."
             )
         self._observer(

@@ -12,7 +12,7 @@ from baq_cli.envs.pool import seconds_a_step
 from baq_cli.errors import BaqError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
-from baq_cli.units import Phase, in_words
+from baq_cli.units import Phase, amount, in_words
 
 LONG_SECONDS = 60.0
 """What is left of a phase of which it is said once, in a line, how long it will take."""
@@ -53,8 +53,7 @@ class Outlook:
         if seconds < LONG_SECONDS:
             return
         count = self._evaluations_left(done, total)
-        plural = "s" * (count > 1)
-        among = f", its {count} evaluation{plural} included" if count else ""
+        among = f", its {amount(count, 'evaluation')} included" if count else ""
         tell(Note(f"{self._phase}: about {in_words(seconds)} left in all{among}"))
 
     def _evaluations_left(self, done: int, total: int) -> int:

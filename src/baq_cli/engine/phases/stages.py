@@ -15,6 +15,7 @@ from baq_cli.engine.phases.run import METRICS_EVERY, Run
 from baq_cli.engine.phases.timing import Pace
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.runs.events import Note, Progress
+from baq_cli.units import amount
 
 SAVES = 10
 """Checkpoints of a stage before a phase, evenly spaced; a signal asks for one at any update."""
@@ -143,7 +144,7 @@ class Stages:
             if name.startswith("loss_")
         }
         words = ", ".join(f"loss of {name} {value:.4g}" for name, value in losses.items())
-        self._run.observer(Note(f"{stage.name}: {stage.steps:,} updates; {words}"))
+        self._run.observer(Note(f"{stage.name}: {amount(stage.steps, 'update')}; {words}"))
 
     # -- checkpoints
 

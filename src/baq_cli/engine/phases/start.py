@@ -32,6 +32,7 @@ from baq_cli.errors import DataError, UsageError
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
 from baq_cli.runs.folder import RunDirectory
+from baq_cli.units import amount
 
 REWARD_AIMS: dict[object, str] = {
     "returns": f"the dataset's returns span {RETURNS_RANGE:.0f}",
@@ -184,7 +185,8 @@ def _of_updates(recipe: Recipe, learner: Learner, from_scratch: bool) -> Iterato
             f"--env-steps, or a lower {algo}.warmup_env_steps."
         )
     elif plan.fit and not from_scratch:
-        said = f"{warmup:,} env_steps with it as it is, then {plan.fit.steps:,} updates of critics"
+        fit = amount(plan.fit.steps, "update")
+        said = f"{warmup:,} env_steps with it as it is, then {fit} of critics"
         yield f"before the policy learns: {said}"
     if run.critic_updates and not plan.fit:
         yield f"'{algo}' has no critics: critic_updates={run.critic_updates} changes nothing"

@@ -55,7 +55,7 @@ class Ray:
     ):
         self._ray = _import_ray()
         self.slots = slots or SLOTS
-        self._cpus, self._asked = cpus, f"{cpus} CPUs and {gpus:g} GPUs"
+        self._cpus, self._asked = cpus, _room(cpus, gpus)
         self._disk_is_shared = True  # until a worker says that it doesn't see a cell's folder
         with contextlib.ExitStack() as undo:
             # What Ray tells of lost workers it prints to stdout, where results go.
@@ -257,4 +257,8 @@ def _fits(ray: Any, cpus: int, gpus: float) -> bool:
 
 def _resources(ray: Any) -> str:
     most = {kind: max(m.get(kind, 0) for m in _machines(ray)) for kind in ("CPU", "GPU")}
-    return f"{most['CPU']:g} CPUs and {most['GPU']:g} GPUs"
+    return _room(most["CPU"], most["GPU"])
+
+
+def _room(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPU{'s' * (cpus != 1)} and {gpus:g} GPU{'s' * (gpus != 1)}"

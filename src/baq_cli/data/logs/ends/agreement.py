@@ -17,6 +17,7 @@ from baq_cli.data.logs.ends.questions import question
 from baq_cli.data.logs.ends.roles import way
 from baq_cli.data.logs.ends.turns import falls_back
 from baq_cli.errors import MOST_LISTED, DataError
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 LISTS = (Kind.LENGTHS, Kind.LAST, Kind.FIRST)
@@ -77,7 +78,7 @@ def account(decided: Decided, done: CutLog, rules: CutRules) -> Account:
         count = int(done.episode[-1]) + 1
         by = [decided.sources[r] for r in ("episode", "runs") if decided.sources.get(r)]
         how = f" (by '{by[0]}', or else {way('unused', by[0])})" if by else ""
-        lines.append(f"the cut into {count:,} episodes{how} isn't what other columns say:")
+        lines.append(f"the cut into {amount(count, 'episode')}{how} isn't what other columns say:")
         lines += [f"{question(name, clues, rows)}." for name in other]
     if lines:
         raise DataError(" ".join(lines[:MOST_LISTED]))
@@ -136,7 +137,7 @@ def _out_of_order(name: str, values: Array, starts: Array) -> list[str]:
     if rising <= int(fallen.sum()) or not (fallen | still).any():
         return []
     places = [
-        f"{word} in {int(rows.sum())} rows, first in row {int(rows.argmax()) + 1}"
+        f"{word} in {amount(int(rows.sum()), 'row')}, first in row {int(rows.argmax()) + 1}"
         for word, rows in (("falls", fallen), ("repeats", still))
         if rows.any()
     ]

@@ -11,6 +11,7 @@ from baq_cli.data.logs.cutting import CutLog
 from baq_cli.data.logs.ends.marks import listed_starts
 from baq_cli.data.logs.ends.names import Kind, counted
 from baq_cli.data.logs.ends.roles import way
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 
@@ -34,18 +35,20 @@ def wrong_number(
     episodes = len(row_counts(done))
     aside = f"Say what ends an episode with --ends ROLE=COLUMN, or {way('unused', name)}."
     if what == "episodes" and number not in (episodes, len(kept)):
-        return f"it says {number:,} episodes ('{name}'), the cut makes {episodes:,}. {aside}"
+        return (
+            f"it says {amount(number, 'episode')} ('{name}'), the cut makes {episodes:,}. {aside}"
+        )
     if what == "steps" and number not in (rows, len(done.rewards)):
         return (
-            f"it says {number:,} steps ('{name}'), and holds {rows:,} rows. Rows are missing, or "
-            f"it counts something else: {way('unused', name)}."
+            f"it says {amount(number, 'step')} ('{name}'), and holds {amount(rows, 'row')}. Rows "
+            f"are missing, or it counts something else: {way('unused', name)}."
         )
     if what != "longest" or not len(kept):
         return ""
     asked = "" if instead is None else f" Is it the limit: --max-episode-steps {number}{instead}?"
     if int(kept.max()) > number:
         return (
-            f"it says {number:,} steps at most ('{name}'), the cut makes an episode of "
+            f"it says {amount(number, 'step')} at most ('{name}'), the cut makes an episode of "
             f"{int(kept.max()):,}.{asked} {aside}"
         )
     if limit is not None and limit < number and limit in row_counts(done)[:-1]:
@@ -70,16 +73,16 @@ def wrong_list(name: str, values: Array, kind: Kind, done: CutLog) -> str:
         if not len(values) or values.dtype.kind not in "iu":
             return ""
         return (
-            f"'{name}' lists {len(values):,} rows up to {values[-1]}, the file holds {rows:,}. "
-            f"Rows are missing, or it lists something else: {way('unused', name)}."
+            f"'{name}' lists {amount(len(values), 'row')} up to {values[-1]}, the file "
+            f"holds {rows:,}. Rows are missing, or it lists something else: {way('unused', name)}."
         )
     if np.array_equal(values, done.lengths):
         return ""
     total = float(np.nansum(values.astype(np.float64)))
     return (
-        f"'{name}' tells of {len(values):,} episodes of {total:,.0f} steps together, the cut makes "
-        f"{len(counts):,} of {rows:,} rows. Rows are missing, or it tells something else: "
-        f"{way('unused', name)}."
+        f"'{name}' tells of {amount(len(values), 'episode')} of {total:,.0f} steps together, "
+        f"the cut makes {len(counts):,} of {rows:,} rows. Rows are missing, or it tells "
+        f"something else: {way('unused', name)}."
     )
 
 
@@ -106,6 +109,7 @@ def wrong_row_lengths(name: str, values: Array, done: CutLog) -> str:
 
 def _two(name: str, told: Array, counts: Array) -> str:
     return (
-        f"'{name}' tells of {len(told):,} episodes of {int(told.min()):,} to {int(told.max()):,} "
-        f"steps, the cut makes {len(counts):,} of {int(counts.min()):,} to {int(counts.max()):,}"
+        f"'{name}' tells of {amount(len(told), 'episode')} of {int(told.min()):,} to "
+        f"{int(told.max()):,} steps, the cut makes {len(counts):,} of "
+        f"{int(counts.min()):,} to {int(counts.max()):,}"
     )

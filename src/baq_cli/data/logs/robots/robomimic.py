@@ -23,6 +23,7 @@ from baq_cli.data.logs.robots.robomimic_ends import DONES, REWARDS, terminations
 from baq_cli.data.logs.robots.robomimic_file import STATES, RobomimicFile, env_facts, is_robomimic
 from baq_cli.data.logs.success import asked_marks, no_reward
 from baq_cli.errors import DataError, UsageError, clipped, listed
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 BOUNDS = (-1.0, 1.0)
@@ -104,7 +105,9 @@ def _read(file: RobomimicFile, mapping: Mapping | None) -> LogFile:
     notes += [f"filter keys that can't be read: {listed(unread)}"] if unread else []
     rows = len(demos.starts) - len(keep)
     if rows:
-        notes.append(f"{rows:,} rows were left out: the task had been done before ('{source}')")
+        notes.append(
+            f"left out: {amount(rows, 'row')}, where the task had been done before ('{source}')"
+        )
     return LogFile(
         reordered(replace(log, infos=masks), keep),
         notes=tuple(notes),
