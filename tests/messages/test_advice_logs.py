@@ -477,7 +477,7 @@ def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder:
     "row of each alone if the task ended there, or say {}",
     "marks rows up to the last one of {} episodes: the task ended at the first of them. Leave the "
     "mark there alone, without the rows behind it, or say {}",
-    "every step of {} episodes is. Such a mark says how an episode ended, not where: leave it at "
+    "every step of {} is. Such a mark says how an episode ended, not where: leave it at "
     "the last step of each alone.",
 )
 @pytest.mark.parametrize("by", ["episode", "truncated"])
