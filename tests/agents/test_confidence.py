@@ -30,6 +30,7 @@ from baq_cli.agents.parts.confidence import (
 )
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import UsageError
 from support.builders import (
     ALL_GROUPS,
     KnownNoise,
@@ -169,6 +170,12 @@ def test_the_unit_of_calibration_is_the_deviation_of_the_datasets_returns() -> N
     assert agent.gauge.overestimation.tolist() == [0.5, 0.25]  # κ goes on from where it is
 
 
+def test_calibration_without_a_dataset_is_refused_where_a_spread_of_one_was_taken() -> None:
+    agent = small_agent("baq", (0,), phase="online", confidence="calibration", online_share=1.0)
+    with pytest.raises(UsageError, match="draws from none"):
+        agent.hand_over(reader_of(agent, None))
+
+
 @pytest.mark.parametrize("base", ["td3_bc", "iql", "cql"])
 def test_transitions_enter_with_the_value_that_the_policy_follows(base: str) -> None:
     agent, batch = online_agent("calibration", base=base), tiny_batch(mc_return=np.zeros((2, 3)))
@@ -198,6 +205,15 @@ def test_returns_follow_a_written_history() -> None:
     # seed 0: R̄ 10 + .2 · (−90 − 10) = −10, a fall of .15: confidence goes
     ends(gauge, ([True, False], [-90.0, 0.0], [10, 9]))
     assert_allclose(gauge.moved(tensor([0.8, 0.8]), seen(0.5)), [0.4, 0.9])
+
+
+def test_where_all_data_return_alike_a_fall_is_a_part_of_that_return() -> None:
+    """Demonstrations that all return −8: a return of −8.4 has fallen by a twentieth."""
+    gauge: Any = Returns(replace(SPEC, return_range=(-8.0, -8.0)), WARMUP).double()
+    ends(gauge, (BOTH, [-8.0, -8.0], [5, 5]), (BOTH, [-8.0, -10.0], [30, 30]))
+    # R̄ is −8 and −8.4: f / 0.1 is 0 and ½
+    assert_allclose(gauge.fall, [0.0, 0.05], atol=1e-12)
+    assert_allclose(gauge.moved(tensor([0.0, 0.0]), seen(1.0)), [1.0, 0.5], atol=1e-9)
 
 
 def test_another_hand_over_forgets_the_returns_of_the_phase_before() -> None:
