@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Experience, Spec
@@ -20,6 +20,8 @@ from baq_cli.engine.checkpoints.restore import load_exactly
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
+from baq_cli.nets.mlp import MLP
+from baq_cli.nets.plain import Norm
 from baq_cli.nets.policies import ActingPolicy
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
@@ -104,15 +106,17 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
         return
     policy = _policy_part(type(agent), algo)
     tensors = tensors | _as_policy(agent, policy, tensors)
+    before = bare_agent(source.document, Path(algo))
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
+    taken -= _built_otherwise(agent, before)
     if policy not in taken:
         raise UsageError(
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
             f"networks differ. {_choices(source)}{_or_set(recipe, source)}."
         )
-    before = bare_agent(source.document, Path(algo)).policy.squashed
-    if getattr(getattr(agent, policy), "squashed", before) != before:
-        _refuse_other_mean(algo, recipe, before)
+    squashed = before.policy.squashed
+    if getattr(getattr(agent, policy), "squashed", squashed) != squashed:
+        _refuse_other_mean(algo, recipe, squashed)
     shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
     agent.load_state_dict(shared, strict=False)
     followed = _follow(agent, taken)
@@ -213,6 +217,24 @@ def _fits(part: str, own: Shapes, given: Shapes) -> bool:
     return bool(shapes) and all(given.get(name) == shape for name, shape in shapes.items())
 
 
+def _built_otherwise(agent: Agent, before: Agent) -> set[str]:
+    """Return the parts of which the same numbers are another function in the agent before.
+
+    Their layers have other activations there, or their LayerNorms elsewhere, or where none are.
+    """
+    parts = dict(agent.named_children())
+    there = {
+        name.split(".")[0]: _forms(module)
+        for old, module in before.named_children()
+        for name in renamed(type(agent), before.name, {f"{old}.": module})
+    }
+    return {name for name, forms in there.items() if name in parts and _forms(parts[name]) != forms}
+
+
+def _forms(module: nn.Module) -> list[tuple[str, Norm]]:
+    return [(m.activation, m.layer_norm) for m in module.modules() if isinstance(m, MLP)]
+
+
 def carried(algo: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `CARRIED` that a method has, as a checkpoint's section has them."""
     config = METHODS[algo].Config
@@ -229,13 +251,15 @@ def continuing(algo: str) -> list[str]:
         return make_agent(name, config, spec, phase)
 
     own = METHODS[algo].Config().model_dump(mode="json")
-    given = bare(algo, "offline").state_dict()
+    before = bare(algo, "offline")
+    given = before.state_dict()
 
     def takes(method: type[Agent]) -> bool:
         agent, part = bare(method.name, "online"), _policy_part(method, algo)
         tensors = renamed(method, algo, given)
         tensors |= _as_policy(agent, part, tensors)
-        return _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
+        fits = _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
+        return fits and part not in _built_otherwise(agent, before)
 
     return [
         name
