@@ -161,11 +161,13 @@ def test_calibration_is_blind_to_the_scale_and_the_offset_of_values(
 
 
 def test_the_unit_of_calibration_is_the_deviation_of_the_datasets_returns() -> None:
-    agent = small_agent("baq", (0, 1), phase="online", confidence="calibration", base="cal_ql")
+    how = {"confidence": "calibration", "base": "cal_ql", "reward_scale": 0.01}
+    agent: Any = small_agent("baq", (0, 1), phase="online", **how)
     data = reader_of(agent, dataset_store(agent))
     agent.confidence.copy_(torch.tensor([0.0, 0.5]))
     agent.hand_over(data)
     returns = torch.cat([batch.columns["mc_return"] for batch in data.chunks()], 1).numpy()
+    assert returns.std(1).max() < 0.5, "no deviation is too small to be a unit"
     assert_allclose(agent.gauge.return_spread, returns.std(1), rtol=1e-4)
     assert agent.gauge.overestimation.tolist() == [0.5, 0.25]  # κ goes on from where it is
 
@@ -227,6 +229,21 @@ def test_another_hand_over_forgets_the_returns_of_the_phase_before() -> None:
 
 
 # -- the dual variable
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"), [("calibration", "episodes"), ("relative_spread", "first_size")]
+)
+def test_another_hand_over_counts_and_measures_from_the_start(name: str, counted: str) -> None:
+    agent = small_agent("baq", (0, 1), phase="online", confidence=name)
+    agent.gauge.get_buffer(counted).fill_(7.0)
+    agent.hand_over(reader_of(agent, dataset_store(agent)))
+    assert agent.gauge.get_buffer(counted).tolist() == [0.0, 0.0]
+
+
+def test_the_allowed_distance_stays_a_number_however_long_returns_hold() -> None:
+    gauge = of(Dual, nearest=[0.5, 0.5], widened=[1e5, 1e12])
+    assert_allclose(gauge.allowed, [0.5 * math.exp(10), 0.5 * math.exp(20)])
 
 
 def test_the_allowed_distance_widens_with_every_step_while_returns_hold() -> None:

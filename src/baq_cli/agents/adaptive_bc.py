@@ -29,7 +29,8 @@ class AdaptiveBC(TD3BC):
     of length T and return R, a proportional-derivative controller moves the cloning weight:
         R̄ ← R̄ + ρ (R − R̄)
         α ← clip(α + T [−K_P (R_target − R̄) + K_D max(0, R̄ − R)], 0, `bc_weight`)
-    Returns are normalised to the reference range; where this has no width, its size is the unit.
+    Returns are normalised to the reference range. Where this has no width, its size is the unit;
+    without a dataset they are as they are.
 
     At the hand-over: α begins at `bc_weight`, and R̄ anew. Of the dataset a random part stays in
     reach, drawn for each seed (`distilled_share`, and `distilled_min_rows` at least); batches are
