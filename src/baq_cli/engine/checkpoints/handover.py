@@ -94,7 +94,7 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
         )
     rows, algo = _seed_rows(source, recipe), source.document["algo"]
     tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
-    own = agent.state_dict()
+    own, before = agent.state_dict(), bare_agent(source.document, Path(algo))
     if source.document["phase"] == "offline" or recipe.run.algo != algo:
         tensors = renamed(type(agent), algo, tensors)
     if recipe.run.algo == algo:
@@ -102,11 +102,11 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
             name: t for name, t in own.items() if name not in tensors and _fresh(agent, name)
         }
         _check_networks(agent, tensors | lacking, recipe, source)
+        _check_mean(agent.policy, before, recipe)
         load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
     policy = _policy_part(type(agent), algo)
     tensors = tensors | _as_policy(agent, policy, tensors)
-    before = bare_agent(source.document, Path(algo))
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
     taken -= _built_otherwise(agent, before)
     if policy not in taken:
@@ -114,9 +114,7 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
             f"networks differ. {_choices(source)}{_or_set(recipe, source)}."
         )
-    squashed = before.policy.squashed
-    if getattr(getattr(agent, policy), "squashed", squashed) != squashed:
-        _refuse_other_mean(algo, recipe, squashed)
+    _check_mean(getattr(agent, policy), before, recipe)
     shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
     agent.load_state_dict(shared, strict=False)
     followed = _follow(agent, taken)
@@ -154,11 +152,16 @@ def _as_policy(agent: Agent, part: str, tensors: dict[str, Tensor]) -> dict[str,
     return {begins + name: tensor for name, tensor in (found or {}).items()}
 
 
-def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
-    """Raise UsageError: the same weights would be another policy."""
+def _check_mean(policy: nn.Module, before: Agent, recipe: Recipe) -> None:
+    """Raise UsageError where the same weights would be another policy, by its mean."""
+    squashed, algo = before.policy.squashed, before.name
+    if getattr(policy, "squashed", squashed) == squashed:
+        return
     mean, other = ("tanh", "linear") if squashed else ("linear", "tanh")
-    way = f"say {recipe.run.algo}.mean={mean}"
-    if "mean" not in type(recipe.method).model_fields:
+    base = getattr(recipe.method, "base", "")  # whose section has the key, of a method on another
+    section = getattr(recipe.method, base, recipe.method)
+    way = f"say {recipe.run.algo}.{f'{base}.' if base else ''}mean={mean}"
+    if "mean" not in type(section).model_fields:
         way = f"pre-train with {algo}.mean={other}, or continue it by '{algo}'"
     raise UsageError(
         f"the mean of the checkpoint's {algo} policy is {mean}, that of '{recipe.run.algo}' "
