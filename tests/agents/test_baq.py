@@ -539,6 +539,16 @@ def test_calibration_numbers_are_the_median_distance_and_the_spreads_ninetieth_p
     assert [asked[0] for asked in data.asked] == [True, None]
 
 
+def test_critics_of_one_mind_on_all_data_are_certain_there_and_not_undefined() -> None:
+    agent, data = tiny_agent("baq", critics=3), Rows()
+    with torch.no_grad():
+        for p in agent.critic.parameters():
+            p.copy_(p[:, :1].expand_as(p).clone())
+    agent.finish_offline(data)
+    q = agent.critic(data.batch.obs, agent.policy.mode(data.batch.obs))
+    assert agent.uncertainty(q).tolist() == [[0.0] * 7] * 2
+
+
 # -- what is logged
 
 

@@ -30,6 +30,7 @@ from baq_cli.agents.parts.confidence import (
 )
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.errors import UsageError
 from support.builders import (
     ALL_GROUPS,
     KnownNoise,
@@ -160,13 +161,21 @@ def test_calibration_is_blind_to_the_scale_and_the_offset_of_values(
 
 
 def test_the_unit_of_calibration_is_the_deviation_of_the_datasets_returns() -> None:
-    agent = small_agent("baq", (0, 1), phase="online", confidence="calibration", base="cal_ql")
+    how = {"confidence": "calibration", "base": "cal_ql", "reward_scale": 0.01}
+    agent: Any = small_agent("baq", (0, 1), phase="online", **how)
     data = reader_of(agent, dataset_store(agent))
     agent.confidence.copy_(torch.tensor([0.0, 0.5]))
     agent.hand_over(data)
     returns = torch.cat([batch.columns["mc_return"] for batch in data.chunks()], 1).numpy()
+    assert returns.std(1).max() < 0.5, "no deviation is too small to be a unit"
     assert_allclose(agent.gauge.return_spread, returns.std(1), rtol=1e-4)
     assert agent.gauge.overestimation.tolist() == [0.5, 0.25]  # κ goes on from where it is
+
+
+def test_calibration_without_a_dataset_is_refused_where_a_spread_of_one_was_taken() -> None:
+    agent = small_agent("baq", (0,), phase="online", confidence="calibration", online_share=1.0)
+    with pytest.raises(UsageError, match="draws from none"):
+        agent.hand_over(reader_of(agent, None))
 
 
 @pytest.mark.parametrize("base", ["td3_bc", "iql", "cql"])
@@ -200,6 +209,15 @@ def test_returns_follow_a_written_history() -> None:
     assert_allclose(gauge.moved(tensor([0.8, 0.8]), seen(0.5)), [0.4, 0.9])
 
 
+def test_where_all_data_return_alike_a_fall_is_a_part_of_that_return() -> None:
+    """Demonstrations that all return −8: a return of −8.4 has fallen by a twentieth."""
+    gauge: Any = Returns(replace(SPEC, return_range=(-8.0, -8.0)), WARMUP).double()
+    ends(gauge, (BOTH, [-8.0, -8.0], [5, 5]), (BOTH, [-8.0, -10.0], [30, 30]))
+    # R̄ is −8 and −8.4: f / 0.1 is 0 and ½
+    assert_allclose(gauge.fall, [0.0, 0.05], atol=1e-12)
+    assert_allclose(gauge.moved(tensor([0.0, 0.0]), seen(1.0)), [1.0, 0.5], atol=1e-9)
+
+
 def test_another_hand_over_forgets_the_returns_of_the_phase_before() -> None:
     gauge = of(Dual)
     ends(gauge, (BOTH, [10.0, 10.0], [30, 30]), (BOTH, [10.0, 10.0], [30, 30]))
@@ -211,6 +229,21 @@ def test_another_hand_over_forgets_the_returns_of_the_phase_before() -> None:
 
 
 # -- the dual variable
+
+
+@pytest.mark.parametrize(
+    ("name", "counted"), [("calibration", "episodes"), ("relative_spread", "first_size")]
+)
+def test_another_hand_over_counts_and_measures_from_the_start(name: str, counted: str) -> None:
+    agent = small_agent("baq", (0, 1), phase="online", confidence=name)
+    agent.gauge.get_buffer(counted).fill_(7.0)
+    agent.hand_over(reader_of(agent, dataset_store(agent)))
+    assert agent.gauge.get_buffer(counted).tolist() == [0.0, 0.0]
+
+
+def test_the_allowed_distance_stays_a_number_however_long_returns_hold() -> None:
+    gauge = of(Dual, nearest=[0.5, 0.5], widened=[1e5, 1e12])
+    assert_allclose(gauge.allowed, [0.5 * math.exp(10), 0.5 * math.exp(20)])
 
 
 def test_the_allowed_distance_widens_with_every_step_while_returns_hold() -> None:

@@ -66,6 +66,19 @@ def test_the_loss_of_two_members_is_their_likelihoods_and_the_bounds() -> None:
     assert_allclose(model.fit_loss(batch).detach(), expected, rtol=1e-12)
 
 
+def test_a_termination_weighs_as_much_as_the_rows_that_go_on() -> None:
+    model, batch = linear_model(), tiny_batch()
+    plain = model.error(batch, model.learner).detach()
+    model.end_weight.copy_(tensor([1.0, 4.0]))
+    found = model.error(batch, model.learner).detach()
+    ended = 1 - batch.bootstrap.unsqueeze(1)
+    _, _, end = by_hand(model, batch)
+    missed = np.log1p(np.exp(-end))
+    more = (tensor([1.0, 4.0]).view(2, 1, 1) - 1) * ended
+    assert_allclose(found - plain, more * missed, rtol=1e-9, atol=1e-12)
+    assert (ended[1] * more[1]).any()
+
+
 def test_inputs_and_targets_are_standardised_by_the_rows_that_were_seen() -> None:
     model, batch = linear_model(), tiny_batch(rows=7)
     batch = replace(

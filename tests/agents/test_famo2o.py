@@ -193,6 +193,18 @@ def test_a_choice_and_its_density_are_those_of_a_tanh_gaussian(base: str) -> Non
     assert_allclose(std, np.exp(balance_head(agent, obs.numpy())[1]).mean((1, 2)), **EXACT)
 
 
+@pytest.mark.parametrize(("base", "log_std"), [("iql", 0.0), ("awac", 0.0), ("cql", -1.0)])
+def test_a_choice_begins_as_wide_as_the_authors_and_its_entropy_weighs_one(
+    base: str, log_std: float
+) -> None:
+    agent: Any = small_agent("famo2o", (0, 1), base=base)
+    gaussian = agent.balance.gaussian
+    own = gaussian.net.layers[-1].bias[..., 1:] if base == "cql" else gaussian.log_std
+    assert (own == log_std).all()
+    if base != "cql":  # whose choice has no entropy term
+        assert agent.log_temperature.exp().tolist() == [1.0, 1.0]
+
+
 # -- one β is the base
 
 

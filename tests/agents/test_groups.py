@@ -16,6 +16,7 @@ from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.closed import AgentConfig
+from baq_cli.units import Phase
 from support.builders import offline_replay, small_agent, tiny_batch, tiny_spec
 
 SEEDS = (0, 1, 2)
@@ -78,6 +79,53 @@ def test_a_group_is_moved_as_pytorchs_adamw_and_clipping_move_each_seed_alone(
         torch.testing.assert_close(agent.w[i], w, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(agent.b[i], b, rtol=1e-9, atol=1e-12)
     assert {(0, False), (2, True)} <= set(clipped), "the case should clip some and not others"
+
+
+# -- how fast
+
+
+PHASES = [
+    (algo, phase)
+    for algo, method in sorted(METHODS.items())
+    for phase in ("offline", "online")
+    if getattr(method, f"learns_{phase}")
+]
+
+
+def key_of_rate(group: str, keys: set[str], phase: str) -> str:
+    """Return the key that says a group's learning rate: its own, or that of its kind."""
+    if phase == "online" and "online_learning_rate" in keys:
+        return "online_learning_rate"
+    if (own := f"{group}_learning_rate") in keys:
+        return own
+    judges = group in ("critic", "value", "dual")
+    return "learning_rate" if judges else "policy_learning_rate"
+
+
+@pytest.mark.parametrize(("algo", "phase"), PHASES)
+def test_each_rate_of_a_recipe_is_that_of_the_groups_it_is_for(algo: str, phase: Phase) -> None:
+    config = METHODS[algo].Config
+    keys = {k for k in config.model_fields if k.endswith("learning_rate")} - config.unused
+    rates: dict[str, float | None] = {
+        key: 0.01 * (number + 1) for number, key in enumerate(sorted(keys))
+    }
+    lagrange = {"cql_target_gap": 1.0} if algo in ("cql", "cal_ql") else {}
+    groups = small_agent(algo, (0,), phase=phase, **rates, **lagrange).groups()
+    assert ("dual" in groups) == bool(lagrange)
+    for name, group in groups.items():
+        assert group.learning_rate == rates[key_of_rate(name, keys, phase)], name
+    if "temperature_learning_rate" in keys and "temperature" in groups:
+        rates["temperature_learning_rate"] = None
+        alike = small_agent(algo, (0,), phase=phase, **rates).groups()
+        assert alike["temperature"].learning_rate == alike["policy"].learning_rate
+
+
+@pytest.mark.parametrize("algo", [algo for algo, phase in PHASES if phase == "online"])
+def test_an_online_phase_spends_steps_as_its_recipe_says(algo: str) -> None:
+    said = {"utd": 3, "warmup_env_steps": 7, "capacity": 11}
+    said = {key: value for key, value in said.items() if key not in METHODS[algo].Config.unused}
+    plan = small_agent(algo, (0,), phase="online", **said).online_plan()
+    assert {key: getattr(plan, key) for key in said} == said
 
 
 # -- updates that are refused

@@ -350,6 +350,26 @@ def test_iql_draws_no_action_outside_the_data() -> None:
     assert noise.normals == []
 
 
+def test_iqls_value_is_fitted_to_the_reduction_of_its_targets_that_is_asked_for() -> None:
+    agent = tiny_agent("iql", expectile=0.8, critics=3, target_reduction="mean")
+    found, _, b = evaluate(agent, tiny_batch())
+    q_data = q_values(agent.critic_target, b.obs, b.action).mean(1)
+    u = q_data - forward(agent.value.net, b.obs)[:, 0, :, 0]
+    assert_allclose(found["value"], (np.where(u < 0, 0.2, 0.8) * u**2).mean(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("algo", ["td3_bc", "awac", "sac", "cql"])
+def test_targets_are_reduced_as_it_is_asked_for(algo: str) -> None:
+    """The mean of three targets moves by a third of what one of them does; the least by nothing."""
+    targets = []
+    for raised in (0.0, 3.0):
+        agent = tiny_agent(algo, critics=3, target_reduction="mean")
+        with torch.no_grad():
+            agent.critic_target.net.layers[-1].bias[:, 0] += raised
+        targets.append(fitted_target(agent, bootstrap=1.0)[0])
+    assert_allclose(targets[1] - targets[0], GAMMA * 3.0 / 3, rtol=1e-7)
+
+
 # -- SAC
 
 
@@ -474,6 +494,15 @@ def test_a_gap_counts_at_least_its_floor_state_by_state() -> None:
     assert_allclose(found["critic"], expected + 3.0 * gap, **EXACT)
 
 
+def test_the_dual_is_a_million_at_most_and_what_judges_actions_is_fitted_with_it() -> None:
+    agent = tiny_agent("cql", cql_target_gap=0.4, **CQL)
+    with torch.no_grad():
+        agent.log_dual.copy_(tensor([13.0, 14.0]))  # e^13.8 is a million
+    assert_allclose(agent.dual.detach(), [math.exp(13.0), 1e6], rtol=1e-6)
+    assert agent.judging() == {"critic", "dual"}
+    assert tiny_agent("cql", **CQL).judging() == {"critic"}
+
+
 def test_without_its_constraint_cql_is_sac_on_the_same_noise() -> None:
     agent = tiny_agent("cql", **CQL)
     agent.drop_constraint()
@@ -542,7 +571,7 @@ def fitted_target(agent: Any, bootstrap: float) -> tuple[Array, KnownNoise, Simp
     slope = agent.critic.net.layers[-1].bias.grad.flatten(1).numpy()  # [S, N]
     b = arrays(batch)
     targets = q_values(agent.critic, b.obs, b.action)[:, :, 0] - slope / (2 * b.weight)
-    assert_allclose(targets, targets[:, :1].repeat(2, axis=1), rtol=1e-9)
+    assert_allclose(targets, np.broadcast_to(targets[:, :1], targets.shape), rtol=1e-9)
     return targets[:, 0], noise, b
 
 

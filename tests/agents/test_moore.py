@@ -104,6 +104,22 @@ def test_a_refit_begins_with_the_odds_of_now_and_the_members_that_are_kept() -> 
         assert torch.equal(p, kept)
 
 
+def test_the_first_fit_takes_the_units_of_the_rows_it_sees_and_looks_ten_times() -> None:
+    agent, batch = tiny_agent("moore"), tiny_batch(rows=7)
+    asked: list[dict[str, Any]] = []
+
+    def chunks(**how: Any) -> list[Batch]:
+        asked.append(how)
+        return [batch]
+
+    data: Any = SimpleNamespace(chunks=chunks)
+    agent.begin_stage("dynamics", data)
+    assert asked == [{"held_out": False}]
+    pairs = torch.cat([batch.obs, batch.action], dim=-1)
+    assert_allclose(agent.dynamics.input_mean[:, 0], pairs.mean(1), rtol=1e-9)
+    assert [agent.fit(steps).assess_every for steps in (1, 10, 95)] == [1, 1, 10]
+
+
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [("decaying", 0.5), ("uniform", 120 / 160), ("half", 0.5), ("online_only", 0.0)],

@@ -48,3 +48,26 @@ def test_a_linear_mean_is_continued_by_its_own_method_alone(tmp_path: Path) -> N
     asked = recipe_of("awac", layer["awac"], **RUN)
     execute(asked, tmp_path / "on", source=source)
     assert load(tmp_path / "on").document["recipe"]["awac"]["mean"] == "linear"
+
+
+@pytest.mark.parametrize(
+    ("algo", "tanh", "linear", "key"),
+    [
+        ("awac", {"mean": "tanh"}, {"mean": "linear"}, "awac.mean"),
+        *(
+            (
+                wrapper,
+                *({"base": "awac", "awac": {"mean": mean}} for mean in ("tanh", "linear")),
+                key,
+            )
+            for wrapper, key in (("baq", "baq.awac.mean"), ("famo2o", "famo2o.awac.mean"))
+        ),
+    ],
+)
+def test_its_own_method_does_not_make_another_policy_of_a_checkpoint_either(
+    algo: str, tanh: dict[str, Any], linear: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    source = pretrained(algo, tmp_path / "source", **tanh)
+    with pytest.raises(UsageError, match=rf"policy is tanh, .* linear: say {key}=tanh\."):
+        execute(recipe_of(algo, PLAIN | linear, **RUN), tmp_path / "on", source=source)
+    execute(recipe_of(algo, PLAIN | tanh, **RUN), tmp_path / "on", source=source)

@@ -29,6 +29,7 @@ from support.builders import (
     terms,
     tiny_agent,
     tiny_batch,
+    tiny_config,
 )
 
 
@@ -57,6 +58,16 @@ def test_log_std_ends_at_minus_five_and_two(bias: float, std: float) -> None:
         policy.net.layers[-1].bias[..., 2:] = bias
     log_std = policy.head(tensor(numbers(2, 5, 2)))[1].detach()
     assert_allclose(np.exp(log_std), np.full((2, 5, 2), std), **EXACT)
+
+
+@pytest.mark.parametrize("algo", ["sac_n", "edac", "so2", "ro2o"])
+def test_a_log_std_that_no_update_would_move_is_refused(algo: str) -> None:
+    """Beyond its bounds it has no slope, and would stay there."""
+    with pytest.raises(ValueError, match="initial_log_std"):
+        tiny_config(algo, initial_log_std=-5.1)
+    policy: Any = small_agent(algo, (0,), initial_log_std=-4.5).policy
+    policy.head(torch.ones(1, 3, 3))[1].sum().backward()
+    assert (policy.net.layers[-1].bias.grad[..., 2:] != 0).all()
 
 
 def test_networks_begin_with_small_last_layers() -> None:

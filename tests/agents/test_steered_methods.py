@@ -33,6 +33,7 @@ from support.builders import (
     offline_replay,
     q_many,
     q_values,
+    reader_of,
     small_agent,
     squashed_mode,
     squashed_sample,
@@ -143,6 +144,23 @@ def test_enoto_bootstraps_offline_on_the_greedy_action_without_entropy() -> None
     next_q = q_values(agent.critic_target, b.next_obs, squashed_mode(agent.policy, b.next_obs))
     y = b.reward + GAMMA * b.bootstrap * next_q.min(1)
     assert_allclose(agent.q_target(batch, KnownNoise()), y, **EXACT)
+
+
+def test_enotos_gap_is_the_mean_of_the_critics_and_its_td_loss_their_sum() -> None:
+    """So that α_c weighs as much against one critic's error with ten critics as with two."""
+    settings = {"critics": 4, "cql_actions": 2, "target_reduction": "min"}
+    ours, theirs = tiny_agent("enoto", **settings), tiny_agent("cql", **settings)
+    theirs.load_state_dict(ours.state_dict())
+    batch = tiny_batch()
+    gaps = [
+        agent.penalty(batch, agent.critic(batch.obs, batch.action), KnownNoise()).detach()
+        for agent in (ours, theirs)
+    ]
+    assert_allclose(gaps[0], gaps[1] / 4, **EXACT)
+    found = terms(ours.loss(batch, KnownNoise(), ALL_GROUPS))["critic"]
+    ours.drop_constraint()
+    plain = terms(ours.loss(batch, KnownNoise(), ALL_GROUPS))["critic"]
+    assert_allclose(found - plain, ours.config.cql_weight * gaps[0], rtol=1e-7)
 
 
 def test_enoto_weighs_losses_down_by_the_target_critics_spread() -> None:
@@ -278,6 +296,30 @@ def test_a_return_above_the_target_raises_the_cloning_weight() -> None:
     case.agent.bc_weight.fill_(0.1)
     # R = R̄ = 1.5: 10 · (−.01 · −.5) = +.05
     assert case.end([True, True], [150, 150], [10, 0]) == pytest.approx([0.15, 0.1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2.0, 2.0), (2.0, 2.0 + 1e-7)])
+def test_data_that_all_return_alike_have_their_return_for_the_unit(low: float, high: float) -> None:
+    """Demonstrations that all succeed: a failure is one below them, and not a hundred million."""
+    spec = Spec((0,), 2, 2, return_range=(low, high))
+    gains = {"proportional_gain": 0.01, "derivative_gain": 0.02, "return_rate": 0.5}
+    agent = tiny_agent("adaptive_bc", spec, bc_weight=0.4, target_return=1.0, **gains)
+    found = []
+    for value in (2.0, 0.0):
+        agent.on_episode_end(torch.tensor([True]), tensor([value]), tensor([4.0]))
+        found.append(float(agent.bc_weight))
+    # R 0, R̄ 0: 4 · (−.01 · 1) = −.04; R −1, R̄ −.5: 4 · (−.01 · 1.5 + .02 · .5) = −.02
+    assert found == pytest.approx([0.36, 0.34], abs=1e-5)
+    assert Spec((0,), 2, 2, return_range=(0.0, 0.0)).return_span == 1.0
+
+
+def test_another_hand_over_begins_the_controller_anew() -> None:
+    agent = tiny_agent("adaptive_bc", phase="online", bc_weight=0.4)
+    agent.on_episode_end(torch.tensor([True, True]), tensor([-9.0, 0.2]), tensor([5.0, 5.0]))
+    agent.bc_weight.fill_(0.1)
+    agent.hand_over(reader_of(agent, None))
+    assert agent.mean_return.isnan().all()
+    assert agent.bc_weight.tolist() == pytest.approx([0.4, 0.4])
 
 
 def test_the_steered_weight_is_what_multiplies_cloning() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,10 +25,10 @@ from support import odd_envs
 from support.advice import follows
 from support.recordings import ID, own_folders
 from support.runs import assert_same_end, execute, recipe_of, states, stop_at
-from support.small_data import write_steady
+from support.small_data import write_counting, write_steady
 from support.small_methods import small
 
-STEPS, WARMUP, LONGER = 12, 8, "made/longer-v0"
+STEPS, WARMUP, LONGER, ALIKE = 12, 8, "made/longer-v0", "made/alike-v0"
 CRITICS = 3
 """Updates of critics alone behind a warm-up; `support.small_methods` says how many of all."""
 
@@ -177,3 +178,30 @@ def test_chunks_that_no_episode_is_as_long_as_are_refused_with_the_longest_that_
     monkeypatch.setattr(odd_envs, "LIMIT", longest + 1)
     write_steady(LONGER)
     execute(recipe("qc_fql", dataset=LONGER, qc_fql={"chunk": longest + 1}), tmp_path / "longer")
+
+
+# -- the units of rewards
+
+
+@pytest.mark.parametrize(
+    ("scale", "rewards", "said"),
+    [
+        ("returns", [1, 1, 1, 1, 1, 0, 0], "updates multiply rewards by 1000, so that the dataset"),
+        ("returns", [1, 1, 1, 1, 1, 1, 0], "scales no rewards: all episodes of the dataset return"),
+        ("returns", [1, 1, 1, 1, 1, 1, 1], "updates multiply rewards by 1000, so that the dataset"),
+        ("standard", [0, 0, 0, 0, 0, 0, 1], "rewards have a mean of 0 and a standard deviation"),
+        ("standard", [2, 2, 2, 2, 2, 2, 2], "scales no rewards: all rewards of the dataset are"),
+    ],
+)
+def test_what_is_said_of_the_units_of_rewards_is_so(
+    scale: str, rewards: list[int], said: str, tmp_path: Path
+) -> None:
+    """Of two episodes, of three steps and of four."""
+    notes: list[str] = []
+    with own_folders():
+        write_counting(ALIKE, rewards=np.array(rewards, dtype=np.float64))
+        place = {"dataset": ALIKE, "env": "Counting-v0", "gradient_steps": 1}
+        execute(recipe_of("iql", {"reward_scale": scale}, **place), tmp_path, notes=notes)
+    units = [note for note in notes if "reward_scale" in note]
+    assert len(units) == 1
+    assert said in units[0]

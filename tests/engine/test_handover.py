@@ -64,12 +64,13 @@ def dataset() -> Iterator[None]:
         yield
 
 
-def recipe(algo: str) -> Any:
+def recipe(algo: str, **settings: Any) -> Any:
     watched = {"episodes": 1, "background": False}
     watched |= {"every_gradient_steps": EVERY, "every_env_steps": EVERY}
+    method = {"hidden": [8, 8], "reward_scale": 1.0, "warmup_env_steps": 2, **settings}
     return recipe_of(
-        algo, {"hidden": [8, 8], "reward_scale": 1.0, "warmup_env_steps": 2}, dataset=ID,
-        env="Steady-v0", gradient_steps=STEPS, env_steps=STEPS, evaluation=watched,
+        algo, method, dataset=ID, env="Steady-v0", gradient_steps=STEPS, env_steps=STEPS,
+        evaluation=watched,
     )  # fmt: skip
 
 
@@ -82,12 +83,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return runs
 
 
-def started(algo: str, source: Path, out: Path) -> tuple[Start, Checkpoint, list[str]]:
+def started(
+    algo: str, source: Path, out: Path, **settings: Any
+) -> tuple[Start, Checkpoint, list[str]]:
     """Return what an online phase begins with, what it was handed, and what was said."""
     said: list[str] = []
     order = RunRequest(out, lambda e: said.append(e.text) if isinstance(e, Note) else None, "", "")
     checkpoint = load(source)
-    return open_online(recipe(algo), order, checkpoint, CPU), checkpoint, said
+    return open_online(recipe(algo, **settings), order, checkpoint, CPU), checkpoint, said
 
 
 def assert_taken(agent: Any, checkpoint: Checkpoint, places: dict[str, str]) -> None:
@@ -117,6 +120,37 @@ def test_a_methods_own_checkpoint_is_loaded_and_what_it_lacks_begins_anew(
     assert_as_built(agent, "prior.", "extra")
     assert agent.get_buffer("switched").tolist() == [1.0, 1.0]
     assert start.learner.gradient_steps == STEPS
+
+
+@pytest.mark.parametrize(
+    ("source", "algo", "settings", "taken"),
+    [
+        ("sac_n", "edac", {"layer_norm": True}, True),
+        ("sac_n", "edac", {"layer_norm": False}, False),
+        ("rebrac", "td3_bc", {"layer_norm": True}, False),  # ReBRAC's are behind the activations
+    ],
+)
+def test_critics_go_on_in_another_method_only_where_they_are_the_same_function(
+    source: str, algo: str, settings: dict[str, Any], taken: bool, tmp_path: Path
+) -> None:
+    """Their weights without their LayerNorms would be other values, of the same shapes."""
+    same = {"normalize_observations": False}
+    execute(recipe(source, layer_norm=True, **same), tmp_path / "source")
+    start, checkpoint, said = started(
+        algo, tmp_path / "source", tmp_path / "on", **settings, **same
+    )
+    names = [n for n in start.learner.agent.state_dict() if n.startswith("critic.net.layers")]
+    own = start.learner.agent.state_dict()
+    assert all(torch.equal(own[n], checkpoint.agent[n]) == taken for n in names if "weight" in n)
+    if taken:
+        assert_taken(start.learner.agent, checkpoint, {"critic": "critic"})
+    (told,) = [text for text in said if text.startswith("taken from the checkpoint")]
+    assert ("critic" in told.partition("fresh")[0]) == taken
+
+
+def test_a_policy_of_other_activations_is_none_to_go_on_with() -> None:
+    """SDM-GAN's network has the shapes of FQL's where a state is as small as an action."""
+    assert "fql" not in continuing("sdm_gan")
 
 
 def test_a_part_that_a_checkpoint_lacks_is_refused_unless_the_method_says_that_it_begins_anew(

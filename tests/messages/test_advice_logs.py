@@ -502,7 +502,7 @@ def test_a_mark_of_whole_episodes_is_left_at_their_last_steps(
     np.savez(path, **columns)
     assert "2 episodes, 6 steps" in log.done(*say)
     npz(path, episode=[0] * 4 + [1] * 4, terminated=flags(0, 1, 2, 3))
-    assert "every step of 1 episodes is" in log.told(status=3)
+    assert "every step of 1 episode is" in log.told(status=3)
 
 
 def test_episodes_of_one_step_that_all_terminate_are_no_mark_that_stays(

@@ -451,7 +451,7 @@ def test_a_policy_of_wide_actions_is_loaded_or_its_environment_rescaled(
     terminal.done(*export, tmp_path / "Rescaled-v0")
 
 
-@follows("say {}.mean={}", "pre-train with {}.mean={}, or continue it by '{}'")
+@follows("say {}.{}mean={}", "pre-train with {}.mean={}, or continue it by '{}'")
 def test_a_policy_is_continued_with_the_mean_or_the_method_that_is_named(
     terminal: Terminal, log: str, tmp_path: Path
 ) -> None:

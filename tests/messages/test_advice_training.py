@@ -88,6 +88,17 @@ def test_a_share_of_a_dataset_is_given_one_or_is_not_asked_for(
     terminal.done(*words, instead)
 
 
+@follows("set baq.online_share below 1, or choose another baq.confidence.")
+def test_values_are_calibrated_by_a_dataset_or_not_at_all(
+    terminal: Terminal, log: str, tmp_path: Path
+) -> None:
+    terminal.done(*pretrain("baq", tmp_path / "run"))
+    alone = ["baq.confidence=calibration", "baq.online_share=1"]
+    terminal.told(*finetune(tmp_path / "run", tmp_path / "a", *alone))
+    terminal.done(*finetune(tmp_path / "run", tmp_path / "a", *alone, "baq.online_share=0.5"))
+    terminal.done(*finetune(tmp_path / "run", tmp_path / "b", *alone, "baq.confidence=spread"))
+
+
 @follows("fine-tuning needs --checkpoint PATH, or --env ID to start from scratch")
 def test_fine_tuning_starts_from_a_checkpoint_or_an_environment(
     terminal: Terminal, run: Path, tmp_path: Path

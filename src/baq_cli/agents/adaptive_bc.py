@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
+from baq_cli.agents.interface import Experience
 from baq_cli.agents.plans import UNION, Plan
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.nets.critics import Reduction
@@ -28,16 +29,18 @@ class AdaptiveBC(TD3BC):
     of length T and return R, a proportional-derivative controller moves the cloning weight:
         R̄ ← R̄ + ρ (R − R̄)
         α ← clip(α + T [−K_P (R_target − R̄) + K_D max(0, R̄ − R)], 0, `bc_weight`)
-    Returns are normalised to the reference range.
+    Returns are normalised to the reference range. Where this has no width, its size is the unit;
+    without a dataset they are as they are.
 
-    At the hand-over: α begins at `bc_weight`. Of the dataset a random part stays in reach, drawn
-    for each seed (`distilled_share`, and `distilled_min_rows` at least); batches are drawn from it
-    and the online rows together.
+    At the hand-over: α begins at `bc_weight`, and R̄ anew. Of the dataset a random part stays in
+    reach, drawn for each seed (`distilled_share`, and `distilled_min_rows` at least); batches are
+    drawn from it and the online rows together.
 
     Departures: the reference range is the dataset's lowest and highest episode return (the paper's:
     D4RL's random and expert scores); R̄ starts at the first episode's R, and moves before α does
     (the authors': after); the actor's value term is divided by the mean of |Q_i| over critics (the
-    authors': the mean of the critics' |mean|).
+    authors': the mean of the critics' |mean|); online rows never take the place of the dataset's
+    part (the authors' are in one buffer of `capacity`).
     """
 
     name = "adaptive_bc"
@@ -74,12 +77,16 @@ class AdaptiveBC(TD3BC):
         self.mean_return: Tensor
         self.register_buffer("mean_return", per_seed(float("nan"), self.spec))
 
+    def hand_over(self, data: Experience) -> frozenset[str]:
+        self.mean_return.fill_(float("nan"))  # an earlier online phase's may be another task's
+        return super().hand_over(data)
+
     def on_episode_end(
         self, finished: Tensor, returns: Tensor, lengths: Tensor
     ) -> dict[str, Tensor]:
         config = self.config
-        low, high = self.spec.return_range
-        score = ((returns - low) / max(high - low, 1e-8)).to(self.bc_weight)
+        score = (returns - self.spec.return_range[0]) / self.spec.return_span
+        score = score.to(self.bc_weight)
         mean = torch.where(self.mean_return.isnan(), score, self.mean_return)
         mean = mean + config.return_rate * (score - mean)
         decay = -config.proportional_gain * (config.target_return - mean)

@@ -38,7 +38,8 @@ class CQL(SoftActorCritic):
     rows together, or with `online_share` in fixed parts.
 
     Departures: critics, policy, temperature and β step on one backward pass, from the same
-    parameters; `gradient: sampled` is ours.
+    parameters; log σ begins at CORL's offset, and has no learned scale and offset behind the
+    network; `gradient: sampled` is ours.
     """
 
     name = "cql"

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from baq_cli.agents.base import Agent, per_seed, policy_net
-from baq_cli.agents.interface import OFFLINE, Batch, Experience, Group, Losses
+from baq_cli.agents.interface import OFFLINE, ROUNDED, Batch, Experience, Group, Losses
 from baq_cli.agents.plans import UNION, Plan, online_and_offline
 from baq_cli.nets.flow import FlowPolicy
 from baq_cli.nets.policies import ActingPolicy, GaussianPolicy
@@ -32,7 +32,7 @@ class HiORS(Agent):
 
     Online: the same loss without ρ, on rows of accepted episodes, uniformly. An episode of T steps
     and return R is accepted when it is over:
-        I     1[R ≥ m] · 1[T ≥ `min_steps`]
+        I     1[R ≥ m] · 1[T ≥ `min_steps`],  R but for a millionth of m
         m     max(m, `quantile` of the `recent` last accepted returns)
     With `online_share` below 1 the other rows are of those episodes of the dataset that reached the
     first m; null draws from both alike. As long as a seed has no accepted row, its rows are any of
@@ -170,13 +170,21 @@ class HiORS(Agent):
         at = torch.searchsorted(share, levels / self.config.recent * share[-1])
         return returns[order][at.clamp(max=len(returns) - 1)]
 
+    def _reached(self, returns: Tensor) -> Tensor:
+        """Return whether returns `[S, …]` reach the threshold, but for what float32 rounds.
+
+        A dataset has its rewards in float32: of the same rewards, an online return may be less.
+        """
+        least = self.threshold - ROUNDED * self.threshold.abs()
+        return returns >= (least if returns.ndim == 1 else least.unsqueeze(1))
+
     def _raise_threshold(self) -> None:
         reached = torch.quantile(self.accepted_returns, self.config.quantile, dim=1)
         self.threshold.copy_(torch.maximum(self.threshold, reached))
 
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
         """Accept the dataset's rows by the first threshold; online ones when they are over."""
-        reached = batch.columns["episode_return"] >= self.threshold.unsqueeze(1)
+        reached = self._reached(batch.columns["episode_return"])
         long_enough = batch.columns["episode_length"] >= self.config.min_steps
         offline = batch.source == OFFLINE
         return {"priority": (reached & long_enough & offline).to(batch.weight)}
@@ -185,7 +193,7 @@ class HiORS(Agent):
         self, finished: Tensor, returns: Tensor, lengths: Tensor
     ) -> dict[str, Tensor]:
         returns = returns.to(self.threshold)
-        accepted = (returns >= self.threshold) & (lengths >= self.config.min_steps)
+        accepted = self._reached(returns) & (lengths >= self.config.min_steps)
         taken = accepted & finished
         place = torch.arange(self.config.recent, device=taken.device)
         oldest = place == (self.accepted_episodes % self.config.recent).unsqueeze(1)

@@ -14,6 +14,8 @@ from baq_cli.nets.streams import SeedStream
 
 OFFLINE, ONLINE, MODEL = 0.0, 1.0, 2.0
 """What `Batch.source` says of a row: the dataset, the environment, a model of it."""
+ROUNDED = 1e-6
+"""A part of a return by which two sums of the same rewards may differ: datasets have float32."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class Spec:
     action_dim: int
     return_range: tuple[float, float] = (0.0, 1.0)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def return_span(self) -> float:
+        """The unit of normalised returns: from the low reference return to the high one.
+
+        Where they are the same but for rounding, as of demonstrations that all succeed, it is their
+        size, or 1 of 0.
+        """
+        low, high = self.return_range
+        size = max(abs(low), abs(high))
+        return high - low if high - low > ROUNDED * size else size or 1.0
 
 
 @dataclass(frozen=True)

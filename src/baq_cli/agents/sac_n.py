@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -44,5 +44,6 @@ class SACN(SoftActorCritic):
         hidden: Widths = (256, 256, 256)
         initialization: Initialization = "small_last"
         critics: int = Field(10, ge=1)
+        initial_log_std: Annotated[float, Field(ge=-5, le=2)] | None = None  # it is kept there
 
     config: Config

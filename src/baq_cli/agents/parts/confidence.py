@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from baq_cli.agents.base import per_seed
 from baq_cli.agents.interface import Batch, Experience, Spec
 from baq_cli.agents.parts.adaptable import Adaptable
+from baq_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,7 @@ class Confidence(nn.Module):
     def __init__(self, spec: Spec, warmup_env_steps: int):
         super().__init__()
         self.warmup_env_steps = warmup_env_steps
-        low, high = spec.return_range
-        self.return_span = max(high - low, 1e-8)
+        self.return_span = spec.return_span
 
     def begin(self, data: Experience, kappa: Tensor, distance_reference: Tensor) -> None:
         """Measure at the hand-over what it needs, and forget what an earlier phase saw."""
@@ -125,9 +125,14 @@ class Calibration(Confidence):
         self.overestimation.copy_(self.TOLERANCE * (1.0 - kappa))
         self.episodes.zero_()
         returns = [batch.columns["mc_return"] for batch in data.chunks()]
-        if returns:  # else no dataset is in reach
-            spread = torch.cat(returns, 1).std(1, unbiased=False)
-            self.return_spread.copy_(spread.clamp(min=1e-6))
+        if not returns:
+            raise UsageError(
+                "baq.confidence=calibration measures values by the spread of a dataset's returns, "
+                "and this run draws from none: set baq.online_share below 1, or choose another "
+                "baq.confidence."
+            )
+        spread = torch.cat(returns, 1).std(1, unbiased=False)
+        self.return_spread.copy_(spread.clamp(min=1e-6))
 
     def annotate(self, batch: Batch, base: Adaptable) -> dict[str, Tensor]:
         value = base.followed(base.critic(batch.obs, batch.action))
@@ -158,8 +163,9 @@ class Returns(Confidence):
         f = (R_w − R̄) / (R_high − R_low),  R̄ ← R̄ + 0.2 (R − R̄) at each later episode's end
 
     R_w is the mean return of the episodes that ended within the warm-up, of the first one where
-    none did; R̄ begins there. R_low and R_high are the dataset's lowest and highest return. κ waits
-    for the first episode behind the warm-up.
+    none did; R̄ begins there. R_low and R_high are the dataset's lowest and highest return; where
+    these are the same, their size stands for the difference. κ waits for the first episode behind
+    the warm-up.
     """
 
     TOLERANCE, NEW = 0.1, 0.2

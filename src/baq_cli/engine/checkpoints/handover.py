@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Experience, Spec
@@ -20,6 +20,8 @@ from baq_cli.engine.checkpoints.restore import load_exactly
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
+from baq_cli.nets.mlp import MLP
+from baq_cli.nets.plain import Norm
 from baq_cli.nets.policies import ActingPolicy
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
@@ -92,7 +94,7 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
         )
     rows, algo = _seed_rows(source, recipe), source.document["algo"]
     tensors = {name: t[rows] for name, t in agent_tensors(source).items()}
-    own = agent.state_dict()
+    own, before = agent.state_dict(), bare_agent(source.document, Path(algo))
     if source.document["phase"] == "offline" or recipe.run.algo != algo:
         tensors = renamed(type(agent), algo, tensors)
     if recipe.run.algo == algo:
@@ -100,19 +102,19 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
             name: t for name, t in own.items() if name not in tensors and _fresh(agent, name)
         }
         _check_networks(agent, tensors | lacking, recipe, source)
+        _check_mean(agent.policy, before, recipe)
         load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
     policy = _policy_part(type(agent), algo)
     tensors = tensors | _as_policy(agent, policy, tensors)
     taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
+    taken -= _built_otherwise(agent, before)
     if policy not in taken:
         raise UsageError(
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
             f"networks differ. {_choices(source)}{_or_set(recipe, source)}."
         )
-    before = bare_agent(source.document, Path(algo)).policy.squashed
-    if getattr(getattr(agent, policy), "squashed", before) != before:
-        _refuse_other_mean(algo, recipe, before)
+    _check_mean(getattr(agent, policy), before, recipe)
     shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
     agent.load_state_dict(shared, strict=False)
     followed = _follow(agent, taken)
@@ -150,11 +152,16 @@ def _as_policy(agent: Agent, part: str, tensors: dict[str, Tensor]) -> dict[str,
     return {begins + name: tensor for name, tensor in (found or {}).items()}
 
 
-def _refuse_other_mean(algo: str, recipe: Recipe, squashed: bool) -> None:
-    """Raise UsageError: the same weights would be another policy."""
+def _check_mean(policy: nn.Module, before: Agent, recipe: Recipe) -> None:
+    """Raise UsageError where the same weights would be another policy, by its mean."""
+    squashed, algo = before.policy.squashed, before.name
+    if getattr(policy, "squashed", squashed) == squashed:
+        return
     mean, other = ("tanh", "linear") if squashed else ("linear", "tanh")
-    way = f"say {recipe.run.algo}.mean={mean}"
-    if "mean" not in type(recipe.method).model_fields:
+    base = getattr(recipe.method, "base", "")  # whose section has the key, of a method on another
+    section = getattr(recipe.method, base, recipe.method)
+    way = f"say {recipe.run.algo}.{f'{base}.' if base else ''}mean={mean}"
+    if "mean" not in type(section).model_fields:
         way = f"pre-train with {algo}.mean={other}, or continue it by '{algo}'"
     raise UsageError(
         f"the mean of the checkpoint's {algo} policy is {mean}, that of '{recipe.run.algo}' "
@@ -213,6 +220,24 @@ def _fits(part: str, own: Shapes, given: Shapes) -> bool:
     return bool(shapes) and all(given.get(name) == shape for name, shape in shapes.items())
 
 
+def _built_otherwise(agent: Agent, before: Agent) -> set[str]:
+    """Return the parts of which the same numbers are another function in the agent before.
+
+    Their layers have other activations there, or their LayerNorms elsewhere, or where none are.
+    """
+    parts = dict(agent.named_children())
+    there = {
+        name.split(".")[0]: _forms(module)
+        for old, module in before.named_children()
+        for name in renamed(type(agent), before.name, {f"{old}.": module})
+    }
+    return {name for name, forms in there.items() if name in parts and _forms(parts[name]) != forms}
+
+
+def _forms(module: nn.Module) -> list[tuple[str, Norm]]:
+    return [(m.activation, m.layer_norm) for m in module.modules() if isinstance(m, MLP)]
+
+
 def carried(algo: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys of `CARRIED` that a method has, as a checkpoint's section has them."""
     config = METHODS[algo].Config
@@ -229,13 +254,15 @@ def continuing(algo: str) -> list[str]:
         return make_agent(name, config, spec, phase)
 
     own = METHODS[algo].Config().model_dump(mode="json")
-    given = bare(algo, "offline").state_dict()
+    before = bare(algo, "offline")
+    given = before.state_dict()
 
     def takes(method: type[Agent]) -> bool:
         agent, part = bare(method.name, "online"), _policy_part(method, algo)
         tensors = renamed(method, algo, given)
         tensors |= _as_policy(agent, part, tensors)
-        return _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
+        fits = _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
+        return fits and part not in _built_otherwise(agent, before)
 
     return [
         name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from baq_cli.agents.base import Agent
@@ -264,11 +265,23 @@ def _inputs(
     inputs = Inputs.fit(recipe.method, agent.spec.obs_dim, episodes)
     if "reward_scale" in recipe.method.unused:
         return inputs
-    aim = REWARD_AIMS.get(recipe.method.reward_scale)
-    if aim is not None:
+    scale, key = recipe.method.reward_scale, f"{recipe.run.algo}.reward_scale"
+    if scale in REWARD_AIMS and (alike := _nothing_to_scale_by(scale, episodes)):
+        observer(Note(f"{key}={scale} scales no rewards: {alike}"))
+    elif scale in REWARD_AIMS:
         by = f"{inputs.reward_scale:.4g}"
         if inputs.reward_shift:
             by += f", plus {inputs.reward_shift:.4g}"
-        key = f"{recipe.run.algo}.reward_scale"
+        aim = REWARD_AIMS[scale]
         observer(Note(f"updates multiply rewards by {by}, so that {aim} ({key}=1 leaves them)"))
     return inputs
+
+
+def _nothing_to_scale_by(scale: object, episodes: Episodes | None) -> str:
+    """Return why a dataset says nothing of how to scale rewards; empty where it does."""
+    if episodes is None:
+        return "there is no dataset to go by"
+    if np.ptp(episodes.returns if scale == "returns" else episodes.reward) > 0:
+        return ""
+    what = "episodes of the dataset return" if scale == "returns" else "rewards of the dataset are"
+    return f"all {what} the same"
