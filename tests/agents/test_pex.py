@@ -175,6 +175,8 @@ def test_offline_it_is_iql() -> None:
     assert_allclose(
         one.act(batch.obs, KnownNoise()).detach(), other.policy.mode(batch.obs).detach()
     )
+    explored = (agent.explore(batch.obs, KnownNoise()).detach() for agent in (one, other))
+    assert_allclose(*explored)
 
 
 # -- the hand-over
