@@ -111,6 +111,18 @@ def test_rewards_are_kept_in_the_range_of_all_real_ones() -> None:
     assert_allclose(agent.reward_range, [expected] * 2, rtol=1e-5)
 
 
+def test_the_models_units_are_those_of_rows_that_are_not_held_out() -> None:
+    agent: Any = small_agent("sdm_gan", (0, 1))
+    store = dataset_store(agent)
+    agent.begin_stage("dynamics", reader_of(agent, store))
+    rows, at = store.rows[0, : store.size].double().numpy(), store.layout.slices
+    held_out = rows[:, at["held_out"].start] > 0
+    assert 0 < held_out.sum() < len(rows)
+    used = rows[~held_out]
+    pairs = np.concatenate([used[:, at["obs"]], used[:, at["action"]]], axis=1)
+    assert_allclose(agent.dynamics.input_mean[1, 0], pairs.mean(0), atol=1e-6)
+
+
 # -- the limit of its loss
 
 

@@ -363,6 +363,22 @@ def test_a_method_explores_and_acts_within_bounds_in_each_form_that_it_has(algo:
             assert action.abs().max() <= 1
 
 
+@pytest.mark.parametrize("algo", METHODS)
+def test_a_method_names_all_that_it_explores_and_acts_with(algo: str) -> None:
+    """A behaviour's file keeps these parts alone, so nothing else may matter."""
+    method, obs = METHODS[algo], torch.randn(2, 5, 3)
+    forms: dict[Phase, bool] = {"offline": method.learns_offline, "online": method.learns_online}
+    for phase in (phase for phase, there in forms.items() if there):
+        agent = small_agent(algo, (0, 1), phase=phase)
+        for decide in (agent.explore, agent.act):
+            before = decide(obs, SeedStream((0, 1), "explore"))
+            with torch.no_grad():
+                for name, tensor in agent.state_dict().items():
+                    if not name.startswith(agent.acting_parts()):
+                        tensor += 1
+            assert torch.equal(decide(obs, SeedStream((0, 1), "explore")), before)
+
+
 @pytest.mark.parametrize(("chunk", "spread"), [(1, 0.5), (CHUNK, 0.0)])
 def test_what_is_no_plain_policy_is_not_exported(
     chunk: int, spread: float, probe: str, tmp_path: Path
