@@ -13,7 +13,7 @@ import pytest
 from baq_cli.advice.following import Continued, Option, follow, options
 from baq_cli.advice.regimes import compare
 from baq_cli.agents.registry import METHODS
-from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.checkpoints.continuing import continuing
 from baq_cli.envs.ref import EnvRef
 
 

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import METHODS, method_configs
 from baq_cli.cli.finetune import inherited
+from baq_cli.engine.checkpoints.continuing import carried, continuing
 from baq_cli.engine.checkpoints.folder import load
-from baq_cli.engine.checkpoints.handover import carried, continuing
 from baq_cli.engine.phases import stages
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.phases.start import open_online
@@ -233,6 +233,18 @@ def test_a_checkpoint_with_critics_goes_on_without_a_fit(clone: Path, tmp_path: 
     execute(recipe("iql"), tmp_path / "online", source=clone)
     for algo in ("iql", "awac"):  # nor is one made again where it was
         assert continued(tmp_path / "online", algo).run.critic_updates is None
+
+
+def test_where_critics_of_another_form_begin_anew_they_are_fitted_as_beside_a_clone(
+    tmp_path: Path,
+) -> None:
+    """ReBRAC's LayerNorms stand behind the activations, TD3+BC's before them."""
+    execute(recipe("rebrac", None), tmp_path / "rebrac")
+    td3 = continued(tmp_path / "rebrac", "td3_bc")
+    assert (td3.run.critic_updates, td3.method.warmup_env_steps) == (5_000, 1_000)
+    execute(recipe("td3_bc", None), tmp_path / "td3_bc")
+    bc = continued(tmp_path / "td3_bc", "adaptive_bc")
+    assert bc.run.critic_updates is None
 
 
 def test_rewards_have_the_units_that_are_asked_for_where_cloning_fixed_none(

@@ -212,6 +212,7 @@ def test_priorities_are_roots_of_the_ratio_in_units_of_the_datasets() -> None:
     with torch.no_grad():
         agent.ratio.net.layers[-1].bias.copy_(tensor([0.7, 0.9]).view(2, 1, 1, 1))
         agent.greatest.copy_(tensor([0.5, 700.0]))
+        batch.obs[:, batch.parts["online"]] *= -4.0  # of rows that were drawn for the ratio alone
         found = agent.reprioritise(batch)
     assert_allclose(agent.greatest[1], 700.0, err_msg="it never falls")
     rooted = {part: ratio_at(agent, batch.part(part)) ** (1 / 3) for part in batch.parts}
@@ -220,6 +221,7 @@ def test_priorities_are_roots_of_the_ratio_in_units_of_the_datasets() -> None:
     expected = np.clip(expected, 1e-3, 1e3)
     assert_allclose(found[:, batch.parts["balanced"]], expected, rtol=1e-9)
     assert_allclose(agent.greatest[0], max(0.5, expected[0].max()), rtol=1e-9)
+    assert found[0].max() > agent.greatest[0], "rows that go by no priority don't count"
 
 
 def test_a_ratio_of_nothing_leaves_the_least_priority_and_a_huge_one_the_most() -> None:
@@ -260,6 +262,13 @@ def test_the_first_online_rows_make_up_the_share_of_a_batch_that_is_asked_for(
     agent.greatest.fill_(50.0)
     add_online(agent, online, warmup)
     assert_allclose(online.priorities.priorities[:, warmup], 50.0)
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_without_a_warm_up_the_first_online_row_alone_makes_up_the_share(warmup: int) -> None:
+    agent: Any = online_form(small_agent("off2on", (0, 1), members=2, warmup_env_steps=warmup))
+    agent.hand_over(reader_of(agent, dataset_store(agent)))
+    assert_allclose(agent.greatest, 120.0, err_msg="as much as the 120 rows of data, so a half")
 
 
 def test_updates_turn_the_balance_to_rows_that_look_like_the_online_ones() -> None:

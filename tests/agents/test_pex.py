@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from baq_cli.agents.plans import Draw
-from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.checkpoints.continuing import continuing
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
@@ -175,6 +175,8 @@ def test_offline_it_is_iql() -> None:
     assert_allclose(
         one.act(batch.obs, KnownNoise()).detach(), other.policy.mode(batch.obs).detach()
     )
+    explored = (agent.explore(batch.obs, KnownNoise()).detach() for agent in (one, other))
+    assert_allclose(*explored)
 
 
 # -- the hand-over

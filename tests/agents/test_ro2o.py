@@ -154,6 +154,16 @@ def test_the_targets_are_constants_so_that_every_critic_falls_at_the_speed_of_th
     assert_allclose(found, expected, **EXACT)
 
 
+def test_a_floor_that_u_would_have_to_rise_to_is_refused() -> None:
+    """Without pessimism the floor goes too; a u that stays is its own floor."""
+    with pytest.raises(ValueError, match=r"ood_uncertainty_floor 0\.1 is above ood_uncertainty 0:"):
+        agent_of(ood_uncertainty=0.0)
+    for u in (0.0, 0.3):
+        agent = agent_of(ood_uncertainty=u, ood_uncertainty_floor=u)
+        agent.clock.write(1_000_000, 0, 0)
+        assert_allclose(agent.uncertainty(), u, rtol=1e-6)
+
+
 def test_the_clock_is_that_of_pre_training() -> None:
     agent: Any = small_agent("ro2o", (0, 1), ood_uncertainty=1.0, ood_decay=0.1, perturbations=2)
     learner, _ = pretrain(agent, 4)  # the last of them was the one after three

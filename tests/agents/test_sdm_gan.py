@@ -111,6 +111,18 @@ def test_rewards_are_kept_in_the_range_of_all_real_ones() -> None:
     assert_allclose(agent.reward_range, [expected] * 2, rtol=1e-5)
 
 
+def test_the_models_units_are_those_of_rows_that_are_not_held_out() -> None:
+    agent: Any = small_agent("sdm_gan", (0, 1))
+    store = dataset_store(agent)
+    agent.begin_stage("dynamics", reader_of(agent, store))
+    rows, at = store.rows[0, : store.size].double().numpy(), store.layout.slices
+    held_out = rows[:, at["held_out"].start] > 0
+    assert 0 < held_out.sum() < len(rows)
+    used = rows[~held_out]
+    pairs = np.concatenate([used[:, at["obs"]], used[:, at["action"]]], axis=1)
+    assert_allclose(agent.dynamics.input_mean[1, 0], pairs.mean(0), atol=1e-6)
+
+
 # -- the limit of its loss
 
 
@@ -318,6 +330,44 @@ def test_the_parts_of_a_batch_are_drawn_as_the_paper_says() -> None:
     )
     assert [routine.name for routine in online.routines] == ["refit", "rollouts"]
     assert not online.first
+
+
+def test_counts_of_the_online_phase_are_those_of_its_keys() -> None:
+    counts = {"utd": 3, "warmup_env_steps": 7, "capacity": 11}
+    every = {"refit_every": 9, "refit_steps": 4, "rollout_every": 5}
+    kept = {"rollout_rows": 12, "horizon": 4, "rollouts_kept": 2}
+    plan = small_agent("sdm_gan", (0,), phase="online", **counts, **every, **kept).online_plan()
+    assert {name: getattr(plan, name) for name in counts} == counts
+    assert plan.model_capacity == 24
+    refit, rollouts = plan.routines
+    assert (refit.every, [stage.steps for stage in refit.stages]) == (9, [4])
+    assert (rollouts.every, rollouts.stages) == (5, ())
+
+
+def test_online_a_real_row_is_as_often_of_the_dataset_as_its_part_of_them_is_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows come in between two refits, so the odds are set at each rollout too."""
+    rows = {"offline": 30, "online": 10}
+    data: Any = SimpleNamespace(size=rows.__getitem__)
+    for phase, odds in (("offline", 1.0), ("online", 0.75)):
+        agent = tiny_agent("sdm_gan", phase=phase)
+        monkeypatch.setattr(agent, "fill", lambda data, rollouts, noise: None)
+        held = agent.odds
+        agent.refresh("rollouts", data, KnownNoise())
+        assert agent.odds is held, "draws that are recorded read this tensor"
+        assert held.tolist() == [odds, odds]
+
+
+def test_the_policy_steps_on_every_second_update_and_both_targets_follow_at_each() -> None:
+    agent: Any = small_agent("sdm_gan", (0,), policy_every=2)
+    learner, stepped = Learner(agent), []
+    for _ in range(4):
+        stepped.append("policy" in learner.active())
+        assert learner.active() >= {"critic", "discriminator"}
+        learner.count()
+    assert stepped == [False, True, False, True]
+    assert [target.follows for target in agent.targets()] == [None, None]
 
 
 def test_the_warm_up_knows_no_value_and_the_target_policy_is_behind_it() -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from baq_cli.agents.plans import UNION, Draw
-from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.checkpoints.continuing import continuing
 from baq_cli.engine.experience.stores import stores_by_name
 from baq_cli.engine.updates.learner import Learner
 from support.builders import (

@@ -29,6 +29,7 @@ from support.builders import (
     terms,
     tiny_agent,
     tiny_batch,
+    tiny_spec,
 )
 
 EXACT = {"rtol": 1e-6, "atol": 1e-9}
@@ -56,6 +57,7 @@ def test_the_stage_fits_actions_given_states() -> None:
     bound = negative_elbo(agent.vae, b.obs, b.action, eps[:, :, 0], 0.7)
     assert_allclose(found["vae"], bound.mean(1), rtol=1e-9)
     assert set(found) == {"vae"}
+    assert tiny_agent("spot", tiny_spec(obs_dim=5, action_dim=3)).vae.latent_dim == 6
 
 
 def losses(agent: Any, env_steps: float) -> tuple[dict[str, Array], SimpleNamespace, KnownNoise]:

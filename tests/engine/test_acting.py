@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from baq_cli import load_policy
+from baq_cli.agents.registry import METHODS
 from baq_cli.data.collect import collect
 from baq_cli.deploy.export import export_policy
 from baq_cli.engine.checkpoints.folder import load_newest
@@ -33,11 +34,13 @@ from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.envs.making import make_env
 from baq_cli.envs.ref import EnvRef
 from baq_cli.errors import DataError, UsageError
-from baq_cli.nets.streams import EpisodeNoise
+from baq_cli.nets.streams import EpisodeNoise, SeedStream
 from baq_cli.recipes.schema import Recipe
+from baq_cli.units import Phase
 from baq_cli.untrusted import TRUST_VARIABLE
 from support.acting_probes import PROBE, place_of, probe, probe_of
 from support.advice import follows
+from support.builders import small_agent
 from support.odd_envs import LIMIT, PLAN, STEADY, Odd
 from support.recordings import own_folders
 from support.runs import assert_same_end, execute, last_tensors, recipe_of, states, stopped_at
@@ -345,6 +348,35 @@ def test_collected_episodes_hold_whole_chunks(trained: Path) -> None:
         for episode in collect(STEADY, act, 60, lambda number: number):
             place = place_of(episode.actions[:, 0], CHUNK)
             assert_array_equal(place, np.arange(len(place)) % CHUNK)
+
+
+@pytest.mark.parametrize("algo", METHODS)
+def test_a_method_explores_and_acts_within_bounds_in_each_form_that_it_has(algo: str) -> None:
+    """A pre-trained policy explores too: data are collected with it."""
+    method, obs = METHODS[algo], torch.randn(2, 5, 3)
+    forms: dict[Phase, bool] = {"offline": method.learns_offline, "online": method.learns_online}
+    for phase in (phase for phase, there in forms.items() if there):
+        agent, noise = small_agent(algo, (0, 1), phase=phase), SeedStream((0, 1), "explore")
+        for decide in (agent.explore, agent.act):
+            action = decide(obs, noise)
+            assert action.shape == (2, 5, 2 * agent.chunk)
+            assert action.abs().max() <= 1
+
+
+@pytest.mark.parametrize("algo", METHODS)
+def test_a_method_names_all_that_it_explores_and_acts_with(algo: str) -> None:
+    """A behaviour's file keeps these parts alone, so nothing else may matter."""
+    method, obs = METHODS[algo], torch.randn(2, 5, 3)
+    forms: dict[Phase, bool] = {"offline": method.learns_offline, "online": method.learns_online}
+    for phase in (phase for phase, there in forms.items() if there):
+        agent = small_agent(algo, (0, 1), phase=phase)
+        for decide in (agent.explore, agent.act):
+            before = decide(obs, SeedStream((0, 1), "explore"))
+            with torch.no_grad():
+                for name, tensor in agent.state_dict().items():
+                    if not name.startswith(agent.acting_parts()):
+                        tensor += 1
+            assert torch.equal(decide(obs, SeedStream((0, 1), "explore")), before)
 
 
 @pytest.mark.parametrize(("chunk", "spread"), [(1, 0.5), (CHUNK, 0.0)])

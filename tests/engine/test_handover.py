@@ -8,23 +8,27 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 from baq_cli.agents.awac import AWAC
 from baq_cli.agents.base import frozen_copy, per_seed
 from baq_cli.agents.interface import Experience
-from baq_cli.agents.registry import METHODS, make_agent
-from baq_cli.engine.checkpoints.folder import Checkpoint, load
-from baq_cli.engine.checkpoints.handover import continuing, renamed
+from baq_cli.agents.registry import METHODS, make_agent, method_configs
+from baq_cli.engine.checkpoints.continuing import continuing, renamed
+from baq_cli.engine.checkpoints.folder import Checkpoint, agent_tensors, load
+from baq_cli.engine.checkpoints.restore import load_exactly
 from baq_cli.engine.phases.request import RunRequest
 from baq_cli.engine.phases.start import Start, open_online
-from baq_cli.errors import DataError
+from baq_cli.errors import DataError, UsageError
 from baq_cli.nets.streams import SeedStream
+from baq_cli.recipes.load import resolve
 from baq_cli.runs.events import Note
-from support.builders import small_agent
+from support.builders import numbers, small_agent
 from support.recordings import ID, own_folders
 from support.runs import assert_same_end, execute, last_tensors, recipe_of, states, stopped_at
 from support.small_data import write_steady
+from support.small_methods import small
 
 STEPS, EVERY = 12, 5
 CPU = torch.device("cpu")
@@ -104,7 +108,7 @@ def assert_taken(agent: Any, checkpoint: Checkpoint, places: dict[str, str]) -> 
 
 
 def assert_as_built(agent: Any, *parts: str) -> None:
-    built = make_agent("probe", agent.config, agent.spec, "online").state_dict()
+    built = make_agent(agent.name, agent.config, agent.spec, "online").state_dict()
     for name, tensor in agent.state_dict().items():
         if name.startswith(parts):
             assert torch.equal(tensor, built[name]), name
@@ -243,6 +247,68 @@ def test_a_method_continues_those_whose_policy_it_has_a_place_for(
     assert "probe" in continuing("iql")
     monkeypatch.setattr(Probe, "inherits", {"iql": {"policy.": "nowhere."}})
     assert "probe" not in continuing("iql")
+
+
+# -- networks of one form
+
+OBS, ACTION = (torch.from_numpy(numbers(2, 9, width)).float() for width in (3, 1))
+
+
+def assert_alike(one: Any, other: Any, *at: Tensor) -> None:
+    assert_allclose(one(*at).detach(), other(*at).detach(), rtol=1e-5, atol=1e-6)
+
+
+def grown(algo: str, out: Path, **method: Any) -> Path:
+    """Return a run whose every number is another than at first, those of LayerNorms too."""
+    fast = {"learning_rate": 0.05, "policy_learning_rate": 0.05, "normalize_observations": False}
+    execute(other_recipe(algo, **small(algo) | fast | method), out)
+    return out
+
+
+def other_recipe(algo: str, **method: Any) -> Any:
+    watched = {"episodes": 1, "background": False}
+    run = {"dataset": ID, "env": "Steady-v0", "gradient_steps": 10, "env_steps": 4}
+    return recipe_of(algo, method | {"reward_scale": 1.0}, evaluation=watched, **run)
+
+
+def handed(source: Path, algo: str, out: Path, **method: Any) -> tuple[Any, Any]:
+    """Return who made a checkpoint, and the method that has taken it over."""
+    document = load(source).document
+    settings = small(algo) | {"normalize_observations": False, "critics": 2} | method
+    order = RunRequest(out, lambda event: None, "", "")
+    agent = open_online(other_recipe(algo, **settings), order, load(source), CPU).learner.agent
+    before = resolve([document["recipe"]], method_configs()).method
+    maker: Any = make_agent(document["algo"], before, agent.spec, "offline")
+    load_exactly(maker, agent_tensors(load(source)), source)
+    return maker, agent
+
+
+def test_critics_whose_layer_norms_stand_elsewhere_begin_anew_and_the_policy_goes_on(
+    tmp_path: Path,
+) -> None:
+    """ReBRAC's stand behind the activations, TD3+BC's before them: the same shapes say nothing."""
+    source = grown("rebrac", tmp_path / "rebrac")
+    for norm in (True, False):
+        before, after = handed(source, "td3_bc", tmp_path / "a", layer_norm=norm)
+        assert_alike(before.policy.mode, after.policy.mode, OBS)
+        assert_as_built(after, "critic.", "critic_target.")
+    source = grown("td3_bc", tmp_path / "td3_bc", layer_norm=True)
+    before, after = handed(source, "adaptive_bc", tmp_path / "b", layer_norm=True)
+    assert_alike(before.critic, after.critic, OBS, ACTION)
+    _, after = handed(source, "adaptive_bc", tmp_path / "c", layer_norm=False)
+    assert_as_built(after, "critic.", "critic_target.")
+
+
+def test_a_policy_with_layer_norms_is_not_continued_as_one_without(tmp_path: Path) -> None:
+    source = grown("wsrl", tmp_path / "wsrl", critics=2)
+    with pytest.raises(UsageError) as refused:
+        handed(source, "sac_n", tmp_path / "a", layer_norm=True)
+    assert "networks differ" in str(refused.value)
+    assert str(refused.value).endswith("or set sac_n.policy_layer_norm=true.")
+    norms = {"layer_norm": True, "policy_layer_norm": True}
+    before, after = handed(source, "sac_n", tmp_path / "b", **norms)
+    assert_alike(before.policy.mode, after.policy.mode, OBS)
+    assert_alike(before.critic, after.critic, OBS, ACTION)
 
 
 # -- a form for each phase

@@ -231,8 +231,10 @@ def test_splits_add_up_and_leave_no_share_empty(batch_size: int, share: float) -
 
 
 def test_a_batch_too_small_for_its_shares_is_refused() -> None:
-    with pytest.raises(UsageError, match="too small"):
-        split(1, [0.5, 0.5])
+    expected = r"batch_size 1 is too small: expected 2 or more, .* shares \(0\.9, 0\.1\)"
+    with pytest.raises(UsageError, match=expected):
+        split(1, [0.9, 1 - 0.9])
+    assert split(2, [0.9, 1 - 0.9]) == [1, 1]
 
 
 def test_drawing_from_an_empty_store_is_refused() -> None:

@@ -473,9 +473,9 @@ def test_a_mark_that_stays_is_left_at_its_first_step(terminal: Terminal, folder:
 
 
 @follows(
-    "marks every row of {} episodes: it says how they ended, not where. Leave the mark in the last "
+    "marks every row of {}: it says how they ended, not where. Leave the mark in the last "
     "row of each alone if the task ended there, or say {}",
-    "marks rows up to the last one of {} episodes: the task ended at the first of them. Leave the "
+    "marks rows up to the last one of {}: the task ended at the first of them. Leave the "
     "mark there alone, without the rows behind it, or say {}",
     "every step of {} is. Such a mark says how an episode ended, not where: leave it at "
     "the last step of each alone.",
@@ -489,14 +489,14 @@ def test_a_mark_of_whole_episodes_is_left_at_their_last_steps(
     path, say = folder / "log.npz", ("--ends", "terminated=success")
     log = Import(terminal, npz(path, **{by: ends}, success=flags(0, 1, 2, 3)))
     said = log.told(*say, status=3)
-    assert "'success' marks every row of 1 episodes" in said
+    assert "'success' marks every row of 1 episode:" in said
     assert "2 episodes" in log.done("--ends", "unused=success")
     assert "--ends unused=success in the place of --ends terminated=success" in said
     npz(path, **{by: ends}, success=flags(3))
     assert "2 episodes, 7 steps" in log.done(*say)
     kept = npz(path, **{by: ends}, success=flags(2, 3))
     stays = log.told(*say, status=3)
-    assert ("rows up to the last one of 1 episodes" in stays) == (by == "truncated")
+    assert ("rows up to the last one of 1 episode:" in stays) == (by == "truncated")
     columns = {name: np.delete(column, 3) for name, column in np.load(kept).items()}
     columns[by][2] |= by == "truncated"
     np.savez(path, **columns)

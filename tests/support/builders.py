@@ -20,7 +20,7 @@ from baq_cli.agents.interface import OFFLINE, ONLINE, PLAIN_FIELDS, Batch, Losse
 from baq_cli.agents.plans import Plan, StoreName
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.data.episodes import Episodes
-from baq_cli.engine.checkpoints.handover import renamed
+from baq_cli.engine.checkpoints.continuing import renamed
 from baq_cli.engine.experience.columns import DATA_COLUMNS, columns_of, data_layout
 from baq_cli.engine.experience.inputs import Inputs, offline_store
 from baq_cli.engine.experience.reader import StoreReader

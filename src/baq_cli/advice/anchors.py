@@ -13,7 +13,7 @@ from baq_cli.agents.interface import Spec
 from baq_cli.agents.plans import Plan
 from baq_cli.agents.registry import METHODS, make_agent
 from baq_cli.agents.wsrl import WSRL
-from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.checkpoints.continuing import continuing
 from baq_cli.recipes.closed import AgentConfig
 from baq_cli.recipes.load import resolve
 

@@ -21,8 +21,8 @@ from baq_cli.advice.anchors import (
 from baq_cli.advice.regimes import Comparison, Regime
 from baq_cli.agents.base import CONSTRAINTS, Agent
 from baq_cli.agents.registry import METHODS
+from baq_cli.engine.checkpoints.continuing import carried
 from baq_cli.engine.checkpoints.document import BEHAVIOR
-from baq_cli.engine.checkpoints.handover import carried
 from baq_cli.envs.ref import EnvRef
 from baq_cli.surroundings import in_shell
 

@@ -106,6 +106,8 @@ class PEX(IQL):
         return torch.where(takes_new.unsqueeze(-1), new, old)
 
     def explore(self, obs: Tensor, noise: SeedStream) -> Tensor:
+        if self.phase == "offline":
+            return super().explore(obs, noise)
         return self.composite(obs, noise)
 
     def act(self, obs: Tensor, noise: SeedStream) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from baq_cli.agents.base import per_seed
@@ -88,6 +88,16 @@ class RO2O(SACN):
         online_bc_weight: float | None = Field(
             None, ge=0, description="bc_weight online; null: as offline"
         )
+
+        @model_validator(mode="after")
+        def _falls(self) -> RO2O.Config:
+            first, last = self.ood_uncertainty, self.ood_uncertainty_floor
+            if last > first:
+                raise ValueError(
+                    f"ood_uncertainty_floor {last:g} is above ood_uncertainty {first:g}: u falls "
+                    "from one to the other. Expected ood_uncertainty_floor <= ood_uncertainty"
+                )
+            return self
 
     config: Config
 

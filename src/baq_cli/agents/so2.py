@@ -23,7 +23,8 @@ class SO2(EDAC):
     Offline:
         Q_i   mean_B[(Q_i(s, a) − y)²], summed over N critics,
               + η mean_B[Σ_{i≠j} cos(∇_a Q_i(s, a), ∇_a Q_j(s, a))] / (N − 1)
-              η = `diversity_weight`; y = r + γ (1 − d) [min_j Q̄_j(s', a') − α log π(a'|s')]
+              η = `diversity_weight`; y = r + γ (1 − d) [min_j Q̄_j(s', a') − α log π(a'|s')],
+              or EDAC's of several actions (`max_target_backup`), in this phase alone
         π, α  as SAC-N
 
     Online:

@@ -23,8 +23,8 @@ CARRIED = (
 """What another method takes over from a checkpoint's, so that their networks fit."""
 
 FRESH_WARMUP_ENV_STEPS, FRESH_CRITIC_UPDATES = 1_000, 5_000
-"""Where a checkpoint has no critics: steps of its policy as it is, then updates of critics alone,
-before both learn."""
+"""Where critics begin anew, as a checkpoint has none or other ones: steps of its policy as it is,
+then updates of critics alone, before both learn."""
 
 
 @opt.grouped
@@ -131,7 +131,7 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
     Raises EnvironmentMismatch where an argument of its environment could name a file.
     """
     from baq_cli.agents.registry import METHODS
-    from baq_cli.engine.checkpoints.handover import carried
+    from baq_cli.engine.checkpoints.continuing import carried, critics_go_on
     from baq_cli.envs.ref import EnvRef, check_inherited
 
     if source is None:
@@ -152,8 +152,8 @@ def inherited(source: Checkpoint | None, algo: str | None, given: Layer) -> list
         recipe["shared"] = _reward_units(source) | {k: section[k] for k in CARRIED if k in section}
         if algo in METHODS:
             recipe[algo] = carried(algo, section)
-            has_some = any(name.startswith("critic.") for name in source.agent)
-            if not has_some and "critics" not in METHODS[algo].Config.unused:
+            begin = not critics_go_on(algo, source.document["algo"], section)
+            if begin and "critics" not in METHODS[algo].Config.unused:
                 recipe |= _for_fresh_critics(METHODS[algo].Config, recipe[algo], algo)
     return [recipe]
 

@@ -144,8 +144,8 @@ def _marked_inside(marked: Array, inside: Array, episodes: Episodes) -> str:
     of = np.unique(episodes.episode[inside])
     if marked[np.isin(episodes.episode, of)].all():
         return (
-            f"every step of {amount(len(of), 'episode')} is. Such a mark says how an episode ended, not "
-            "where: leave it at the last step of each alone."
+            f"every step of {amount(len(of), 'episode')} is. Such a mark says how an episode "
+            "ended, not where: leave it at the last step of each alone."
         )
     return (
         "the mark stays to the episode's last step. Mark the first of these steps alone, and "

@@ -6,36 +6,33 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from baq_cli.agents.base import Agent
-from baq_cli.agents.interface import Experience, Spec
+from baq_cli.agents.interface import Experience
 from baq_cli.agents.registry import METHODS, make_agent
+from baq_cli.engine.checkpoints.continuing import (
+    as_policy,
+    between,
+    carried,
+    continuing,
+    ends_alike,
+    fits,
+    policy_part,
+    renamed,
+    shapes_of,
+)
 from baq_cli.engine.checkpoints.document import bare_agent
 from baq_cli.engine.checkpoints.folder import Checkpoint, agent_tensors
 from baq_cli.engine.checkpoints.restore import load_exactly
 from baq_cli.engine.experience.inputs import Inputs
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.errors import UsageError
-from baq_cli.nets.mlp import MLP
-from baq_cli.nets.plain import Norm
-from baq_cli.nets.policies import ActingPolicy
 from baq_cli.recipes.schema import Recipe
 from baq_cli.runs.events import Note, Observer
-from baq_cli.units import Phase
-
-CARRIED: Mapping[str, object] = {
-    "mean": "tanh",
-    "policy": "gaussian",
-    "policy_layer_norm": False,
-}
-"""Keys of some methods that another's policy must share to be continued, and what a method without
-the key does."""
-Shapes = dict[str, torch.Size]
-Value = TypeVar("Value")
 
 
 def check_inputs(recipe: Recipe, source: Checkpoint, inputs: Inputs) -> None:
@@ -102,19 +99,19 @@ def _parameters(agent: Agent, source: Checkpoint, recipe: Recipe, observer: Obse
             name: t for name, t in own.items() if name not in tensors and _fresh(agent, name)
         }
         _check_networks(agent, tensors | lacking, recipe, source)
-        _check_mean(agent.policy, before, recipe)
+        _check_mean(agent, "policy", before, recipe)
         load_exactly(agent, tensors | lacking, Path(recipe.run.algo))
         return
-    policy = _policy_part(type(agent), algo)
-    tensors = tensors | _as_policy(agent, policy, tensors)
-    taken = {part for part in _parts(own) if _fits(part, _shapes(own), _shapes(tensors))}
-    taken -= _built_otherwise(agent, before)
+    policy = policy_part(type(agent), algo)
+    tensors = tensors | as_policy(agent, policy, tensors)
+    given = shapes_of(tensors) | renamed(type(agent), algo, between(before))
+    taken = {part for part in _parts(own) if fits(part, shapes_of(own) | between(agent), given)}
     if policy not in taken:
         raise UsageError(
             f"a {algo} policy can't be continued by '{recipe.run.algo}': their "
             f"networks differ. {_choices(source)}{_or_set(recipe, source)}."
         )
-    _check_mean(getattr(agent, policy), before, recipe)
+    _check_mean(agent, policy, before, recipe)
     shared = {n: t for n, t in tensors.items() if n in own and n.split(".")[0] in taken}
     agent.load_state_dict(shared, strict=False)
     followed = _follow(agent, taken)
@@ -127,36 +124,11 @@ def _fresh(agent: Agent, name: str) -> bool:
     return name.split(".")[0] in agent.fresh_online
 
 
-def renamed(method: type[Agent], algo: str, tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the tensors of what is handed over by the names that they have in a method online."""
-    places = method.inherits.get(algo, {})
-
-    def name_here(name: str) -> str:
-        begins = max((old for old in places if name.startswith(old)), key=len, default=None)
-        return name if begins is None else places[begins] + name.removeprefix(begins)
-
-    return {name_here(name): tensor for name, tensor in tensors.items()}
-
-
-def _policy_part(method: type[Agent], algo: str) -> str:
-    """Return the part of a method that the policy of another's checkpoint becomes."""
-    (name,) = renamed(method, algo, {"policy.": None})
-    return name.split(".")[0]
-
-
-def _as_policy(agent: Agent, part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a policy that stands for a checkpoint's; none where it can't."""
-    module, begins = getattr(agent, part, None), f"{part}."
-    given = {n.removeprefix(begins): t for n, t in tensors.items() if n.startswith(begins)}
-    found = module.as_another(given) if isinstance(module, ActingPolicy) else None
-    return {begins + name: tensor for name, tensor in (found or {}).items()}
-
-
-def _check_mean(policy: nn.Module, before: Agent, recipe: Recipe) -> None:
+def _check_mean(agent: Agent, part: str, before: Agent, recipe: Recipe) -> None:
     """Raise UsageError where the same weights would be another policy, by its mean."""
-    squashed, algo = before.policy.squashed, before.name
-    if getattr(policy, "squashed", squashed) == squashed:
+    if ends_alike(before, agent, part):
         return
+    squashed, algo = before.policy.squashed, before.name
     mean, other = ("tanh", "linear") if squashed else ("linear", "tanh")
     base = getattr(recipe.method, "base", "")  # whose section has the key, of a method on another
     section = getattr(recipe.method, base, recipe.method)
@@ -185,15 +157,15 @@ def _check_networks(
     agent: Agent, tensors: dict[str, Tensor], recipe: Recipe, source: Checkpoint
 ) -> None:
     """Raise UsageError, naming the keys, where the recipe makes other networks than it loads."""
-    algo, shapes = recipe.run.algo, _shapes(tensors)
-    if _shapes(agent.state_dict()) == shapes:
+    algo, shapes = recipe.run.algo, shapes_of(tensors)
+    if shapes_of(agent.state_dict()) == shapes:
         return
     before, asked = source.document["recipe"][algo], recipe.method.model_dump(mode="json")
     spec = replace(agent.spec, device=torch.device("meta"))
     changed = []
     for key in [key for key in asked if key in before and asked[key] != before[key]]:
         config = type(recipe.method).model_validate(before | {key: asked[key]})
-        if _shapes(make_agent(algo, config, spec, agent.phase).state_dict()) != shapes:
+        if shapes_of(make_agent(algo, config, spec, agent.phase).state_dict()) != shapes:
             changed.append(key)
     if changed:
         here = ", ".join(f"{algo}.{key} is {asked[key]}" for key in changed)
@@ -206,83 +178,27 @@ def _check_networks(
         )
 
 
-def _shapes(tensors: dict[str, Tensor]) -> Shapes:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
 def _parts(names: Iterable[str]) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-def _fits(part: str, own: Shapes, given: Shapes) -> bool:
-    """Return whether all of a method's part is among what another's checkpoint holds."""
-    shapes = {name: shape for name, shape in own.items() if name.split(".")[0] == part}
-    return bool(shapes) and all(given.get(name) == shape for name, shape in shapes.items())
-
-
-def _built_otherwise(agent: Agent, before: Agent) -> set[str]:
-    """Return the parts of which the same numbers are another function in the agent before.
-
-    Their layers have other activations there, or their LayerNorms elsewhere, or where none are.
-    """
-    parts = dict(agent.named_children())
-    there = {
-        name.split(".")[0]: _forms(module)
-        for old, module in before.named_children()
-        for name in renamed(type(agent), before.name, {f"{old}.": module})
-    }
-    return {name for name, forms in there.items() if name in parts and _forms(parts[name]) != forms}
-
-
-def _forms(module: nn.Module) -> list[tuple[str, Norm]]:
-    return [(m.activation, m.layer_norm) for m in module.modules() if isinstance(m, MLP)]
-
-
-def carried(algo: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of `CARRIED` that a method has, as a checkpoint's section has them."""
-    config = METHODS[algo].Config
-    keys = config.model_fields.keys() - config.unused
-    return {key: section.get(key, other) for key, other in CARRIED.items() if key in keys}
-
-
-def continuing(algo: str) -> list[str]:
-    """Return the methods that can fine-tune another's checkpoint: it holds all of their policy."""
-    spec = Spec((0,), 1, 1, device=torch.device("meta"))
-
-    def bare(name: str, phase: Phase) -> Agent:
-        config = METHODS[name].Config(hidden=(8,), **carried(name, own))  # as it is carried over
-        return make_agent(name, config, spec, phase)
-
-    own = METHODS[algo].Config().model_dump(mode="json")
-    before = bare(algo, "offline")
-    given = before.state_dict()
-
-    def takes(method: type[Agent]) -> bool:
-        agent, part = bare(method.name, "online"), _policy_part(method, algo)
-        tensors = renamed(method, algo, given)
-        tensors |= _as_policy(agent, part, tensors)
-        fits = _fits(part, _shapes(agent.state_dict()), _shapes(tensors))
-        return fits and part not in _built_otherwise(agent, before)
-
-    return [
-        name
-        for name, method in METHODS.items()
-        if name != algo
-        and method.learns_online
-        and (not method.needs_own_pretraining or algo in method.inherits)
-        and takes(method)
-    ]
+def _section(source: Checkpoint) -> tuple[str, Mapping[str, Any]]:
+    """Return a checkpoint's method, and what its recipe says of it."""
+    algo = source.document["algo"]
+    return algo, source.document["recipe"][algo]
 
 
 def _choices(source: Checkpoint) -> str:
-    algo = source.document["algo"]
+    algo, section = _section(source)
     own = [algo] if METHODS[algo].learns_online else []
-    return f"Choose a method that can take it ({', '.join([*own, *continuing(algo)])})"
+    return f"Choose a method that can take it ({', '.join([*own, *continuing(algo, section)])})"
 
 
 def _or_set(recipe: Recipe, source: Checkpoint) -> str:
-    """Return the keys that would make a method's policy of a checkpoint's size, as other advice."""
-    algo, section = recipe.run.algo, source.document["recipe"][source.document["algo"]]
+    """Return the keys that would make a method's policy as a checkpoint's, as other advice."""
+    algo, (before, section) = recipe.run.algo, _section(source)
+    if algo not in continuing(before, section):
+        return ""
     asked = recipe.method.model_dump(mode="json")
     needed = {"hidden": section["hidden"], **carried(algo, section)}
     ways = [

@@ -259,5 +259,9 @@ def split(batch_size: int, shares: Sequence[float]) -> list[int]:
         counts.append(max(1, min(round(batch_size * share), most)))
     counts.append(batch_size - sum(counts))
     if counts[-1] < 1:
-        raise UsageError(f"batch_size {batch_size} is too small for shares {list(shares)}")
+        parts = ", ".join(f"{share:g}" for share in shares)
+        raise UsageError(
+            f"batch_size {batch_size} is too small: expected {len(shares)} or more, a row for each "
+            f"of its shares ({parts})"
+        )
     return counts

@@ -11,7 +11,7 @@ import torch
 from baq_cli.agents.base import Agent
 from baq_cli.agents.registry import METHODS, online_draws_from_data
 from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.handover import continuing
+from baq_cli.engine.checkpoints.continuing import continuing
 from baq_cli.engine.phases.again import as_begun, copy_beginning, repeat
 from baq_cli.engine.phases.choosers import chooser_of
 from baq_cli.engine.phases.clocked import ClockedLoop, check_clocked

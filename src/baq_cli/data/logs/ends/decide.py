@@ -26,6 +26,7 @@ from baq_cli.data.logs.ends.questions import NO_COLUMN, PLACE, ask, candidates
 from baq_cli.data.logs.ends.roles import PLACES, way
 from baq_cli.data.logs.ends.turns import Evidence, run_starts, tell_apart
 from baq_cli.errors import DataError
+from baq_cli.units import amount
 
 Array = npt.NDArray[Any]
 
@@ -242,12 +243,12 @@ def _check_marks(draft: Draft) -> None:
     out = f"{way('unused', column)}{instead}: every end counts as truncated then"
     if whole:
         raise DataError(
-            f"'{column}' marks every row of {count:,} episodes: it says how they ended, not where. "
-            f"Leave the mark in the last row of each alone if the task ended there, or say {out}"
+            f"'{column}' marks every row of {amount(count, 'episode')}: it says how they ended, "
+            f"not where. Leave the mark in the last row of each alone if the task ended there, or say {out}"
         )
     raise DataError(
-        f"'{column}' marks rows up to the last one of {count:,} episodes: the task ended at the "
-        f"first of them. Leave the mark there alone, without the rows behind it, or say {out}"
+        f"'{column}' marks rows up to the last one of {amount(count, 'episode')}: the task ended "
+        f"at the first of them. Leave the mark there alone, without the rows behind it, or say {out}"
     )
 
 
