@@ -244,11 +244,13 @@ def _check_marks(draft: Draft) -> None:
     if whole:
         raise DataError(
             f"'{column}' marks every row of {amount(count, 'episode')}: it says how they ended, "
-            f"not where. Leave the mark in the last row of each alone if the task ended there, or say {out}"
+            "not where. Leave the mark in the last row of each alone if the task ended there, or "
+            f"say {out}"
         )
     raise DataError(
         f"'{column}' marks rows up to the last one of {amount(count, 'episode')}: the task ended "
-        f"at the first of them. Leave the mark there alone, without the rows behind it, or say {out}"
+        "at the first of them. Leave the mark there alone, without the rows behind it, or say "
+        f"{out}"
     )
 
 
