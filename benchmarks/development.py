@@ -121,7 +121,7 @@ def dips(task: Mapping[str, Any], method: str) -> Array:
 def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print each variant's row, best first, and which is chosen.
 
-    Chosen is, of BAQ's variants whose median dip is at most `MOST_DIP` per cent of the hand-over
+    Chosen is, where there is more than the ablation, of BAQ's variants whose median dip is at most `MOST_DIP` per cent of the hand-over
     score, the one with the highest interquartile mean of the online mean, pooled over tasks and
     seeds; of all of BAQ's, where none falls so little.
     """
@@ -145,7 +145,8 @@ def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"| {part} | {method} | {cells[0]} | {dip:.1f} | {' | '.join([cells[1], *means])} |")
         if method.startswith("baq") and part != "ablation":
             (steady if dip <= MOST_DIP else others).append(f"{part}, {method}")
-    print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
+    if steady or others:
+        print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
 
 
 def main() -> int:
