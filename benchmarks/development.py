@@ -121,9 +121,9 @@ def dips(task: Mapping[str, Any], method: str) -> Array:
 def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print each variant's row, best first, and which is chosen.
 
-    Chosen is, where there is more than the ablation, of BAQ's variants whose median dip is at most `MOST_DIP` per cent of the hand-over
-    score, the one with the highest interquartile mean of the online mean, pooled over tasks and
-    seeds; of all of BAQ's, where none falls so little.
+    Chosen is, where there is more than the ablation, of BAQ's variants whose median dip is at most
+    `MOST_DIP` per cent of the hand-over score, the one with the highest interquartile mean of the
+    online mean, pooled over tasks and seeds; of all of BAQ's, where none falls so little.
     """
     names = [task["name"].split("/")[1] for task in next(iter(found.values()))["tasks"]]
     print(
