@@ -86,7 +86,7 @@ def test_checks_reset_with_seeds_of_64_bits(folder: Path) -> None:
     assert starts == []
     other = replace(episodes, origin=replace(episodes.origin, seeds=(2**64 - 6, 2**63, 3)))
     [found] = [f for f in environment_findings(other, "Pendulum-v1") if f.check == "starts"]
-    assert found.text.startswith("1 of 3")
+    assert found.text.startswith("another first observation here from 1 of 3")
 
 
 class Narrow(gym.Env[Any, Any]):

@@ -49,7 +49,7 @@ def test_marked_steps_are_rewards_in_every_format(
     words = ("data", "import", path, "--id", NEW, *BOUNDS)
     status, _, text = baq_here(*words, "--reward-from", "success")
     assert status == 0, text
-    said = "the reward is 1 at the 2 steps in 2 of 2 episodes that 'success' marks, 0 elsewhere"
+    said = "the reward is 1 at 2 steps in 2 of 2 episodes that 'success' marks, 0 elsewhere"
     assert said in text
     assert "not used" not in text
     loaded = load_episodes(NEW)

@@ -301,7 +301,7 @@ def test_an_ant_maze_ends_at_the_goal_in_the_data_too(folder: Path) -> None:
     assert np.flatnonzero(found.truncated).tolist() == [5, 15]
     np.testing.assert_array_equal(found.obs, whole.obs[[*range(9), *range(12, 19)]])
     np.testing.assert_array_equal(found.next_obs, whole.next_obs[[*range(9), *range(12, 19)]])
-    assert "1 of 3 episodes end at a reward of 1 or more" in notes[0]
+    assert "ended at a reward of 1 or more (end_at_reward): 1 of 3 episodes" in notes[0]
     assert "left out behind it: 3 steps" in notes[0]
 
 
