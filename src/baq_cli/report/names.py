@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import textwrap
 from collections import Counter
@@ -62,4 +61,6 @@ def _slug(name: str) -> str:
 
 
 def _digest(name: str) -> str:
+    import hashlib  # every command imports this file, and few need it
+
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
