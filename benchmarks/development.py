@@ -16,14 +16,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from baq_cli.bootstrap import Array, interval
-from baq_cli.report.aggregates import iqm
+from baq_cli.report.aggregates import iqm, mean
 
 TASKS = {name: f"baq/{name}/medium-v0" for name in ("pendulum", "hopper", "halfcheetah")}
 FORMER = {"confidence": "spread", "align_weight": 3, "align_to": "behavior", "constraint": "auto"}
@@ -149,6 +149,18 @@ def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
         print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
 
 
+def print_parts(tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Print BAQ minus what lacks one of its parts, seed by seed, over the tasks of the ablation."""
+    print("\n| without | online mean, more by | final, more by |\n|---|---|---|")
+    for method in (name for name in tasks[0]["methods"] if name != "baq"):
+        more = [
+            interval([normalised(t, "baq", of) - normalised(t, method, of) for t in tasks], mean)
+            for of in ("online_mean", "final")
+        ]
+        cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in more]
+        print(f"| {method.removeprefix('baq ')} | {' | '.join(cells)} |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=PARTS, nargs="?", default="rules")
@@ -167,7 +179,10 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print what came of what is there")
     arguments = parser.parse_args()
     if arguments.table:
-        print_table(documents(arguments.out))
+        found = documents(arguments.out)
+        print_table(found)
+        if "ablation" in found:
+            print_parts(found["ablation"]["tasks"])
     elif arguments.dry_run:
         print_hours(comparison(arguments))
     else:
