@@ -1,12 +1,13 @@
 """What BAQ's settings are chosen on: the development comparison of docs/results.md.
 
-Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0 to
-4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside BAQ,
-`base` another base, and that base by itself. What is chosen is chosen among these and on nothing
-else (docs/baq.md). `ablation`, which takes each part of what was chosen away, explains and chooses
-nothing. The same command again goes on where it was stopped; `--dry-run` prints about how many
-core-hours are left, and `--table` what came of the parts that are there, with the variant that is
-chosen.
+Under `--protocol matched`, on the `medium` sets of Pendulum, Hopper and HalfCheetah with seeds 0
+to 4, in parts, each a comparison: `PARTS` says what each one varies, `rules` has the base beside
+BAQ, `base` another base, and that base by itself. What is chosen is chosen among these and on
+nothing else (docs/baq.md). Those of `EXPLAINING`, which ran after the test tasks, explain and
+choose nothing: `ablation` takes each part of what was chosen away, `bound` adds a bound on the
+policy's movement, and `stronger` lets the weight fall faster with distance. The same command again
+goes on where it was stopped; `--dry-run` prints about how many core-hours are left, and `--table`
+what came of the parts that are there, with the variant that is chosen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ PARTS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "base": ({}, {}),
     "ablation": ({}, {}),
+    "bound": ({"bound": "0.001,0.01"}, {}),
+    "stronger": ({"k_q": "10,30"}, {}),
 }
 """Of each part, what it varies, which its variants are named by, and what it holds at one value."""
-WITH_DEFAULTS = ("base", "ablation")
+EXPLAINING = ("ablation", "bound", "stronger")
+WITH_DEFAULTS = ("base", *EXPLAINING)
 """Parts that begin with today's settings, not the former ones."""
 WITH_BASE = ("rules", "base")
 """Parts that have the base by itself beside BAQ."""
@@ -121,9 +125,9 @@ def dips(task: Mapping[str, Any], method: str) -> Array:
 def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Print each variant's row, best first, and which is chosen.
 
-    Chosen is, where there is more than the ablation, of BAQ's variants whose median dip is at most
-    `MOST_DIP` per cent of the hand-over score, the one with the highest interquartile mean of the
-    online mean, pooled over tasks and seeds; of all of BAQ's, where none falls so little.
+    Chosen is, where there is more than `EXPLAINING` ones, of BAQ's variants whose median dip is at
+    most `MOST_DIP` per cent of the hand-over score, the one with the highest interquartile mean of
+    the online mean, pooled over tasks and seeds; of all of BAQ's, where none falls so little.
     """
     names = [task["name"].split("/")[1] for task in next(iter(found.values()))["tasks"]]
     print(
@@ -143,22 +147,31 @@ def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
         means = [f"{normalised(task, method, 'online_mean').mean():.1f}" for task in tasks]
         cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in (online, final)]
         print(f"| {part} | {method} | {cells[0]} | {dip:.1f} | {' | '.join([cells[1], *means])} |")
-        if method.startswith("baq") and part != "ablation":
+        if method.startswith("baq") and part not in EXPLAINING:
             (steady if dip <= MOST_DIP else others).append(f"{part}, {method}")
     if steady or others:
         print(f"\nchosen: {(steady or others)[0]}{'' if steady else ' (none falls so little)'}")
 
 
-def print_parts(tasks: Sequence[Mapping[str, Any]]) -> None:
-    """Print BAQ minus what lacks one of its parts, seed by seed, over the tasks of the ablation."""
-    print("\n| without | online mean, more by | final, more by |\n|---|---|---|")
-    for method in (name for name in tasks[0]["methods"] if name != "baq"):
-        more = [
-            interval([normalised(t, "baq", of) - normalised(t, method, of) for t in tasks], mean)
-            for of in ("online_mean", "final")
-        ]
-        cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in more]
-        print(f"| {method.removeprefix('baq ')} | {' | '.join(cells)} |")
+def print_differences(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print BAQ, as the ablation has it, minus each variant that explains, seed by seed."""
+    print("\n| variant | BAQ's online mean, more by | BAQ's final score, more by |\n|---|---|---|")
+    whole = found["ablation"]["tasks"]
+    for part in (name for name in EXPLAINING if name in found):
+        tasks = found[part]["tasks"]
+        for method in (name for name in tasks[0]["methods"] if name != "baq"):
+            more = [
+                interval(
+                    [
+                        normalised(all_of, "baq", of) - normalised(task, method, of)
+                        for all_of, task in zip(whole, tasks, strict=True)
+                    ],
+                    mean,
+                )
+                for of in ("online_mean", "final")
+            ]
+            cells = [f"{each.value:.1f} [{each.low:.1f}, {each.high:.1f}]" for each in more]
+            print(f"| {method.removeprefix('baq ')} | {' | '.join(cells)} |")
 
 
 def main() -> int:
@@ -182,7 +195,7 @@ def main() -> int:
         found = documents(arguments.out)
         print_table(found)
         if "ablation" in found:
-            print_parts(found["ablation"]["tasks"])
+            print_differences(found)
     elif arguments.dry_run:
         print_hours(comparison(arguments))
     else:
