@@ -11,26 +11,26 @@
 # A task is a comparison of its own in OUT/PROTOCOL, so that tasks are finished one after the other;
 # at the end one report of each protocol lies in OUT.
 #
-# The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the command);
-# DEVICE, cuda for the CPUs' budget on a card; PROTOCOLS, one of them or both; METHODS, those that
-# are wanted now (the others go beside them later); CHEAP and DEAR, gradient steps and environment
-# steps of such tasks on CPUs; BASE, UTD, WIDTH and BATCH, those of `matched`; LIGHTER, what dear
-# methods do less of under it on CPUs; CHOICE, the file that says what was chosen, committed before
-# any run.
+# The environment says where, on what and with what: OUT, WORKERS, PIECE_SECONDS, BAQ (the
+# command); DEVICE, cuda for the CPUs' budget on a card; PROTOCOLS, one of them or both; METHODS
+# and TASKS, those that are wanted now, tasks as in TASKS="pendulum/replay hopper/replay" (the
+# others go beside them later); CHEAP and DEAR, gradient steps and environment steps of such
+# tasks on CPUs; BASE, UTD, WIDTH and BATCH, those of `matched`; LIGHTER, what dear methods do
+# less of under it on CPUs; CHOICE, the file that says what was chosen, committed before any run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-TASKS="
-cheap baq/lunarlander/medium-v0
-cheap baq/lunarlander/replay-v0
-cheap baq/bipedalwalker/medium-v0
-cheap baq/doublependulum/medium-v0
-cheap baq/doublependulum/replay-v0
-cheap baq/pointmaze-umaze/medium-v0
-cheap baq/pendulum/replay-v0
-dear  baq/walker2d/medium-v0
-dear  baq/walker2d/replay-v0
-dear  baq/hopper/replay-v0
+ALL_TASKS="
+cheap lunarlander/medium
+cheap lunarlander/replay
+cheap bipedalwalker/medium
+cheap doublependulum/medium
+cheap doublependulum/replay
+cheap pointmaze-umaze/medium
+cheap pendulum/replay
+dear walker2d/medium
+dear walker2d/replay
+dear hopper/replay
 "
 BASE=${BASE:-td3_bc} UTD=${UTD:-1} WIDTH=${WIDTH:-64} BATCH=${BATCH:-64}
 CHEAP=${CHEAP:-20000 50000} DEAR=${DEAR:-10000 20000}
@@ -46,7 +46,15 @@ CHOICE=${CHOICE:-docs/results/development/choice.md}
 FEWEST_SECONDS=${FEWEST_SECONDS:-30} # a piece that has fewer left begins nothing
 
 listed() { local IFS=, && echo "$*"; }
-of_budget() { echo "$TASKS" | sed -n "s/^$1 *baq/baq/p"; }
+among() { if [ -z "$1" ]; then cat; else grep -Fxf <(printf '%s\n' $1) || true; fi; }
+of_budget() {
+    echo "$ALL_TASKS" | sed -n "s#^$1 *##p" | among "${TASKS:-}" | sed 's#.*#baq/&-v0#'
+}
+refuse_others() { # NAME GIVEN KNOWN
+    local others
+    others=$(comm -23 <(printf '%s\n' $2 | sort) <(printf '%s\n' $3 "" | sort))
+    [ -z "$others" ] || { echo "$1: $(echo $others) is not among $(echo $3)" >&2 && exit 2; }
+}
 
 status=0
 compare() { # PROTOCOL METHODS TASK SEEDS GRADIENT_STEPS ENV_STEPS
@@ -93,18 +101,13 @@ each() { # PROTOCOL METHODS BUDGET SEEDS GRADIENT_STEPS ENV_STEPS
     for task in $(of_budget "$3"); do compare "$1" "$2" "$task" "$4" "$5" "$6"; done
 }
 
-unknown=$(comm -23 <(printf '%s\n' ${METHODS:-} | sort) <(printf '%s\n' $MATCHED "" | sort))
-if [ -n "$unknown" ]; then
-    echo "METHODS: $(echo $unknown) is not among $(echo $MATCHED)" >&2
-    exit 2
-fi
-
+refuse_others METHODS "${METHODS:-}" "$MATCHED"
+refuse_others TASKS "${TASKS:-}" "$(echo "$ALL_TASKS" | cut -d ' ' -f 2)"
 for protocol in $PROTOCOLS; do
     methods=$MATCHED
     [ "$protocol" = matched ] || methods=$PUBLISHED
-    if [ -n "${METHODS:-}" ]; then
-        methods=$(printf '%s\n' $methods | grep -Fxf <(printf '%s\n' $METHODS)) || continue
-    fi
+    methods=$(printf '%s\n' $methods | among "${METHODS:-}")
+    [ -n "$methods" ] || continue
     if [ "$mode" = --card ]; then
         each "$protocol" "$methods" "\(cheap\|dear\)" $TEN 100000 100000
     else

@@ -114,6 +114,16 @@ def test_a_protocol_without_the_methods_asked_for_is_left_out(clone: Path) -> No
     assert "METHODS: sos2 is not among baq" in said
 
 
+def test_tasks_asked_for_run_as_they_would_among_all(clone: Path) -> None:
+    every = evidence(clone, "--dry-run")[0]
+    tasks = ("pendulum/replay", "hopper/replay")
+    some, _ = evidence(clone, "--dry-run", TASKS=" ".join(tasks))
+    wanted = {f"baq/{task}-v0" for task in tasks}
+    assert some == [words for words in every if said_in(words)["--dataset"] in wanted]
+    _, said = evidence(clone, "--dry-run", TASKS="pendulum/medium", expect=2)
+    assert "TASKS: pendulum/medium is not among lunarlander/medium" in said
+
+
 def test_methods_that_run_first_run_as_they_would_among_all(clone: Path) -> None:
     found = []
     for wanted in ("", "iql baq"):
