@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from baq_cli.agents.base import Agent
 from baq_cli.agents.interface import Batch, Spec
-from baq_cli.engine.checkpoints import folder as ckpt
-from baq_cli.engine.checkpoints.retention import prune, worth_keeping
 from baq_cli.engine.experience.inputs import Inputs
-from baq_cli.engine.experience.stores import Stores
 from baq_cli.engine.phases.busy import Busy
 from baq_cli.engine.phases.counts import Counts
 from baq_cli.engine.phases.diagnostics import Diagnostics
@@ -28,18 +24,16 @@ from baq_cli.engine.phases.origin import Origin
 from baq_cli.engine.phases.outlook import Outlook
 from baq_cli.engine.phases.timing import Laps
 from baq_cli.engine.updates.learner import Learner
-from baq_cli.envs.ref import document_of
-from baq_cli.errors import DataError, Interrupted
+from baq_cli.errors import Interrupted
 from baq_cli.nets.streams import SeedStream
 from baq_cli.recipes.schema import Recipe
-from baq_cli.runs.events import Evaluated, Note, Observer
+from baq_cli.runs.events import Evaluated, Observer
 from baq_cli.runs.folder import RunDirectory
 from baq_cli.runs.history import History
 from baq_cli.runs.interrupt import Interruption
 from baq_cli.runs.log import Log, Row
-from baq_cli.runs.provenance import versions
 from baq_cli.runs.trackers.hub import Trackers
-from baq_cli.units import UNITS, Phase
+from baq_cli.units import Phase
 
 METRICS_EVERY = 100
 """Gradient steps between two readings of the metrics: each one waits for the device."""
@@ -192,106 +186,7 @@ class Run:
         self.directory.append(log, rows)
         self.trackers.log(log, rows)
 
-    # -- checkpoints
-
-    def save(
-        self,
-        done: int,
-        replay: ckpt.Tensors,
-        state: dict[str, Any],
-        stores: Stores,
-    ) -> None:
-        """Write a checkpoint at a counter of the phase's unit, and prune older ones.
-
-        Raises NonFiniteError instead of saving parameters that are not finite.
-        """
-        self.faults.check_parameters(self.learner.not_finite(), self.learner.gradient_steps)
-        if any(pending.done != done for pending in self.evaluations.pending):
-            self.collect()
-        training = self.learner.state() | self.evaluations.tensors() | self.guard.tensors()
-        training |= {f"stream.{name}": stream.state() for name, stream in self.streams.items()}
-        training |= stores.tensors()
-        state = {
-            "phase": self.phase,
-            "done": done,
-            **self.evaluations.state(),
-            "faults": self.faults.count,
-            "from_scratch": self.from_scratch,
-            "guard": self.guard.state(),
-            "episodes": self.episodes.tolist(),
-            **self.counts.state(),
-            **self.diagnostics.state(),
-            "wall_seconds": self.laps.in_all,
-            "inherited": self.history.inherited,
-            "threads": torch.get_num_threads(),
-            "sizes": self.directory.sizes(),
-            **stores.state(),
-            **state,
-        }
-        blocks = stores.blocks()
-        others = {name: blocks[name] for name in ("offline", "model")}
-        agent = dict(self.agent.state_dict()) | self.inputs.tensors()
-        whole = ckpt.Checkpoint(
-            *(self.document(), agent, training, replay, state, blocks["online"]),
-            *(others, self.last_saved),
-        )
-        self.last_saved = ckpt.save(self.directory.path, self.phase, done, whole)
-        run = self.recipe.run
-        place = self.directory.path, self.phase
-        spared = {pending.done for pending in self.evaluations.pending}
-        if run.control is not None:
-            spared.add(0)  # its training can be repeated from there
-        stay = worth_keeping(*place, self.history.own, spared)
-        prune(*place, run.keep_checkpoints, run.keep_agents, stay)
-
-    def document(self) -> dict[str, Any]:
-        """Describe the agent file: everything needed to use it without this run."""
-        return {
-            "format": ckpt.FORMAT,
-            "algo": self.recipe.run.algo,
-            "phase": self.phase,
-            "recipe": self.recipe.as_dict(),
-            "seeds": list(self.spec.seeds),
-            **document_of(self.origin.env),
-            "spaces": asdict(self.origin.spaces),
-            "return_range": list(self.spec.return_range),
-            "dataset": self.origin.dataset,
-            "gradient_steps": self.learner.gradient_steps,
-            "env_steps": self.env_steps,
-            "versions": versions(),
-            "history": self.history.rows,
-        }
-
-    def restore(self, saved: ckpt.Checkpoint) -> int:
-        """Continue from a checkpoint of this phase; return the counter it was made at."""
-        state = saved.state
-        self.agent.load_state_dict(ckpt.agent_tensors(saved), strict=True)
-        try:
-            self.learner.restore(saved.training, int(saved.document["gradient_steps"]))
-            for name, stream in self.streams.items():
-                stream.restore(saved.training[f"stream.{name}"])
-        except RuntimeError as error:
-            raise DataError(
-                f"{saved.folder} can't be continued on {self.spec.device}: its random streams are "
-                f"those of another device ({error})"
-            ) from error
-        self.env_steps = int(saved.document["env_steps"])
-        self.evaluations.restore(state, saved.training, saved.folder or self.directory.path)
-        self.faults.count = int(state["faults"])
-        self.guard.restore(state["guard"], saved.training)
-        self.episodes = np.asarray(state["episodes"], dtype=np.int64)
-        self.counts.restore(state)
-        self.diagnostics.restore(state)
-        self.laps.earlier = float(state["wall_seconds"])
-        self.history = History(list(saved.document["history"]), int(state.get("inherited", 0)))
-        self.directory.restore(state["sizes"], self.history.rows, self.observer)
-        self.last_saved = saved.folder
-        self.trackers.resume()
-        done = int(state["done"])
-        self.going.pace.count_from(done, self.learner.gradient_steps)
-        self.observer(Note(f"resumed at {done} {UNITS[self.phase]}"))
-        self.collect()
-        return done
+    # -- at the end
 
     def finish(self, facts: Mapping[str, Any] | None = None) -> None:
         """Note the end of the run, and these facts of it."""
