@@ -8,7 +8,7 @@ from baq_cli.engine.experience.replay import Replay
 from baq_cli.engine.experience.store import Store
 from baq_cli.engine.experience.stores import Stores, model_store, odds_of
 from baq_cli.engine.experience.windows import Window
-from baq_cli.engine.phases import keeping
+from baq_cli.engine.phases import checkpointing
 from baq_cli.engine.phases.run import Run
 from baq_cli.engine.phases.stages import Stages
 from baq_cli.engine.updates.updater import Updater
@@ -29,11 +29,11 @@ def pretrain(run: Run, store: Store, saved: Checkpoint | None, resume_command: s
     stages, updater = Stages(run, plan, stores), _updater(run, stores)
 
     def save() -> None:
-        keeping.save(run, done, {}, stages.state(), stores)
+        checkpointing.save(run, done, {}, stages.state(), stores)
 
     done = 0
     if saved is not None:
-        done = keeping.restore(run, saved)
+        done = checkpointing.restore(run, saved)
         stages.restore(saved.state)
         stores.refill(saved.kept(), {"model": saved.state.get("model_written", 0)}, saved.training)
     if saved and done >= total and saved.state["pending"] and not run.evaluations.pending:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.evaluation.cost import interval
 from baq_cli.engine.experience.store import Store
-from baq_cli.engine.phases import keeping
+from baq_cli.engine.phases import checkpointing
 from baq_cli.engine.phases.actor import ActingOn, Actor, faster_place
 from baq_cli.engine.phases.episodes import RunningEpisodes
 from baq_cli.engine.phases.in_place import InPlace, Somebody
@@ -67,7 +67,7 @@ class OnlineLoop:
         acting: ActingOn = saved.state["acting"]
         _own_streams(run, acting, other)
         # before the stores: what isn't kept of them, the method computes
-        keeping.restore(run, saved)
+        checkpointing.restore(run, saved)
         loop = cls(run, acting, Intake.restored(run, offline, saved), other)
         loop._restore(saved)
         return loop
@@ -197,7 +197,7 @@ class OnlineLoop:
         if self.intervention is not None:
             state |= self.intervention.state()
             tensors |= self.intervention.tensors()
-        keeping.save(self.run, self.run.env_steps, tensors, state, self.intake.stores)
+        checkpointing.save(self.run, self.run.env_steps, tensors, state, self.intake.stores)
 
     def _restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint: refill the store, and repeat the running episodes."""

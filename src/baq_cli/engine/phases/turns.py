@@ -13,7 +13,7 @@ from torch import Tensor
 from baq_cli.engine.checkpoints.folder import Checkpoint
 from baq_cli.engine.evaluation.cost import interval
 from baq_cli.engine.experience.store import Store
-from baq_cli.engine.phases import keeping
+from baq_cli.engine.phases import checkpointing
 from baq_cli.engine.phases.endings import Endings
 from baq_cli.engine.phases.evaluations import Pending
 from baq_cli.engine.phases.intake import Intake
@@ -64,7 +64,7 @@ class ClockedLearner:
 
         Raises DataError where a log is damaged, or has less than the checkpoint knows of.
         """
-        keeping.restore(run, saved)
+        checkpointing.restore(run, saved)
         learner = cls(run, Intake.restored(run, offline, saved))
         kept, prefix = saved.state["control"], "running.0."
         learner.updates = learner._published = kept["updates"]
@@ -262,7 +262,7 @@ class ClockedLearner:
             },
             **self.intake.stages.state(),
         }
-        keeping.save(run, run.env_steps, self._tensors(), state, self.intake.stores)
+        checkpointing.save(run, run.env_steps, self._tensors(), state, self.intake.stores)
         run.laps.lap("write")
 
     def _tensors(self) -> dict[str, Tensor]:
