@@ -40,9 +40,9 @@ PHASE_OF: dict[str, Phase] = {
     **{unit: phase for phase, unit in UNITS.items()},
     **{f"evaluation.every_{unit}": phase for phase, unit in UNITS.items()},
     **dict.fromkeys(("critic_updates", "guard", "intervention", "shadow", "control"), "online"),
-    **dict.fromkeys(("overlap", "acting"), "online"),
+    **dict.fromkeys(("overlap", "acting", "env_workers", "keep_transitions"), "online"),
 }
-"""Keys of a run that one of its phases alone reads."""
+"""Keys of a run that one of its phases alone reads; `test_keys_of_phases.py` watches two read."""
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
