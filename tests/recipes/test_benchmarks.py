@@ -105,11 +105,20 @@ def test_of_several_recipes_those_are_published_that_all_of_them_have() -> None:
         ("d4rl/door-human", "cql", "normalize_observations", True),
         ("d4rl/pen-human", "edac", "diversity_weight", 1000.0),
         ("d4rl/door-expert", "adaptive_bc", "derivative_gain", 0.002),  # × 8 / 0.4, as α is
+        ("d4rl/door-expert", "adaptive_bc", "proportional_gain", 0.0006),  # × 8 / 0.4, too
         ("d4rl/kitchen-mixed", "cal_ql", "online_share", 0.75),
+        ("d4rl/kitchen-mixed", "iql", "policy_cosine", False),
+        ("d4rl/kitchen-mixed", "rlpd", "entropy_backup", False),
+        ("d4rl/kitchen-mixed", "rlpd", "policy_learning_rate", 0.0001),
+        ("d4rl/antmaze-umaze", "sung", "policy_hidden", (256, 256)),  # 3×256 are the critics'
+        ("mujoco/hopper-medium", "sac_n", "critics", 500),  # 200 are those of -replay and -expert
         ("mujoco/walker2d-expert", "rebrac", "critic_penalty", 0.5),
         ("mujoco/walker2d-expert", "spot", "support_weight", 0.1),  # the default: none published
         ("ogbench/antsoccer-arena-navigate-task2", "fql", "alpha", 30.0),
         ("ogbench/humanoidmaze-medium-navigate-task5", "rebrac", "discount", 0.995),
+        ("ogbench/humanoidmaze-medium-navigate", "rebrac", "penalty_floor", 1.0),
+        ("ogbench/humanoidmaze-medium-navigate", "rebrac", "online_share", None),
+        ("ogbench/cube-triple-play-task4", "fql", "discount", 0.995),
     ],
 )
 def test_a_dataset_has_its_own_settings_over_those_of_its_family(
