@@ -78,6 +78,12 @@ def test_a_recipe_says_where_its_settings_are_from_and_resolves_for_its_methods(
     assert recipe.run.dataset == layer["dataset"]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_nobody_published_is_not_called_so(name: str) -> None:
+    """Of these no settings are known but what this tool chose (docs/baselines.md)."""
+    assert not {"moore", "hi_ors", "baq"} & set(published(name))
+
+
 @pytest.mark.parametrize("name", ["d4rl/antmaze-large-play", "ogbench/cube-double-play-task3"])
 def test_published_stands_for_baq_and_the_methods_with_published_settings(name: str) -> None:
     asked = asked_for([name], {"algos": ["published"]})
@@ -111,6 +117,7 @@ def test_of_several_recipes_those_are_published_that_all_of_them_have() -> None:
         ("d4rl/kitchen-mixed", "rlpd", "entropy_backup", False),
         ("d4rl/kitchen-mixed", "rlpd", "policy_learning_rate", 0.0001),
         ("d4rl/antmaze-umaze", "sung", "policy_hidden", (256, 256)),  # 3×256 are the critics'
+        ("mujoco/hopper-medium", "famo2o", "base", "cql"),  # on IQL its authors have AntMaze alone
         ("mujoco/hopper-medium", "sac_n", "critics", 500),  # 200 are those of -replay and -expert
         ("mujoco/walker2d-expert", "rebrac", "critic_penalty", 0.5),
         ("mujoco/walker2d-expert", "spot", "support_weight", 0.1),  # the default: none published
