@@ -192,6 +192,16 @@ def test_ones_own_file_may_say_itself_what_is_published(tmp_path: Path) -> None:
     assert (found["iql"].beta, found["iql"].expectile) == (5.0, 0.9)
 
 
+@pytest.mark.parametrize("protocol", ["published", None])
+def test_a_published_method_that_is_none_is_refused(tmp_path: Path, protocol: str | None) -> None:
+    """It dropped the section that was meant, and the method ran with its defaults."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("dataset: me/arm/monday-v0\ncompare: {published: [iqll]}\niql: {beta: 5.0}\n")
+    with pytest.raises(UsageError, match=r"'compare\.published': unknown algorithm 'iqll'; did you "
+                                         r"mean 'iql'"):  # fmt: skip
+        cells(protocol, str(mine), algos=["iql"])
+
+
 def test_without_a_protocol_layers_are_as_they_were() -> None:
     layers = [{"algo": "iql", "iql": {"critics": 3}, "shared": {"tau": 0.1}}]
     assert under(None, layers, method_configs()) == layers

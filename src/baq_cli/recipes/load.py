@@ -43,7 +43,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     for layer in layers:
         aside = (SHARED, COMPARE, TUNE, *methods)
         own = {key: value for key, value in layer.items() if key not in aside}
-        comparison_of(layer)
+        _check_published(comparison_of(layer).published, methods)
         tuning_of(layer)
         run = {key: value for key, value in run.items() if key not in _outdated(own)}
         run = merged(run, own)
@@ -134,6 +134,15 @@ def _mapping(layer: Layer, name: str) -> Layer:
             f"recipe key '{name}': expected a mapping of keys to values, found {clipped(section)}"
         )
     return section
+
+
+def _check_published(said: Sequence[str], methods: Methods) -> None:
+    for word in said:
+        if word != "all" and word not in methods:
+            raise UsageError(
+                f"recipe key '{COMPARE}.published': unknown algorithm '{clipped(word)}'; "
+                f"{nearest(word, list(methods))}"
+            )
 
 
 def _check_shared(shared: Layer) -> None:
