@@ -148,6 +148,25 @@ def test_a_file_of_ones_own_extends_a_shipped_recipe_key_by_key(tmp_path: Path) 
     assert "extends" not in layer
 
 
+@pytest.mark.parametrize(
+    ("said", "args"),
+    [
+        ("env: Pendulum-v1", None),
+        ("env: Pendulum-v1\nenv_args: {g: 5.0}", {"g": 5.0}),
+        ("env_args: {reset_target: true}", {"continuing_task": False, "reset_target": True}),
+        ("no_env: true", None),
+    ],
+)
+def test_a_file_that_names_another_environment_names_it_whole(
+    tmp_path: Path, said: str, args: dict[str, Any] | None
+) -> None:
+    """The arguments of the extended recipe's are for the maze, as they are behind `--env`."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: d4rl/antmaze-umaze\n{said}\n")
+    recipe = resolve([open_recipe(str(mine)), {"algo": "iql"}], method_configs())
+    assert recipe.run.env_args == args
+
+
 @follows("'baq recipes list' shows those that ship")
 def test_a_recipe_that_is_not_there_is_told_from_a_file_that_is_not(terminal: Terminal) -> None:
     train = ("pretrain", "--out", "run", "--recipe")
