@@ -78,6 +78,12 @@ def test_a_recipe_says_where_its_settings_are_from_and_resolves_for_its_methods(
     assert recipe.run.dataset == layer["dataset"]
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_nobody_published_is_not_called_so(name: str) -> None:
+    """Of these no settings are known but what this tool chose (docs/baselines.md)."""
+    assert not {"moore", "hi_ors", "baq"} & set(published(name))
+
+
 @pytest.mark.parametrize("name", ["d4rl/antmaze-large-play", "ogbench/cube-double-play-task3"])
 def test_published_stands_for_baq_and_the_methods_with_published_settings(name: str) -> None:
     asked = asked_for([name], {"algos": ["published"]})
@@ -105,11 +111,21 @@ def test_of_several_recipes_those_are_published_that_all_of_them_have() -> None:
         ("d4rl/door-human", "cql", "normalize_observations", True),
         ("d4rl/pen-human", "edac", "diversity_weight", 1000.0),
         ("d4rl/door-expert", "adaptive_bc", "derivative_gain", 0.002),  # × 8 / 0.4, as α is
+        ("d4rl/door-expert", "adaptive_bc", "proportional_gain", 0.0006),  # × 8 / 0.4, too
         ("d4rl/kitchen-mixed", "cal_ql", "online_share", 0.75),
+        ("d4rl/kitchen-mixed", "iql", "policy_cosine", False),
+        ("d4rl/kitchen-mixed", "rlpd", "entropy_backup", False),
+        ("d4rl/kitchen-mixed", "rlpd", "policy_learning_rate", 0.0001),
+        ("d4rl/antmaze-umaze", "sung", "policy_hidden", (256, 256)),  # 3×256 are the critics'
+        ("mujoco/hopper-medium", "famo2o", "base", "cql"),  # on IQL its authors have AntMaze alone
+        ("mujoco/hopper-medium", "sac_n", "critics", 500),  # 200 are those of -replay and -expert
         ("mujoco/walker2d-expert", "rebrac", "critic_penalty", 0.5),
         ("mujoco/walker2d-expert", "spot", "support_weight", 0.1),  # the default: none published
         ("ogbench/antsoccer-arena-navigate-task2", "fql", "alpha", 30.0),
         ("ogbench/humanoidmaze-medium-navigate-task5", "rebrac", "discount", 0.995),
+        ("ogbench/humanoidmaze-medium-navigate", "rebrac", "penalty_floor", 1.0),
+        ("ogbench/humanoidmaze-medium-navigate", "rebrac", "online_share", None),
+        ("ogbench/cube-triple-play-task4", "fql", "discount", 0.995),
     ],
 )
 def test_a_dataset_has_its_own_settings_over_those_of_its_family(
@@ -130,6 +146,25 @@ def test_a_file_of_ones_own_extends_a_shipped_recipe_key_by_key(tmp_path: Path) 
     assert layer["env_steps"] == 5
     assert layer["iql"] == open_recipe("antmaze/compare")["iql"] | {"beta": 7.0}
     assert "extends" not in layer
+
+
+@pytest.mark.parametrize(
+    ("said", "args"),
+    [
+        ("env: Pendulum-v1", None),
+        ("env: Pendulum-v1\nenv_args: {g: 5.0}", {"g": 5.0}),
+        ("env_args: {reset_target: true}", {"continuing_task": False, "reset_target": True}),
+        ("no_env: true", None),
+    ],
+)
+def test_a_file_that_names_another_environment_names_it_whole(
+    tmp_path: Path, said: str, args: dict[str, Any] | None
+) -> None:
+    """The arguments of the extended recipe's are for the maze, as they are behind `--env`."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: d4rl/antmaze-umaze\n{said}\n")
+    recipe = resolve([open_recipe(str(mine)), {"algo": "iql"}], method_configs())
+    assert recipe.run.env_args == args
 
 
 @follows("'baq recipes list' shows those that ship")

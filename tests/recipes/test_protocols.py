@@ -155,6 +155,53 @@ def test_published_methods_are_the_recipes_where_it_is_the_authors() -> None:
     assert recipe_of(cell).method.expectile == 0.9
 
 
+@pytest.mark.parametrize("as_matrix", [False, True])
+def test_what_ones_own_file_changes_in_a_published_section_is_not_published(
+    tmp_path: Path, as_matrix: bool
+) -> None:
+    """`extends` takes over what the shipped recipe says is published; it says that of itself."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "extends: d4rl/antmaze-large-play\nenv_steps: 7\nmax_episode_steps: 9\n"
+        "iql: {beta: 5.0}\nfql: {alpha: 9.0}\nedac: {critics: 3}\nshared: {tau: 0.1}\n"
+    )
+    name = str(mine)
+    if as_matrix:
+        name = str(tmp_path / "matrix.yaml")
+        Path(name).write_text(f"compare: {{recipes: [{mine}]}}\niql: {{beta: 6.0}}\n")
+    algos = ["iql", "fql", "edac", "cql"]
+    found = {c.method: recipe_of(c) for c in cells("published", name, algos=algos)}
+    shipped = {
+        c.method: recipe_of(c) for c in cells("published", "d4rl/antmaze-large-play", algos=algos)
+    }
+    for algo in algos:
+        assert found[algo].method == shipped[algo].method, algo
+        assert (found[algo].run.env_steps, found[algo].run.max_episode_steps) == (7, 9)
+        assert found[algo].run.env_args == {"continuing_task": False}
+    without = {c.method: recipe_of(c).method for c in cells(None, name, algos=algos)}
+    assert without["iql"].beta == (6.0 if as_matrix else 5.0)
+    assert without["edac"].critics == 3
+
+
+def test_ones_own_file_may_say_itself_what_is_published(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "extends: d4rl/antmaze-large-play\ncompare: {published: [iql]}\niql: {beta: 5.0}\n"
+    )
+    found = {c.method: recipe_of(c).method for c in cells("published", str(mine), algos=["iql"])}
+    assert (found["iql"].beta, found["iql"].expectile) == (5.0, 0.9)
+
+
+@pytest.mark.parametrize("protocol", ["published", None])
+def test_a_published_method_that_is_none_is_refused(tmp_path: Path, protocol: str | None) -> None:
+    """It dropped the section that was meant, and the method ran with its defaults."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("dataset: me/arm/monday-v0\ncompare: {published: [iqll]}\niql: {beta: 5.0}\n")
+    with pytest.raises(UsageError, match=r"'compare\.published': unknown algorithm 'iqll'; did you "
+                                         r"mean 'iql'"):  # fmt: skip
+        cells(protocol, str(mine), algos=["iql"])
+
+
 def test_without_a_protocol_layers_are_as_they_were() -> None:
     layers = [{"algo": "iql", "iql": {"critics": 3}, "shared": {"tau": 0.1}}]
     assert under(None, layers, method_configs()) == layers

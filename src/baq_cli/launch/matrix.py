@@ -24,7 +24,7 @@ from baq_cli.recipes.load import (
     parse_overrides,
 )
 from baq_cli.recipes.method_files import learns, named
-from baq_cli.recipes.protocols import check_matched, resolved, under
+from baq_cli.recipes.protocols import check_matched, opened, resolved, under
 from baq_cli.recipes.schema import CompareConfig
 from baq_cli.recipes.shipped import open_recipe
 from baq_cli.report.protocol import check_same_protocol, environment_asked, protocol_of
@@ -40,9 +40,9 @@ PHASE_OF: dict[str, Phase] = {
     **{unit: phase for phase, unit in UNITS.items()},
     **{f"evaluation.every_{unit}": phase for phase, unit in UNITS.items()},
     **dict.fromkeys(("critic_updates", "guard", "intervention", "shadow", "control"), "online"),
-    **dict.fromkeys(("overlap", "acting"), "online"),
+    **dict.fromkeys(("overlap", "acting", "env_workers", "keep_transitions"), "online"),
 }
-"""Keys of a run that one of its phases alone reads."""
+"""Keys of a run that one of its phases alone reads; `test_keys_of_phases.py` watches two read."""
 Grid = Mapping[str, Sequence[Any]]
 """Values to try, by a recipe's key."""
 
@@ -116,12 +116,13 @@ def tasks_of(
     if over.get("protocol") is not None:
         said = clipped(str(over["protocol"]))
         raise UsageError(f"protocol={said} changes no method's settings: say --protocol {said}")
-    shared = [open_recipe(name) for name in recipes]
+    configs = method_configs()
+    shared = [opened(asked.protocol, name, configs) for name in recipes]
     if asked.recipes:
-        bases = [[open_recipe(name), *shared] for name in asked.recipes]
+        bases = [[opened(asked.protocol, name, configs), *shared] for name in asked.recipes]
     else:
         bases = [[layer] for layer in shared] or [[]]
-    bases = [under(asked.protocol, base, method_configs()) for base in bases]
+    bases = [under(asked.protocol, base, configs) for base in bases]
     if len(bases) > 1:
         if asked.datasets:
             raise UsageError(

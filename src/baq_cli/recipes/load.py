@@ -43,9 +43,9 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     for layer in layers:
         aside = (SHARED, COMPARE, TUNE, *methods)
         own = {key: value for key, value in layer.items() if key not in aside}
-        comparison_of(layer)
+        _check_published(comparison_of(layer).published, methods)
         tuning_of(layer)
-        run = {key: value for key, value in run.items() if key not in _outdated(own)}
+        run = {key: value for key, value in run.items() if key not in outdated(own)}
         run = merged(run, own)
         shared = _mapping(layer, SHARED)
         _check_shared(shared)
@@ -68,7 +68,7 @@ def resolve(layers: Sequence[Layer], methods: Methods) -> Recipe:
     return Recipe(run=_validate(RunConfig, run, "", beside), method=parsed[algo])
 
 
-def _outdated(layer: Layer) -> tuple[str, ...]:
+def outdated(layer: Layer) -> tuple[str, ...]:
     """Return the keys of earlier layers that hold no longer beside what a layer says of its own."""
     if layer.get(NO_ENV):
         return ("env", *OF_ENVIRONMENT)
@@ -134,6 +134,15 @@ def _mapping(layer: Layer, name: str) -> Layer:
             f"recipe key '{name}': expected a mapping of keys to values, found {clipped(section)}"
         )
     return section
+
+
+def _check_published(said: Sequence[str], methods: Methods) -> None:
+    for word in said:
+        if word != "all" and word not in methods:
+            raise UsageError(
+                f"recipe key '{COMPARE}.published': unknown algorithm '{clipped(word)}'; "
+                f"{nearest(word, list(methods))}"
+            )
 
 
 def _check_shared(shared: Layer) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from baq_cli.errors import UsageError
 from baq_cli.recipes.closed import AgentConfig
-from baq_cli.recipes.load import SHARED, Layer, Methods, comparison_of, resolve
+from baq_cli.recipes.load import SHARED, Layer, Methods, comparison_of, read_layer, resolve
 from baq_cli.recipes.method_files import named
+from baq_cli.recipes.names import recipe_names
 from baq_cli.recipes.schema import ProtocolName, Recipe
+from baq_cli.recipes.shipped import EXTENDS, find_recipe, open_recipe
 
 MATCHED: Mapping[str, Any] = {
     "hidden": [256, 256],
@@ -40,6 +42,25 @@ and overrides of `shared` say other values, for all of them that don't have it a
 def matched_keys(model: type[AgentConfig]) -> frozenset[str]:
     """Return the keys of a method that `matched` sets: those it has, less those that make it."""
     return frozenset(MATCHED) & frozenset(model.model_fields) - model.unused - frozenset(model.own)
+
+
+def opened(protocol: ProtocolName | None, name: str, methods: Methods) -> Layer:
+    """Read a recipe for a protocol.
+
+    published: what a shipped recipe says is its methods' authors' holds of its own sections, not of
+    what a file that extends it changes in them, unless that says itself which are published.
+    Raises UsageError as `open_recipe` does.
+    """
+    layer = open_recipe(name)
+    if protocol != "published" or name in recipe_names():
+        return layer
+    own = read_layer(find_recipe(name))
+    if own.get(EXTENDS) is None or "published" in comparison_of(own).model_fields_set:
+        return layer
+    theirs = open_recipe(own[EXTENDS])
+    aside = {SHARED, *methods}
+    kept = {key: value for key, value in layer.items() if key not in aside}
+    return kept | {key: value for key, value in theirs.items() if key in aside}
 
 
 def under(protocol: ProtocolName | None, layers: Sequence[Layer], methods: Methods) -> list[Layer]:

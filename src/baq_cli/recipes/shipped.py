@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from baq_cli.errors import EnvironmentMismatch, UsageError, clipped, nearest
-from baq_cli.recipes.load import Layer, merged, read_layer
+from baq_cli.recipes.load import Layer, merged, outdated, read_layer
 from baq_cli.recipes.names import recipe_folder, recipe_names
 from baq_cli.untrusted import check_plain_arguments, trusted
 
@@ -39,7 +39,8 @@ def _near(name: str) -> str:
 def open_recipe(name: str) -> Layer:
     """Read a shipped recipe or a recipe file, with the shipped recipe that it `extends`.
 
-    Keys of the file win over those of the one that it extends, key by key.
+    Keys of the file win over those of the one that it extends, key by key; an environment that it
+    names it names whole.
     Raises UsageError where that isn't shipped, and EnvironmentMismatch where its environment's
     arguments name files, unless that is trusted.
     """
@@ -71,4 +72,5 @@ def _whole(layer: Layer, name: str, most: int) -> Layer:
         )
     if not most:
         raise UsageError(f"the recipe {name} extends itself, or too many recipes in turn")
-    return merged(_whole(read_layer(recipe_folder() / f"{family}.yaml"), family, most - 1), own)
+    theirs = _whole(read_layer(recipe_folder() / f"{family}.yaml"), family, most - 1)
+    return merged({key: theirs[key] for key in theirs if key not in outdated(own)}, own)

@@ -12,7 +12,8 @@ from baq_cli.units import Phase
 
 SIMULATORS = ("mujoco", "gymnasium")
 PROTOCOLS = {
-    "published": "Protocol: published. Each method runs as its authors ran it, or as CORL did.",
+    "published": "Protocol: published. Each method runs as its authors ran it, or as CORL did; on "
+    "a task that neither ran it on, with its defaults, which are theirs on locomotion.",
     "matched": "Protocol: matched. Methods are alike in all they share (networks, critics, inputs, "
     "batches, warm-up, updates a step) and differ in what makes each one.",
     None: "Protocol: none. Methods run as the recipes say, and may differ in more than what makes "
