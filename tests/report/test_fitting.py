@@ -114,3 +114,16 @@ def test_differences_and_scores_below_one_have_the_digits_that_tell_them_apart()
     }
     assert in_page == "0.0213 <small>[−0.0041, 0.0520]</small>"
     assert "0.0213" in markdown(document, {})
+
+
+def test_what_a_method_and_its_base_differ_in_stands_below_their_differences() -> None:
+    document = rich()
+    told = "differ in more than what"
+    tables = ("\n".join(printed(comparison_tables(document), 400)), markdown(document, {}))
+    assert not any(told in text for text in (*tables, page(document)))
+    row = document["against_base"][0]
+    row["unlike"] = ["critics", "warmup"]
+    sentence = f"{row['method']} and {row['base']} {told} {row['method']} adds: critics, warmup."
+    for text in ("\n".join(printed(comparison_tables(document), 400)), page(document)):
+        assert text.count(sentence) == 1
+    assert markdown(document, {}).count(sentence) == 1

@@ -107,6 +107,16 @@ def test_of_bases_that_may_all_be_it_the_plain_one_is_and_else_none() -> None:
     assert added(method, *unlike) == {}
 
 
+def test_settings_that_a_method_and_its_base_have_unlike_are_told() -> None:
+    """The difference is the method's alone only where there are none."""
+    base = set_to("iql", "iql", 10.0, utd=1, critics=2, beta=3.0, only_here=1)
+    own = {"base": "iql", "confidence": "spread", "utd": 1, "beta": 1.0}
+    alike = set_to("baq", "alike", 12.0, **own, critics=2, iql={"beta": 3.0})
+    unlike = set_to("baq", "unlike", 12.0, **own, critics=4, iql={"beta": 5.0})
+    rows = against_base([{c.method: c for c in (base, alike, unlike)}], ["alike", "unlike"])
+    assert [row["unlike"] for row in rows] == [[], ["critics", "beta"]]
+
+
 def test_limits_are_the_bases_too() -> None:
     def limited(method: str, label: str, final: float, **settings: Any) -> Course:
         recipe = {"algo": method, method: settings, "safety": {"max_action_change": [0.1]}}

@@ -27,6 +27,7 @@ from baq_cli.report.markdown import write_markdown
 from baq_cli.report.method_runs import ONLINE_FIELDS, Course
 from baq_cli.report.packed import FACTS as CELL
 from baq_cli.report.packed import as_json
+from baq_cli.report.paired import against_base
 from baq_cli.report.protocol import protocol_of
 from baq_cli.report.results_csv import REBUILT, SOURCE, read_sheet, write_sheet
 from baq_cli.report.run_facts import RunFacts
@@ -315,8 +316,22 @@ def test_what_the_pages_rest_on_is_whole(shipped: Path) -> None:
     """
     courses = read_sheet(shipped).courses
     methods, tasks = ({getattr(of, name) for of in courses} for name in ("method", "task"))
-    assert len(methods) > 5
+    assert len(methods) > 3
     assert len(courses) == len(methods) * len(tasks)
+
+
+@follows("have a part in the differences; --protocol matched makes such settings alike.")
+def test_methods_and_their_bases_differ_in_nothing_else_in_the_comparisons_that_say_so() -> None:
+    """They ran under `--protocol matched`, which promises it."""
+    path = REPOSITORY / "docs" / "results" / "evidence" / "results.csv"
+    courses = read_sheet(path).courses
+    assert {course.runs[-1].recipe["protocol"] for course in courses} == {"matched"}
+    tasks: dict[str, dict[str, Course]] = {}
+    for course in courses:
+        tasks.setdefault(course.task, {})[course.method] = course
+    rows = against_base(list(tasks.values()), ["baq"])
+    assert len(rows) == len(tasks) + 1
+    assert not any(row["unlike"] for row in rows)
 
 
 @follows(

@@ -61,7 +61,7 @@ def rich() -> dict[str, Any]:
     }
     document["against_base"] = [
         {"method": "baq", "base": "iql", "task": task, "unit": "return", "pairs": 5}
-        | {"statistics": numbers}
+        | {"unlike": [], "statistics": numbers}
         for task in (*tasks, None)
     ]
     document["notes"] = ["Only 5 seeds a cell: read the intervals with care."]
@@ -86,7 +86,7 @@ def hostile() -> dict[str, Any]:
     numbers = {"value": 1.0, "low": None, "high": None}
     document["against_base"] = [
         {"method": HOSTILE[0], "base": HOSTILE[1], "task": tasks[0], "unit": "return", "pairs": 1}
-        | {"statistics": {"online_mean": numbers, "final": numbers}}
+        | {"unlike": list(HOSTILE), "statistics": {"online_mean": numbers, "final": numbers}}
     ]
     document["failures"] = [
         {"task": HOSTILE[1], "method": HOSTILE[2], "error": HOSTILE[4], "seeds": []}
@@ -139,7 +139,7 @@ def crowded() -> dict[str, Any]:
     numbers = {name: {"value": -12.25, "low": -1310.5, "high": 28.0} for name in OF_PAIRS}
     document["against_base"] = [
         {"method": "baq", "base": "td3_bc", "task": task_name, "unit": "return", "pairs": 3}
-        | {"statistics": numbers}
+        | {"unlike": [], "statistics": numbers}
     ]
     return document
 

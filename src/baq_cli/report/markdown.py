@@ -220,6 +220,7 @@ def _against_base(document: Document) -> Iterator[str]:
     ]
     headings = [document["statistics"][name]["heading"] for name in view.OF_PAIRS]
     yield table(["method", "base", "task", *headings, "pairs"], rows, 3)
+    yield from map(escaped, view.unlike_bases(document))
 
 
 # -- beside the numbers

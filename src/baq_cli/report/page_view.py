@@ -75,6 +75,7 @@ def context(document: Mapping[str, Any]) -> dict[str, Any]:
         "aggregates": document["aggregates"] and aggregates_view(document),
         "against_base": [(row, pair_decimals(row)) for row in document["against_base"]],
         "about_pairs": ABOUT_PAIRS,
+        "unlike_bases": unlike_bases(document),
         "of_pairs": OF_PAIRS,
         "all_tasks": ALL_TASKS,
         "recipes": recipe_groups(document),
@@ -173,6 +174,19 @@ def is_normalized(task: Mapping[str, Any]) -> bool:
 def pair_decimals(row: Mapping[str, Any]) -> int:
     """Return with how many decimals a method's differences from its base are printed."""
     return tenths(row["statistics"][name][end] for name in OF_PAIRS for end in ENDS)
+
+
+def unlike_bases(document: Mapping[str, Any]) -> list[str]:
+    """Say of each method that is set unlike its base, in a sentence, in which settings it is."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for row in document["against_base"]:
+        found.setdefault((row["method"], row["base"]), {}).update(dict.fromkeys(row["unlike"]))
+    return [
+        f"{method} and {base} differ in more than what {method} adds: {', '.join(keys)}. These "
+        "have a part in the differences; --protocol matched makes such settings alike."
+        for (method, base), keys in found.items()
+        if keys
+    ]
 
 
 def _numbers(statistics: Iterable[Mapping[str, Any] | None]) -> list[float]:

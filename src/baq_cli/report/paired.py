@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,7 +28,8 @@ def against_base(tasks: Tasks, methods: Sequence[str]) -> list[dict[str, Any]]:
     A row has the mean over pairs of the method's statistic minus its base's, of the same seed on
     the same task, with a bootstrap interval over pairs (stratified by task). `task` is None in a
     row over all tasks that both have, which is in normalised scores; it is left out where a task
-    has no reference, or another base.
+    has no reference, or another base. `unlike` holds the settings in which the two differ beside
+    what makes the method: where there are any, the difference isn't the method's alone.
     """
     rows: list[dict[str, Any]] = []
     for method in methods:
@@ -75,10 +76,22 @@ def _set_alike(course: Course, base: str, bases: Sequence[Course]) -> list[Cours
     Keys that the course hasn't say nothing; limits that it hasn't are none. What is the base's own
     it has in a section of the base's name.
     """
-    own = setting_of(course)
-    asked = {key: own.get(f"{base}.{key}", own.get(key)) for key in differing_in(bases)}
+    asked = _as_of_base(course, base, differing_in(bases))
     known = {key for key, value in asked.items() if value is not None or key.startswith(LIMITS)}
     return [each for each in bases if all(setting_of(each).get(key) == asked[key] for key in known)]
+
+
+def _as_of_base(course: Course, base: str, keys: Iterable[str]) -> dict[str, str | None]:
+    """Return a course's values of its base's settings: those in the base's section come first."""
+    own = setting_of(course)
+    return {key: own.get(f"{base}.{key}", own.get(key)) for key in keys}
+
+
+def _set_unlike(course: Course, base: Course) -> list[str]:
+    """Return the settings of a base that a course has too, at other values."""
+    theirs = setting_of(base)
+    asked = _as_of_base(course, base.runs[-1].recipe["algo"], theirs)
+    return [key for key, value in asked.items() if value not in (None, theirs[key])]
 
 
 def _row(task: str | None, pairs: Sequence[tuple[Course, Course]]) -> dict[str, Any]:
@@ -93,6 +106,7 @@ def _row(task: str | None, pairs: Sequence[tuple[Course, Course]]) -> dict[str, 
         "task": task,
         "unit": course.unit,
         "pairs": sum(map(len, strata["final"])),
+        "unlike": list(dict.fromkeys(key for pair in pairs for key in _set_unlike(*pair))),
         "statistics": {
             name: asdict(interval(found, mean)) for name, found in strata.items() if found
         },

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
 from baq_cli.report.page_aggregates import AGGREGATES, on_the_way
-from baq_cli.report.page_view import ALL_TASKS, ENDS, OF_PAIRS, pair_decimals
+from baq_cli.report.page_view import ALL_TASKS, ENDS, OF_PAIRS, pair_decimals, unlike_bases
 from baq_cli.report.wording import of_seeds, tenths
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ def _against_base(document: Document) -> list[Any]:
         cells = [_interval(row["statistics"][name], pair_decimals(row)) for name in OF_PAIRS]
         names = row["method"], row["base"], row["task"] or ALL_TASKS
         table.add_row(*map(_text, names), *cells, f"{row['pairs']}")
-    return [_text("a method minus its base, seed by seed\n"), Fitting(table)]
+    told = map(_text, unlike_bases(document))
+    return [_text("a method minus its base, seed by seed\n"), Fitting(table), *told]
 
 
 def _cell(statistic: Mapping[str, Any], decimals: int) -> str:
