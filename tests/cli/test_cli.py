@@ -18,8 +18,9 @@ import typer
 from minari.data_collector import EpisodeBuffer
 
 from baq_cli.cli.main import app
-from baq_cli.cli.options import parse_seeds, tell_idle
+from baq_cli.cli.options import MOST_EPISODES, MOST_STEPS, parse_seeds, tell_idle
 from baq_cli.errors import ExitStatus, UsageError
+from baq_cli.recipes.schema import RunConfig
 from baq_cli.untrusted import TRUST_VARIABLE, trusted
 from support.cli import SMALL, baq, baq_json
 
@@ -74,6 +75,36 @@ def test_one_who_means_seed_0_is_told_how_to_say_so() -> None:
     with pytest.raises(UsageError, match=r"seed 0 alone is --seeds 0,$"):
         parse_seeds("0")
     assert parse_seeds("0,") == [0]
+
+
+@pytest.mark.parametrize("words", ["eval --checkpoint run --episodes", "advise --episodes"])
+def test_no_command_plays_more_episodes_than_a_recipe_may(
+    words: str, baq_here: Callable[..., tuple[int, str, str]]
+) -> None:
+    RunConfig(algo="iql", evaluation={"episodes": MOST_EPISODES})
+    with pytest.raises(ValueError, match="episodes"):
+        RunConfig(algo="iql", evaluation={"episodes": MOST_EPISODES + 1})
+    status, _, said = baq_here(*words.split(), str(MOST_EPISODES + 1))
+    assert status == 2
+    assert "Invalid value for '--episodes'" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval --checkpoint run --max-episode-steps",
+        "data collect me/a-v0 --behavior random --env Pendulum-v1 --env-steps",
+    ],
+)
+def test_no_command_makes_more_steps_than_a_recipe_may(
+    words: str, baq_here: Callable[..., tuple[int, str, str]]
+) -> None:
+    RunConfig(algo="iql", env_steps=MOST_STEPS)
+    with pytest.raises(ValueError, match="env_steps"):
+        RunConfig(algo="iql", env_steps=MOST_STEPS + 1)
+    status, _, said = baq_here(*words.split(), str(MOST_STEPS + 1))
+    assert status == 2
+    assert f"Invalid value for '{words.split()[-1]}'" in said
 
 
 def test_seeds_are_a_count_or_a_list() -> None:

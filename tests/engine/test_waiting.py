@@ -40,6 +40,7 @@ from baq_cli.engine.updates.device import on_threads
 from baq_cli.engine.updates.threads import same_digits
 from baq_cli.envs.faults import Checked
 from baq_cli.envs.pool import EnvPool, environment_spaces
+from baq_cli.envs.ref import EnvRef
 from baq_cli.runs.events import ignore
 from support.acting_probes import PROBE, probe, probe_of
 from support.logs import listing
@@ -171,7 +172,8 @@ def test_a_collection_leaves_alone_what_no_row_comes_of(env_steps: int, steps: l
         return found, asked[0] * WIDTH
 
     (found, every), fewer = rows(env_steps), steps[0]
-    assert sum(len(episode.rewards) for episode in found) == env_steps <= fewer < every
+    assert sum(len(episode.rewards) for episode in found) == env_steps <= fewer <= every
+    assert fewer < every or env_steps == 1, "at the first step none holds enough"
     longer, _ = rows(env_steps + 4 * WIDTH * LIMIT)
     for one, other in zip(found, longer, strict=False):
         count = len(one.rewards)
@@ -180,6 +182,17 @@ def test_a_collection_leaves_alone_what_no_row_comes_of(env_steps: int, steps: l
         assert_array_equal(one.observations, other.observations[: count + 1])
         assert_array_equal(one.actions, other.actions[:count])
         assert_array_equal(one.rewards, other.rewards[:count])
+
+
+@pytest.mark.parametrize("env_steps", [0, 1, 25])
+def test_an_episode_is_not_played_beyond_the_last_row_of_a_collection(
+    env_steps: int, steps: list[int]
+) -> None:
+    long = EnvRef.of("Pendulum-v1", {}, 1_000)
+    found = collect(long, lambda obs, _: np.zeros((len(obs), 1)), env_steps, lambda n: n)
+    assert [len(episode.rewards) for episode in found] == [env_steps] * bool(env_steps)
+    assert not any(episode.terminated for episode in found)
+    assert steps[0] <= WIDTH * env_steps
 
 
 # -- a dry run

@@ -9,8 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from subprocess import PIPE
+from types import ModuleType
 
 import pytest
 
@@ -114,6 +117,58 @@ def test_the_same_signal_twice_at_once_ends_a_command_once(
         now += 2 * TWICE_SECONDS
         with pytest.raises(Stopped, match="SIGTERM"):
             send(signal.SIGTERM)
+
+
+LOSES = f"""
+import os, signal, sys, time
+sys.path[:0] = [{str(REPOSITORY / "src")!r}]
+from baq_cli.signals import Stopped, raised
+sent = []
+def send(event, arguments):
+    if event == "import" and arguments[0] == "numpy" and not sent:
+        sent.append(os.kill(os.getpid(), signal.SIGTERM))
+sys.addaudithook(send)
+try:
+    with raised():
+        import torch
+        time.sleep(30)
+except Stopped:
+    print(len(sent), "numpy" in sys.modules)
+"""
+
+
+def test_a_signal_while_pytorch_loads_numpy_is_not_lost_in_its_c_code() -> None:
+    process = subprocess.run([sys.executable, "-c", LOSES], capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("1 True\n", "")
+
+
+class Endless(ExtensionFileLoader):
+    """An extension module that is asked to stop while it loads, and never has loaded."""
+
+    def __init__(self, signals: int):
+        super().__init__("endless", "endless.so")
+        self.signals = signals
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        for _ in range(self.signals):
+            send(signal.SIGTERM)
+            time.sleep(0.3)
+        time.sleep(30)
+        return ModuleType("endless")
+
+
+@pytest.mark.parametrize(
+    ("twice", "patience", "signals"), [(0.1, 30.0, 2), (30.0, 0.2, 1)], ids=["again", "too long"]
+)
+def test_a_module_that_never_has_loaded_keeps_nobody_who_asks_again_or_waits_long(
+    twice: float, patience: float, signals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("baq_cli.signals.TWICE_SECONDS", twice)
+    monkeypatch.setattr("baq_cli.signals.LOADING_SECONDS", patience)
+    spec, begun = ModuleSpec("endless", Endless(signals)), time.monotonic()
+    with raised(), pytest.raises(Stopped, match="SIGTERM"):
+        module_from_spec(spec)
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("number", STOPPING)

@@ -39,7 +39,9 @@ def advise(
         bool,
         typer.Option("--no-env", help="Play nothing: estimate the policy's return from the data."),
     ] = False,
-    episodes: Annotated[int, typer.Option(help="Episodes to play, a seed.", min=2)] = EPISODES,
+    episodes: Annotated[
+        int, typer.Option(help="Episodes to play, a seed.", min=2, max=opt.MOST_EPISODES)
+    ] = EPISODES,
     number: Annotated[
         int, typer.Option(help="Which set of start states; the same number repeats them.", min=0)
     ] = 0,

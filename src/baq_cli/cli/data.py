@@ -149,7 +149,9 @@ def score_reference(
             autocompletion=completion.checkpoint,
         ),
     ] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes of each.", min=2)] = 100,
+    episodes: Annotated[
+        int, typer.Option(help="Episodes of each.", min=2, max=opt.MOST_EPISODES)
+    ] = 100,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -197,7 +199,10 @@ def collect(
             autocompletion=completion.checkpoint,
         ),
     ],
-    env_steps: Annotated[int, typer.Option(help="Environment steps, over all behaviours.", min=1)],
+    env_steps: Annotated[
+        int,
+        typer.Option(help="Environment steps, over all behaviours.", min=1, max=opt.MOST_STEPS),
+    ],
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the behaviour's environment.")
     ] = None,
@@ -230,7 +235,9 @@ def behavior(
         Path,
         typer.Option(help="A one-seed run or checkpoint.", autocompletion=completion.checkpoint),
     ],
-    episodes: Annotated[int, typer.Option(help="Episodes to measure its return.", min=1)] = 50,
+    episodes: Annotated[
+        int, typer.Option(help="Episodes to measure its return.", min=1, max=opt.MOST_EPISODES)
+    ] = 50,
 ) -> None:
     """Keep a checkpoint's policy as a small behaviour file, with its measured return."""
     from baq_cli.engine.collection.behaviors import describe, export_behavior

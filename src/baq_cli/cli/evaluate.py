@@ -27,7 +27,9 @@ def evaluate(
     ],
     episodes: Annotated[
         int | None,
-        typer.Option(help="Episodes a seed; default: 20, or 1 that is watched.", min=1),
+        typer.Option(
+            help="Episodes a seed; default: 20, or 1 that is watched.", min=1, max=opt.MOST_EPISODES
+        ),
     ] = None,
     env: Annotated[
         str | None, typer.Option(help="Gymnasium id; default: the checkpoint's environment.")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from baq_cli.recipes.load import Layer
     from baq_cli.recipes.schema import Recipe
 
+MOST_STEPS, MOST_EPISODES = 10**12, 100_000
+"""What recipes take of steps, and of episodes an evaluation; their schema is slow to load."""
+
 Algo = Annotated[
     str | None,
     typer.Option(
@@ -46,7 +49,10 @@ EnvArg = Annotated[
     typer.Option(help="An argument of the environment, KEY=VALUE. Repeatable.", metavar="…"),
 ]
 MaxEpisodeSteps = Annotated[
-    int | None, typer.Option(help="Steps after which an episode is cut; default: its own.", min=1)
+    int | None,
+    typer.Option(
+        help="Steps after which an episode is cut; default: its own.", min=1, max=MOST_STEPS
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 NoCapture = Annotated[

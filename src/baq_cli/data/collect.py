@@ -111,8 +111,8 @@ def collect(
     seeds = [start_seed(n) for n in range(WIDTH)]
     obs = pool.reset(seeds)
     running = [_Open(n, seeds[n], pool.given[n].copy()) for n in range(WIDTH)]
-    wanted = np.ones(WIDTH, dtype=np.bool_)
-    while prefix_steps < env_steps:
+    wanted = np.full(WIDTH, env_steps > 0)
+    while wanted.any():
         action = act(obs, np.asarray([episode.number for episode in running]))
         obs, reward, terminated, truncated = pool.step(action, wanted)
         logged = pool.last.action_in_env
@@ -137,7 +137,8 @@ def collect(
             for k in np.flatnonzero(over & wanted).tolist():
                 running[k].observations = [pool.given[k].copy()]
     pool.close()
-    return _cut(prefix, env_steps)
+    finished |= {episode.number: episode.close(False) for episode in running if episode.rewards}
+    return _cut([*prefix, *(finished[number] for number in sorted(finished))], env_steps)
 
 
 def _wanted(
@@ -148,17 +149,18 @@ def _wanted(
 ) -> npt.NDArray[np.bool_]:
     """Tell which running episodes may be among the first `env_steps` steps, `[K]`.
 
-    An episode is not where those before it hold as many already; its environment need not step on.
+    An episode is not where those before it hold as many already, or it and those before it do: its
+    environment need not step on, however long it would.
     """
     steps = {episode.number: len(episode.rewards) for episode in running}
     steps |= {number: len(episode.rewards) for number, episode in finished.items()}
     if prefix_steps + sum(steps.values()) < env_steps:
         return np.ones(len(running), dtype=np.bool_)
-    before = dict(
+    with_it = dict(
         zip(sorted(steps), accumulate(map(steps.__getitem__, sorted(steps))), strict=True)
     )
-    first = [prefix_steps + before[episode.number] - len(episode.rewards) for episode in running]
-    return np.asarray(first) < env_steps
+    held = [prefix_steps + with_it[episode.number] for episode in running]
+    return np.asarray(held) < env_steps
 
 
 def _cut(episodes: list[LoggedEpisode], env_steps: int) -> list[LoggedEpisode]:
