@@ -154,7 +154,8 @@ class Replay:
         if most is None:
             return [_mass(store, u, draw.prioritised) for store in stores], [None, None]
         later = torch.minimum(stores[1].reach_on_device(), most)
-        earlier = torch.minimum(stores[0].reach_on_device(), most - later)
+        left = (most - stores[1].written_on_device()).clamp(min=0)
+        earlier = torch.minimum(stores[0].reach_on_device(), left)
         return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
 
     def _newest(self, draw: Draw, like: Store) -> Tensor | None:
