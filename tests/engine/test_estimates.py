@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.registry import METHODS
+from baq_cli.cli.estimates import show_estimate
 from baq_cli.data.episodes import Episodes, monte_carlo_returns
 from baq_cli.data.minari.read import load_episodes
 from baq_cli.engine.checkpoints.restore import load_agent
@@ -74,6 +75,25 @@ def test_an_estimate_is_the_mean_over_seeds_and_starts_beside_the_datas_own() ->
     assert found.behavior_raw.value == NEAR((1 + 2 + 3 + 4 + 5) / 2)
     assert found.gain.value == NEAR(4.0 - np.mean(own))
     assert (found.gain.low, found.gain.high) == NEAR((5.0 - 7.375, 3.0 - 2.0))
+
+
+def test_returns_below_one_are_said_with_digits_that_tell_them_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = replace(episodes(), reward=episodes().reward / 1000)
+    critics = {"transitions": 3, "episodes": 1, "predicted": 0.0312, "realised": 0.0296}
+    found = {
+        **{"algo": "iql", "dataset": "me/success-v0", "seeds": [0], "trained_on_it": False},
+        "estimate": of_values(np.array([[0.0021, 0.0049]]), 0.5, 10, data).as_dict(),
+        "calibration": {"critics": critics | {"correlation": [None]}},
+        "closeness": {"distance": [0.1], "log_likelihood": None, "actions": "mode", "spread": 0.2},
+    }
+    show_estimate(found, None)
+    said = capsys.readouterr().out
+    assert said.splitlines()[2].split() == ["0", "0.00350", "0.00210", "0.00490", "0.100"]
+    assert "me/success-v0: 0.00350 [0.00210, 0.00490] discounted" in said
+    assert "0.00469 [0.00200, 0.00738] discounted, 0.0075 [0.0030, 0.0120] as" in said
+    assert "predicted 0.0312 of the policy, realised 0.0296" in said
 
 
 def test_one_start_has_no_interval() -> None:

@@ -308,6 +308,36 @@ def test_priorities_and_columns_belong_to_the_rows_that_are_drawn(share: float, 
             assert set(rows) == set(offline.subset[seed].tolist())
 
 
+def test_columns_are_computed_of_transitions_that_are_discounted_as_their_phase_says() -> None:
+    agent: Any = SimpleNamespace(**{n: getattr(Distances, n) for n in ("spec", "config")})
+    agent.data_columns, agent.reprioritises = (), False
+    agent.annotate = lambda batch: {"worth": batch.discount}
+    for discount, expected in ((0.7, 0.7), (None, AgentConfig().discount)):
+        plan = Plan((Draw(("offline",)),), discount=discount)
+        offline, _ = stores_in_reach(agent, plan, numbered_store(3))
+        assert offline is not None
+        assert offline.own is not None
+        worth = torch.tensor(expected) * torch.arange(3.0)  # here a row's flag is its number
+        assert torch.equal(offline.own[..., 0], worth.expand(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "kept"),
+    [(0.25, 0, 6), (0.25, 10, 10), (0.25, 100, 24), (0.5, 5, 12), (0.01, 0, 0), (0.01, 1, 1)],
+)
+def test_of_a_dataset_a_share_stays_in_reach_but_so_many_rows_at_least_and_all_at_most(
+    share: float, least: int, kept: int
+) -> None:
+    agent: Any = Distances()
+    plan = Plan(offline_share=share, offline_min_rows=least)
+    offline, _ = stores_in_reach(agent, plan, numbered_store(24))
+    assert offline is not None
+    assert offline.reach == offline.reach_on_device() == kept
+    assert offline.subset is not None
+    for rows in offline.subset.tolist():
+        assert len(set(rows) & set(range(24))) == kept
+
+
 def test_a_subset_is_a_seeds_own_and_the_same_each_time() -> None:
     first, second = stores_with_priorities(0.25)[0], stores_with_priorities(0.25)[0]
     assert torch.equal(first.subset, second.subset)  # type: ignore[arg-type]
