@@ -16,6 +16,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import UNION, Draw, Plan
 from baq_cli.engine.experience import reader
+from baq_cli.engine.experience.columns import UNKNOWN_RETURN
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import split
 from baq_cli.engine.experience.store import Layout, Store
@@ -414,6 +415,21 @@ def test_rows_written_together_are_those_written_one_by_one(
             one_by_one.append(row)
     in_time = [store.rows[:, store.in_time()] for store in (together, one_by_one)]
     assert torch.equal(*in_time)
+
+
+def test_rows_of_a_model_have_the_columns_that_it_gives_and_else_those_of_no_known_episode() -> (
+    None
+):
+    layout = Layout(1, 1, ("mc_return", "held_out"))
+    agent: Any = SimpleNamespace(spec=tiny_spec(SEEDS, obs_dim=1, action_dim=1))
+    store = Store.empty(layout, 2, 4, CPU)
+    rows = Layout(1, 1, ()).unpack(row_of(LAYOUT, 5, 6).unsqueeze(1))
+    for said in ({}, {"mc_return": torch.tensor([[7.0], [8.0]])}):
+        StoreReader(agent, {"model": store}, GAMMA).put("model", rows | said)
+    found = layout.unpack(store.rows[:, : store.size])
+    assert found["mc_return"].tolist() == [[UNKNOWN_RETURN, 7], [UNKNOWN_RETURN, 8]]
+    assert found["held_out"].tolist() == [[0, 0]] * 2
+    assert found["reward"].tolist() == [[5, 5], [6, 6]]
 
 
 def test_what_a_reader_yields_is_of_the_dataset_and_discounted() -> None:
