@@ -325,6 +325,26 @@ def test_critics_are_held_against_returns_in_the_units_that_each_learned(run: Pa
     assert not assess(run, replace(data, reward=data.reward + 1), steps=1).seen
 
 
+@pytest.mark.usefixtures("figures")
+def test_a_policy_that_decides_ahead_has_an_estimate_and_no_calibration(
+    short_env: str, baq_here: Baq, tmp_path: Path
+) -> None:
+    """Its chunks are valued whole; no critics judge the single actions of a log."""
+    words = ("--env", short_env, "--behavior", "random", "--env-steps", "60")
+    assert baq_here("data", "collect", LOG, *words)[0] == 0
+    small = [word.replace("iql.", "qc_fql.") for word in (*TINY, "iql.chunk=2")]
+    words = ("--algo", "qc_fql", "--dataset", LOG, "--gradient-steps", "2", "--seeds", "2")
+    done = baq_here("pretrain", *words, "--out", tmp_path / "run", *small)
+    assert done[0] == 0, done[2]
+    words = ("--checkpoint", tmp_path / "run", "--dataset", LOG, "--steps", "2", "--json")
+    status, out, said = baq_here("ope", *words, "--out", tmp_path / "seen")
+    assert status == 0, said
+    found = json.loads(out)
+    assert found["calibration"] == {"fitted": None, "critics": None}
+    assert len(found["estimate"]["seeds"]) == 2
+    assert found["closeness"]["actions"] == "samples"
+
+
 def test_a_log_of_other_spaces_is_refused(run: Path, baq_here: Baq) -> None:
     words = ("--env", "MountainCarContinuous-v0", "--behavior", "random", "--env-steps", "20")
     assert baq_here("data", "collect", "me/other/log-v0", *words)[0] == 0
