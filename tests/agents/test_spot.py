@@ -209,6 +209,8 @@ def test_a_run_learns_online_by_the_discount_of_that_phase(
 ) -> None:
     """In updates and in returns beside transitions: as one whose discount is that all along."""
     monkeypatch.setattr(SPOT, "data_columns", ("mc_return",))
+    kept = lambda self, batch: {"copy": batch.columns["mc_return"]}  # noqa: E731
+    monkeypatch.setattr(SPOT, "annotate", kept)
 
     def recipe(discount: float, online: float | None) -> Recipe:
         method = {"discount": discount, "online_discount": online, "warmup_env_steps": 2}

@@ -264,6 +264,16 @@ def test_batches_without_a_whole_chunk_teach_nothing_and_spoil_nothing() -> None
     assert evaluation.at(FEATURES[:1]).item() == pytest.approx(10.0, abs=0.5)
 
 
+def test_of_a_chunk_that_a_termination_cuts_short_the_rewards_until_then_are_learned() -> None:
+    """1 + γ 5 from the first of two steps, 5 from the second, in chunks of three."""
+    ends: list[Row] = [(0, 0.0, 1.0, 2, False), (2, 0.0, 5.0, 4, True)] * 8
+    of_data = Spec((0,), PLACES + 1, 1), logged(ends, [2] * 8), IDENTITY, GAMMA
+    evaluation = FittedQ(*of_data, LINEAR, chunk=3)
+    evaluation.fit(idle, 400)
+    found = evaluation.at(FEATURES[[0, 2]])[0]
+    np.testing.assert_allclose(found, [1 + GAMMA * 5, 5], atol=0.02)
+
+
 @follows("they can't be valued by it. Give --dataset one with longer episodes.")
 def test_data_without_any_whole_chunk_are_refused() -> None:
     def valued(data: Episodes) -> FittedQ:
