@@ -189,10 +189,11 @@ def test_distance_is_in_shares_of_an_actions_range_and_says_what_acts() -> None:
 
 def test_of_a_chunk_the_action_that_is_done_first_is_held_against_the_log() -> None:
     agent = tiny_agent("qc_fql", tiny_spec(action_dim=1)).float()
-    ahead = torch.tensor([1.0] + [-1.0] * (agent.chunk - 1))
+    ahead = torch.tensor([0.0] + [1.0] * (agent.chunk - 1))
     agent.act = lambda obs, noise: ahead.expand(*obs.shape[:2], -1)
     assert agent.chunk > 1
-    assert closeness(agent, episodes(), identity()).distance == NEAR((0.5, 0.5))
+    size = (1 + 0.5 + 0 + 0.5 + 1) / 5
+    assert closeness(agent, episodes(), identity()).distance == NEAR((size / 2, size / 2))
 
 
 def test_over_several_action_dimensions_the_root_mean_square_counts() -> None:
