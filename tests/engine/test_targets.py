@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.interface import Target
+from baq_cli.agents.plans import Stage
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.units import Phase
@@ -53,6 +54,19 @@ def test_targets_follow_by_tau_on_their_steps_and_rest_on_others(
             expected = was + TAU * (followed - was) if moves(step) else was
             torch.testing.assert_close(now, expected, rtol=1e-6, atol=1e-7)
     assert bool(updater.records) == (record_after == 1)
+
+
+def test_in_a_stage_that_targets_follow_those_of_groups_that_rest_follow_too() -> None:
+    agent = small_agent("td3_bc", (0, 1), tau=TAU)
+    learner, replay = Learner(agent), offline_replay(agent)
+    for _ in range(2):
+        Updater(learner, replay).step()
+    stage = Stage("critics", frozenset({"critic"}), learner.plan.draws, 1, follow=True)
+    before = copies(agent)
+    Updater(learner, replay, stage=stage).step()
+    for (_, was), (followed, now) in zip(before, copies(agent), strict=True):
+        torch.testing.assert_close(now, was + TAU * (followed - was), rtol=1e-6, atol=1e-7)
+        assert not torch.equal(now, was)
 
 
 def test_an_update_moves_a_seeds_parameters_by_its_share_and_others_whole() -> None:
