@@ -142,6 +142,17 @@ def test_losses_of_chunks_from_the_store_are_those_of_a_walk(capacity: int) -> N
         assert_allclose(found[name], expected, rtol=2e-6, err_msg=name)
 
 
+def test_an_online_store_has_room_for_a_chunk_or_is_refused() -> None:
+    """With room for one, its critics learn of the online rows: the oldest begins a whole chunk."""
+    with pytest.raises(ValueError, match=r"capacity 2 is below chunk 3: .* capacity >= chunk"):
+        tiny_agent("qc_fql", tiny_spec(), chunk=H, capacity=H - 1)
+    window = Window.of(tiny_agent("qc_fql", chunk=H, capacity=H).online_plan())
+    store, whole = stored([log_of(0)], H), torch.arange(H).unsqueeze(0)
+    rows = window.gather(store, whole)
+    batch = window.batch(LAYOUT, rows, torch.ones(1, H).double(), GAMMA, {})
+    assert batch.weight.sum() == 1
+
+
 def test_chunks_of_one_action_are_fql() -> None:
     one, plain = (tiny_agent(algo, **how) for algo, how in (("qc_fql", {"chunk": 1}), ("fql", {})))
     plain.config = plain.config.model_copy(update={"alpha": one.config.alpha})

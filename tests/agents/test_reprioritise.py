@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 from baq_cli.agents.interface import Batch
-from baq_cli.agents.plans import Draw, Plan
+from baq_cli.agents.plans import Draw, Plan, Stage
 from baq_cli.agents.registry import METHODS
 from baq_cli.agents.td3_bc import TD3BC
 from baq_cli.engine.experience.replay import Replay
@@ -32,6 +32,8 @@ from support.builders import (
     stores_in_reach,
     tiny_config,
 )
+from support.numbered import filled_online, numbered_store
+from support.numbered import replay_of as draws_of
 from support.recordings import ID, own_folders
 from support.runs import assert_same_end, execute, last_tensors, recipe_of, states, stopped_at
 from support.small_data import write_steady
@@ -49,7 +51,7 @@ class Surprised(TD3BC):
     draws = UNION
 
     def surprise(self, batch: Batch) -> Tensor:
-        return (self.critic(batch.obs, batch.action).std(1) + 0.01).detach()
+        return self.critic(batch.obs, batch.action).std(1) + 0.01
 
     def annotate(self, batch: Batch) -> dict[str, Tensor]:
         return {"priority": 5.0 * self.surprise(batch)}
@@ -88,6 +90,20 @@ def test_of_the_priorities_that_a_row_is_given_the_greatest_counts(data: st.Data
     assert_allclose(tree.total[0], plain.sum())
 
 
+def test_of_a_row_that_two_draws_return_the_greater_priority_counts() -> None:
+    """One row that two draws return, beside a draw of another store and a uniform one."""
+    stores = numbered_store(1), filled_online(1, 4)
+    for store in stores:
+        store.priorities = SumTree(2, store.capacity, torch.device("cpu"), changes=True)
+        store.priorities.fill(torch.ones(2, 1))
+    online, offline = (Draw((name,), 0.25, prioritised=True) for name in ("online", "offline"))
+    replay = draws_of((online, offline, online, Draw(("online",), 0.25)), *stores, 4)
+    replay.batch()
+    replay.set_priorities(torch.tensor([[5.0, 7, 2, 9], [1, 0, 3, 9]]))
+    found = [store.priorities.total.tolist() for store in stores if store.priorities is not None]
+    assert found == [[7, 0], [5, 3]]
+
+
 def trained(method: type[Surprised], seeds: tuple[int, ...], capture: bool) -> Any:
     """Return updater, learner and stores after some updates on a store that grows."""
     config = tiny_config("td3_bc", hidden=(16, 16), batch_size=16)
@@ -118,7 +134,7 @@ def test_drawn_rows_have_the_priority_of_the_last_update_and_no_others() -> None
     updater, learner, stores = trained(Surprised, SEEDS, capture=False)
     before = {name: store.priorities.priorities.clone() for name, store in stores.items()}
     batch = updater.step()
-    expected = learner.agent.surprise(batch)
+    expected = learner.agent.surprise(batch).detach()
     for name, store in stores.items():
         now = store.priorities.priorities
         changed = (now != before[name]).sum(1)
@@ -128,6 +144,17 @@ def test_drawn_rows_have_the_priority_of_the_last_update_and_no_others() -> None
         for seed in range(len(SEEDS)):
             new = now[seed][now[seed] != before[name][seed]]
             assert np.isin(new.numpy(), expected[seed].double().numpy()).all()
+
+
+def test_updates_of_a_stage_leave_priorities_as_they_are() -> None:
+    updater, learner, stores = trained(Surprised, SEEDS, capture=False)
+    before = {name: store.priorities.priorities.clone() for name, store in stores.items()}
+    stage = Stage("critics", frozenset({"critic"}), learner.plan.draws, steps=3)
+    of_stage = Updater(learner, updater.replay, stage=stage)
+    for _ in range(stage.steps):
+        of_stage.step()
+    for name, store in stores.items():
+        assert torch.equal(store.priorities.priorities, before[name])
 
 
 @pytest.mark.parametrize("method", [Surprised, Apart])

@@ -179,10 +179,14 @@ def test_a_tenth_of_a_batch_is_online_rows_and_the_rest_a_queue_as_large_as_the_
         assert agent.online_plan().draws == draws
 
 
+@pytest.mark.parametrize("capacity", [200, 40])
 @pytest.mark.parametrize("written", [3, 50, 120, 200])
-def test_online_rows_push_the_oldest_of_the_dataset_out(written: int) -> None:
-    """Of D rows of the dataset and n online ones, the queue is the last D laid end to end."""
-    agent = small_agent("so2", (0, 1), phase="online", batch_size=64)
+def test_online_rows_push_the_oldest_of_the_dataset_out(written: int, capacity: int) -> None:
+    """Of D rows of the dataset and n online ones, the queue is the last D laid end to end.
+
+    Those that the online store has no room for are no more, and bring none of the dataset back.
+    """
+    agent = small_agent("so2", (0, 1), phase="online", batch_size=64, capacity=capacity)
     offline, online = stores_in_reach(agent, plan_of(agent), dataset_store(agent), capacity=200)
     assert offline is not None
     for step in range(written):
@@ -197,7 +201,8 @@ def test_online_rows_push_the_oldest_of_the_dataset_out(written: int) -> None:
         seen += (batch.source[:, 64:] == 1).float().mean(1).numpy() / 4
         old = batch.obs[batch.source == 0].tolist()
         assert {tuple(row) for row in old} <= left
-    share = 1 - kept / offline.size
+    new = min(written, capacity, offline.size)
+    share = new / (new + kept)
     assert_allclose(seen, share, atol=5 * (share * (1 - share) / 2304) ** 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from numpy.testing import assert_allclose
 
 from baq_cli.agents.plans import Draw, Plan
+from baq_cli.agents.spot import SPOT
 from baq_cli.engine.updates.learner import Learner
+from baq_cli.recipes.schema import Recipe
 from support.builders import (
     GAMMA,
     Array,
@@ -31,6 +34,9 @@ from support.builders import (
     tiny_batch,
     tiny_spec,
 )
+from support.recordings import ID, own_folders
+from support.runs import execute, last_tensors, recipe_of
+from support.small_data import write_steady
 
 EXACT = {"rtol": 1e-6, "atol": 1e-9}
 """λ is float32, as the clock on the device is."""
@@ -196,6 +202,33 @@ def test_the_hand_over_changes_the_discount_and_the_vae_stays(online_discount: A
     for was, now in zip(agent.vae.parameters(), spot.vae.parameters(), strict=True):
         assert torch.equal(was, now)
     assert not torch.equal(agent.policy.net.layers[0].weight, spot.policy.net.layers[0].weight)
+
+
+def test_a_run_learns_online_by_the_discount_of_that_phase(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In updates and in returns beside transitions: as one whose discount is that all along."""
+    monkeypatch.setattr(SPOT, "data_columns", ("mc_return",))
+    kept = lambda self, batch: {"copy": batch.columns["mc_return"]}  # noqa: E731
+    monkeypatch.setattr(SPOT, "annotate", kept)
+
+    def recipe(discount: float, online: float | None) -> Recipe:
+        method = {"discount": discount, "online_discount": online, "warmup_env_steps": 2}
+        run = {"dataset": ID, "env": "Steady-v0", "gradient_steps": 3, "env_steps": 9}
+        return recipe_of("spot", method | {"vae_steps": 2}, **run)
+
+    with own_folders():
+        write_steady(ID)
+        execute(recipe(0.97, None), tmp_path / "source")
+        ends = []
+        for discount, online in ((0.97, 0.8), (0.8, None), (0.97, None)):
+            out = tmp_path / f"{discount}-{online}"
+            execute(recipe(discount, online), out, source=tmp_path / "source")
+            ends.append(last_tensors(out))
+    other, wanted, before = ends
+    assert all(torch.equal(other[name], wanted[name]) for name in wanted)
+    changed = {name for name in wanted if not torch.equal(before[name], wanted[name])}
+    assert {"agent/critic.net.layers.0.weight", "rows-00000/rows"} <= changed
 
 
 @pytest.mark.parametrize("reset", [True, False])

@@ -6,6 +6,7 @@ once, whatever the stores look like inside.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -133,10 +134,15 @@ def test_a_models_rows_are_neither_of_the_dataset_nor_online() -> None:
 # -- the newest rows
 
 
-def newest_of(draw: Draw, laid: list[list[int]], **stores: Store | None) -> None:
-    """Check that a draw of the newest gives each of the last rows of a list, of each seed, once."""
+def newest_of(
+    draw: Draw, laid: list[list[int]], gone: Collection[int] = (), **stores: Store | None
+) -> None:
+    """Check that a draw of the newest gives each of the last rows of a list, of each seed, once.
+
+    But for those that are `gone`.
+    """
     assert isinstance(draw.newest, int)
-    last = [rows[-draw.newest :] for rows in laid]
+    last = [[row for row in rows[-draw.newest :] if row not in gone] for rows in laid]
     batch = drawn_at(middles(len(last[0])), draw, stores_of(**stores))
     for seed in range(len(SEEDS)):
         assert sorted(batch.reward[seed].long().tolist()) == sorted(last[seed])
@@ -146,9 +152,14 @@ def newest_of(draw: Draw, laid: list[list[int]], **stores: Store | None) -> None
         assert set(batch.reward[seed].long().tolist()) <= set(last[seed])
 
 
+def online(times: int) -> list[int]:
+    """Return the numbers of the rows that were written to a ring, oldest first."""
+    return list(range(1000, 1000 + times))
+
+
 def ring(times: int) -> list[int]:
     """Return the numbers of the rows that a ring holds, oldest first."""
-    return list(range(1000, 1000 + times))[-CAPACITY:]
+    return online(times)[-CAPACITY:]
 
 
 @given(st.integers(1, 20), written)
@@ -182,25 +193,29 @@ def test_the_newest_of_what_is_in_reach_are_the_last_of_that(
 def test_the_newest_of_a_union_are_the_last_of_both_laid_end_to_end(
     newest: int, size: int, times: int
 ) -> None:
+    """Online rows that were written over push rows of the dataset out all the same."""
     stores = {"offline": numbered_store(size), "online": filled_online(times, CAPACITY)}
-    laid = [*range(size), *ring(times)]
-    newest_of(replace(UNION, newest=newest), [laid] * 2, **stores)
+    laid, gone = [*range(size), *online(times)], online(times)[:-CAPACITY]
+    newest_of(replace(UNION, newest=newest), [laid] * 2, gone, **stores)
     turned = [*ring(times), *range(size)]
     newest_of(Draw(("online", "offline"), newest=newest), [turned] * 2, **stores)
 
 
+@pytest.mark.parametrize("capacity", [CAPACITY, 3])
 @pytest.mark.parametrize(("newest", "size"), [(5, 3), ("offline", 5)])
-def test_the_newest_follow_a_store_as_it_is_written(newest: Any, size: int) -> None:
+def test_the_newest_follow_a_store_as_it_is_written(newest: Any, size: int, capacity: int) -> None:
     """Also as many as a dataset has: a queue of its size, in which what comes pushes one out."""
-    online = filled_online(0, CAPACITY)
-    replay = replay_of((replace(UNION, newest=newest),), numbered_store(size), online, 400)
+    store = filled_online(0, capacity)
+    replay = replay_of((replace(UNION, newest=newest),), numbered_store(size), store, 400)
     laid = [*range(size)]
     for k in range(1000, 1020):
-        online.append(row_of(LAYOUT, k, k))
+        store.append(row_of(LAYOUT, k, k))
         laid.append(k)
         for drawn in replay.batch().reward.long().numpy():
             rows, counts = np.unique(drawn, return_counts=True)
-            assert rows.tolist() == sorted(laid[-5:])
+            assert rows.tolist() == [
+                row for row in sorted(laid[-5:]) if not 1000 <= row <= k - capacity
+            ]
             assert is_fair(counts, np.ones(len(rows)))
 
 

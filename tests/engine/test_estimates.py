@@ -15,8 +15,12 @@ import torch
 from torch import Tensor
 
 from baq_cli.agents.registry import METHODS
-from baq_cli.data.episodes import Episodes
-from baq_cli.engine.estimation.calibration import calibration, own_critics
+from baq_cli.cli.estimates import show_estimate
+from baq_cli.data.episodes import Episodes, monte_carlo_returns
+from baq_cli.data.minari.read import load_episodes
+from baq_cli.engine.checkpoints.restore import load_agent
+from baq_cli.engine.estimation.assessment import assess
+from baq_cli.engine.estimation.calibration import calibration, held_out_rows, own_critics
 from baq_cli.engine.estimation.closeness import closeness, evenly
 from baq_cli.engine.estimation.estimate import discount_of, discounted_returns, of_values
 from baq_cli.engine.experience.inputs import Inputs
@@ -73,6 +77,25 @@ def test_an_estimate_is_the_mean_over_seeds_and_starts_beside_the_datas_own() ->
     assert (found.gain.low, found.gain.high) == NEAR((5.0 - 7.375, 3.0 - 2.0))
 
 
+def test_returns_below_one_are_said_with_digits_that_tell_them_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = replace(episodes(), reward=episodes().reward / 1000)
+    critics = {"transitions": 3, "episodes": 1, "predicted": 0.0312, "realised": 0.0296}
+    found = {
+        **{"algo": "iql", "dataset": "me/success-v0", "seeds": [0], "trained_on_it": False},
+        "estimate": of_values(np.array([[0.0021, 0.0049]]), 0.5, 10, data).as_dict(),
+        "calibration": {"critics": critics | {"correlation": [None]}},
+        "closeness": {"distance": [0.1], "log_likelihood": None, "actions": "mode", "spread": 0.2},
+    }
+    show_estimate(found, None)
+    said = capsys.readouterr().out
+    assert said.splitlines()[2].split() == ["0", "0.00350", "0.00210", "0.00490", "0.100"]
+    assert "me/success-v0: 0.00350 [0.00210, 0.00490] discounted" in said
+    assert "0.00469 [0.00200, 0.00738] discounted, 0.0075 [0.0030, 0.0120] as" in said
+    assert "predicted 0.0312 of the policy, realised 0.0296" in said
+
+
 def test_one_start_has_no_interval() -> None:
     found = of_values(np.array([[1.0]]), 0.5, 10, episodes((2,), (True,))).as_dict()
     assert found["value"] == {"value": 1.0, "low": None, "high": None}
@@ -82,8 +105,8 @@ def test_one_start_has_no_interval() -> None:
 def test_calibration_is_of_held_out_episodes_in_the_units_of_the_rewards() -> None:
     data = episodes((2,) * 40, (True,) * 40)
     rows = np.flatnonzero(data.held_out())
-    reward = data.reward.astype(np.float64)
-    realised = np.where(rows % 2 == 0, reward[rows] + 0.5 * (reward[rows] + 1), reward[rows])
+    reward = 10.0 * data.reward.astype(np.float64) - 3.0
+    realised = np.where(rows % 2 == 0, reward[rows] + 0.5 * (reward[rows] + 10), reward[rows])
 
     def predict(obs: Array, action: Array) -> Array:
         assert len(obs) == len(action) == len(rows) == 4
@@ -144,6 +167,10 @@ def identity() -> Inputs:
     return Inputs(torch.zeros(2), torch.ones(2), 1.0, 0.0)
 
 
+UNLIKE = Inputs(torch.tensor([0.4, -0.2]), torch.tensor([2.0, 0.5]), 10.0, -3.0)
+"""Of a checkpoint whose observations are normalised, and whose updates have units of their own."""
+
+
 def test_distance_is_in_shares_of_an_actions_range_and_says_what_acts() -> None:
     """Logged were −1, −½, 0, ½, 1: from a policy that always does 1 they are 1 of 2 on average."""
     agent = tiny_agent("td3_bc", tiny_spec(action_dim=1)).float()
@@ -160,10 +187,49 @@ def test_distance_is_in_shares_of_an_actions_range_and_says_what_acts() -> None:
     assert closeness(agent, episodes(), identity()).actions == "samples"
 
 
-def test_the_likelihood_is_of_the_policy_that_acts() -> None:
+def test_of_a_chunk_the_action_that_is_done_first_is_held_against_the_log() -> None:
+    agent = tiny_agent("qc_fql", tiny_spec(action_dim=1)).float()
+    ahead = torch.tensor([0.0] + [1.0] * (agent.chunk - 1))
+    agent.act = lambda obs, noise: ahead.expand(*obs.shape[:2], -1)
+    assert agent.chunk > 1
+    size = (1 + 0.5 + 0 + 0.5 + 1) / 5
+    assert closeness(agent, episodes(), identity()).distance == NEAR((size / 2, size / 2))
+
+
+def test_over_several_action_dimensions_the_root_mean_square_counts() -> None:
+    """The log has (x, −x): x misses by 0 and 2 |x|, which is √2 |x|, half of it of a range of 2."""
+    one = episodes()
+    data = replace(
+        one,
+        spaces=Spaces(2, (-1.0, -1.0), (1.0, 1.0)),
+        action=np.concatenate([one.action, -one.action], axis=1),
+    )
+    agent = tiny_agent("td3_bc", tiny_spec(action_dim=2)).float()
+    done = torch.from_numpy(one.action).expand(2, -1, 2)
+    agent.act = lambda obs, noise: done
+    found, size = closeness(agent, data, identity()), np.abs(one.action).mean()
+    assert found.distance == NEAR((size / 2**0.5,) * 2)
+    assert found.spread == NEAR(size / 2)
+
+
+def test_what_acts_is_held_against_every_transition_that_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part of them at a time: as all at once."""
     agent, data = tiny_agent("iql", tiny_spec(action_dim=1)).float(), episodes()
-    found = closeness(agent, data, identity())
-    rows = [torch.from_numpy(part).expand(2, -1, -1) for part in (data.obs, data.action)]
+    whole = closeness(agent, data, UNLIKE)
+    monkeypatch.setattr("baq_cli.engine.estimation.closeness.ROWS", 2)
+    parts = closeness(agent, data, UNLIKE)
+    assert parts.distance == NEAR(whole.distance)
+    assert parts.log_likelihood == NEAR(whole.log_likelihood)
+    assert parts.transitions == whole.transitions == 5
+
+
+def test_the_likelihood_is_of_the_policy_that_acts_and_of_observations_as_it_sees_them() -> None:
+    agent, data = tiny_agent("iql", tiny_spec(action_dim=1)).float(), episodes()
+    found = closeness(agent, data, UNLIKE)
+    seen = (data.obs - [0.4, -0.2]) / [2.0, 0.5]
+    rows = [torch.tensor(part).float().expand(2, -1, -1) for part in (seen, data.action)]
     with torch.no_grad():
         expected = agent.policy.log_prob(*rows).mean(1).tolist()
     assert list(found.log_likelihood or ()) == NEAR(expected)
@@ -176,9 +242,10 @@ def judges_single_actions(algo: str) -> bool:
 @pytest.mark.parametrize("algo", filter(judges_single_actions, METHODS))
 def test_a_methods_own_critics_are_the_mean_of_its_ensemble(algo: str) -> None:
     agent, data = tiny_agent(algo, tiny_spec(action_dim=1)).float(), episodes()
-    predict = own_critics(agent, identity())
+    predict = own_critics(agent, UNLIKE)
     assert predict is not None
-    rows = [torch.from_numpy(part).expand(2, -1, -1) for part in (data.obs, data.action)]
+    seen = (data.obs - [0.4, -0.2]) / [2.0, 0.5]
+    rows = [torch.tensor(part).float().expand(2, -1, -1) for part in (seen, data.action)]
     with torch.no_grad():
         expected = agent.critic(*rows).mean(1).numpy()
     np.testing.assert_allclose(predict(data.obs, data.action), expected, rtol=1e-5)
@@ -240,6 +307,43 @@ def test_a_policy_is_estimated_without_its_environment(
 
     status, _, said = baq_here(*words, "--out", tmp_path / "seen" / "estimate.json")
     assert (status, "make the folder" in said, "fitting" in said) == (3, True, False)
+
+
+def test_critics_are_held_against_returns_in_the_units_that_each_learned(run: Path) -> None:
+    """A method's in those of its updates, here scaled by the returns; fitted ones in raw units."""
+    data = load_episodes(LOG)
+    agent, inputs, _ = load_agent(run)
+    found, rows, discount = assess(run, data, steps=3), held_out_rows(data), discount_of(agent)
+    assert inputs.reward_scale != 1.0
+    raw, own = (
+        monte_carlo_returns(data, reward, discount)[rows].mean()
+        for reward in (data.reward.astype(np.float64), inputs.reward(data.reward))
+    )
+    assert found.fitted is not None
+    assert found.critics is not None
+    assert (found.fitted.realised, found.critics.realised) == NEAR((raw, own), rel=1e-5)
+    assert found.seen
+    assert not assess(run, replace(data, reward=data.reward + 1), steps=1).seen
+
+
+@pytest.mark.usefixtures("figures")
+def test_a_policy_that_decides_ahead_has_an_estimate_and_no_calibration(
+    short_env: str, baq_here: Baq, tmp_path: Path
+) -> None:
+    """Its chunks are valued whole; no critics judge the single actions of a log."""
+    words = ("--env", short_env, "--behavior", "random", "--env-steps", "60")
+    assert baq_here("data", "collect", LOG, *words)[0] == 0
+    small = [word.replace("iql.", "qc_fql.") for word in (*TINY, "iql.chunk=2")]
+    words = ("--algo", "qc_fql", "--dataset", LOG, "--gradient-steps", "2", "--seeds", "2")
+    done = baq_here("pretrain", *words, "--out", tmp_path / "run", *small)
+    assert done[0] == 0, done[2]
+    words = ("--checkpoint", tmp_path / "run", "--dataset", LOG, "--steps", "2", "--json")
+    status, out, said = baq_here("ope", *words, "--out", tmp_path / "seen")
+    assert status == 0, said
+    found = json.loads(out)
+    assert found["calibration"] == {"fitted": None, "critics": None}
+    assert len(found["estimate"]["seeds"]) == 2
+    assert found["closeness"]["actions"] == "samples"
 
 
 def test_a_log_of_other_spaces_is_refused(run: Path, baq_here: Baq) -> None:

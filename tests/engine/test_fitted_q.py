@@ -87,9 +87,10 @@ def logged(transitions: Sequence[Row], lengths: Sequence[int] | None = None) -> 
 
 
 IDENTITY = Inputs(torch.zeros(PLACES + 1), torch.ones(PLACES + 1), 1.0, 0.0)
+UNLIKE = Inputs(torch.linspace(-1, 1, PLACES + 1), torch.linspace(0.2, 3, PLACES + 1), 10.0, -3.0)
 
 
-def fitted(
+def evaluated(
     episodes: Episodes,
     policies: Array,
     seeds: tuple[int, ...] = (0,),
@@ -97,30 +98,100 @@ def fitted(
     config: FittedQConfig = LINEAR,
     spread: float = 0.0,
     capture: bool = True,
-) -> Array:
-    """Return V of every state, `[S, states]`, of policies `[S, 5]` with noise about them."""
+    inputs: Inputs = IDENTITY,
+) -> FittedQ:
+    """Return what is fitted of policies `[S, 5]` with noise about them."""
     weights = torch.from_numpy(policies).float()
 
     def decide(obs: Tensor, noise: SeedStream) -> Tensor:
-        mean = (obs * weights.unsqueeze(1)).sum(-1, keepdim=True)
+        seen = obs * inputs.obs_std + inputs.obs_mean  # a policy is given them as `inputs` has them
+        mean = (seen * weights.unsqueeze(1)).sum(-1, keepdim=True)
         return mean + spread * noise.normal(*mean.shape[1:])
 
     evaluation = FittedQ(
-        Spec(seeds, PLACES + 1, 1), episodes, IDENTITY, GAMMA, config, capture=capture
+        Spec(seeds, PLACES + 1, 1), episodes, inputs, GAMMA, config, capture=capture
     )
     evaluation.fit(decide, steps)
-    return evaluation.at(FEATURES)
+    return evaluation
+
+
+def fitted(*asked: Any, **how: Any) -> Array:
+    """Return V of every state, `[S, states]`, as `evaluated` has it."""
+    return evaluated(*asked, **how).at(FEATURES)
+
+
+def worth(more: float, transitions: Sequence[Row]) -> list[Row]:
+    """Return transitions with rewards that are so much greater."""
+    return [(*row[:2], row[2] + more, *row[3:]) for row in transitions]
+
+
+ENDS = every_step(remembers=0.0, ends_in=3)
 
 
 @pytest.mark.parametrize(
     ("policy", "transitions"),
-    [(POLICY, every_step()), (BLIND, every_step(remembers=0.0, ends_in=3))],
-    ids=["goes on", "ends"],
+    [(POLICY, every_step()), (BLIND, ENDS), (BLIND, worth(5, ENDS)), (BLIND, worth(-5, ENDS))],
+    ids=["goes on", "ends", "all rewards above 0", "all rewards below 0"],
 )
 def test_a_linear_problem_has_its_closed_form(policy: Array, transitions: list[Row]) -> None:
     """Of one-step episodes, all cut: a truncation counted as an end would leave the rewards."""
     found = fitted(logged(transitions), policy[None])
     np.testing.assert_allclose(found[0], closed_form(policy, transitions), atol=1e-3)
+
+
+def test_values_are_raw_returns_of_a_policy_that_sees_what_its_checkpoint_gives_it() -> None:
+    """Whatever the units of its own updates are, and however its observations are normalised."""
+    transitions = every_step()
+    found = evaluated(logged(transitions), POLICY[None], inputs=UNLIKE)
+    expected = closed_form(POLICY, transitions)
+    np.testing.assert_allclose(found.at(FEATURES)[0], expected, atol=1e-3)
+    of_starts = expected[[row[0] for row in transitions]]
+    np.testing.assert_allclose(found.values()[0], of_starts, atol=1e-3)
+
+
+def test_asked_again_it_goes_on_to_the_values_of_another_policy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("baq_cli.engine.updates.updater.RECORD_AFTER", 30)
+    evaluation = evaluated(logged(every_step()), POLICY[None], steps=60)
+
+    def decide(obs: Tensor, noise: SeedStream) -> Tensor:
+        return -(obs * torch.from_numpy(POLICY).float()).sum(-1, keepdim=True)
+
+    evaluation.fit(decide, 1_500)
+    expected = closed_form(-POLICY, every_step())
+    np.testing.assert_allclose(evaluation.at(FEATURES)[0], expected, atol=1e-3)
+
+
+def test_of_several_critics_the_mean_counts() -> None:
+    config = LINEAR.model_copy(update={"critics": 2})
+    evaluation = evaluated(logged(every_step()), POLICY[None], steps=1, config=config)
+    state = evaluation.state()
+    constant = {name: 0 * state[name] for name in state if name.startswith("critic.")}
+    evaluation.restore(state | constant | {"level": torch.tensor([[[1.0], [5.0]]])})
+    assert evaluation.at(FEATURES).tolist() == [[3.0] * len(STATES)]
+
+
+def test_values_that_feed_on_themselves_stay_within_what_rewards_add_up_to() -> None:
+    """Half of the rows end, far to one side; the others' next state lies beyond their own, so that
+    a line which is 0 at the far side makes each value 0.9 · 9 / 6 of itself at every turn.
+    """
+    places = np.zeros((36, PLACES + 1), dtype=np.float32)
+    places[:, 0] = [1, 4, -5, -5] * 9
+    ends = np.array([False, True] * 9)
+    data = Episodes(
+        "test/line-v0",
+        Spaces(PLACES + 1, (-1.0,), (1.0,)),
+        places,
+        np.zeros((18, 1), dtype=np.float32),
+        np.array([0] * 16 + [1, 1], dtype=np.float32),
+        ends,
+        ~ends,
+        np.ones(18, dtype=int),
+    )
+    found = evaluated(data, np.zeros((1, PLACES + 1))).at(places[[0, 2]])[0]
+    assert (found > -0.5).all()
+    assert (found < 1 / (1 - GAMMA) + 0.5).all()
 
 
 def test_where_a_log_was_cut_changes_nothing() -> None:
@@ -191,6 +262,16 @@ def test_batches_without_a_whole_chunk_teach_nothing_and_spoil_nothing() -> None
     evaluation = FittedQ(*of_data, config, chunk=3)
     evaluation.fit(idle, 300)
     assert evaluation.at(FEATURES[:1]).item() == pytest.approx(10.0, abs=0.5)
+
+
+def test_of_a_chunk_that_a_termination_cuts_short_the_rewards_until_then_are_learned() -> None:
+    """1 + γ 5 from the first of two steps, 5 from the second, in chunks of three."""
+    ends: list[Row] = [(0, 0.0, 1.0, 2, False), (2, 0.0, 5.0, 4, True)] * 8
+    of_data = Spec((0,), PLACES + 1, 1), logged(ends, [2] * 8), IDENTITY, GAMMA
+    evaluation = FittedQ(*of_data, LINEAR, chunk=3)
+    evaluation.fit(idle, 400)
+    found = evaluation.at(FEATURES[[0, 2]])[0]
+    np.testing.assert_allclose(found, [1 + GAMMA * 5, 5], atol=0.02)
 
 
 @follows("they can't be valued by it. Give --dataset one with longer episodes.")

@@ -16,6 +16,7 @@ from torch import Tensor
 from baq_cli.agents.interface import Batch
 from baq_cli.agents.plans import UNION, Draw, Plan
 from baq_cli.engine.experience import reader
+from baq_cli.engine.experience.columns import UNKNOWN_RETURN
 from baq_cli.engine.experience.reader import StoreReader
 from baq_cli.engine.experience.replay import split
 from baq_cli.engine.experience.store import Layout, Store
@@ -69,6 +70,8 @@ def test_a_mass_falls_in_the_row_whose_cumulative_span_holds_it(
 
 
 @given(real_priorities, st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@example([1.0, 2.0, 0.0], [1.0])
+@example([0.0] * 33 + [3.0] + [0.0] * 6, [0.0, 1.0])
 def test_no_draw_returns_a_row_without_priority_even_at_the_edges(
     priorities: list[float], shares: list[float]
 ) -> None:
@@ -100,6 +103,12 @@ def test_several_rows_can_be_set_at_once() -> None:
     tree = tree_of([1, 1, 1, 1, 1])
     tree.set(torch.tensor([[0, 1, 4]]), torch.tensor([[5.0, 0.0, 2.0]]))
     assert same_sums(tree, tree_of([5, 0, 1, 1, 2]))
+
+
+def test_filling_sets_the_priorities_that_are_not_given_to_zero() -> None:
+    tree = tree_of([1.0] * 40, [2.0] * 40)
+    tree.fill(torch.tensor([[3.0, 4.0], [5.0, 0.0]]))
+    assert same_sums(tree, tree_of([3, 4] + [0] * 38, [5] + [0] * 39))
 
 
 def test_a_million_small_priorities_keep_their_sum() -> None:
@@ -300,6 +309,36 @@ def test_priorities_and_columns_belong_to_the_rows_that_are_drawn(share: float, 
             assert set(rows) == set(offline.subset[seed].tolist())
 
 
+def test_columns_are_computed_of_transitions_that_are_discounted_as_their_phase_says() -> None:
+    agent: Any = SimpleNamespace(**{n: getattr(Distances, n) for n in ("spec", "config")})
+    agent.data_columns, agent.reprioritises = (), False
+    agent.annotate = lambda batch: {"worth": batch.discount}
+    for discount, expected in ((0.7, 0.7), (None, AgentConfig().discount)):
+        plan = Plan((Draw(("offline",)),), discount=discount)
+        offline, _ = stores_in_reach(agent, plan, numbered_store(3))
+        assert offline is not None
+        assert offline.own is not None
+        worth = torch.tensor(expected) * torch.arange(3.0)  # here a row's flag is its number
+        assert torch.equal(offline.own[..., 0], worth.expand(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "kept"),
+    [(0.25, 0, 6), (0.25, 10, 10), (0.25, 100, 24), (0.5, 5, 12), (0.01, 0, 0), (0.01, 1, 1)],
+)
+def test_of_a_dataset_a_share_stays_in_reach_but_so_many_rows_at_least_and_all_at_most(
+    share: float, least: int, kept: int
+) -> None:
+    agent: Any = Distances()
+    plan = Plan(offline_share=share, offline_min_rows=least)
+    offline, _ = stores_in_reach(agent, plan, numbered_store(24))
+    assert offline is not None
+    assert offline.reach == offline.reach_on_device() == kept
+    assert offline.subset is not None
+    for rows in offline.subset.tolist():
+        assert len(set(rows) & set(range(24))) == kept
+
+
 def test_a_subset_is_a_seeds_own_and_the_same_each_time() -> None:
     first, second = stores_with_priorities(0.25)[0], stores_with_priorities(0.25)[0]
     assert torch.equal(first.subset, second.subset)  # type: ignore[arg-type]
@@ -348,6 +387,49 @@ def test_a_reader_yields_every_row_in_order_to_each_seed(monkeypatch: pytest.Mon
     assert read(held_out=False) == [[rows] * 2 for rows in ([1, 2, 4, 5], [7, 8])]
     assert read(most_rows=4) == [[[0, 3, 6, 9]] * 2]
     assert read(held_out=False, most_rows=2) == [[[1, 8]] * 2]
+
+
+@given(st.integers(1, 12), st.integers(1, 30), st.integers(1, 9))
+def test_a_ring_is_read_in_the_order_of_time(capacity: int, times: int, most: int) -> None:
+    agent: Any = SimpleNamespace(spec=tiny_spec(SEEDS, obs_dim=1, action_dim=1))
+    data = StoreReader(agent, stores_of(None, filled_online(times, capacity)), GAMMA)
+    kept = list(range(1000, 1000 + times))[-capacity:]
+    assert [b.reward.tolist() for b in data.chunks(store="online")] == [[kept] * 2]
+    for batch in data.chunks(store="online", most_rows=most):
+        some = batch.reward[0].tolist()
+        assert (some, len(some)) == (sorted(some), min(most, len(kept)))
+        assert some[0] == kept[0]
+
+
+@given(st.integers(1, 12), st.lists(st.integers(1, 30), max_size=4))
+def test_rows_written_together_are_those_written_one_by_one(
+    capacity: int, sizes: list[int]
+) -> None:
+    """Also more of them at once than there is room for."""
+    together, one_by_one = (Store.empty(LAYOUT, 2, capacity, CPU) for _ in range(2))
+    for size in sizes:
+        first = int(one_by_one.written)
+        rows = [row_of(LAYOUT, first + k, 100 + first + k) for k in range(size)]
+        together.extend(torch.stack(rows, dim=1))
+        for row in rows:
+            one_by_one.append(row)
+    in_time = [store.rows[:, store.in_time()] for store in (together, one_by_one)]
+    assert torch.equal(*in_time)
+
+
+def test_rows_of_a_model_have_the_columns_that_it_gives_and_else_those_of_no_known_episode() -> (
+    None
+):
+    layout = Layout(1, 1, ("mc_return", "held_out"))
+    agent: Any = SimpleNamespace(spec=tiny_spec(SEEDS, obs_dim=1, action_dim=1))
+    store = Store.empty(layout, 2, 4, CPU)
+    rows = Layout(1, 1, ()).unpack(row_of(LAYOUT, 5, 6).unsqueeze(1))
+    for said in ({}, {"mc_return": torch.tensor([[7.0], [8.0]])}):
+        StoreReader(agent, {"model": store}, GAMMA).put("model", rows | said)
+    found = layout.unpack(store.rows[:, : store.size])
+    assert found["mc_return"].tolist() == [[UNKNOWN_RETURN, 7], [UNKNOWN_RETURN, 8]]
+    assert found["held_out"].tolist() == [[0, 0]] * 2
+    assert found["reward"].tolist() == [[5, 5], [6, 6]]
 
 
 def test_what_a_reader_yields_is_of_the_dataset_and_discounted() -> None:

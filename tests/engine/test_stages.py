@@ -19,7 +19,7 @@ from baq_cli.agents.registry import METHODS
 from baq_cli.engine.checkpoints.folder import load
 from baq_cli.engine.checkpoints.resume_state import check_resumable
 from baq_cli.engine.experience.replay import Replay
-from baq_cli.engine.experience.stores import make_stores
+from baq_cli.engine.experience.stores import make_stores, odds_of
 from baq_cli.engine.phases import episodes, timing
 from baq_cli.engine.phases import run as engine_run
 from baq_cli.engine.phases.commands import run_pretrain
@@ -338,4 +338,8 @@ def test_what_stages_draw_counts_as_what_updates_draw() -> None:
     plan = Plan((Draw(("online",)),), first=(of_stage,))
     assert plan.needs_offline
     assert plan.uses_offline
-    assert make_stores(small_agent("td3_bc", (0,)), plan, None, 3)[1].priorities is not None
+    agent = small_agent("td3_bc", (0,))
+    assert make_stores(agent, plan, None, 3)[1].priorities is not None
+    agent.register_buffer("trust", torch.tensor([0.5]))
+    by_trust = Stage("fit", MODEL, (Draw(("offline", "online"), odds="trust"),), 1)
+    assert odds_of(agent, Plan(first=(by_trust,)))["trust"] is agent.trust

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from baq_cli.agents.interface import Target
+from baq_cli.agents.plans import Stage
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.engine.updates.updater import Updater
 from baq_cli.units import Phase
@@ -52,6 +54,45 @@ def test_targets_follow_by_tau_on_their_steps_and_rest_on_others(
             expected = was + TAU * (followed - was) if moves(step) else was
             torch.testing.assert_close(now, expected, rtol=1e-6, atol=1e-7)
     assert bool(updater.records) == (record_after == 1)
+
+
+def test_in_a_stage_that_targets_follow_those_of_groups_that_rest_follow_too() -> None:
+    agent = small_agent("td3_bc", (0, 1), tau=TAU)
+    learner, replay = Learner(agent), offline_replay(agent)
+    for _ in range(2):
+        Updater(learner, replay).step()
+    stage = Stage("critics", frozenset({"critic"}), learner.plan.draws, 1, follow=True)
+    before = copies(agent)
+    Updater(learner, replay, stage=stage).step()
+    for (_, was), (followed, now) in zip(before, copies(agent), strict=True):
+        torch.testing.assert_close(now, was + TAU * (followed - was), rtol=1e-6, atol=1e-7)
+        assert not torch.equal(now, was)
+
+
+def test_an_update_moves_a_seeds_parameters_by_its_share_and_others_whole() -> None:
+    found = []
+    for shares in ([1.0, 1.0], [0.25, 1.0]):
+        learner = Learner(small_agent("sac", (0, 1)))
+        before = {n: p.detach().clone() for n, p in learner.agent.named_parameters()}
+        learner.scale_updates(np.array(shares))
+        Updater(learner, offline_replay(learner.agent)).step()
+        now = learner.agent.named_parameters()
+        found.append({n: p.detach() - before[n] for n, p in now if "target" not in n})
+    whole, held = found
+    for name, moved in held.items():
+        assert moved[0].any()
+        torch.testing.assert_close(moved[0], 0.25 * whole[name][0], rtol=1e-3, atol=1e-7, msg=name)
+        assert torch.equal(moved[1], whole[name][1]), name
+
+
+def test_a_number_that_is_none_is_found_in_a_target_too() -> None:
+    agent: Any = small_agent("td3_bc", (0, 1))
+    learner = Learner(agent)
+    assert learner.not_finite() == {}
+    name, parameter = next(iter(agent.critic_target.named_parameters()))
+    with torch.no_grad():
+        parameter[1].view(-1)[0] = float("inf")
+    assert list(learner.not_finite()) == [f"critic_target.{name}"]
 
 
 @pytest.mark.parametrize("phase", ["offline", "online"])

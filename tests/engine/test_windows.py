@@ -226,7 +226,7 @@ ONLINE_LOGS = [log_of("..C....T..C..T....", 1000.0), log_of(".T......C.T..C..T."
 DRAWS: dict[str, tuple[Draw, ...]] = {
     "union": (UNION,),
     "prioritised union": (Draw(("offline", "online"), prioritised=True),),
-    "newest": (Draw(("offline", "online"), newest=9),),
+    "newest": (Draw(("offline", "online"), newest=22),),
     "odds": (Draw(("offline", "online"), odds="odds"),),
     "shares": (Draw(("online",), 0.5, name="new"), Draw(("offline",), 0.5, True, name="old")),
     "otherwise": (Draw(("online",), prioritised=True, otherwise="offline"),),

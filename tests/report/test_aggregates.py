@@ -12,7 +12,15 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baq_cli.bootstrap import interval, multiplicities, resample, scored_runs
+from baq_cli.bootstrap import (
+    RESAMPLES,
+    interval,
+    mean_interval,
+    multiplicities,
+    resample,
+    resampled_means,
+    scored_runs,
+)
 from baq_cli.errors import DataError
 from baq_cli.report import aggregates
 from baq_cli.report.aggregates import (
@@ -140,6 +148,16 @@ def test_resampled_means_spread_by_the_closed_form():
     expected = np.sqrt(np.sum([scores.var() / 9 for scores in runs])) / 3
     assert means.std() == pytest.approx(expected, rel=0.03)
     assert means.mean() == pytest.approx(mean(runs), abs=4 * expected / np.sqrt(20_000))
+
+
+@pytest.mark.parametrize("block", [10**6, 300, 1])
+def test_a_mean_in_little_memory_has_the_interval_that_drawing_all_at_once_gives(
+    block, monkeypatch
+):
+    monkeypatch.setattr("baq_cli.bootstrap.BLOCK_NUMBERS", block)
+    values = np.random.default_rng(4).normal(size=9)
+    assert mean_interval(values) == interval([values], mean)
+    assert len(resampled_means(values, np.random.default_rng(0))) == RESAMPLES
 
 
 def test_the_improvements_interval_agrees_with_drawing_runs_one_by_one():

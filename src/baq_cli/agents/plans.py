@@ -15,8 +15,9 @@ class Draw:
     stores: where its rows come from; several are one union, drawn from by their sizes.
     share: its rows, as a part of `batch_size`; the shares of a plan need not add up to 1.
     prioritised: whether rows are drawn in proportion to their priority, or uniformly.
-    newest: only that many of the last rows, of the stores laid end to end; the name of a store:
-        as many as that has in reach, and all where it has none.
+    newest: only that many of the last rows, of the stores laid end to end; those that were written
+        over count too, and are gone. The name of a store: as many as that has in reach, and all
+        where it has none.
     odds: a buffer of the method, `[S]`: the probability of the first of two stores, for each row,
         in place of their sizes.
     least: rows, a seed, that its stores must hold together before anything is drawn from them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from baq_cli.agents.fql import FQL
@@ -50,6 +50,16 @@ class QCFQL(FQL):
             5_000, ge=0, description="online environment steps before the first update"
         )
         chunk: int = Field(5, ge=1, le=1000, description="h, actions decided on at once")
+
+        @model_validator(mode="after")
+        def _has_room_for_a_chunk(self) -> QCFQL.Config:
+            if self.capacity < self.chunk:
+                raise ValueError(
+                    f"capacity {self.capacity} is below chunk {self.chunk}: no chunk of online "
+                    "rows would be whole, and critics would learn nothing of them. Expected "
+                    "capacity >= chunk"
+                )
+            return self
 
     config: Config
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from baq_cli.cli.results import print_table
 from baq_cli.cli.say import say
+from baq_cli.report.wording import tenths
 from baq_cli.runs.folder import ESTIMATE
 from baq_cli.units import amount
 
@@ -39,13 +40,14 @@ def show_estimate(found: Mapping[str, Any], picture: Path | None) -> None:
     """Print an assessment: a row a seed, then what each number is."""
     estimate, near = found["estimate"], found["closeness"]
     likely = near["log_likelihood"]
+    digits = tenths(of[bound] for of in estimate["seeds"] for bound in ("value", "low", "high"))
     print_table(
         [
             {
                 "seed": seed,
-                "estimate": of["value"],
-                "low": of["low"],
-                "high": of["high"],
+                "estimate": _rounded(of["value"], digits),
+                "low": _rounded(of["low"], digits),
+                "high": _rounded(of["high"], digits),
                 "distance": f"{distance:.3f}",
                 "log-likelihood": None if likely is None else f"{likely[i]:.2f}",
             }
@@ -83,20 +85,28 @@ def _show_calibration(found: Mapping[str, Any]) -> None:
     seen = ", which training saw too," if found["trained_on_it"] else ""
     known = [value for value in own["correlation"] if value is not None]
     fits = f", correlation {_mean(known):.2f}" if known else ""
+    predicted, realised = _alike(own["predicted"], own["realised"])
     say(
         f"the method's critics on {amount(own['transitions'], 'logged action')} of "
         f"{amount(own['episodes'], 'held-out episode')}{seen} in the units of its updates: "
-        f"predicted {own['predicted']:,.1f} of the policy, realised "
-        f"{own['realised']:,.1f} by the behaviour{fits}"
+        f"predicted {predicted} of the policy, realised {realised} by the behaviour{fits}"
     )
 
 
 def _in(interval: Mapping[str, Any]) -> str:
     """Return a number with its interval in words."""
-    value = f"{interval['value']:,.1f}"
-    if interval["low"] is None:
-        return value
-    return f"{value} [{interval['low']:,.1f}, {interval['high']:,.1f}]"
+    value, low, high = _alike(interval["value"], interval["low"], interval["high"])
+    return f"{value} [{low}, {high}]" if low else str(value)
+
+
+def _alike(*numbers: float | None) -> list[str | None]:
+    """Return numbers with one decimal, or as many as it takes to tell them apart below 1."""
+    digits = tenths(numbers)
+    return [_rounded(number, digits) for number in numbers]
+
+
+def _rounded(number: float | None, digits: int) -> str | None:
+    return None if number is None else f"{number:,.{digits}f}"
 
 
 def _mean(values: list[float]) -> float:

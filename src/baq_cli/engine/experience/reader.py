@@ -56,11 +56,11 @@ class StoreReader:
         if store not in self._stores:
             return
         kept = self._stores[store]
-        rows = torch.arange(kept.size, device=kept.rows.device)
+        rows = kept.in_time()
         if held_out is not None:
             if HELD_OUT not in kept.layout.slices:
                 raise ValueError(f"held-out rows are told by the data column '{HELD_OUT}'")
-            mark = kept.rows[0, : kept.size, kept.layout.slices[HELD_OUT].start]
+            mark = kept.rows[0, rows, kept.layout.slices[HELD_OUT].start]
             chosen = rows[(mark > 0) == held_out]
             rows = chosen if len(chosen) else rows
         if most_rows is not None and len(rows) > most_rows:

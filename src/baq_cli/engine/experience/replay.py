@@ -138,13 +138,17 @@ class Replay:
     def set_priorities(self, priorities: Tensor) -> None:
         """Give the rows of the last batch new priorities, `[S, B]`, where draws go by them.
 
-        Rows that a uniform draw returned keep theirs. Of a row that was drawn twice the greater
-        counts: no order of writing decides.
+        Rows that a uniform draw returned keep theirs. Of a row that was drawn twice, by two draws
+        too, the greater counts: no order of writing decides.
         """
-        for drawn in self._drawn:
-            if drawn.store.priorities is not None:
-                given = priorities[:, drawn.rows]
-                drawn.store.priorities.change(drawn.index, given, drawn.chosen)
+        for store in self.stores.values():
+            found = [drawn for drawn in self._drawn if drawn.store is store]
+            if store.priorities is not None and found:
+                store.priorities.change(
+                    torch.cat([drawn.index for drawn in found], dim=1),
+                    torch.cat([priorities[:, drawn.rows] for drawn in found], dim=1),
+                    torch.cat([drawn.in_batch() for drawn in found], dim=1),
+                )
 
     def _masses(
         self, stores: tuple[Store, Store], draw: Draw, u: Tensor
@@ -154,7 +158,8 @@ class Replay:
         if most is None:
             return [_mass(store, u, draw.prioritised) for store in stores], [None, None]
         later = torch.minimum(stores[1].reach_on_device(), most)
-        earlier = torch.minimum(stores[0].reach_on_device(), most - later)
+        left = (most - stores[1].written_on_device()).clamp(min=0)
+        earlier = torch.minimum(stores[0].reach_on_device(), left)
         return [n.expand(u.shape[0], 1) for n in (earlier, later)], [earlier, later]
 
     def _newest(self, draw: Draw, like: Store) -> Tensor | None:
@@ -175,8 +180,7 @@ class Replay:
         none = torch.stack([_mass(each.store, u, True) for each in mine]).sum(0) <= 0
         rows, source = self._from_one(other, ANY, u)
         for each in mine:
-            every = torch.ones_like(each.index, dtype=torch.bool)
-            each.chosen = ~none & (every if each.chosen is None else each.chosen)
+            each.chosen = ~none & each.in_batch()
         self._drawn[-1].chosen = none.expand_as(self._drawn[-1].index)
         return (
             torch.where(none.unsqueeze(-1), rows, drawn[0]),
@@ -186,15 +190,19 @@ class Replay:
 
 @dataclass
 class _Drawn:
-    """Rows of a store that a draw returned: `index [S, count]`, and which of them the batch has.
-
-    `rows` are their places in the batch.
+    """Rows of a store that a draw returned: `index [S, count]`, and which of them the batch has;
+    None: all. `rows` are their places in the batch.
     """
 
     store: Store
     index: Tensor
     chosen: Tensor | None
     rows: slice = field(default_factory=lambda: slice(None))
+
+    def in_batch(self) -> Tensor:
+        """Return which rows the batch has, `[S, count]` bool."""
+        every = torch.ones_like(self.index, dtype=torch.bool)
+        return every if self.chosen is None else self.chosen
 
 
 def _nothing_in(draw: Draw) -> str:

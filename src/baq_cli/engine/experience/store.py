@@ -84,7 +84,7 @@ class Store:
         self.capacity = rows.shape[1]
         self.written = 0
         self.size = 0
-        self._size_on_device, self._head_on_device = (
+        self._size_on_device, self._written_on_device = (
             torch.zeros((), dtype=torch.float64, device=rows.device) for _ in range(2)
         )
         self._count(size)
@@ -171,7 +171,7 @@ class Store:
 
     def _count(self, written: int) -> None:
         self.written = written
-        self._head_on_device.fill_(written % self.capacity)
+        self._written_on_device.fill_(written)
         size = min(written, self.capacity)
         if size != self.size:
             self.size = size
@@ -199,7 +199,7 @@ class Store:
         subset is followed by the dataset's next one.
         """
         first, step = self._placed(index).unsqueeze(-1), torch.arange(count, device=index.device)
-        written_later = torch.remainder(self._head_on_device.long() - 1 - first, self.capacity)
+        written_later = torch.remainder(self._written_on_device.long() - 1 - first, self.capacity)
         place = torch.remainder(first + torch.minimum(step, written_later), self.capacity)
         ends = _gather(self.rows[..., self.layout.slices[END]], place.flatten(1))
         goes_on = (1 - ends.view(place.shape)[..., :-1]).cumprod(-1)
@@ -230,6 +230,15 @@ class Store:
             return self._size_on_device
         return torch.full_like(self._size_on_device, self.subset.shape[1])
 
+    def written_on_device(self) -> Tensor:
+        """Return the rows that were ever in reach, those written over too, as `reach_on_device`."""
+        return self._written_on_device if self.subset is None else self.reach_on_device()
+
+    def in_time(self) -> Tensor:
+        """Return where the rows in use lie, `[size]` int64, in the order they were written."""
+        times = torch.arange(self.written - self.size, self.written, device=self.rows.device)
+        return times % self.capacity
+
     def newest(self, age: Tensor) -> Tensor:
         """Return where the rows of an age lie: 0 is the last one, `[S, B]` int64 of float64.
 
@@ -237,7 +246,7 @@ class Store:
         """
         if self.subset is not None:
             return (self.subset.shape[1] - 1 - age.floor()).long()
-        last = self._head_on_device + (self.capacity - 1)
+        last = self._written_on_device - 1
         return torch.remainder(last - age.floor(), self.capacity).long()
 
 
