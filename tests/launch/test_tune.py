@@ -231,6 +231,21 @@ def _number(cell: Any) -> int:
     return int(cell.folder.name)
 
 
+def test_trials_whose_rule_hangs_on_one_that_was_lost_wait_for_it(
+    undisturbed: list[Trial],
+) -> None:
+    """They are pruned by the scores of those before; without, they trained on to their end."""
+    with folder() as out:
+        searched(plan_in(out))
+        (out / "trials" / "0000" / "state.json").unlink()
+        ran = list[int]()
+        trials, _ = searched(
+            plan_in(out), order=lambda cells: ran.extend(map(_number, cells)) or list(cells)
+        )
+    assert ran == [0]
+    assert seen(trials) == seen(undisturbed)
+
+
 def test_more_trials_go_on_from_those_that_are_there(undisturbed: list[Trial]) -> None:
     with folder() as out:
         searched(plan_in(out, trials=5))

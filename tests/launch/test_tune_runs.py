@@ -261,6 +261,7 @@ def test_another_source_that_is_named_chooses(
 @follows(
     "{} holds another search: {}. Give the values it was begun with, or choose another --out.",
     "{} holds no search: expected the --out of a 'baq tune'",
+    ". 'baq tune status' shows how far a search is",
 )
 def test_a_folder_goes_on_with_its_own_search_alone(
     terminal: Terminal, log: str, tmp_path: Path
@@ -268,6 +269,8 @@ def test_a_folder_goes_on_with_its_own_search_alone(
     terminal.told("tune", "status", str(tmp_path), status=3)
     words = tune(tmp_path / "s", *SEARCH, *SEEDS, "--trials", "1")
     terminal.done(*words)
+    told = terminal.told("compare", "status", str(tmp_path / "s"), status=3)
+    assert "'baq tune status'" in told
     assert "trial 0" in terminal.done("tune", "status", str(tmp_path / "s"))
     for other, named in {
         ("iql.beta=2",): "iql.beta was 3.0, this command says 2",

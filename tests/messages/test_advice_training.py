@@ -415,7 +415,8 @@ def test_inputs_stay_those_of_pretraining(terminal: Terminal, run: Path, tmp_pat
 
 
 @follows(
-    "{} is damaged: its content is not what was written (its SHA-256 differs). Restore it from"
+    "{} is damaged: its content is not what was written (its SHA-256 differs). Restore it from",
+    ", or use an earlier checkpoint",
 )
 def test_a_damaged_file_is_restored_or_an_earlier_checkpoint_is_used(
     terminal: Terminal, log: str, tmp_path: Path
@@ -426,10 +427,15 @@ def test_a_damaged_file_is_restored_or_an_earlier_checkpoint_is_used(
     file = last / "agent.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    terminal.told("eval", "--checkpoint", run, status=3)
+    assert "or use an earlier" in terminal.told("eval", "--checkpoint", run, status=3)
     terminal.done("eval", "--checkpoint", first, "--episodes", "1")
     file.write_bytes(content)
     terminal.done("eval", "--checkpoint", run, "--episodes", "1")
+    facts = (run / "manifest.json").read_text()
+    (run / "manifest.json").write_text(facts.replace("iql", "bc", 1))
+    said = terminal.told(*pretrain("iql", run), "--resume", status=3)
+    assert "Restore" in said
+    assert "checkpoint" not in said, "there is one manifest"
 
 
 @follows(

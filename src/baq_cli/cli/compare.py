@@ -133,10 +133,12 @@ def status(
 ) -> None:
     """Show how far a comparison is, from another terminal."""
     from baq_cli.launch.cells import load_cells
+    from baq_cli.runs.folder import SEARCH
 
     cells = load_cells(out)
     if not cells:
-        raise DataError(f"{out} holds no comparison: expected the --out of a 'baq compare'")
+        tuned = ". 'baq tune status' shows how far a search is" if (out / SEARCH).exists() else ""
+        raise DataError(f"{out} holds no comparison: expected the --out of a 'baq compare'{tuned}")
     show_standing(cells, json)
 
 

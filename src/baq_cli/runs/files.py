@@ -66,9 +66,10 @@ def hash_of(content: bytes) -> str:
 
 def broken_seal(path: Path) -> DataError:
     """Return what is said of a sealed file whose content is not what was written."""
+    of_many = ", or use an earlier checkpoint" if "checkpoints" in path.parts else ""
     return DataError(
         f"{path} is damaged: its content is not what was written (its SHA-256 differs). Restore "
-        "it from a copy, or use an earlier checkpoint."
+        f"it from a copy{of_many}."
     )
 
 

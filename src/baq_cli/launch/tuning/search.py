@@ -93,17 +93,20 @@ class Search:
         return []
 
     def _admitted(self) -> Iterator[tuple[int, Cell]]:
-        """Yield the trials that may run whatever those before them come to cost.
+        """Yield the trials of a batch that may run whatever those before them come to cost.
 
         A trial runs where all before it cost less than the budget: so that is exceeded by one
-        trial at most.
+        trial at most. Where what an earlier trial left is lost, later batches wait for it: theirs
+        are pruned by its scores.
         """
-        budget, spent = self.plan.asked.env_steps_budget, 0
+        budget, spent, batch = self.plan.asked.env_steps_budget, 0, None
         for trial in self.trials():
             if trial.ended:
                 spent += trial.cost.total
                 continue
-            if budget is not None and spent >= budget:
+            batch = self._batch_of(trial.number) if batch is None else batch
+            over = budget is not None and spent >= budget
+            if over or self._batch_of(trial.number) != batch:
                 return
             spent += self._most
             cell = self._cell(trial.number)
@@ -139,10 +142,13 @@ class Search:
             self._ended[number] = trial
         return trial
 
+    def _batch_of(self, number: int) -> int:
+        """Return the first trial of those that are proposed with a trial."""
+        return number - number % self.plan.asked.at_once
+
     def _cell(self, number: int) -> Cell | UsageError:
         """Return a trial's cell, or why its settings don't go together."""
-        batch = number - number % self.plan.asked.at_once
-        before = (self._trial(earlier) for earlier in range(batch))
+        before = (self._trial(earlier) for earlier in range(self._batch_of(number)))
         scores = [trial.scores for trial in before if trial.score is not None]
         try:
             return self._placed(self.plan.cell(number, self.proposed[number], scores))
