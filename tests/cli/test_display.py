@@ -12,10 +12,28 @@ from rich.console import Console
 
 from baq_cli.cli.plot import MOST_CELLS, text_plot
 from baq_cli.cli.progress import counter_cells, counters, describe, watch, watch_cells
-from baq_cli.cli.results import print_card, print_table
+from baq_cli.cli.results import print_card, print_table, show_evaluation
 from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Evaluated, Note, Progress
 from baq_cli.units import amount
+
+
+def test_successes_are_told_apart_where_a_tenth_would_hide_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Returns of sparse rewards lie between 0 and 1; those of others keep their tenth."""
+    returns = np.repeat([[0.0, 1.0], [1.0, 0.0]], [13, 7], axis=1)  # 7 and 13 of 20
+    assert "return 0.500 ± 0.212 over 2 seeds" in describe(Evaluated("online", 2, returns))
+    assert "return 500.0 ± 212.1" in describe(Evaluated("online", 2, 1_000 * returns))
+    show_evaluation(
+        {"seeds": [0, 1], "algo": "iql"}, returns, np.ones_like(returns), "Maze", as_json=False
+    )
+    table, said = capsys.readouterr().out.rsplit("iql on Maze", 1)
+    assert said == ": return 0.500 ± 0.212 over 2 seeds\n"
+    assert [line.split()[1:3] for line in table.splitlines()[2:4]] == [
+        ["0.350", "0.477"],
+        ["0.650", "0.477"],
+    ]
 
 
 def test_a_rising_curve_rises_from_one_eighth_to_the_top() -> None:

@@ -17,7 +17,8 @@ from baq_cli.report.page import embedded, write_page
 from baq_cli.report.page_view import DASHES, SYMBOLS, method_styles
 from baq_cli.report.style import DASHES as FIGURE_DASHES
 from baq_cli.report.style import MARKERS
-from baq_cli.report.wording import decimals, fixed
+from baq_cli.report.wording import fixed
+from baq_cli.units import decimals
 from support.browser import Page, start
 from support.documents import (
     HOSTILE,

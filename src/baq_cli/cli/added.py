@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from baq_cli.cli.say import say
-from baq_cli.units import amount
+from baq_cli.units import amount, scores
 
 if TYPE_CHECKING:
     from baq_cli.data.episodes import Episodes
@@ -36,5 +36,5 @@ def show_added(id: str, episodes: Episodes, notes: Sequence[str], json: bool, **
         return
     say(
         f"{id}: {amount(facts['episodes'], 'episode')}, {amount(facts['env_steps'], 'step')}, "
-        f"mean return {facts['return_mean']:.1f}"
+        f"mean return {scores(facts['return_mean'])[0]}"
     )

@@ -8,9 +8,8 @@ from typing import Any
 
 from baq_cli.cli.results import print_table
 from baq_cli.cli.say import say
-from baq_cli.report.wording import tenths
 from baq_cli.runs.folder import ESTIMATE
-from baq_cli.units import amount
+from baq_cli.units import amount, scores
 
 
 def prepare_folder(out: Path) -> None:
@@ -40,14 +39,13 @@ def show_estimate(found: Mapping[str, Any], picture: Path | None) -> None:
     """Print an assessment: a row a seed, then what each number is."""
     estimate, near = found["estimate"], found["closeness"]
     likely = near["log_likelihood"]
-    digits = tenths(of[bound] for of in estimate["seeds"] for bound in ("value", "low", "high"))
     print_table(
         [
             {
                 "seed": seed,
-                "estimate": _rounded(of["value"], digits),
-                "low": _rounded(of["low"], digits),
-                "high": _rounded(of["high"], digits),
+                "estimate": of["value"],
+                "low": of["low"],
+                "high": of["high"],
                 "distance": f"{distance:.3f}",
                 "log-likelihood": None if likely is None else f"{likely[i]:.2f}",
             }
@@ -85,7 +83,7 @@ def _show_calibration(found: Mapping[str, Any]) -> None:
     seen = ", which training saw too," if found["trained_on_it"] else ""
     known = [value for value in own["correlation"] if value is not None]
     fits = f", correlation {_mean(known):.2f}" if known else ""
-    predicted, realised = _alike(own["predicted"], own["realised"])
+    predicted, realised = scores(own["predicted"], own["realised"], grouped=True)
     say(
         f"the method's critics on {amount(own['transitions'], 'logged action')} of "
         f"{amount(own['episodes'], 'held-out episode')}{seen} in the units of its updates: "
@@ -95,18 +93,8 @@ def _show_calibration(found: Mapping[str, Any]) -> None:
 
 def _in(interval: Mapping[str, Any]) -> str:
     """Return a number with its interval in words."""
-    value, low, high = _alike(interval["value"], interval["low"], interval["high"])
-    return f"{value} [{low}, {high}]" if low else str(value)
-
-
-def _alike(*numbers: float | None) -> list[str | None]:
-    """Return numbers with one decimal, or as many as it takes to tell them apart below 1."""
-    digits = tenths(numbers)
-    return [_rounded(number, digits) for number in numbers]
-
-
-def _rounded(number: float | None, digits: int) -> str | None:
-    return None if number is None else f"{number:,.{digits}f}"
+    value, low, high = scores(interval["value"], interval["low"], interval["high"], grouped=True)
+    return f"{value} [{low}, {high}]" if low else value
 
 
 def _mean(values: list[float]) -> float:

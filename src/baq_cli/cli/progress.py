@@ -17,7 +17,7 @@ from baq_cli.cli.plot import text_plot
 from baq_cli.cli.say import say
 from baq_cli.cli.screen import Screen
 from baq_cli.runs.events import Acting, Evaluated, Event, Note, Observer, Progress
-from baq_cli.units import UNITS, amount
+from baq_cli.units import UNITS, amount, scores
 
 PHASE, BAR, COUNTER, RATE, LEFT = range(5)
 """The first of the counters' columns, in their order."""
@@ -167,19 +167,21 @@ class _Board:
 
     def _score(self, name: str) -> str:
         last = self.last.get(name)
-        return "" if last is None else f"return {last.returns.mean():.1f}"
+        return "" if last is None else f"return {scores(last.returns.mean())[0]}"
 
 
 def describe(event: Evaluated) -> str:
     """Return an evaluation in a line: counter, mean over seeds, spread, count."""
     by_seed = event.returns.mean(1)
-    spread = f" ± {by_seed.std(ddof=1):.1f} over {len(by_seed)} seeds" if len(by_seed) > 1 else ""
+    deviation = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
+    mean, spread = scores(float(by_seed.mean()), deviation)
+    spread = spread and f" ± {spread} over {len(by_seed)} seeds"
     count = event.returns.shape[1]
     what, over = "return", f"{amount(count, 'episode')} each"
     if event.estimated:
         what, over = "estimated discounted return", f"at the dataset's start states: {count:,}"
     at = f"{event.phase} {event.done:>8,} {UNITS[event.phase]}"
-    return f"{at}: {what} {by_seed.mean():.1f}{spread} ({over})"
+    return f"{at}: {what} {mean}{spread} ({over})"
 
 
 def counters(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from baq_cli.cli.say import say
 from baq_cli.report.names import printable_lines
+from baq_cli.units import scores
 
 if TYPE_CHECKING:
     from baq_cli.cli.screen import Screen
@@ -41,11 +42,10 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in rows[0] if rows else ["nothing here"]:
         table.add_column(name, overflow="fold")
-    prose = set()
-    for row in rows:
-        cells = [Text("" if v is None else printable_lines(_cell(v))) for v in row.values()]
-        prose |= {name for name, value in row.items() if _is_a_sentence(value)}
-        table.add_row(*cells)
+    prose = {name for row in rows for name, value in row.items() if _is_a_sentence(value)}
+    columns = [_column(values) for values in zip(*(row.values() for row in rows), strict=True)]
+    for cells in zip(*columns, strict=True):
+        table.add_row(*(Text(printable_lines(cell)) for cell in cells))
     _console().print(Fitting(table, prose))
 
 
@@ -182,13 +182,15 @@ def show_evaluation(
         )
         return
     print_table(rows)
-    spread = "" if deviation is None else f" ± {deviation:.1f} over {len(means)} seeds"
-    say(f"{document['algo']} on {env}: return {means.mean():.1f}{spread}")
+    mean, spread = scores(means.mean(), deviation)
+    spread = spread and f" ± {spread} over {len(means)} seeds"
+    say(f"{document['algo']} on {env}: return {mean}{spread}")
     if reference is not None and score is not None:
         spread = "" if deviation is None else f" ± {score['std_over_seeds']:.1f}"
+        random, expert = scores(reference.random, reference.expert)
         say(
-            f"normalised by {reference.label} (random {reference.random:.1f}, expert "
-            f"{reference.expert:.1f}; {reference.source}): {score['mean']:.1f}{spread}"
+            f"normalised by {reference.label} (random {random}, expert {expert}; "
+            f"{reference.source}): {score['mean']:.1f}{spread}"
         )
     if video is not None:
         say(f"filmed: {video}")
@@ -219,5 +221,11 @@ def _score(reference: Reference, means: Array, deviation: float | None) -> dict[
     }
 
 
-def _cell(value: Any) -> str:
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+def _column(values: Sequence[Any]) -> list[str]:
+    """Return a column's cells as text, its numbers with the same digits."""
+    numbers = [value if isinstance(value, float) else None for value in values]
+    told = zip(values, numbers, scores(*numbers, grouped=True), strict=True)
+    return [
+        score if number is not None else "" if value is None else str(value)
+        for value, number, score in told
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from baq_cli.cli.results import print_table, show_comparison
 from baq_cli.cli.say import say
 from baq_cli.surroundings import in_shell
-from baq_cli.units import amount
+from baq_cli.units import amount, scores
 
 if TYPE_CHECKING:
     from baq_cli.launch.tuning.trials import Trial
@@ -27,7 +27,11 @@ def in_a_line(trial: Trial) -> str:
     settings = ", ".join(f"{key}={_short(value)}" for key, value in trial.settings.items())
     if trial.stage == "failed":
         return f"trial {trial.number} ({settings}) failed: {trial.error}"
-    score = f"choosing score {trial.scores[-1]:,.1f}" if trial.scores else "no score"
+    score = (
+        f"choosing score {scores(trial.scores[-1], grouped=True)[0]}"
+        if trial.scores
+        else "no score"
+    )
     if trial.stage == "pruned":
         return (
             f"trial {trial.number} ({settings}) pruned at {trial.counter:,} {trial.unit}: {score}"
@@ -65,13 +69,13 @@ def show_search(found: dict[str, Any], out: Path, document: dict[str, Any] | Non
 
 
 def _row(trial: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    cost, scores, failed = trial["env_steps"], trial["choosing_scores"], trial["stage"] == "failed"
+    cost, seen, failed = trial["env_steps"], trial["choosing_scores"], trial["stage"] == "failed"
     at = "" if trial["unit"] is None else f" at {trial['last_evaluation']:,} {trial['unit']}"
     chosen = found["chosen"]["trial"] == trial["trial"]
     return {
         "trial": str(trial["trial"]),
         **{key: _short(value) for key, value in trial["settings"].items()},
-        "choosing score": None if failed or not scores else f"{scores[-1]:,.1f}",
+        "choosing score": None if failed or not seen else float(seen[-1]),
         "": "chosen"
         if chosen
         else NAMES[trial["stage"]] + (at if trial["stage"] == "pruned" else ""),

@@ -9,7 +9,8 @@ import numpy as np
 
 from baq_cli.report.curves import Array, Curve
 from baq_cli.report.summary import mean_over_seeds, std_over_seeds
-from baq_cli.report.wording import decimals, fixed
+from baq_cli.report.wording import fixed
+from baq_cli.units import decimals
 
 MOST_TIMES = 2
 """Where all scores take more than this many times the room of those in sight, some are not."""

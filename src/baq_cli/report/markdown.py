@@ -16,6 +16,7 @@ from baq_cli.report.markdown_task import facts, task_tables
 from baq_cli.report.markup import bullets, code, escaped, table, unbroken
 from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.runs.files import disk_errors, replace_file
+from baq_cli.units import decimals
 
 Document = Mapping[str, Any]
 Draw = Callable[[str, str], Iterator[str]]
@@ -161,8 +162,8 @@ def _aggregates_table(document: Document) -> str:
         for kind in page_aggregates.AGGREGATES
         if any(of["methods"][name][kind] for name in methods)
     }
-    decimals = {
-        kind: wording.decimals(entry["value"] for entry in column if entry)
+    places = {
+        kind: decimals(entry["value"] for entry in column if entry)
         for kind, column in columns.items()
     }
     headings = [
@@ -174,7 +175,7 @@ def _aggregates_table(document: Document) -> str:
         [
             escaped(name),
             str(of["runs"].get(name, wording.MISSING)),
-            *(_interval(column[i], decimals[kind]) for kind, column in columns.items()),
+            *(_interval(column[i], places[kind]) for kind, column in columns.items()),
         ]
         for i, name in enumerate(methods)
     ]

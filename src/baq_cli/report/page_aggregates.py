@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from baq_cli.report.wording import decimals
+from baq_cli.units import decimals
 
 MANY = 12
 """Methods of which the legend and the matrix are set small."""

@@ -11,18 +11,16 @@ from baq_cli.report.page_aggregates import MANY, aggregates_view
 from baq_cli.report.page_recipes import recipe_groups
 from baq_cli.report.style import MARKER_SIZES, MARKERS, OKABE_ITO
 from baq_cli.report.wording import (
-    decimals,
     fixed,
     in_words,
     instant,
-    magnitude,
     many,
     of_seeds,
     plain,
     span,
-    tenths,
     took,
 )
+from baq_cli.units import decimals, magnitude, tenths
 
 DASHES = ("solid", "9px,3px", "3px,2px", "9px,2px,2px,2px")
 """Plotly's names for the figure's dashes, in its order."""

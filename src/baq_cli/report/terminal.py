@@ -9,7 +9,8 @@ from baq_cli.report.document import Document
 from baq_cli.report.names import printable_lines
 from baq_cli.report.page_aggregates import AGGREGATES, on_the_way
 from baq_cli.report.page_view import ALL_TASKS, ENDS, OF_PAIRS, pair_decimals, unlike_bases
-from baq_cli.report.wording import of_seeds, tenths
+from baq_cli.report.wording import of_seeds
+from baq_cli.units import tenths
 
 if TYPE_CHECKING:
     from rich.console import Group

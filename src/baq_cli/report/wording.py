@@ -19,24 +19,6 @@ def fixed(value: float | None, decimals: int) -> str:
     return text.replace("-", "−") if float(text.replace(",", "")) else text.lstrip("-")
 
 
-def magnitude(values: Iterable[float]) -> int:
-    """Return the power of ten below the largest of the values, whatever its sign; 0 for none."""
-    largest = max(map(abs, values), default=0.0)
-    return math.floor(math.log10(largest)) if largest and math.isfinite(largest) else 0
-
-
-def decimals(values: Iterable[float]) -> int:
-    """Return with how many decimals numbers of these sizes are printed, the same for all."""
-    exponent = magnitude(values)
-    return 0 if exponent >= 3 else 1 if exponent >= 1 else min(8, 2 - exponent)
-
-
-def tenths(values: Iterable[float | None]) -> int:
-    """Return one decimal, or, where all numbers are below 1 as success rates are, more."""
-    known = [value for value in values if value is not None]
-    return 1 if magnitude(known) >= 0 else decimals(known)
-
-
 def plain(value: Any) -> str:
     """Return a value of a run's record as words."""
     if isinstance(value, Mapping):

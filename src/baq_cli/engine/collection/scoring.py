@@ -26,6 +26,7 @@ from baq_cli.envs.scores import (
 from baq_cli.errors import UsageError
 from baq_cli.nets.streams import SeedStream
 from baq_cli.runs.provenance import versions
+from baq_cli.units import scores
 
 NUMBER = "reference"
 
@@ -111,9 +112,10 @@ def store_reference(dataset_id: str, env: EnvRef, measured: dict[str, dict[str, 
     """
     random, expert = (measured[name]["return_mean"] for name in ("random", "expert"))
     if expert <= random:
+        least, most = scores(random, expert)
         raise UsageError(
-            f"the expert's return {expert:.1f} is not above random's {random:.1f}: a score between "
-            "them would mean nothing"
+            f"the expert's return {most} is not above random's {least}: a score between them would "
+            "mean nothing"
         )
     stored_with = open_minari(dataset_id)
     _check_made_in(stored_with, env)

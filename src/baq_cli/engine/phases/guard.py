@@ -12,6 +12,7 @@ from torch import Tensor
 from baq_cli.engine.updates.learner import Learner
 from baq_cli.recipes.schema import GuardConfig
 from baq_cli.runs.events import Note, Observer
+from baq_cli.units import scores
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -67,9 +68,10 @@ class Guard:
         floor = self._handover - self._config.max_drop
         self._below = np.where(score < floor, self._below + 1, 0)
         for i in np.flatnonzero(self._below >= self._config.patience):
+            least, last, handed_over = scores(floor[i], score[i], self._handover[i])
             reason = (
-                f"{self._below[i]} evaluations in a row below {floor[i]:.1f}, the last "
-                f"{score[i]:.1f}; the hand-over score was {self._handover[i]:.1f}"
+                f"{self._below[i]} evaluations in a row below {least}, the last {last}; the "
+                f"hand-over score was {handed_over}"
             )
             self._trip(int(i), env_steps, reason)
 
@@ -106,7 +108,11 @@ class Guard:
 
     def _best_known(self, i: int) -> str:
         best = float(self._best[i])
-        return f"its best policy ({best:.1f})" if np.isfinite(best) else "the policy handed over"
+        return (
+            f"its best policy ({scores(best)[0]})"
+            if np.isfinite(best)
+            else "the policy handed over"
+        )
 
     def _keep(self, better: Mask) -> None:
         """Keep the parameters of seeds whose evaluation was their best."""
