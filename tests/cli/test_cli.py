@@ -94,6 +94,8 @@ def test_no_command_plays_more_episodes_than_a_recipe_may(
     [
         "eval --checkpoint run --max-episode-steps",
         "data collect me/a-v0 --behavior random --env Pendulum-v1 --env-steps",
+        "ope --checkpoint run --dataset me/a-v0 --steps",
+        "advise --dataset me/a-v0 --checkpoint run --steps",
     ],
 )
 def test_no_command_makes_more_steps_than_a_recipe_may(

@@ -51,7 +51,11 @@ def advise(
     ] = 0.05,
     steps: Annotated[
         int | None,
-        typer.Option(help="Gradient steps of the estimate, where nothing is played.", min=1),
+        typer.Option(
+            help="Gradient steps of the estimate, where nothing is played.",
+            min=1,
+            max=opt.MOST_STEPS,
+        ),
     ] = None,
     json: opt.Json = False,
 ) -> None:

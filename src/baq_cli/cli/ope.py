@@ -27,7 +27,8 @@ def ope(
         ),
     ],
     steps: Annotated[
-        int | None, typer.Option(help="Gradient steps of the fit; default: 5,000.", min=1)
+        int | None,
+        typer.Option(help="Gradient steps of the fit; default: 5,000.", min=1, max=opt.MOST_STEPS),
     ] = None,
     device: opt.Device = None,
     out: Annotated[
