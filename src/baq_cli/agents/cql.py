@@ -30,8 +30,8 @@ class CQL(SoftActorCritic):
               a_k: K uniform actions, K of π(s) and K of π(s'), all valued at s
         π, α  as SAC
     With a `cql_target_gap` τ, the Lagrange form: β (gap_i − τ) in place of gap_i, and a dual
-    variable β that rises while the critics' mean gap is above τ. Logged as `cql_gap` is their sum:
-    τ is held against it over the number of critics.
+    variable β that rises while the critics' mean gap is above τ. What is logged of
+    gaps is their sum: τ is held against it over the number of critics.
 
     Online: the same losses. Actions are samples of π.
 
